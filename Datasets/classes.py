@@ -1,0 +1,77 @@
+"""Class names, their integer ids, and which of a source's classes are wanted under which name."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from Datasets.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClassRules:
+    """rename: source's name to ours, applied first. keep: the names wanted, in id order; empty means all that occur.
+
+    drop: names left out knowingly, though they look like a misspelling of one that is kept.
+    """
+
+    keep: Sequence[str] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+
+    def name(self, name: str) -> str | None:
+        """The name to use for a source's class, or None if the class is not wanted."""
+        renamed = self.rename.get(name, name)
+        return renamed if not self.keep or renamed in self.keep else None
+
+    def meant(self, name: str) -> str | None:
+        """The kept name of which an unwanted `name` looks like a misspelling, or None (also if `drop` has it)."""
+        if self.name(name) is not None or name in self.drop:
+            return None
+        kept = {kept.casefold(): kept for kept in self.keep}
+        close = difflib.get_close_matches(name.casefold().strip(), kept, n=1, cutoff=0.8)
+        return kept[close[0]] if close else None
+
+
+def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
+    """`["auto=car"]` as `{"auto": "car"}`. Raises UserError for a part that is no pair, or for two targets of one."""
+    renames: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise UserError(f"rename: {pair!r} is not of the form OLD=NEW")
+        if renames.setdefault(old, new) != new:
+            raise UserError(f"rename: {old!r} is renamed to both {renames[old]!r} and {new!r}")
+    return renames
+
+
+def class_ids(names: Iterable[str], keep: Sequence[str] = ()) -> dict[str, int]:
+    """Contiguous ids from 0: in the order of `keep`, or else in alphabetical order of the names that occur.
+
+    Raises UserError for a kept name that does not occur.
+    """
+    occurring = set(names)
+    for name in keep:
+        if name not in occurring:
+            seen = ", ".join(sorted(occurring)) or "none"
+            raise UserError(f"keep: no accepted image has the class {name!r}; classes that occur: {seen}")
+    return {name: number for number, name in enumerate(keep or sorted(occurring))}
+
+
+def write_classes(classes: Mapping[str, int], path: Path) -> None:
+    """Write the mapping of name to id as JSON, in id order."""
+    path.write_text(json.dumps(dict(classes), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """Read what write_classes wrote. Raises UserError if it is missing, or its ids are not 0, 1, 2, ..."""
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the curate stage, or `dvc pull`") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(classes, dict) or sorted(classes.values()) != list(range(len(classes))):
+        raise UserError(f"{path}: ids are not 0, 1, 2, ... without a gap")
+    return dict(sorted(classes.items(), key=lambda item: item[1]))

@@ -1,0 +1,41 @@
+"""Turns a function into a command whose user sees one line for a mistake, never a traceback."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from Datasets.errors import UserError
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the base of its usage errors
+
+
+def run(function: Callable[..., Any]) -> None:
+    """Run `function` as a typer command on sys.argv.
+
+    Options may be written with dashes or underscores, so that DVC can unpack a mapping of params.yaml into them.
+    Exit codes: 0 done; 1 the user's mistake, told in one line on stderr; 130 interrupted.
+    """
+    app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
+    app.command()(function)
+    try:
+        typer.main.get_command(app).main(standalone_mode=False)
+    except UsageError as error:
+        _fail(f"{' '.join(error.format_message().split())} (--help lists the options)")  # type: ignore[attr-defined]
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'input/output'}: {error.strerror or error}")
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _dashes(token: str) -> str:
+    return token.replace("_", "-")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)

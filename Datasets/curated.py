@@ -1,0 +1,153 @@
+"""Reading and writing the curated dataset, `Datasets/curated`.
+
+`SPLIT-00000-of-0000N.parquet`: a row an image, the record's columns with `image` as struct<bytes, path>, path being
+SOURCE/IMAGE. This is the layout that Hugging Face datasets, DuckDB, Ray Data and Spark read as it is. The bytes are the
+file as delivered, its EXIF orientation too; sha256 is of them. Beside the shards, `metadata.json` has the same
+annotations in the JSON interchange form, and `classes.json` maps class names to ids.
+"""
+
+import hashlib
+import io
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from Datasets.classes import read_classes, write_classes
+from Datasets.json_format import write_json
+from Datasets.records import IMAGE_TYPE, SCHEMA, SPLITS, Record
+
+SHARD_BYTES = 45_000_000  # a shard holds at most about this much of images
+ROW_GROUP_BYTES = 1_000_000  # small, so that reading one image reads little else
+_HUGGINGFACE = {"info": {"features": {"image": {"_type": "Image"}, "mask": {"_type": "Image"}}}}
+CURATED_SCHEMA = pa.schema(
+    [field.with_type(IMAGE_TYPE) if field.name == "image" else field for field in SCHEMA],
+    metadata={"huggingface": json.dumps(_HUGGINGFACE)},
+)
+_ANNOTATIONS = ["image.path", *(name for name in SCHEMA.names if name != "image")]
+
+ReadImage = Callable[[Record], bytes]
+
+
+class Curated:
+    """A curated dataset to read from. Raises UserError if `directory` holds none."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.classes = read_classes(directory / "classes.json")
+
+    def records(self, split: str) -> list[Record]:
+        """The annotations of a split, in the order of its images; `image` is SOURCE/IMAGE. Reads no image bytes."""
+        rows = [row for shard in self._shards(split) for row in _annotations(shard)]
+        return [Record(**{**row, "image": row["image"]["path"]}) for row in rows]
+
+    def images(self, split: str) -> "ImageFiles":
+        """The image files of a split, by the index of their record."""
+        return ImageFiles(self._shards(split))
+
+    def fingerprint(self) -> str:
+        """A sha256 over class ids, annotations, splits and the images' hashes: other data, another fingerprint."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for split in SPLITS:
+            for record in self.records(split):
+                digest.update(json.dumps(record, default=bytes.hex).encode())
+        return digest.hexdigest()
+
+    def _shards(self, split: str) -> list[Path]:
+        return sorted(self.directory.glob(f"{split}-*-of-*.parquet"))
+
+
+class ImageFiles(Sequence[bytes]):
+    """Random access to the image files in `shards`; reading one reads its row group."""
+
+    def __init__(self, shards: Iterable[Path]) -> None:
+        self._groups = [
+            (shard, group, pq.ParquetFile(shard).metadata.row_group(group).num_rows)
+            for shard in shards
+            for group in range(pq.ParquetFile(shard).num_row_groups)
+        ]
+        self._ends = list(accumulate(rows for _, _, rows in self._groups))
+        self._open: dict[Path, pq.ParquetFile] = {}
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        shard, group, rows = self._groups[number]
+        file = self._open.setdefault(shard, pq.ParquetFile(shard, memory_map=True))
+        column = file.read_row_group(group, columns=["image.bytes"])["image"]
+        return column[index - self._ends[number] + rows].as_py()["bytes"]
+
+
+def _annotations(shard: Path) -> list[dict[str, Any]]:
+    return pq.ParquetFile(shard).read(columns=_ANNOTATIONS).to_pylist()
+
+
+def write_curated(
+    directory: Path, records: Mapping[str, Sequence[Record]], sizes: Mapping[str, Sequence[int]], read: ReadImage
+) -> Iterator[Record]:
+    """Write a curated dataset, yielding each record as its image is written, so that the caller can show progress.
+
+    records: by split, in the order to write. sizes: their images' bytes, by which shards are cut. read: the image file
+    of a record. Nothing but one row group is held in memory. The class ids are those of `write_annotations`.
+    """
+    for split in SPLITS:
+        for shard, rows in _shards(directory, split, records[split], sizes[split]):
+            yield from _write_shard(shard, rows, read)
+
+
+def write_annotations(directory: Path, records: Iterable[Record], classes: Mapping[str, int]) -> None:
+    """Write metadata.json (images named as in the shards) and classes.json."""
+    write_json((Record(**{**r, "image": image_path(r)}) for r in records), directory / "metadata.json")
+    write_classes(classes, directory / "classes.json")
+
+
+def image_path(record: Record) -> str:
+    """The name of a record's image among several sources."""
+    return f"{record['source']}/{record['image']}"
+
+
+def _shards(
+    directory: Path, split: str, records: Sequence[Record], sizes: Sequence[int]
+) -> Iterator[tuple[Path, list[tuple[Record, int]]]]:
+    total = sum(sizes)
+    number = max(1, -(-total // SHARD_BYTES))
+    rows: list[list[tuple[Record, int]]] = [[] for _ in range(number)]
+    before = 0
+    for record, size in zip(records, sizes, strict=True):
+        rows[min(number - 1, before * number // max(1, total))].append((record, size))
+        before += size
+    for shard in range(number):
+        yield directory / f"{split}-{shard:05d}-of-{number:05d}.parquet", rows[shard]
+
+
+def _write_shard(path: Path, rows: Sequence[tuple[Record, int]], read: ReadImage) -> Iterator[Record]:
+    with pq.ParquetWriter(path, CURATED_SCHEMA, compression=_compression(), use_dictionary=False) as writer:
+        group: list[dict[str, Any]] = []
+        held = 0
+        for record, size in rows:
+            group.append({**record, "image": {"bytes": read(record), "path": image_path(record)}})
+            held += size
+            yield record
+            if held >= ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
+                group, held = [], 0
+        if group or not rows:
+            writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
+
+
+def _compression() -> dict[str, str]:
+    """Images are compressed already: their bytes are stored as they are, every other column with zstd."""
+    buffer = io.BytesIO()
+    pq.write_table(CURATED_SCHEMA.empty_table(), buffer)
+    schema = pq.ParquetFile(buffer).schema
+    paths = [schema.column(number).path for number in range(len(schema.names))]
+    return {path: "none" if path == "image.bytes" else "zstd" for path in paths}

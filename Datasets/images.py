@@ -1,0 +1,99 @@
+"""From an image file's bytes to the pixels that a model sees.
+
+Training, the export's check and the service use these functions and no others, and a copy travels with each export:
+so a model is always fed in the way it was trained. NumPy and Pillow only.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 178_956_970  # what Pillow refuses to decode; about 512 MiB of RGB
+FILL = 114  # the grey that pads a letterbox
+
+
+class UnreadableImage(ValueError):
+    """The bytes are no image that can be decoded whole; the message says why."""
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file whole and turn it upright by its EXIF orientation; its mode stays as stored.
+
+    Raises UnreadableImage if the header announces more than `max_pixels` (checked before any decoding), and for
+    whatever else is wrong with the bytes.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > max_pixels:
+            raise UnreadableImage(f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}")
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+        raise UnreadableImage(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image file"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more pixels than the limit of {MAX_PIXELS}"
+    return f"damaged: {error}"
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels of an image of any mode as uint8 [H, W, 3]; 16-bit grey is scaled to 8 bits, transparency dropped."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An image file's pixels, upright, as uint8 [H, W, 3] RGB. Raises UnreadableImage."""
+    return to_rgb(open_image(data, max_pixels))
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """An image scaled into a square without changing its shape, padded evenly, and the way back.
+
+    pixels: uint8 [size, size, 3]. A point (x, y) of the image lies at (x * scale_x + left, y * scale_y + top).
+    The two scales differ only by the rounding to whole pixels.
+    """
+
+    pixels: np.ndarray
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+
+    def to_square(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [N, 4] (x1, y1, x2, y2) from the image's pixels to the square's."""
+        return boxes * self._scales() + self._offsets()
+
+    def to_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [N, 4] (x1, y1, x2, y2) from the square's pixels back to the image's."""
+        return (boxes - self._offsets()) / self._scales()
+
+    def _scales(self) -> np.ndarray:
+        return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+
+    def _offsets(self) -> np.ndarray:
+        return np.array([self.left, self.top, self.left, self.top])
+
+
+def letterbox(image: np.ndarray, size: int) -> Letterbox:
+    """Scale a uint8 [H, W, 3] image so that its longer side is `size`, and pad it to a square with grey."""
+    height, width = image.shape[:2]
+    ratio = size / max(height, width)
+    new_width, new_height = max(1, round(width * ratio)), max(1, round(height * ratio))
+    if (new_width, new_height) != (width, height):
+        image = np.asarray(Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR))
+    left, top = (size - new_width) // 2, (size - new_height) // 2
+    square = np.full((size, size, 3), FILL, np.uint8)
+    square[top : top + new_height, left : left + new_width] = image
+    return Letterbox(square, new_width / width, new_height / height, left, top)

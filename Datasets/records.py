@@ -1,0 +1,141 @@
+"""The record: everything Fourfold knows of one image, in one form whatever format it was delivered in.
+
+Boxes are in pixels of the upright image (after its EXIF orientation), with 0 at the outer edge of the first pixel:
+x from left to right in [0, width], y from top to bottom in [0, height]; x2 and y2 are the far edges, so x2 - x1 is the
+width. A missing annotation is None; an image known to hold nothing has an empty list. What a source gives implies the
+rest: boxes imply counts, counts imply labels.
+"""
+
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+SPLITS = ("train", "val", "test")
+
+
+class Rle(TypedDict):
+    """A mask in the COCO API's compressed run lengths: size is [height, width], counts its ASCII string."""
+
+    size: list[int]
+    counts: str
+
+
+class Box(TypedDict):
+    """One object; crowd marks a box around many that were not told apart."""
+
+    name: str
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    crowd: bool
+    segmentation: Rle | None
+
+
+class Count(TypedDict):
+    """How many objects of a class an image holds."""
+
+    name: str
+    count: int
+
+
+class Record(TypedDict):
+    """One image; `image` is a POSIX path inside its source and unique within it."""
+
+    image: str
+    source: str
+    width: int | None
+    height: int | None
+    sha256: str | None
+    group: str | None
+    split: str | None
+    labels: list[str] | None
+    counts: list[Count] | None
+    boxes: list[Box] | None
+    mask: dict[str, Any] | None
+
+
+RLE_TYPE = pa.struct({"size": pa.list_(pa.int32()), "counts": pa.string()})
+BOX_TYPE = pa.struct(
+    {
+        "name": pa.string(),
+        **dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()),
+        "crowd": pa.bool_(),
+        "segmentation": RLE_TYPE,
+    }
+)
+IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+SCHEMA = pa.schema(
+    {
+        "image": pa.string(),
+        "source": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "sha256": pa.string(),
+        "group": pa.string(),
+        "split": pa.string(),
+        "labels": pa.list_(pa.string()),
+        "counts": pa.list_(pa.struct({"name": pa.string(), "count": pa.int32()})),
+        "boxes": pa.list_(BOX_TYPE),
+        "mask": IMAGE_TYPE,
+    }
+)
+
+
+def empty_record(image: str, source: str) -> Record:
+    """A record of which nothing is known yet but its name."""
+    fields = dict.fromkeys(SCHEMA.names)
+    return Record(**{**fields, "image": image, "source": source})  # type: ignore[typeddict-item]
+
+
+def is_safe_path(image: str) -> bool:
+    """Whether `image` is a relative POSIX path that stays inside its source."""
+    path = PurePosixPath(image)
+    return bool(image) and not path.is_absolute() and ".." not in path.parts and "\\" not in image and "\0" not in image
+
+
+def implied(record: Record) -> Record:
+    """The record with the counts that its boxes imply and the labels that its counts imply, where they were None.
+
+    A crowd box says that there are many, not how many: with one, counts stay None and labels come from the boxes.
+    """
+    boxes, counts, labels = record["boxes"], record["counts"], record["labels"]
+    if counts is None and boxes is not None and not any(box["crowd"] for box in boxes):
+        counts = [Count(name=name, count=n) for name, n in sorted(Counter(box["name"] for box in boxes).items())]
+    if labels is None and (counts is not None or boxes is not None):
+        named = [c["name"] for c in counts if c["count"]] if counts is not None else [b["name"] for b in boxes or []]
+        labels = sorted(set(named))
+    return Record(**{**record, "counts": counts, "labels": labels})
+
+
+def contradictions(record: Record) -> list[str]:
+    """Where a record's labels, counts and boxes do not agree, a sentence each."""
+    found = []
+    boxes, counts, labels = record["boxes"], record["counts"], record["labels"]
+    if boxes is not None and counts is not None:
+        drawn = Counter(box["name"] for box in boxes if not box["crowd"])
+        crowds = {box["name"] for box in boxes if box["crowd"]}
+        said = Counter({c["name"]: c["count"] for c in counts})
+        found += [
+            f"{name}: {drawn[name]} boxes, but a count of {said[name]}"
+            for name in sorted(drawn | said)
+            if drawn[name] != said[name] and name not in crowds
+        ]
+    if counts is not None and labels is not None:
+        positive = {c["name"] for c in counts if c["count"]}
+        found += [f"{name}: in labels or in counts, not in both" for name in sorted(positive ^ set(labels))]
+    return found
+
+
+def box_problem(box: Box, width: int, height: int) -> str | None:
+    """Why a box is no box of a `width` x `height` image, or None."""
+    coordinates = box["x1"], box["y1"], box["x2"], box["y2"]
+    if not all(abs(value) < float("inf") for value in coordinates):
+        return "has a coordinate that is no number"
+    if not (box["x1"] < box["x2"] and box["y1"] < box["y2"]):
+        return "has no area"
+    if box["x1"] < 0 or box["y1"] < 0 or box["x2"] > width or box["y2"] > height:
+        return f"reaches outside the image of {width} x {height}"
+    return None
