@@ -44,7 +44,7 @@ class Curated:
     def records(self, split: str) -> list[Record]:
         """The annotations of a split, in the order of its images; `image` is SOURCE/IMAGE. Reads no image bytes."""
         rows = [row for shard in self._shards(split) for row in _annotations(shard)]
-        return [Record(**{**row, "image": row["image"]["path"]}) for row in rows]
+        return [Record(**{**row, "image": row["image"]["path"]}) for row in rows]  # type: ignore[typeddict-item]
 
     def images(self, split: str) -> "ImageFiles":
         """The image files of a split, by the index of their record."""
