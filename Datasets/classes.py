@@ -46,15 +46,15 @@ def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
     return renames
 
 
-def class_ids(names: Iterable[str], keep: Sequence[str] = ()) -> dict[str, int]:
+def class_ids(names: Iterable[str], keep: Sequence[str] = (), others: Iterable[str] = ()) -> dict[str, int]:
     """Contiguous ids from 0: in the order of `keep`, or else in alphabetical order of the names that occur.
 
-    Raises UserError for a kept name that does not occur.
+    others: names that occur and are not kept, for the message. Raises UserError for a kept name that does not occur.
     """
     occurring = set(names)
     for name in keep:
         if name not in occurring:
-            seen = ", ".join(sorted(occurring)) or "none"
+            seen = ", ".join(sorted(occurring.union(others))) or "none"
             raise UserError(f"keep: no accepted image has the class {name!r}; classes that occur: {seen}")
     return {name: number for number, name in enumerate(keep or sorted(occurring))}
 

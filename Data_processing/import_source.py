@@ -1,0 +1,67 @@
+"""Import one source: its annotations, in whatever format, become records.
+
+    python -m Data_processing.import_source --source digits --format coco --path Datasets/raw/digits --out FILE
+
+Reads annotation files only, from a directory or straight out of a .zip or .tar. Writes a Parquet file of records as the
+source states them (see imported.py); nothing is judged here, that is the clean stage's work.
+"""
+
+import importlib
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from Data_processing.imported import Imported, write_imported
+from Data_processing.source_files import open_source
+from Datasets.atomic import replacing
+from Datasets.command import run
+from Datasets.errors import UserError
+from Datasets.records import is_safe_path
+
+
+class Format(StrEnum):
+    """The annotation formats, each a module of Data_processing.importers."""
+
+    coco = "coco"
+    voc = "voc"
+
+
+def check_paths(rows: Iterator[Imported]) -> Iterator[Imported]:
+    """Mark records whose image lies outside the source, and each further record of the same image."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        image = row.record["image"]
+        if not is_safe_path(image):
+            row.problems.append(("outside the source", f"{image!r}"))
+        elif seen.setdefault(image, row.origin) != row.origin:
+            row.problems.append(("second record", f"the first is {seen[image]}"))
+        yield row
+
+
+def main(
+    source: Annotated[str, typer.Option(help="the source's name")],
+    format: Annotated[Format, typer.Option(help="its annotation format")],
+    path: Annotated[Path, typer.Option(help="directory, .zip or .tar")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write")],
+    annotations: Annotated[str | None, typer.Option(help="COCO: the JSON file; VOC: the folder of XML files")] = None,
+    images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
+) -> None:
+    """Read a source's annotations into records."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", source):
+        raise UserError(f"source {source!r}: a name has letters, digits, - and _ only")
+    files = open_source(path)
+    importer = importlib.import_module(f"Data_processing.importers.{format.value}")
+    found = importer.find(files, annotations)
+    folder = images.rstrip("/").removeprefix(".") if images else images
+    with replacing(out) as partial:
+        folder, rows = importer.read(files, found, folder, source)
+        count = write_imported(check_paths(rows), path, folder, partial)
+    print(f"{source}: {count} records from {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,28 @@
+# Each target makes its own .venv first; without make, the README gives the plain commands behind each.
+# The environment is installed by pip: other installers may not know constraints.txt's CPU build of torch.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+repro: .venv/installed ## rebuild everything that is out of date, from the images to the verified service
+	dvc repro
+
+test: .venv/installed ## run the tests
+	python -m pytest
+
+lint: .venv/installed ## check style, types and the walls between the rooms
+	ruff check
+	ruff format --check
+	mypy Datasets Data_processing Models Deployment
+	lint-imports
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt '.[train,serve,dev]'
+	@rm -rf build *.egg-info
+	@touch $@
+
+.PHONY: help repro test lint
