@@ -42,8 +42,9 @@ def open_source(path: Path) -> SourceFiles:
     try:
         return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{path}: no whole .zip or .tar archive ({error}); was it cut off? Fetch it again, or name a directory"
+            f"{path}: no whole .zip or .tar archive ({reason}); was it cut off? Fetch it again, or name a directory"
         ) from error
 
 
@@ -97,6 +98,8 @@ class Tar:
         self.path = path
         self._tar = tarfile.open(path)  # noqa: SIM115 - read from as long as the source is
         self._members = {member.name.removeprefix("./"): member for member in self._tar if member.isfile()}
+        self._check_end()
+        self._check_end()
 
     def names(self) -> list[str]:
         return list(self._members)
@@ -106,6 +109,14 @@ class Tar:
             raise MissingFile(f"there is no file {name}")
         file = self._tar.extractfile(self._members[name])
         return (file or io.BytesIO()).read()
+
+    def _check_end(self) -> None:
+        """An archive that was cut off between two files reads like a whole one, but for the zeros that end it."""
+        assert self._tar.fileobj is not None
+        self._tar.fileobj.seek(self._tar.offset)
+        block = self._tar.fileobj.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE or any(block):
+            raise tarfile.ReadError("it ends without an end mark")
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:

@@ -26,7 +26,7 @@ def run(function: Callable[..., Any]) -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"{error.filename or 'input/output'}: {error.strerror or error}")
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}")
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)

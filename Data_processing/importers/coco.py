@@ -7,6 +7,7 @@ folder that the file does not name.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -105,7 +106,7 @@ def _records(coco: Coco, file: str, folder: str, source: str) -> Iterator[Import
     for number, annotation in enumerate(coco.annotations):
         of_image[annotation.image_id].append((number, annotation))
     for image in coco.images:
-        path = f"{folder}/{image.file_name}" if folder else image.file_name
+        path = str(PurePosixPath(folder, image.file_name))
         row = Imported(empty_record(path, source), f"{file}: image {image.id}")
         row.record["width"], row.record["height"] = _pixels(image.width), _pixels(image.height)
         _add_boxes(row, of_image.pop(image.id, ()), names, file)

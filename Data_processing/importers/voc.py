@@ -23,7 +23,7 @@ def find(files: SourceFiles, annotations: str | None) -> list[str]:
     """The XML files of a folder, by default VOC's own. Raises UserError naming the folders that hold XML files."""
     folder = (annotations or ANNOTATIONS).rstrip("/")
     every = [name for name in files.names() if name.endswith(".xml") and not name.startswith("__MACOSX/")]
-    names = sorted(every) if folder == "." else sorted(name for name in every if name.startswith(f"{folder}/"))
+    names = [name for name in every if folder == "." or name.startswith(f"{folder}/")]
     if not names:
         folders = sorted({str(PurePosixPath(name).parent) for name in every})
         raise UserError(
@@ -65,7 +65,7 @@ def _record(files: SourceFiles, file: str, folder: str, source: str, present: di
 def _image(root: etree._Element, folder: str, stem: str, present: dict[str, str]) -> str:
     """The image that `filename` names; where there is none of that name, the one named like the XML file."""
     name = (root.findtext("filename") or "").strip()
-    path = f"{folder}/{name}" if folder else name
+    path = str(PurePosixPath(folder, name))
     if name and path in present.values():
         return path
     return present.get(str(PurePosixPath(path).with_suffix("")) if name else stem) or present.get(stem) or path

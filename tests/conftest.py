@@ -1,0 +1,97 @@
+"""What many tests use: the checkout, commands run as a user runs them, and a small project that was reproduced once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+Result = subprocess.CompletedProcess[str]
+
+
+def run_in(directory: Path, *command: str | Path, timeout: float = 300, **environment: str) -> Result:
+    """Run a command in a directory with this interpreter's environment first on the PATH, offline."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DVC_ROOT")}
+    env |= {"PATH": path, "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.run(
+        [str(word) for word in command], cwd=directory, env=env, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def stage(module: str, *options: str | Path, cwd: Path = ROOT) -> Result:
+    """Run a stage by hand."""
+    return run_in(cwd, sys.executable, "-m", module, *options)
+
+
+def succeeded(result: Result) -> Result:
+    """The result, if the command exited with 0."""
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result
+
+
+def refused(result: Result, *parts: str) -> str:
+    """The one line on stderr of a command that refused bad input; it has all of `parts`."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(lines) == 1, result.stderr
+    for part in parts:
+        assert part in lines[0]
+    return lines[0]
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy what git would have of this checkout, uncommitted files too, into a new repository with one commit."""
+    listed = run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
+        succeeded(run_in(target, "git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org", *command))
+
+
+def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:
+    """Change params.yaml."""
+    yaml = YAML()
+    params = yaml.load(directory / "params.yaml")
+    edit(params)
+    yaml.dump(params, directory / "params.yaml")
+
+
+def make_small(params: dict) -> None:
+    """Parameters with which the whole chain runs in well under a minute."""
+    params["digits"]["scenes"] = 240
+    params["experiments"]["e001"]["train"]["epochs"] = 3
+    params["clean"]["max_rejected"] = 0.2
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory) -> Path:
+    """A small project, in a folder with a space and an umlaut in its name, in which `dvc repro` ran once."""
+    directory = tmp_path_factory.mktemp("project") / "ein Prüfling"
+    copy_checkout(directory)
+    edit_params(directory, make_small)
+    succeeded(
+        run_in(directory, "git", "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-qam", "Small")
+    )
+    succeeded(run_in(directory, "dvc", "repro", timeout=600))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def curated(project: Path) -> Path:
+    """The small project's curated dataset."""
+    return project / "Datasets/curated"
+
+
+@pytest.fixture(scope="session")
+def export(project: Path) -> Path:
+    """The small project's export."""
+    return project / "Datasets/pretrained/e001"
