@@ -27,7 +27,7 @@ CHUNK = 32
 
 
 def inspect_all(path: Path, names: list[str], max_pixels: int, jobs: int) -> Iterator[dict[str, Any]]:
-    """The rows of all names in order, by `jobs` processes; by this one for a few names, or a tar, which has no index."""
+    """The rows of all names in order, by `jobs` processes; by one for a few names, or for a tar, which has no index."""
     files = open_source(path)
     if files.sequential or jobs == 1 or len(names) <= CHUNK:
         yield from (inspect_named(files, name, max_pixels) for name in names)

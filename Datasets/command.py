@@ -20,7 +20,7 @@ def run(function: Callable[..., Any]) -> None:
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
     app.command()(function)
     try:
-        typer.main.get_command(app).main(standalone_mode=False)
+        sys.exit(typer.main.get_command(app).main(standalone_mode=False))  # typer returns 130 if interrupted
     except UsageError as error:
         _fail(f"{' '.join(error.format_message().split())} (--help lists the options)")  # type: ignore[attr-defined]
     except UserError as error:

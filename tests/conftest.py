@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,15 +48,14 @@ def refused(result: Result, *parts: str) -> str:
     return lines[0]
 
 
-def copy_checkout(target: Path) -> None:
-    """Copy what git would have of this checkout, uncommitted files too, into a new repository with one commit."""
-    listed = run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file() and name != "dvc.lock":
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
-        succeeded(run_in(target, "git", "-c", "user.name=A Tester", "-c", "user.email=tester@example.org", *command))
+def png_bomb() -> bytes:
+    """A PNG file of less than 1 kB that announces 100,000 x 100,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
 
 
 def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:
@@ -72,15 +73,33 @@ def make_small(params: dict) -> None:
     params["clean"]["max_rejected"] = 0.2
 
 
+AUTHOR = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"), ("DATE", "2026-01-01T00:00:00Z"))
+}
+
+
+def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> None:
+    """Copy what git would have of this checkout, uncommitted files too, into a new repository with one commit.
+
+    Copies with the same parameters have the same commit, wherever and whenever they are made.
+    """
+    listed = run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    edit_params(target, edit)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
+        succeeded(run_in(target, "git", *command, **AUTHOR))
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory) -> Path:
     """A small project, in a folder with a space and an umlaut in its name, in which `dvc repro` ran once."""
     directory = tmp_path_factory.mktemp("project") / "ein Prüfling"
     copy_checkout(directory)
-    edit_params(directory, make_small)
-    succeeded(
-        run_in(directory, "git", "-c", "user.name=T", "-c", "user.email=t@example.org", "commit", "-qam", "Small")
-    )
     succeeded(run_in(directory, "dvc", "repro", timeout=600))
     return directory
 

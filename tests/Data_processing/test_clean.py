@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import struct
-import zlib
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from Data_processing.clean import source_names
-from tests.conftest import refused, stage, succeeded
+from tests.conftest import png_bomb, refused, stage, succeeded
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
 
 CONTENT = {f"{number}.png": [("cat", 3, 4, 20, 30)] for number in range(6)}
@@ -138,9 +136,7 @@ def test_hostile_files_become_rejected_rows(tmp_path):
     (tmp_path / "secret.png").write_bytes(picture(5))
     (source / "images/0.png").unlink()
     (source / "images/0.png").symlink_to(tmp_path / "secret.png")
-    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    (source / "images/1.png").write_bytes(bomb + b"\0" * 800)
+    (source / "images/1.png").write_bytes(png_bomb())
     change_coco(source, lambda coco: coco["images"][2].update(file_name="../../../etc/passwd"))
     change_coco(source, lambda coco: coco["images"][3].update(file_name="/etc/passwd"))
     succeeded(clean(source, tmp_path, "--max_rejected", "1"))

@@ -1,8 +1,6 @@
 """Whatever a vendor calls an image becomes upright 8-bit RGB, or is refused with a reason."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from Datasets.images import UnreadableImage, decode, letterbox
+from tests.conftest import png_bomb
 
 
 def encoded(image: Image.Image, form: str, **options) -> bytes:
@@ -23,10 +22,6 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
 def photo() -> Image.Image:
     ramp = np.linspace(0, 255, 40 * 60).reshape(40, 60)
     return Image.fromarray(np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=-1).astype(np.uint8))
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def test_exif_orientation_6_stands_upright(photo):
@@ -62,10 +57,7 @@ def test_a_file_that_is_no_image_is_refused():
 
 
 def test_a_bomb_is_refused_by_its_header():
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    bomb = (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
-    )
+    bomb = png_bomb()
     assert len(bomb) < 1024
     with pytest.raises(UnreadableImage, match="more pixels"):
         decode(bomb)

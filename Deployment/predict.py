@@ -1,0 +1,50 @@
+"""From an image file's bytes to the answer that people get: letterbox, ONNX graph, prediction."""
+
+import os
+from types import ModuleType
+
+from Datasets.errors import UserError
+from Datasets.images import MAX_PIXELS, decode, letterbox
+from Datasets.predictions import Prediction, to_prediction
+from Deployment.artifact import MODEL, Artifact
+
+OUTPUTS = ["boxes", "scores", "classes"]
+
+
+class Predictor:
+    """A model ready to answer; one may serve many threads at once.
+
+    threads: how many the graph's operators use for one image. On the demonstration's small model a second is slower.
+    Raises UserError if the graph cannot be loaded.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        self._artifact = artifact
+        onnxruntime = _import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors: warnings about the graph are nothing that an operator could act on
+        path = artifact.directory / MODEL
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base but this one
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
+
+    def __call__(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Prediction:
+        """What the model finds in an image file. Raises Datasets.images.UnreadableImage."""
+        image = decode(data, max_pixels)
+        box = letterbox(image, self._artifact.size)
+        images = box.pixels.transpose(2, 0, 1)[None]
+        found = dict(zip(OUTPUTS, self._session.run(OUTPUTS, {"images": images}), strict=True))
+        outputs = {name: value[0] for name, value in found.items()}
+        height, width = image.shape[:2]
+        return to_prediction(outputs, box, width, height, self._artifact.manifest["classes"], self._artifact.threshold)
+
+
+def _import_onnxruntime() -> ModuleType:
+    """Its import alone reports to its maker, from version 1.29 on, unless this variable is set before."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime

@@ -1,0 +1,140 @@
+"""An export made without training: its graph finds the red, the green and the blue rectangle of an image."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from PIL import Image
+
+from Deployment.artifact import Artifact
+from Deployment.predict import Predictor
+
+SIZE = 64
+CLASSES = ["red", "green", "blue"]
+INKS = {"red": (230, 0, 0), "green": (0, 220, 0), "blue": (0, 0, 240)}
+GRAPH = """
+<ir_version: 9, opset_import: ["" : 18]>
+colours (uint8[N, 3, H, W] images) => (float[N, K, 4] boxes, float[N, K] scores, int64[N, K] classes) {
+  pixels = Cast <to = 1> (images)
+  bright = Constant <value = float {128}> ()
+  dark = Constant <value = float {330}> ()
+  one = Constant <value = float {1}> ()
+  zero = Constant <value = float {0}> ()
+  far = Constant <value = float {1000000}> ()
+  some = Constant <value = float {64}> ()
+  channel = Constant <value = int64[1] {1}> ()
+  plane = Constant <value = int64[2] {2, 3}> ()
+  last = Constant <value = int64[1] {2}> ()
+  three = Constant <value = int64[1] {3}> ()
+  repeats = Constant <value = int64[3] {1, 1, 4}> ()
+  sum = ReduceSum (pixels, channel)
+  vivid = Greater (pixels, bright)
+  pure = Less (sum, dark)
+  mask = And (vivid, pure)
+  weight = Where (mask, one, zero)
+  area = ReduceSum <keepdims = 0> (weight, plane)
+  height = Shape <start = 2, end = 3> (images)
+  width = Shape <start = 3, end = 4> (images)
+  x_ones = Expand (one, width)
+  y_ones = Expand (one, height)
+  axis = Constant <value = int64 {0}> ()
+  x_ends = CumSum (x_ones, axis)
+  y_ends_flat = CumSum (y_ones, axis)
+  y_shape = Constant <value = int64[2] {-1, 1}> ()
+  y_ends = Reshape (y_ends_flat, y_shape)
+  x_starts = Sub (x_ends, one)
+  y_starts = Sub (y_ends, one)
+  x_near = Where (mask, x_starts, far)
+  y_near = Where (mask, y_starts, far)
+  x_far = Where (mask, x_ends, zero)
+  y_far = Where (mask, y_ends, zero)
+  x1 = ReduceMin (x_near, plane)
+  y1 = ReduceMin (y_near, plane)
+  x2 = ReduceMax (x_far, plane)
+  y2 = ReduceMax (y_far, plane)
+  sides = Concat <axis = 3> (x1, y1, x2, y2)
+  found = Squeeze (sides, last)
+  more = Add (area, some)
+  share = Div (area, more)
+  scores, classes = TopK <axis = 1> (share, three)
+  order = Unsqueeze (classes, last)
+  order4 = Tile (order, repeats)
+  boxes = GatherElements <axis = 1> (found, order4)
+}
+"""
+
+
+def scene(width: int, height: int, rectangles: dict[str, tuple[int, int, int, int]]) -> Image.Image:
+    """A white image with a filled rectangle (x1, y1, x2, y2) of each colour."""
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    for name, (x1, y1, x2, y2) in rectangles.items():
+        pixels[y1:y2, x1:x2] = INKS[name]
+    return Image.fromarray(pixels)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    """An image file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"quality": 95, "subsampling": 0} | options if kind == "JPEG" else options))
+    return buffer.getvalue()
+
+
+SAMPLES = {
+    "000.jpg": scene(64, 64, {"red": (8, 8, 40, 24), "blue": (30, 40, 60, 60)}),
+    "001.jpg": scene(128, 64, {"green": (20, 10, 70, 50)}),
+    "002.jpg": scene(48, 96, {}),
+}
+
+
+def write_manifest(export: Path, **changes: object) -> None:
+    """The manifest of the files that are there, with `changes` to its keys."""
+    files = {
+        path.relative_to(export).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(export.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    manifest = {
+        "format_version": 1,
+        "experiment": "e900",
+        "task": "boxes",
+        "classes": CLASSES,
+        "input": {
+            "size": SIZE,
+            "resize": "letterbox",
+            "fill": 114,
+            "color": "RGB",
+            "layout": "NCHW",
+            "dtype": "uint8",
+        },
+        "score_threshold": 0.25,
+        "metrics": {"mAP50": 1.0},
+        "git": {"commit": None, "dirty": False, "diff": ""},
+        "files": files,
+    }
+    (export / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def write_export(export: Path) -> None:
+    """A whole export, with weights and a script that no service needs."""
+    (export / "sample").mkdir(parents=True)
+    (export / "script").mkdir()
+    (export / "weights.safetensors").write_bytes(b"weights")
+    (export / "script/model.py").write_text("import torch\n")
+    onnx.save(onnx.parser.parse_model(GRAPH), export / "model.onnx")
+    for name, image in SAMPLES.items():
+        (export / "sample" / name).write_bytes(encoded(image))
+    (export / "sample/expected.json").write_text("{}")
+    write_manifest(export)
+    write_expected(export)
+
+
+def write_expected(export: Path) -> None:
+    """What the model answers for the samples, as their expected answers."""
+    manifest = json.loads((export / "manifest.json").read_text())
+    predictor = Predictor(Artifact(export, manifest, []))
+    expected = {name: predictor((export / "sample" / name).read_bytes()) for name in SAMPLES}
+    (export / "sample/expected.json").write_text(json.dumps(expected))
+    write_manifest(export)

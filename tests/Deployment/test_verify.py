@@ -1,0 +1,132 @@
+"""verify says whether a bundle can be trusted, and leaves no process behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_export import write_manifest
+from running_service import ROOT, is_one_line
+
+
+def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
+    """Start verify at the head of a process group of its own, in which its service stays.
+
+    Its temporary files go to `temporary` beside `out`.
+    """
+    temporary = out.with_name("temporary")
+    temporary.mkdir()
+    return subprocess.Popen(
+        [sys.executable, "-m", "Deployment.verify", "--bundle", str(bundle), "--out", str(out), *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def verify(bundle: Path, out: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    process = start(bundle, out, *options)
+    stdout, stderr = process.communicate(timeout=60)
+    assert_nothing_is_left(process, out)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def assert_nothing_is_left(process: "subprocess.Popen[str]", out: Path) -> None:
+    """No process of the group, no temporary file."""
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert list(out.with_name("temporary").iterdir()) == []
+
+
+def test_a_good_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
+    assert verify(bundle, tmp_path / "metrics.json", "--requests", "50").returncode == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["samples"] == 3
+    assert metrics["difference"] == {"boxes": 0, "scores": 0}
+    assert 0 < metrics["latency_ms"]["p50"] <= metrics["latency_ms"]["p99"]
+    assert metrics["requests_per_second"] > 0
+    assert metrics["start_to_ready_seconds"] > 0
+
+
+def move(answers: Any) -> None:
+    answers["000.jpg"]["boxes"][0]["x1"] += 0.5
+
+
+def doubt(answers: Any) -> None:
+    answers["001.jpg"]["boxes"][0]["score"] -= 0.001
+
+
+def add(answers: Any) -> None:
+    box = {"name": "red", "x1": 1, "y1": 1, "x2": 9, "y2": 9, "score": 0.9}
+    answers["002.jpg"]["boxes"] = [box]
+    answers["002.jpg"]["counts"] = [{"name": "red", "count": 1}]
+
+
+def grow(answers: Any) -> None:
+    answers["001.jpg"]["width"] = 99
+
+
+@pytest.mark.parametrize(
+    ("tamper", "words"),
+    [
+        (move, "sample 000.jpg: the answer's boxes differ from the expected ones by 0.5"),
+        (doubt, "sample 001.jpg: the answer's scores differ from the expected ones by 0.001"),
+        (add, "sample 002.jpg: the answer has nothing, expected 1 red"),
+        (grow, "sample 001.jpg: the answer's width is 128, expected 99"),
+    ],
+)
+def test_another_answer_than_expected_is_an_error(
+    bundle: Path, tmp_path: Path, tamper: Callable[[Any], None], words: str
+) -> None:
+    path = bundle / "export/sample/expected.json"
+    answers = json.loads(path.read_text())
+    tamper(answers)
+    path.write_text(json.dumps(answers))
+    write_manifest(bundle / "export")
+    process = verify(bundle, tmp_path / "metrics.json")
+    assert is_one_line(process), process.stderr
+    assert words in process.stderr
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_tampered_file_is_an_error(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "export/sample/expected.json").write_text("{}")
+    process = verify(bundle, tmp_path / "metrics.json")
+    assert is_one_line(process)
+    assert "expected.json: damaged" in process.stderr
+
+
+def test_the_last_words_of_a_service_that_dies_are_passed_on(bundle: Path, tmp_path: Path) -> None:
+    shutil.rmtree(bundle / "Datasets")
+    process = verify(bundle, tmp_path / "metrics.json")
+    assert is_one_line(process)
+    assert "No module named 'Datasets'" in process.stderr
+
+
+def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
+    process = verify(tmp_path / "none", tmp_path / "metrics.json")
+    assert is_one_line(process)
+    assert str(tmp_path / "none") in process.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("seconds", [0.9, 2])
+def test_an_interrupted_verify_leaves_no_process(
+    bundle: Path, tmp_path: Path, number: signal.Signals, seconds: float
+) -> None:
+    process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
+    time.sleep(seconds)
+    process.send_signal(number)
+    assert process.wait(15) == 130
+    assert_nothing_is_left(process, tmp_path / "metrics.json")
+    assert not (tmp_path / "metrics.json").exists()

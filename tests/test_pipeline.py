@@ -1,0 +1,125 @@
+"""The whole chain, run by DVC in a project of its own, the way a user runs it."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import AUTHOR, ROOT, copy_checkout, edit_params, run_in, succeeded
+
+RACCOON = ROOT.parent / "shared/data/raccoon.zip"  # 200 photographs in Pascal VOC form
+MEASURED = ("verification.json",)  # holds latencies, which no two runs share
+
+
+def locked(directory: Path) -> dict[str, str]:
+    """The hash of every output that dvc.lock has, but those that hold measured times."""
+    lock = YAML(typ="safe").load(directory / "dvc.lock")
+    outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if not out["path"].endswith(MEASURED)}
+
+
+def failed(directory: Path, *parts: str) -> None:
+    """`dvc repro` fails without a traceback, and says `parts`."""
+    result = run_in(directory, "dvc", "repro")
+    assert result.returncode != 0
+    text = result.stdout + result.stderr
+    assert "Traceback" not in text
+    for part in parts:
+        assert part in text, text
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A fresh small project in which nothing ran yet."""
+    copy_checkout(tmp_path / "checkout")
+    return tmp_path / "checkout"
+
+
+def test_a_second_run_does_nothing_and_says_so(project):
+    assert "Data and pipelines are up to date." in succeeded(run_in(project, "dvc", "repro")).stdout
+
+
+def test_the_service_was_verified(project):
+    report = json.loads((project / "Deployment/bundles/e001.verification.json").read_text())
+    assert "p50" in json.dumps(report)
+    assert "p99" in json.dumps(report)
+
+
+def test_dvc_reads_metrics_and_plots(project, tmp_path):
+    metrics = succeeded(run_in(project, "dvc", "metrics", "show", "--json")).stdout
+    assert "mAP50" in metrics
+    assert '"imported"' in metrics
+    plots = succeeded(run_in(project, "dvc", "plots", "show", "-o", tmp_path / "plots"))
+    assert (tmp_path / "plots/index.html").is_file()
+    assert "failed" not in plots.stderr.lower()
+
+
+def test_an_experiment_shows_beside_the_baseline(project, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True)
+    succeeded(run_in(copy, "git", "add", "-A", **AUTHOR))
+    succeeded(run_in(copy, "git", "commit", "-qm", "Lock", **AUTHOR))
+    change = "experiments.e001.train.epochs=1"
+    succeeded(run_in(copy, "dvc", "exp", "run", "-n", "short", "-S", change, "evaluate@e001", **AUTHOR))
+    table = succeeded(run_in(copy, "dvc", "exp", "show", "--csv", **AUTHOR)).stdout
+    assert "short" in table
+    assert "mAP50" in table
+    succeeded(run_in(copy, "dvc", "metrics", "diff", **AUTHOR))
+
+
+@pytest.mark.parametrize(
+    ("edit", "parts"),
+    [
+        (lambda p: p["clean"].update(keeep=["one"]), ["--keeep"]),
+        (lambda p: p["digits"].update(scenes="many"), ["--scenes", "many"]),
+        (lambda p: p["sources"]["digits"].pop("path"), ["item.path"]),
+        (lambda p: p["sources"]["digits"].update(path="Datasets/raw/nowhere"), ["Datasets/raw/nowhere"]),
+        (lambda p: p["clean"]["keep"].append("giraffe"), ["'giraffe'", "classes that occur"]),
+        (lambda p: p["clean"].update(max_rejected=0.0), ["clean.max_rejected", "rejected.csv"]),
+    ],
+)
+def test_a_wrong_parameter_is_named(checkout, edit, parts):
+    edit_params(checkout, lambda params: params["digits"].update(scenes=60))
+    edit_params(checkout, edit)
+    failed(checkout, *parts)
+
+
+def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(project, checkout):
+    rng = random.Random()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for _ in range(4):
+        process = subprocess.Popen(["dvc", "repro"], cwd=checkout, env=environment, start_new_session=True)
+        time.sleep(rng.uniform(2, 14))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    succeeded(run_in(checkout, "dvc", "repro", timeout=600))
+    ours, theirs = locked(checkout), locked(project)
+    assert [path for path in theirs if ours.get(path) != theirs[path]] == []
+    assert list(checkout.rglob(".*.partial")) == []
+
+
+@pytest.mark.skipif(not RACCOON.exists(), reason=f"{RACCOON} is not there")
+def test_photographs_in_voc_form_need_only_params_changed(checkout):
+    shutil.copy(RACCOON, checkout / "Datasets/raw/raccoon.zip")
+
+    def use_raccoons(params: dict) -> None:
+        path = {"format": "voc", "path": "Datasets/raw/raccoon.zip", "annotations": "annotations", "images": "images"}
+        params["sources"] = {"raccoon": path}
+        params["clean"]["keep"] = ["raccoon"]
+
+    edit_params(checkout, use_raccoons)
+    succeeded(run_in(checkout, "dvc", "add", "Datasets/raw/raccoon.zip"))
+    succeeded(run_in(checkout, "dvc", "repro", "curate"))
+    summary = json.loads((checkout / "Data_processing/intermediate/clean/summary.json").read_text())
+    assert (summary["accepted"], summary["rejected"], summary["boxes"]) == (200, 0, 217)
+    numbers = json.loads((checkout / "Data_processing/intermediate/curated.json").read_text())
+    assert sum(numbers["images"].values()) == 200
+    assert min(numbers["images"].values()) > 15

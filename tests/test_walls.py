@@ -1,0 +1,111 @@
+"""The walls between the four rooms: in imports, in what stages read and write, and in what a room can do alone."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from Datasets.imports import import_closure
+from tests.conftest import ROOT, run_in, succeeded
+
+ROOMS = ("Datasets", "Data_processing", "Models", "Deployment")
+READS = {
+    "Data_processing": ("Datasets/raw", "Data_processing/intermediate"),
+    "Models": ("Datasets/curated", "Datasets/pretrained", "Models/outputs"),
+    "Deployment": ("Datasets/pretrained", "Datasets/curated", "Deployment/bundles"),
+}
+WRITES = {
+    "Data_processing": ("Datasets/raw/digits", "Data_processing/intermediate", "Datasets/curated"),
+    "Models": ("Datasets/pretrained", "Models/outputs"),
+    "Deployment": ("Deployment/bundles",),
+}
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict:
+    """The stages of dvc.yaml as DVC resolves them, by their names."""
+    return {stage.addressing: stage for stage in Repo(str(ROOT)).index.stages if stage.cmd}
+
+
+def entry_files(command: str) -> list[Path]:
+    """The files that a stage's command runs: its module, and those that it finds by name at run time."""
+    module = re.match(r"python -m (\S+)", command)
+    files = [Path(*module[1].split(".")).with_suffix(".py")]
+    if script := re.search(r"--script (\S+)", command):
+        files.append(Path("Models", f"{script[1]}.py"))
+    if module[1] == "Data_processing.import_source":
+        form = re.search(r"--format (\S+)", command)
+        files.append(Path("Data_processing/importers", f"{form[1]}.py"))
+    if module[1] == "Deployment.package":
+        files.append(Path("Deployment/serve.py"))  # what it copies
+    return files
+
+
+def room_of(stage) -> str:
+    return re.match(r"python -m (\w+)\.", stage.cmd)[1]
+
+
+def test_the_dependencies_of_each_stage_are_its_import_closure(stages):
+    wrong = []
+    for name, stage in stages.items():
+        closure = {p.as_posix() for p in import_closure(entry_files(stage.cmd), ROOT) if p.name != "__init__.py"}
+        listed = {dep.def_path for dep in stage.deps if dep.def_path.endswith(".py")}
+        wrong += [f"{name}: add {path}" for path in sorted(closure - listed)]
+        wrong += [f"{name}: remove {path}" for path in sorted(listed - closure)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_packages_have_empty_init_files():
+    assert [str(path) for room in ROOMS for path in (ROOT / room).rglob("__init__.py") if path.read_text()] == []
+
+
+def test_stages_read_and_write_only_what_their_room_may(stages):
+    wrong = []
+    for name, stage in stages.items():
+        room = room_of(stage)
+        for dep in stage.deps:
+            code = re.match(rf"({room}|Datasets)/[^/]+(/[^/]+)?\.(py|npz|html)$", dep.def_path)
+            if not code and not dep.def_path.startswith(READS[room]):
+                wrong.append(f"{name} reads {dep.def_path}")
+        wrong += [f"{name} writes {out.def_path}" for out in stage.outs if not out.def_path.startswith(WRITES[room])]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_keep_the_walls():
+    succeeded(run_in(ROOT, "lint-imports", "--no-cache"))
+
+
+def test_a_forbidden_import_is_found(tmp_path):
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("[!_a-zA-Z]*", "raw", "outputs"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "Models/peek.py").write_text("import Data_processing.clean\n")
+    result = run_in(tmp_path, "lint-imports", "--no-cache")
+    assert result.returncode == 1
+    assert "Models.peek" in result.stdout
+
+
+@pytest.mark.parametrize("room", ["Data_processing", "Models", "Deployment"])
+def test_a_rooms_stages_run_without_the_other_rooms(project, stages, room, tmp_path):
+    shutil.copytree(project, tmp_path / "alone", symlinks=True)
+    for other in set(ROOMS) - {"Datasets", room}:
+        shutil.rmtree(tmp_path / "alone" / other)
+    for name in [name for name, stage in stages.items() if room_of(stage) == room]:
+        succeeded(run_in(tmp_path / "alone", "dvc", "repro", "--single-item", "--force", name))
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("Datasets.records", ["torch", "dvc"]),
+        ("Deployment.serve", ["torch", "dvc", "pandas", "pyarrow"]),
+        ("Data_processing.clean", ["torch", "dvc"]),
+    ],
+)
+def test_costly_libraries_are_imported_only_where_they_are_used(module, forbidden):
+    code = f"import sys, {module}; print([m for m in {forbidden} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
