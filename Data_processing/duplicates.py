@@ -1,13 +1,11 @@
 """Which images are the same, or nearly, and which therefore must stay together."""
 
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from Datasets.errors import UserError
 
@@ -61,19 +59,30 @@ def own_key(record: Mapping[str, Any], pattern: re.Pattern[str] | None) -> str:
 def join_groups(keys: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
     """A group for each image: images of one key and duplicates belong together, directly or by a chain.
 
-    keys: own_key of each image. A group is named by the key that most of its images have (of several, the first in
-    alphabetical order), so that a newcomer does not rename it.
+    keys: own_key of each image. A group is named by the first of its keys in alphabetical order: images that come later
+    do not rename it, unless they show that two groups were one; and even then a higher session number does not.
     """
     first: dict[str, int] = {}
-    same_key = [(first.setdefault(key, index), index) for index, key in enumerate(keys)]
-    edges = np.array([*same_key, *pairs], dtype=np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(keys), len(keys)))
-    _, components = connected_components(graph, directed=False)
-    members: dict[int, Counter[str]] = defaultdict(Counter)
-    for component, key in zip(components.tolist(), keys, strict=True):
-        members[component][key] += 1
-    names = {c: min(counts, key=lambda key: (-counts[key], key)) for c, counts in members.items()}
-    return [names[component] for component in components.tolist()]
+    same_key = ((first.setdefault(key, index), index) for index, key in enumerate(keys))
+    roots = _connected(len(keys), chain(same_key, pairs))
+    names: dict[int, str] = {}
+    for root, key in zip(roots, keys, strict=True):
+        names[root] = min(key, names.get(root, key))
+    return [names[root] for root in roots]
+
+
+def _connected(number: int, pairs: Iterable[Pair]) -> list[int]:
+    """For each of `number` items one that stands for all it is connected with (disjoint sets with path halving)."""
+    parent = list(range(number))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    for one, other in pairs:
+        parent[root(other)] = root(one)
+    return [root(item) for item in range(number)]
 
 
 def find_groups(

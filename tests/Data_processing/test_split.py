@@ -49,6 +49,16 @@ def test_adding_images_never_moves_an_old_one():
     assert splits[1][:300] == splits[0]
 
 
+def test_a_group_that_duplicates_joined_does_not_move_as_it_grows():
+    old = rows(300)
+    double = {**old[0], "image": "images/99_300_1.jpg"}
+    grown = [{**row, "image": f"images/99_{301 + i}_1.jpg"} for i, row in enumerate(rows(100, seed=2))]
+    before, _, _ = find_groups([*old, double], r"(?P<pool>\d+)_\d+", 24)
+    after, _, _ = find_groups([*old, double, *grown], r"(?P<pool>\d+)_\d+", 24)
+    assert after[:301] == before
+    assert before[300] == before[0]
+
+
 def test_an_exact_duplicate_of_a_single_image_does_not_move_it():
     old = rows(50)
     doubled = [*old, {**old[7], "image": "elsewhere/x.jpg", "source": "other"}]
