@@ -1,0 +1,144 @@
+"""Curated images with their boxes, letterboxed, in batches of tensors."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from Datasets.curated import Curated
+from Datasets.errors import UserError
+from Datasets.images import Letterbox, UnreadableImage, decode, letterbox
+from Datasets.progress import progress
+from Datasets.records import Record
+
+CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit into this; else decoded for each batch
+WORKERS = 2  # threads that decode: Pillow lets go of the interpreter while it does
+Targets = dict[str, torch.Tensor]
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Batch(NamedTuple):
+    """images: uint8 [N, 3, size, size]. targets: what `loss` takes. squares: the same images, with the way back."""
+
+    images: torch.Tensor
+    targets: Targets
+    indices: Sequence[int]
+    squares: Sequence[Letterbox]
+
+
+class Samples:
+    """The images of a split whose boxes are known, scaled and padded to a square of `size` pixels.
+
+    Images with an empty list of boxes are kept, as background; those without a list are left out. Raises UserError for
+    a split that holds none, for a class that is not in classes.json and for an image that cannot be read.
+    """
+
+    def __init__(self, curated: Curated, split: str, size: int) -> None:
+        self.where = curated.directory
+        self.classes = list(curated.classes)
+        self._files = curated.images(split)
+        records = curated.records(split)
+        self._rows = [row for row, record in enumerate(records) if record["boxes"] is not None]
+        self.records: list[Record] = [records[row] for row in self._rows]
+        self._size = size
+        self._lock = Lock()  # a Parquet file is read by one thread at a time
+        self._cache: list[Letterbox] | None = None
+        self._check(split)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def file(self, index: int) -> bytes:
+        """The image file as it was delivered."""
+        with self._lock:
+            return self._files[self._rows[index]]
+
+    def letterbox(self, index: int) -> Letterbox:
+        """The image as the model sees it, and the way back to its own pixels."""
+        return self._load(index) if self._cache is None else self._cache[index]
+
+    def cache(self) -> None:
+        """Decode all images now, if they fit into CACHE_BYTES."""
+        if self._cache is None and len(self) * self._size**2 * 3 <= CACHE_BYTES:
+            self._cache = list(progress(ahead(self._load, range(len(self))), len(self), "decode", "images"))
+
+    def boxes(self, index: int, crowd: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes float [M, 4] in the image's own pixels and class ids int [M], of crowds or of single objects."""
+        found = [box for box in self.records[index]["boxes"] or [] if box["crowd"] == crowd]
+        sides = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in found]
+        ids = [self.classes.index(box["name"]) for box in found]
+        return np.array(sides, np.float64).reshape(-1, 4), np.array(ids, np.int64)
+
+    def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
+        """The batches of indices that `order` lists, decoded ahead of their use."""
+        yield from ahead(self._batch, order)
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        squares = [self.letterbox(index) for index in indices]
+        pixels = torch.from_numpy(np.stack([square.pixels for square in squares]))
+        targets = pad([self._targets(index, square) for index, square in zip(indices, squares, strict=True)])
+        return Batch(pixels.permute(0, 3, 1, 2), targets, indices, squares)
+
+    def _targets(self, index: int, square: Letterbox) -> Targets:
+        single, crowd = self.boxes(index, crowd=False), self.boxes(index, crowd=True)
+        boxes = square.to_square(np.concatenate([single[0], crowd[0]]))
+        return {
+            "boxes": torch.from_numpy(boxes).float(),
+            "classes": torch.from_numpy(np.concatenate([single[1], crowd[1]])),
+            "crowd": torch.arange(len(boxes)) >= len(single[0]),
+        }
+
+    def _load(self, index: int) -> Letterbox:
+        try:
+            return letterbox(decode(self.file(index)), self._size)
+        except UnreadableImage as error:
+            name = self.records[index]["image"]
+            raise UserError(f"{self.where}: {name}: {error}; run the stages inspect, clean and curate") from error
+
+    def _check(self, split: str) -> None:
+        boxes = [(record["image"], box["name"]) for record in self.records for box in record["boxes"] or []]
+        if not boxes:
+            raise UserError(f"{self.where}: no image of the {split} split has a box; give the split a larger share")
+        for image, name in boxes:
+            if name not in self.classes:
+                raise UserError(f"{self.where}: {image}: class {name!r} is not in classes.json; run the curate stage")
+
+
+def pad(targets: Sequence[Targets]) -> Targets:
+    """Stack the targets of images with different numbers of boxes; class -1 marks the places left over."""
+    most = max(1, *(len(each["classes"]) for each in targets))
+    out = {
+        "boxes": torch.zeros(len(targets), most, 4),
+        "classes": torch.full((len(targets), most), -1),
+        "crowd": torch.zeros(len(targets), most, dtype=torch.bool),
+    }
+    for row, each in enumerate(targets):
+        for name, values in each.items():
+            out[name][row, : len(values)] = values
+    return out
+
+
+def epoch_order(samples: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
+    """All samples once, in an order that follows from (seed, epoch), in batches of nearly equal size, at most `batch`.
+
+    Equal sizes, because the statistics of a last batch of one or two images would disturb batch normalisation.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(samples)
+    return [part.tolist() for part in np.array_split(order, -(-samples // batch))]
+
+
+def ahead(function: Callable[[T], U], items: Iterable[T], depth: int = 4) -> Iterator[U]:
+    """`map(function, items)`, computed by WORKERS threads up to `depth` items ahead."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting: deque[Future[U]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,128 @@
+"""Export a trained model: weights, the script that builds it, an ONNX graph, samples, and a manifest of it all.
+
+    python -m Models.export --experiment e001 --script e001_center_detector --trained Models/outputs/e001/train \\
+        --evaluated Models/outputs/e001/evaluate --out Datasets/pretrained/e001
+
+The export is checked before it appears: the model built anew from the exported script, by a Python that sees nothing
+else, and the ONNX graph must answer as the trained model does on the samples. `Models/README.md` lists its files.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from Datasets.atomic import replacing
+from Datasets.command import run
+from Datasets.curated import Curated
+from Datasets.errors import UserError
+from Datasets.images import FILL
+from Models.data_loading import Samples
+from Models.exporting import (
+    LOWEST_SCORE,
+    TOLERANCE,
+    agreement,
+    copy_scripts,
+    onnx_detector,
+    rebuilt_answers,
+    write_onnx,
+    write_samples,
+)
+from Models.provenance import data_hashes, file_hashes, git_state, library_versions
+from Models.rebuild import predict_files, torch_detector
+from Models.scripts import ROOT, Run, load_script, read_run, script_file, trained_model
+
+FORMAT_VERSION = 1
+
+
+def main(
+    experiment: Annotated[str, typer.Option(help="id of the experiment, as in params.yaml")],
+    script: Annotated[str, typer.Option(help="name of the model script that was trained")],
+    trained: Annotated[Path, typer.Option(help="what Models.train wrote")],
+    evaluated: Annotated[Path, typer.Option(help="what Models.evaluate wrote")],
+    out: Annotated[Path, typer.Option(help="directory to write to")],
+    curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
+    samples: Annotated[int, typer.Option(min=1, help="test images that go along")] = 8,
+) -> None:
+    """Export a trained model: weights, script, ONNX graph, samples and manifest."""
+    done = read_run(trained, script)
+    metrics = read_metrics(evaluated / "metrics.json")
+    model = trained_model(done, trained)
+    torch.set_num_threads(done.train["threads"])
+    test = Samples(Curated(curated), "test", done.train["size"])
+    with replacing(out) as partial:
+        partial.mkdir()
+        shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
+        files = copy_scripts(script_file(script), ROOT, partial / "script")
+        write_onnx(model, done.train["size"], partial / "model.onnx")
+        images = write_samples(test, samples, partial / "sample")
+        manifest = describe(experiment, done, metrics)
+        manifest["git"] = git_state(ROOT, files)
+        threshold = manifest["score_threshold"]
+        detect = torch_detector(model)
+        expected = predict_files(detect, images, done.train["size"], done.classes, threshold)
+        write_json(expected, partial / "sample" / "expected.json")
+        write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
+
+        lowest = min(LOWEST_SCORE, threshold)
+        eager = predict_files(detect, images, done.train["size"], done.classes, lowest)
+        graph = predict_files(onnx_detector(partial / "model.onnx"), images, done.train["size"], done.classes, lowest)
+        manifest["agreement"] = {
+            "samples": len(images),
+            "script": agreement(eager, rebuilt_answers(partial, images, lowest), lowest, "the exported script"),
+            "onnx": agreement(eager, graph, lowest, "the ONNX graph"),
+            "tolerance": TOLERANCE,
+        }
+        manifest["files"] = file_hashes(partial)
+        write_json(manifest, partial / "manifest.json")
+
+
+def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, less what is known only once the files are there."""
+    options = {name: value for name, value in done.train.items() if name != "seed"}
+    return {
+        "format_version": FORMAT_VERSION,
+        "experiment": experiment,
+        "task": load_script(done.script).TASK,
+        "classes": done.classes,
+        "input": {
+            "size": done.train["size"],
+            "resize": "letterbox",
+            "fill": FILL,
+            "color": "RGB",
+            "layout": "NCHW",
+            "dtype": "uint8",
+        },
+        "score_threshold": metrics["score_threshold"],
+        "script": {"module": f"Models.{done.script}", "build": {"classes": len(done.classes), **done.build}},
+        "hyperparameters": options,
+        "seed": done.train["seed"],
+        "metrics": metrics,
+        "git": {},
+        "data": data_hashes(ROOT),
+        "curated_fingerprint": done.data,
+        "versions": library_versions(),
+    }
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """What the evaluate stage measured. Raises UserError if it is missing or damaged."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        return {**metrics, "score_threshold": float(metrics["score_threshold"])}
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the evaluate stage first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error!r}); run the evaluate stage again") from error
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON for people and programs; NaN and infinity, which are no JSON, are a programmer's mistake."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,123 @@
+"""The parts of an export: scripts, ONNX graph, samples, and the check that they agree."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from Datasets.errors import UserError
+from Datasets.imports import import_closure
+from Datasets.predictions import Difference, Prediction, largest_difference
+from Models.data_loading import Samples
+from Models.rebuild import Detect
+
+OPSET = 20
+OUTPUTS = ("boxes", "scores", "classes")
+REBUILD = Path("Models/rebuild.py")
+TOLERANCE = Difference(boxes=0.01, scores=1e-4)
+LOWEST_SCORE = 0.01  # detections from this score on are compared, many more than the samples' answers show
+
+
+def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
+    """Copy a model script and what runs it, with all that they import, keeping folders; return the files."""
+    files = import_closure([script, REBUILD], root)
+    for file in files:
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / file, out / file)
+    return files
+
+
+def write_onnx(model: nn.Module, size: int, path: Path) -> None:
+    """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
+
+    The exporter notes the stack trace of each node; these are removed, for they hold the paths of this machine.
+    """
+    example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    sides = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model.cpu(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=(sides,),
+            verbose=False,
+        )
+    assert program is not None
+    graph = program.model_proto
+    _strip(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _strip(graph: onnx.ModelProto) -> None:
+    parts = [graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output]
+    for part in [*parts, *graph.graph.value_info, *graph.graph.initializer, *graph.functions]:
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def onnx_detector(path: Path) -> Detect:
+    """The graph in onnxruntime."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def detect(images: np.ndarray) -> Mapping[str, np.ndarray]:
+        return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {"images": images}), strict=True))
+
+    return detect
+
+
+def rebuilt_answers(export: Path, files: Sequence[Path], threshold: float) -> dict[str, Prediction]:
+    """What the exported script says of the samples, run by a Python that sees nothing of this repository."""
+    images = [f"../{file.relative_to(export).as_posix()}" for file in files]
+    isolated = [sys.executable, "-E", "-s", "-B"]  # no PYTHONPATH, no user's packages, and no caches left behind
+    command = [*isolated, "-m", "Models.rebuild", "--threshold", repr(threshold), *images]
+    done = subprocess.run(command, cwd=export / "script", capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(
+            f"the exported script does not run on its own: {reason}; a model script may import torch, "
+            f"the standard library and files of Models that it names"
+        )
+    return json.loads(done.stdout)
+
+
+def agreement(
+    expected: Mapping[str, Prediction], actual: Mapping[str, Prediction], threshold: float, what: str
+) -> Difference:
+    """The largest difference over all samples. Raises UserError if it is above TOLERANCE."""
+    each = [largest_difference(expected[name], actual[name], threshold, TOLERANCE["scores"]) for name in expected]
+    worst = Difference(boxes=max(d["boxes"] for d in each), scores=max(d["scores"] for d in each))
+    if worst["boxes"] > TOLERANCE["boxes"] or worst["scores"] > TOLERANCE["scores"]:
+        raise UserError(
+            f"{what} and the trained model differ by {worst['boxes']:.3g} pixels and {worst['scores']:.3g} in score, "
+            f"more than {TOLERANCE['boxes']:g} and {TOLERANCE['scores']:g}: forward() does not mean the same in both"
+        )
+    return worst
+
+
+def write_samples(samples: Samples, count: int, out: Path) -> list[Path]:
+    """Copy `count` image files, evenly spread over the samples, byte for byte, and return them."""
+    out.mkdir(parents=True, exist_ok=True)
+    count = min(count, len(samples))
+    files = []
+    for number in range(count):
+        index = number * len(samples) // count
+        suffix = Path(samples.records[index]["image"]).suffix.lower() or ".jpg"
+        files.append(out / f"{number:03d}{suffix}")
+        files[-1].write_bytes(samples.file(index))
+    return files

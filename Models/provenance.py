@@ -1,0 +1,69 @@
+"""Where an export comes from: commit, data, libraries, and the hashes of its files."""
+
+import difflib
+import hashlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "pillow")
+
+
+def git_state(root: Path, scripts: Sequence[Path]) -> dict[str, Any]:
+    """commit: the last one, None without git. dirty: whether tracked files or `scripts` differ from it.
+
+    diff: of `scripts` against the commit. dvc.lock does not count: the run that makes an export writes it.
+    """
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": True, "diff": ""}
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    diff = "".join(_difference(root, file.as_posix()) for file in scripts)
+    return {"commit": commit.strip(), "dirty": bool(changed or diff), "diff": diff}
+
+
+def _difference(root: Path, file: str) -> str:
+    old = (_git(root, "show", f"HEAD:./{file}") or "").splitlines(keepends=True)
+    new = (root / file).read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(difflib.unified_diff(old, new, f"a/{file}", f"b/{file}"))
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.decode("utf-8", errors="replace")
+
+
+def data_hashes(root: Path) -> dict[str, str]:
+    """The md5 by path of all data in dvc.lock: sources, intermediate states, curated; empty without a dvc.lock."""
+    try:
+        lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    stages = (lock.get("stages") or {}).values()
+    entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, [])]
+    return {entry["path"]: entry["md5"] for entry in sorted(entries, key=lambda e: e["path"]) if _is_data(entry)}
+
+
+def _is_data(entry: dict[str, Any]) -> bool:
+    path = entry["path"]
+    made_of_it = path.startswith(("Models/", "Deployment/", "Datasets/pretrained"))
+    return "md5" in entry and not made_of_it and not path.endswith(".py")
+
+
+def library_versions() -> dict[str, str]:
+    """Of Python and of what an export depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def file_hashes(directory: Path) -> dict[str, str]:
+    """sha256 of every file in `directory` but manifest.json, by its path in it."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / "manifest.json")
+    return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

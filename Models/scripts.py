@@ -1,0 +1,132 @@
+"""Finding a model script, building its model from words of a command line, and what a trained model was made from."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from safetensors.torch import load_file
+from torch import nn
+
+from Datasets.atomic import replacing
+from Datasets.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a model was trained from, written beside its weights: enough to build it again.
+
+    script: its name, build: what build() was given, train: the options of the training, data: Curated.fingerprint().
+    """
+
+    script: str
+    build: dict[str, Any]
+    train: dict[str, Any]
+    classes: list[str]
+    data: str
+
+
+def script_file(name: str) -> Path:
+    """The file of a model script, relative to the root. Raises UserError, naming those that there are."""
+    file = Path("Models") / f"{name}.py"
+    if not name.isidentifier() or not (ROOT / file).is_file():
+        there = ", ".join(sorted(path.stem for path in (ROOT / "Models").glob("e[0-9]*_*.py")))
+        raise UserError(f"script {name!r}: there is no Models/{name}.py; the scripts are: {there}")
+    return file
+
+
+def load_script(name: str, task: str = "boxes") -> ModuleType:
+    """Import a model script. Raises UserError if there is none of that name, or it learns something else."""
+    script_file(name)
+    script = importlib.import_module(f"Models.{name}")
+    missing = [part for part in ("TASK", "build") if not hasattr(script, part)]
+    if missing:
+        raise UserError(f"Models/{name}.py: has no {missing[0]}; Models/README.md says what a model script holds")
+    if task != script.TASK:
+        raise UserError(f"Models/{name}.py: learns {script.TASK!r}; only {task!r} can be trained so far")
+    return script
+
+
+def parse_build_arguments(build: Callable[..., nn.Module], words: Sequence[str]) -> dict[str, Any]:
+    """`["--width", "32"]` as `{"width": 32}`, by the annotations of `build`: int, float, str, bool, or a list of one.
+
+    A bool is `--name` or `--no-name`; a list repeats its option. Raises UserError for a name that `build` does not
+    take, and for a value that is not of its type.
+    """
+    hints = get_type_hints(build)
+    types = {name: hints.get(name, str) for name in inspect.signature(build).parameters if name != "classes"}
+    found: dict[str, Any] = {}
+    waiting = list(words)
+    while waiting:
+        option = waiting.pop(0)
+        name, equals, value = option.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not option.startswith("--") or (name not in types and types.get(name.removeprefix("no_")) is not bool):
+            raise UserError(f"model: build() takes no {option!r}; it takes {', '.join(f'--{n}' for n in types)}")
+        if types.get(name) is bool or name not in types:
+            found[name.removeprefix("no_") if name not in types else name] = name in types
+            continue
+        if not equals:
+            if not waiting:
+                raise UserError(f"model: {option} needs a value")
+            value = waiting.pop(0)
+        if get_origin(types[name]) is list:
+            found.setdefault(name, []).append(_typed(option, value, get_args(types[name])[0]))
+        else:
+            found[name] = _typed(option, value, types[name])
+    return found
+
+
+def _typed(option: str, value: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UserError(f"model: {option}: {value!r} is no {getattr(kind, '__name__', kind)}") from None
+
+
+def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """The model with random weights. Raises UserError for what build() refuses."""
+    try:
+        return script.build(classes=classes, **arguments)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"model: {error}") from error
+
+
+def write_run(run: Run, directory: Path) -> None:
+    """Write `run.json` into `directory`."""
+    with replacing(directory / "run.json") as partial:
+        partial.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
+
+
+def read_run(directory: Path, script: str) -> Run:
+    """Read `run.json`. Raises UserError if it is missing or damaged, or is of another script."""
+    path = directory / "run.json"
+    try:
+        run = Run(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the train stage first") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); run the train stage again") from error
+    if run.script != script:
+        raise UserError(f"{path}: was trained with the script {run.script!r}, not {script!r}; train again")
+    return run
+
+
+def trained_model(run: Run, directory: Path) -> nn.Module:
+    """The model of `run` with the weights in `directory`, ready to predict."""
+    model = build_model(load_script(run.script), len(run.classes), run.build)
+    path = directory / "weights.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the train stage first") from None
+    except Exception as error:  # safetensors and torch each raise their own for a damaged or unfitting file
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: does not fit Models/{run.script}.py ({reason}); train again") from error
+    return model.eval()

@@ -1,0 +1,120 @@
+"""Train a model script on the curated dataset.
+
+    python -m Models.train --script e001_center_detector --out Models/outputs/e001/train --epochs 20 -- --width 32
+
+What follows `--` goes to the script's build(). Reads Datasets/curated: the split train to learn from, val to measure
+after each epoch. Writes into --out: history.tsv (a row an epoch, there from the first on), and once complete
+weights.safetensors (of the last step), run.json (what is needed to build the model again) and, last, metrics.json.
+
+Killed and started again it goes on where it was, and ends with the same bytes; see Models/checkpoints.py. On two cores
+the demonstration takes a good minute and reaches a mAP50 of 0.97.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+# Torch reads this when it is imported: threads that spin while they wait make training ten times slower as soon as
+# anything else runs on the machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import nn
+
+from Datasets.atomic import replacing
+from Datasets.command import run
+from Datasets.curated import Curated
+from Datasets.errors import UserError
+from Models.checkpoints import checkpoint_path, remove_checkpoint
+from Models.data_loading import Samples
+from Models.evaluation import coco_detections, coco_scores, coco_truth, predict
+from Models.scripts import ROOT, Run, build_model, load_script, parse_build_arguments, script_file, write_run
+from Models.training import Options, Row, train
+
+
+class Validation:
+    """Measures a model on the val split."""
+
+    def __init__(self, samples: Samples, batch: int) -> None:
+        self.samples, self.batch, self.truth = samples, batch, coco_truth(samples)
+
+    def __call__(self, model: nn.Module) -> Mapping[str, float]:
+        self.samples.cache()
+        found = coco_detections(predict(model, self.samples, self.batch), self.samples.classes)
+        scores = coco_scores(self.truth, found)
+        return {"val_mAP": round(scores.mAP, 6), "val_mAP50": round(scores.mAP50, 6)}
+
+
+def write_history(rows: Sequence[Row], path: Path) -> None:
+    """Write one row an epoch as tab-separated values with a header, the form that `dvc plots` reads."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["step"], delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Write all weights and running statistics as safetensors."""
+    with replacing(path) as partial:
+        save_file({name: values.cpu().contiguous() for name, values in model.state_dict().items()}, partial)
+
+
+def check_device(name: str) -> None:
+    """Raise UserError if this machine has no such device."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def main(
+    script: Annotated[str, typer.Option(help="name of a model script in Models/, without .py")],
+    out: Annotated[Path, typer.Option(help="directory to write to")],
+    model: Annotated[list[str] | None, typer.Argument(help="after --, options of the script's build()")] = None,
+    curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
+    size: Annotated[int, typer.Option(min=32, help="side in pixels of the square that images are fitted into")] = 96,
+    epochs: Annotated[int, typer.Option(min=1, help="how often each image is seen")] = 20,
+    batch: Annotated[int, typer.Option(min=1, help="images in a step")] = 16,
+    learning_rate: Annotated[float, typer.Option(min=0, help="highest learning rate of the one-cycle schedule")] = 6e-3,
+    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's weight decay")] = 0.01,
+    flip: Annotated[bool, typer.Option(help="mirror images at random; wrong for digits and letters")] = False,
+    zoom: Annotated[float, typer.Option(min=0, max=4, help="scale and shift at random, by up to 1 + zoom")] = 0.25,
+    seed: Annotated[int, typer.Option(min=0, help="of weights, order and augmentation")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; another number gives other last bits")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu",
+) -> None:
+    """Train a model script on the curated dataset."""
+    options = Options(size, epochs, batch, learning_rate, weight_decay, flip, zoom, seed, threads, device)
+    module = load_script(script)
+    arguments = parse_build_arguments(module.build, model or [])
+    data = Curated(curated)
+    samples, validation = Samples(data, "train", size), Validation(Samples(data, "val", size), batch)
+    check_device(device)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(device == "cpu")
+    torch.manual_seed(seed)
+    network = build_model(module, len(data.classes), arguments)
+    for name in ("weights.safetensors", "run.json", "metrics.json"):
+        (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
+
+    done = Run(script, arguments, asdict(options), list(data.classes), data.fingerprint())
+    scripts = [Path("Models/train.py"), script_file(script)]
+    checkpoint = checkpoint_path(asdict(done), scripts, ROOT, done.data)
+    rows = train(network, samples, options, validation, checkpoint, lambda r: write_history(r, out / "history.tsv"))
+
+    write_weights(network, out / "weights.safetensors")
+    write_run(done, out)
+    with replacing(out / "metrics.json") as partial:
+        metrics = {name: value for name, value in rows[-1].items() if name != "learning_rate"}
+        partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    remove_checkpoint(checkpoint)
+
+
+if __name__ == "__main__":
+    run(main)

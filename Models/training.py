@@ -1,0 +1,186 @@
+"""The training loop: plain PyTorch, exact to resume.
+
+The order of the images follows from (seed, epoch), and whatever else is random from (seed, step): so a training that
+was killed and goes on from a checkpoint ends, on a CPU with the same number of threads, with the same bits.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from Datasets.errors import UserError
+from Models.augmentation import augment
+from Models.checkpoints import load_checkpoint, save_checkpoint
+from Models.data_loading import Batch, Samples, epoch_order
+
+WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
+CLIP = 10.0  # largest norm of the gradient
+CHECKPOINT_STEPS = 50  # a checkpoint costs about as much as a third of a step
+LINE_SECONDS = 10.0  # of a progress line, within an epoch
+
+Row = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the result of a training, beside code and data; Models/train.py says what each means."""
+
+    size: int
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    flip: bool
+    zoom: float
+    seed: int
+    threads: int
+    device: str
+
+
+@dataclass
+class State:
+    """A training in progress: step counts the steps done, sums adds up the loss's parts over the epoch so far."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    step: int
+    sums: dict[str, float]
+    history: list[Row]
+
+
+def train(
+    model: nn.Module,
+    samples: Samples,
+    options: Options,
+    validate: Callable[[nn.Module], Mapping[str, float]],
+    checkpoint: Path,
+    report: Callable[[list[Row]], None],
+) -> list[Row]:
+    """Train `model` in place and return a row for each epoch: its loss and what `validate` measured after it.
+
+    report: is given all rows so far, at the start and after each epoch. Raises UserError when the loss is no number.
+    """
+    samples.cache()
+    steps = len(epoch_order(len(samples), options.batch, 0, 0))
+    state = start(model, options, options.epochs * steps)
+    resume(state, checkpoint)
+    report(state.history)
+    for epoch in range(state.step // steps, options.epochs):
+        meter = Meter(epoch, options.epochs, steps, state)
+        order = epoch_order(len(samples), options.batch, options.seed, epoch)
+        for batch in samples.batches(order[state.step % steps :]):
+            update(state, batch, options)
+            meter.tick(len(batch.indices))
+            if state.step % CHECKPOINT_STEPS == 0 and state.step % steps:  # at the end of an epoch, once it is reported
+                save(state, checkpoint)
+        row: Row = {"step": state.step, "epoch": epoch + 1, "learning_rate": float(state.schedule.get_last_lr()[0])}
+        row |= {name: value / steps for name, value in state.sums.items()}
+        state.history.append({**row, **validate(model)})
+        state.sums = {}
+        report(state.history)
+        meter.epoch_line()
+        if state.step % CHECKPOINT_STEPS == 0:
+            save(state, checkpoint)
+    return state.history
+
+
+def start(model: nn.Module, options: Options, steps: int) -> State:
+    """A training that has done nothing yet."""
+    model.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=options.learning_rate, total_steps=steps, pct_start=WARM_UP
+    )
+    return State(model, optimizer, schedule, 0, {}, [])
+
+
+def update(state: State, batch: Batch, options: Options) -> None:
+    """One step of the optimizer. Raises UserError when the loss is no number."""
+    state.model.train()
+    torch.manual_seed(options.seed * 1_000_003 + state.step)  # so that there is no random state to save
+    batch = augment(batch, options.flip, options.zoom, [options.seed, state.step])
+    targets = {name: values.to(options.device) for name, values in batch.targets.items()}
+    losses = state.model.loss(batch.images.to(options.device), targets)  # type: ignore[operator]
+    total = torch.stack(list(losses.values())).sum()
+    parts = {"loss": float(total.detach()), **{f"{name}_loss": float(part.detach()) for name, part in losses.items()}}
+    if not math.isfinite(parts["loss"]):
+        raise UserError(
+            f"the loss is {parts['loss']} at step {state.step + 1}: "
+            f"lower learning_rate (now {options.learning_rate}), or look at the images of this batch"
+        )
+    state.optimizer.zero_grad()
+    total.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP)
+    state.optimizer.step()
+    state.schedule.step()
+    state.step += 1
+    state.sums = {name: state.sums.get(name, 0.0) + value for name, value in parts.items()}
+
+
+def save(state: State, path: Path) -> None:
+    """Write the checkpoint."""
+    parts = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
+    save_checkpoint({**parts, "step": state.step, "sums": state.sums, "history": state.history}, path)
+
+
+def resume(state: State, path: Path) -> None:
+    """Set `state` to the checkpoint, if there is one."""
+    saved = load_checkpoint(path)
+    if saved is None:
+        return
+    for name in ("model", "optimizer", "schedule"):
+        getattr(state, name).load_state_dict(saved[name])
+    state.step, state.sums, state.history = saved["step"], saved["sums"], saved["history"]
+    print(f"resumed at step {state.step} from {path}", file=sys.stderr)
+
+
+class Meter:
+    """Tells how a training goes: a line that is rewritten on a terminal, a plain line now and then elsewhere."""
+
+    def __init__(self, epoch: int, epochs: int, steps: int, state: State) -> None:
+        self.epoch, self.epochs, self.steps, self.state = epoch, epochs, steps, state
+        self.start = self.last = time.monotonic()
+        self.first_step, self.images = state.step, 0
+
+    def tick(self, images: int) -> None:
+        """Call it after each step."""
+        self.images += images
+        live = sys.stderr.isatty()
+        if time.monotonic() - self.last > (0.2 if live else LINE_SECONDS):
+            self.last = time.monotonic()
+            done = self.state.step - self.epoch * self.steps
+            loss = self.state.sums["loss"] / done
+            print(f"{self._place()} step {done}/{self.steps}  loss {loss:.3f}  {self._speed()}", **_ending(live))
+
+    def epoch_line(self) -> None:
+        """Call it after each epoch."""
+        row = self.state.history[-1]
+        measured = "  ".join(f"{name} {row[name]:.3f}" for name in row if name == "loss" or not _is_part(name))
+        print(f"{self._place()}  {measured}  {self._speed()}", **_ending(False))
+
+    def _place(self) -> str:
+        clear = "\r\033[K" if sys.stderr.isatty() else ""
+        return f"{clear}epoch {self.epoch + 1}/{self.epochs}"
+
+    def _speed(self) -> str:
+        seconds = max(1e-9, time.monotonic() - self.start)
+        left = (self.epochs * self.steps - self.state.step) * seconds / max(1, self.state.step - self.first_step)
+        return f"{self.images / seconds:.0f} images/s  {left:.0f} s left"
+
+
+def _is_part(name: str) -> bool:
+    return name in ("step", "epoch", "learning_rate") or name.endswith("_loss")
+
+
+def _ending(live: bool) -> dict[str, Any]:
+    return {"end": "" if live else "\n", "file": sys.stderr, "flush": True}

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from shape_scenes import box, write_scenes
+
+from Datasets.curated import Curated
+from Datasets.errors import UserError
+from Models import data_loading
+from Models.augmentation import augment
+from Models.data_loading import Batch, Samples, epoch_order
+
+
+def test_boxes_follow_their_image_into_the_square(shapes):
+    samples = Samples(Curated(shapes), "train", 96)
+    batch = next(samples.batches([[0]]))
+    x1, y1, x2, y2 = batch.targets["boxes"][0, 0].round().int().tolist()
+    kind = int(batch.targets["classes"][0, 0])
+    inside = batch.images[0, :, (y1 + y2) // 2, (x1 + x2) // 2].int()
+    expected = torch.tensor([[200, 40, 40], [40, 60, 200]][kind])
+    assert (inside - expected).abs().max() < 30
+    assert batch.images.shape == (1, 3, 96, 96) and batch.images[0, 0, 0, 0] == 114
+
+
+def test_images_not_annotated_are_left_out_and_empty_ones_kept(shapes):
+    curated = Curated(shapes)
+    samples = Samples(curated, "train", 48)
+    names = [record["image"] for record in samples.records]
+    assert len(samples) == len(curated.records("train")) - 1
+    assert "shapes/train_2.png" not in names and "shapes/train_1.png" in names
+    assert (next(samples.batches([[1]])).targets["classes"] == -1).all()
+
+
+def test_decoding_ahead_and_for_each_batch_give_the_same(shapes, monkeypatch):
+    order = epoch_order(59, 8, 0, 0)
+    held = Samples(Curated(shapes), "train", 48)
+    held.cache()
+    monkeypatch.setattr(data_loading, "CACHE_BYTES", 0)
+    read = Samples(Curated(shapes), "train", 48)
+    read.cache()
+    for first, second in zip(held.batches(order), read.batches(order), strict=True):
+        assert torch.equal(first.images, second.images) and torch.equal(first.targets["boxes"], second.targets["boxes"])
+
+
+def test_the_order_follows_from_seed_and_epoch_and_leaves_nothing_out():
+    order = epoch_order(100, 16, 3, 5)
+    assert sorted(index for part in order for index in part) == list(range(100))
+    assert {len(part) for part in order} == {14, 15}
+    assert order == epoch_order(100, 16, 3, 5)
+    assert order != epoch_order(100, 16, 3, 6) and order != epoch_order(100, 16, 4, 5)
+
+
+def test_a_split_without_boxes_is_told(tmp_path):
+    curated = Curated(write_scenes(tmp_path / "curated", {"train": 2, "val": 0, "test": 1}))
+    with pytest.raises(UserError, match="no image of the val split has a box"):
+        Samples(curated, "val", 48)
+
+
+def test_a_class_without_an_id_is_told_with_its_image(tmp_path):
+    def change(split, number, record, files):
+        record["boxes"].append(box("ring", 1, 1, 9, 9))
+
+    curated = Curated(write_scenes(tmp_path / "curated", {"train": 2, "val": 0, "test": 0}, change=change))
+    with pytest.raises(UserError, match=r"shapes/train_0.png: class 'ring' is not in classes.json"):
+        Samples(curated, "train", 48)
+
+
+def test_a_damaged_image_is_told_by_name(tmp_path):
+    def change(split, number, record, files):
+        files[record["image"]] = files[record["image"]][: 200 if number else None]
+
+    samples = Samples(
+        Curated(write_scenes(tmp_path / "c", {"train": 2, "val": 0, "test": 0}, change=change)), "train", 48
+    )
+    with pytest.raises(UserError, match=r"shapes/train_1.png: damaged"):
+        list(samples.batches([[0], [1]]))
+
+
+@pytest.mark.parametrize(("flip", "zoom"), [(True, 0.0), (False, 0.4), (True, 0.4)])
+def test_augmented_boxes_stay_on_their_objects(flip, zoom):
+    size, count = 64, 24
+    images = torch.full((count, 3, size, size), 114, dtype=torch.uint8)
+    images[:, :, 20:40, 36:52] = 255
+    targets = {
+        "boxes": torch.tensor([[[36.0, 20, 52, 40]]]).repeat(count, 1, 1),
+        "classes": torch.zeros(count, 1, dtype=torch.int64),
+        "crowd": torch.zeros(count, 1, dtype=torch.bool),
+    }
+    batch = augment(Batch(images, targets, range(count), []), flip, zoom, [0, 7])
+    again = augment(Batch(images, targets, range(count), []), flip, zoom, [0, 7])
+    assert torch.equal(batch.images, again.images)
+    lefts = set()
+    for image, sides in zip(batch.images, batch.targets["boxes"][:, 0], strict=True):
+        ys, xs = np.nonzero(image[0].numpy() > 184)
+        assert np.abs(np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - sides.numpy()).max() <= 1.01
+        lefts.add(round(float(sides[0])))
+    assert len(lefts) > 1
+
+
+def test_without_augmentation_the_batch_is_as_it_was(shapes):
+    batch = next(Samples(Curated(shapes), "train", 48).batches([[0, 1]]))
+    assert augment(batch, False, 0.0, [0, 0]) is batch

@@ -1,0 +1,139 @@
+import csv
+import io
+import json
+from collections import Counter
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from shape_scenes import refused, write_scenes
+
+from Datasets.curated import Curated
+from Models.data_loading import Samples
+from Models.drawing import draw_worst, worst_images
+from Models.evaluation import best_threshold, coco_detections, coco_scores, coco_truth, confusion, match
+
+
+def predicted(*boxes):
+    keys = ("name", "x1", "y1", "x2", "y2", "score")
+    return {
+        "width": 64,
+        "height": 48,
+        "labels": [],
+        "counts": [],
+        "boxes": [dict(zip(keys, b, strict=True)) for b in boxes],
+    }
+
+
+def truth_of(samples, index):
+    boxes, kinds = samples.boxes(index, crowd=False)
+    return [(samples.classes[kind], *sides) for sides, kind in zip(boxes.tolist(), kinds, strict=True)]
+
+
+def guesses(samples, seed=0):
+    """True boxes moved about, some left out, some of the wrong class, and some of nothing."""
+    random = np.random.default_rng(seed)
+    found = []
+    for index in range(len(samples)):
+        boxes = []
+        for name, *sides in truth_of(samples, index):
+            if random.random() < 0.85:
+                name = name if random.random() < 0.8 else str(random.choice(samples.classes))
+                boxes.append((name, *(np.array(sides) + random.normal(0, 1.5, 4)).tolist(), random.random()))
+        if random.random() < 0.5:
+            x, y = random.uniform(0, 40, 2).tolist()
+            boxes.append((str(random.choice(samples.classes)), x, y, x + 15, y + 12, random.random()))
+        found.append(predicted(*sorted(boxes, key=lambda box: -box[-1])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def samples(shapes):
+    return Samples(Curated(shapes), "train", 48)
+
+
+def test_average_precision_is_that_of_pycocotools(samples):
+    truth, found = coco_truth(samples), coco_detections(guesses(samples), samples.classes)
+    assert any(each["iscrowd"] for each in truth["annotations"])
+    ours = coco_scores(truth, found)
+    with redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        theirs = COCOeval(coco, coco.loadRes(found), "bbox")
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+    assert [ours.mAP, ours.mAP50, ours.mAP75] == pytest.approx(theirs.stats[:3], abs=1e-9)
+    by_class = theirs.eval["precision"][:, :, :, 0, 2].mean((0, 1))
+    assert list(ours.AP.values()) == pytest.approx(by_class.tolist(), abs=1e-9)
+    assert 0.1 < ours.mAP < 0.9
+
+
+def test_perfect_predictions_have_a_precision_of_1(samples):
+    perfect = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
+    scores = coco_scores(coco_truth(samples), coco_detections(perfect, samples.classes))
+    assert scores.mAP == pytest.approx(1) and scores.precision.min() == pytest.approx(1)
+    assert best_threshold(samples, perfect) == (0.9, 1.0)
+    assert all(actual == found for actual, found in confusion(samples, perfect))
+
+
+def test_no_prediction_has_a_precision_of_0(samples):
+    scores = coco_scores(coco_truth(samples), [])
+    assert scores.mAP == 0 and set(scores.AP) == {"disc", "square"}
+    assert best_threshold(samples, [predicted()] * len(samples)) == (0.5, 0.0)
+
+
+def test_the_threshold_parts_right_from_wrong(samples):
+    found = [predicted(*((*each, 0.7) for each in truth_of(samples, i))) for i in range(len(samples))]
+    for prediction in found[::2]:
+        prediction["boxes"].append(predicted(("disc", 0.0, 0.0, 3.0, 3.0, 0.4))["boxes"][0])
+    threshold, f1 = best_threshold(samples, found)
+    assert 0.4 < threshold <= 0.7 and f1 == 1
+
+
+def test_the_confusion_counts_each_object_and_each_false_detection(samples):
+    found = guesses(samples)
+    pairs = confusion(samples, found)
+    objects = sum(len(truth_of(samples, index)) for index in range(len(samples)))
+    assert sum(actual != "background" for actual, _ in pairs) == objects
+    assert Counter(pairs)["disc", "square"] > 0 and Counter(pairs)["background", "disc"] > 0
+    assert ("background", "background") not in pairs
+
+
+def test_a_detection_in_a_crowd_is_not_a_mistake(samples):
+    index = next(i for i, r in enumerate(samples.records) if any(box["crowd"] for box in r["boxes"]))
+    inside = predicted(("disc", 42.0, 2.0, 60.0, 20.0, 0.9))
+    with_nothing_else = match(samples, index, inside, same_class=False)
+    assert with_nothing_else.extra == []
+
+
+def test_the_worst_images_come_first_and_are_drawn(samples):
+    found = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
+    found[7] = predicted(("disc", 0.0, 0.0, 9.0, 9.0, 0.8), ("square", 50.0, 30.0, 63.0, 47.0, 0.7))
+    worst = worst_images(samples, found, 3)
+    assert worst[0] == 7 and len(worst) == 3
+    picture = np.asarray(draw_worst(samples, found, worst))
+    red, green = (picture == [215, 30, 30]).all(2).sum(), (picture == [0, 150, 60]).all(2).sum()
+    assert red > 500 and green > 500
+
+
+def test_what_evaluating_writes(outputs):
+    out = outputs / "evaluate"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["mAP50"] > 0.5 and set(metrics["AP"]) == {"disc", "square"} and metrics["images"] == 11
+    assert 0 < metrics["score_threshold"] < 1
+    rows = list(csv.DictReader((out / "precision_recall.csv").open()))
+    assert len(rows) == 101 and (rows[0]["recall"], rows[-1]["recall"]) == ("0.00", "1.00")
+    assert {"actual", "predicted"} == set(next(csv.DictReader((out / "confusion.csv").open())))
+    assert Image.open(out / "worst.png").size[0] > 600
+
+
+def test_a_test_split_without_boxes_is_told(outputs, tmp_path):
+    curated = write_scenes(tmp_path / "curated", {"train": 2, "val": 2, "test": 0})
+    words = ["--script", "e001_center_detector", "--curated", curated, "--trained", outputs / "train"]
+    assert "no image of the test split has a box" in refused("evaluate", *words, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,129 @@
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from shape_scenes import ROOT, refused, run_stage
+
+from Datasets.images import decode, letterbox
+from Datasets.predictions import largest_difference, to_prediction
+
+
+@pytest.fixture
+def elsewhere(outputs, tmp_path):
+    """A copy of the export in an otherwise empty directory."""
+    return shutil.copytree(outputs / "export", tmp_path / "alone")
+
+
+def differences(export, answers):
+    expected = json.loads((export / "sample" / "expected.json").read_text())
+    threshold = json.loads((export / "manifest.json").read_text())["score_threshold"]
+    assert sorted(expected) == sorted(answers) and any(prediction["boxes"] for prediction in expected.values())
+    each = [largest_difference(expected[name], answers[name], threshold) for name in expected]
+    return max(d["boxes"] for d in each), max(d["scores"] for d in each)
+
+
+def test_it_opens_in_an_empty_directory_through_its_own_script(elsewhere):
+    images = sorted(str(path) for path in (elsewhere / "sample").glob("*.png"))
+    command = [sys.executable, "-E", "-s", "-m", "Models.rebuild", *images]
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        command, cwd=elsewhere / "script", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    boxes, scores = differences(elsewhere, json.loads(done.stdout))
+    assert boxes <= 0.01 and scores <= 1e-4
+
+
+def test_it_opens_through_its_graph(elsewhere):
+    manifest = json.loads((elsewhere / "manifest.json").read_text())
+    session = onnxruntime.InferenceSession(elsewhere / "model.onnx")
+    answers = {}
+    for path in sorted((elsewhere / "sample").glob("*.png")):
+        pixels = decode(path.read_bytes())
+        square = letterbox(pixels, manifest["input"]["size"])
+        values = session.run(None, {"images": square.pixels.transpose(2, 0, 1)[None]})
+        outputs = {output.name: value[0] for output, value in zip(session.get_outputs(), values, strict=True)}
+        height, width = pixels.shape[:2]
+        threshold = manifest["score_threshold"]
+        answers[path.name] = to_prediction(outputs, square, width, height, manifest["classes"], threshold)
+    boxes, scores = differences(elsewhere, answers)
+    assert boxes <= 0.01 and scores <= 1e-4
+
+
+def test_the_graph_takes_batches_and_images_of_any_size(outputs):
+    session = onnxruntime.InferenceSession(outputs / "export" / "model.onnx")
+    for shape in [(1, 3, 48, 48), (5, 3, 64, 96), (2, 3, 50, 33)]:
+        boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"images": np.zeros(shape, np.uint8)})
+        assert boxes.shape == (shape[0], 100, 4) and scores.shape == classes.shape == (shape[0], 100)
+        assert (boxes.dtype, scores.dtype, classes.dtype) == (np.float32, np.float32, np.int64)
+
+
+def test_no_file_knows_where_it_was_made(outputs):
+    for path in (outputs / "export").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for trace in (str(ROOT), str(outputs), sys.prefix, "site-packages", ".py:", 'File "'):
+                assert trace.encode() not in content, f"{path.name} holds {trace}"
+    graph = onnx.load(outputs / "export" / "model.onnx")
+    assert not any(node.metadata_props or node.doc_string for node in graph.graph.node)
+
+
+def test_the_manifest_says_where_it_all_comes_from(outputs):
+    export = outputs / "export"
+    manifest = json.loads((export / "manifest.json").read_text())
+    files = {path.relative_to(export).as_posix() for path in export.rglob("*") if path.is_file()}
+    assert set(manifest["files"]) == files - {"manifest.json"}
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((export / name).read_bytes()).hexdigest() == digest
+    scripts = {name for name in files if name.startswith("script/")}
+    assert scripts == {
+        "script/Datasets/__init__.py",
+        "script/Datasets/images.py",
+        "script/Datasets/predictions.py",
+        "script/Models/__init__.py",
+        "script/Models/e001_center_detector.py",
+        "script/Models/rebuild.py",
+    }
+    assert manifest["format_version"] == 1 and manifest["task"] == "boxes" and manifest["classes"] == ["disc", "square"]
+    assert manifest["script"] == {"module": "Models.e001_center_detector", "build": {"classes": 2, "width": 16}}
+    assert manifest["input"]["size"] == 48 and manifest["hyperparameters"]["epochs"] == 12 and manifest["seed"] == 0
+    assert manifest["metrics"] == json.loads((outputs / "evaluate" / "metrics.json").read_text())
+    assert set(manifest["git"]) == {"commit", "dirty", "diff"}
+    for side in ("script", "onnx"):
+        assert manifest["agreement"][side]["boxes"] <= 0.01 and manifest["agreement"][side]["scores"] <= 1e-4
+    assert not any(name.endswith((".pt", ".pkl", ".pth", ".bin")) for name in files)
+
+
+def test_samples_are_test_images_byte_for_byte(outputs, shapes):
+    from Datasets.curated import Curated
+
+    there = {bytes(Curated(shapes).images("test")[i]) for i in range(12)}
+    samples = sorted((outputs / "export" / "sample").glob("*.png"))
+    assert len(samples) == 8 and all(path.read_bytes() in there for path in samples)
+
+
+def test_the_same_training_exports_the_same_bytes(outputs, shapes, tmp_path):
+    words = ["--experiment", "e001", "--script", "e001_center_detector", "--curated", shapes]
+    words += ["--trained", outputs / "train", "--evaluated", outputs / "evaluate", "--out", tmp_path / "again"]
+    run_stage("export", *words, home=tmp_path)
+    first = json.loads((outputs / "export" / "manifest.json").read_text())
+    again = json.loads((tmp_path / "again" / "manifest.json").read_text())
+    assert {**first, "git": None} == {**again, "git": None}
+
+
+@pytest.mark.parametrize("missing", ["train/weights.safetensors", "train/run.json", "evaluate/metrics.json"])
+def test_a_missing_input_is_told_and_nothing_written(outputs, shapes, tmp_path, missing):
+    for name in ("train", "evaluate"):
+        shutil.copytree(outputs / name, tmp_path / name)
+    (tmp_path / missing).unlink()
+    words = ["--experiment", "e001", "--script", "e001_center_detector", "--curated", shapes]
+    words += ["--trained", tmp_path / "train", "--evaluated", tmp_path / "evaluate", "--out", tmp_path / "out"]
+    assert f"{missing}: not found; run the {missing.split('/')[0]} stage first" in refused("export", *words)
+    assert not (tmp_path / "out").exists()
