@@ -10,7 +10,7 @@ repro: .venv/installed ## rebuild everything that is out of date, from the image
 	dvc repro
 
 test: .venv/installed ## run the tests
-	python -m pytest
+	python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed ## check style, types and the walls between the rooms
 	ruff check

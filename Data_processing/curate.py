@@ -60,15 +60,12 @@ def assign(rows: Sequence[dict[str, Any]], groups: Sequence[str], shares: Shares
 
 def summary(rows: Sequence[dict[str, Any]], exact: Sequence[Pair], near: Sequence[Pair]) -> dict[str, Any]:
     """The dataset in numbers, for `dvc metrics diff`."""
+    parts = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
+    names = {split: Counter(box["name"] for row in part for box in row["boxes"] or ()) for split, part in parts.items()}
     return {
-        "images": dict(Counter(row["split"] for row in rows)),
-        "groups": dict(Counter(split for _, split in {(row["group"], row["split"]) for row in rows})),
-        "boxes": {
-            split: dict(
-                sorted(Counter(b["name"] for r in rows if r["split"] == split for b in r["boxes"] or ()).items())
-            )
-            for split in SPLITS
-        },
+        "images": {split: len(part) for split, part in parts.items()},
+        "groups": {split: len({row["group"] for row in part}) for split, part in parts.items()},
+        "boxes": {split: dict(sorted(counts.items())) for split, counts in names.items()},
         "exact_duplicates": len(exact),
         "near_duplicates": len(near),
     }

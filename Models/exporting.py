@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 
@@ -73,6 +73,9 @@ def _strip(graph: onnx.ModelProto) -> None:
 
 def onnx_detector(path: Path) -> Detect:
     """The graph in onnxruntime."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its import alone reports to its maker, from version 1.29 on
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def detect(images: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-# Torch reads this when it is imported: threads that spin while they wait make training ten times slower as soon as
-# anything else runs on the machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Torch (on Linux) reads this when it is imported: threads that spin long while they wait for each other make training
+# many times slower as soon as anything else runs on the machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 import typer

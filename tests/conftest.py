@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported, as Models/train.py does
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 Result = subprocess.CompletedProcess[str]
 
 
@@ -69,14 +72,14 @@ def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:
 def make_small(params: dict) -> None:
     """Parameters with which the whole chain runs in well under a minute."""
     params["digits"]["scenes"] = 240
-    params["experiments"]["e001"]["train"]["epochs"] = 3
+    params["experiments"]["e001"]["train"].update(epochs=3, threads=1)
     params["clean"]["max_rejected"] = 0.2
 
 
 AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
-    for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"), ("DATE", "2026-01-01T00:00:00Z"))
+    for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"), ("DATE", "1767225600 +0000"))
 }
 
 
@@ -96,11 +99,17 @@ def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> No
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory) -> Path:
-    """A small project, in a folder with a space and an umlaut in its name, in which `dvc repro` ran once."""
-    directory = tmp_path_factory.mktemp("project") / "ein Prüfling"
-    copy_checkout(directory)
-    succeeded(run_in(directory, "dvc", "repro", timeout=600))
+def project(tmp_path_factory, worker_id) -> Path:
+    """A small project, in a folder with a space and an umlaut in its name, in which `dvc repro` ran once.
+
+    The processes of pytest-xdist share it: the first makes it, the others wait. No test changes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    directory = (base if worker_id == "master" else base.parent) / "project" / "ein Prüfling"
+    with FileLock(directory.parent.parent / "project.lock"):
+        if not (directory / "Deployment/bundles/e001.verification.json").exists():
+            copy_checkout(directory)
+            succeeded(run_in(directory, "dvc", "repro", timeout=600))
     return directory
 
 

@@ -97,7 +97,7 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(proj
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for _ in range(4):
         process = subprocess.Popen(["dvc", "repro"], cwd=checkout, env=environment, start_new_session=True)
-        time.sleep(rng.uniform(2, 14))
+        time.sleep(rng.uniform(2, 12))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     succeeded(run_in(checkout, "dvc", "repro", timeout=600))

@@ -1,11 +1,7 @@
 """A curated dataset of coloured shapes, and a model that was trained, evaluated and exported from it."""
 
-import os
-
 import pytest
 from shape_scenes import TINY, box, run_stage, write_scenes
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, as Models/train.py does
 
 
 def unusual(split, number, record, files):
