@@ -182,7 +182,11 @@ def main(
     metrics = verify(bundle, requests, connections)
     with replacing(out) as partial:
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    print(f"{bundle}: {metrics['samples']} samples answered as expected; {out} has the latency")
+    latency = metrics["latency_ms"]
+    print(
+        f"{bundle}: {metrics['samples']} samples answered as expected; "
+        f"p50 {latency['p50']} ms, p99 {latency['p99']} ms, {metrics['requests_per_second']} requests a second"
+    )
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def main(
     with replacing(out / "metrics.json") as partial:
         metrics = {"images": len(test), "score_threshold": threshold, **figures(scores, matches)}
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in ("mAP50", "mAP", "F1")))
 
 
 def above(prediction: Prediction, threshold: float) -> Prediction:

@@ -9,17 +9,20 @@ else, and the ONNX graph must answer as the trained model does on the samples. `
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from torch import nn
 
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Datasets.images import FILL
+from Datasets.predictions import Prediction
 from Models.data_loading import Samples
 from Models.exporting import (
     LOWEST_SCORE,
@@ -32,7 +35,7 @@ from Models.exporting import (
     write_samples,
 )
 from Models.provenance import data_hashes, file_hashes, git_state, library_versions
-from Models.rebuild import predict_files, torch_detector
+from Models.rebuild import Detect, predict_files, torch_detector
 from Models.scripts import ROOT, Run, load_script, read_run, script_file, trained_model
 
 FORMAT_VERSION = 1
@@ -56,28 +59,40 @@ def main(
     with replacing(out) as partial:
         partial.mkdir()
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
-        files = copy_scripts(script_file(script), ROOT, partial / "script")
+        scripts = copy_scripts(script_file(script), ROOT, partial / "script")
         write_onnx(model, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
-        manifest = describe(experiment, done, metrics)
-        manifest["git"] = git_state(ROOT, files)
-        threshold = manifest["score_threshold"]
-        detect = torch_detector(model)
-        expected = predict_files(detect, images, done.train["size"], done.classes, threshold)
+        manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
+        expected = answers(torch_detector(model), images, done, metrics["score_threshold"])
         write_json(expected, partial / "sample" / "expected.json")
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
-
-        lowest = min(LOWEST_SCORE, threshold)
-        eager = predict_files(detect, images, done.train["size"], done.classes, lowest)
-        graph = predict_files(onnx_detector(partial / "model.onnx"), images, done.train["size"], done.classes, lowest)
-        manifest["agreement"] = {
-            "samples": len(images),
-            "script": agreement(eager, rebuilt_answers(partial, images, lowest), lowest, "the exported script"),
-            "onnx": agreement(eager, graph, lowest, "the ONNX graph"),
-            "tolerance": TOLERANCE,
-        }
+        manifest["agreement"] = compare(model, partial, images, done, min(LOWEST_SCORE, metrics["score_threshold"]))
         manifest["files"] = file_hashes(partial)
         write_json(manifest, partial / "manifest.json")
+    for what in ("script", "onnx"):
+        apart = manifest["agreement"][what]
+        print(f"{out}: {what} is within {apart['boxes']:.1g} pixels and {apart['scores']:.1g} in score of training")
+
+
+def answers(detect: Detect, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Prediction]:
+    """What a detector says of the samples, by their file names."""
+    return predict_files(detect, images, done.train["size"], done.classes, threshold)
+
+
+def compare(model: nn.Module, export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
+    """How far the exported script and the ONNX graph are from the trained model on the samples.
+
+    Raises UserError if that is more than the tolerance.
+    """
+    eager = answers(torch_detector(model), images, done, threshold)
+    graph = answers(onnx_detector(export / "model.onnx"), images, done, threshold)
+    rebuilt = rebuilt_answers(export, images, threshold)
+    return {
+        "samples": len(images),
+        "script": agreement(eager, rebuilt, threshold, "the exported script"),
+        "onnx": agreement(eager, graph, threshold, "the ONNX graph"),
+        "tolerance": TOLERANCE,
+    }
 
 
 def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +116,6 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
         "hyperparameters": options,
         "seed": done.train["seed"],
         "metrics": metrics,
-        "git": {},
         "data": data_hashes(ROOT),
         "curated_fingerprint": done.data,
         "versions": library_versions(),

@@ -1,0 +1,68 @@
+"""What the README says is there, is there."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from tests.conftest import ROOT, stage, succeeded
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXTS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *ROOT.glob("*/README.md")]}
+
+
+def test_the_graph_is_the_pipelines():
+    drawn = set()
+    for line in README.split("```mermaid")[1].split("```")[0].splitlines():
+        names = [re.sub(r"\[.*", "", part).strip() for part in re.split(r"--(?: \".*\" --)?>", line) if part.strip()]
+        drawn |= set(zip(names, names[1:], strict=False))
+    graph = Repo(str(ROOT)).index.graph
+    stages = {stage: re.sub("@.*", "", stage.addressing) for stage in graph if stage.cmd}
+    direct = {
+        (stages[upstream], stages[down]) for down, upstream in graph.edges if upstream in stages and down in stages
+    }
+    longer = {(a, c) for a, b in direct for b2, c in closure(direct) if b == b2}
+    assert drawn == direct - longer
+
+
+def closure(edges: set) -> set:
+    """All pairs that are connected by one edge or more."""
+    found = set(edges)
+    while more := {(a, d) for a, b in found for c, d in found if b == c} - found:
+        found |= more
+    return found
+
+
+def test_every_file_and_folder_in_the_tree_exists():
+    made = {"Datasets/curated"}  # by the pipeline
+    folder = Path()
+    for line in README.split("## What lies where")[1].split("```")[1].strip().splitlines():
+        names = re.split(r"\s{3,}", line.strip())[0].split()
+        if not line.startswith(" "):
+            folder = Path(names[0]) if names[0].endswith("/") else Path()
+        paths = [folder / name if line.startswith(" ") else Path(name) for name in names if name != "…"]
+        assert paths
+        for path in paths:
+            assert (ROOT / path).exists() or path.as_posix() in made, line
+
+
+def test_every_command_that_a_readme_names_has_a_help():
+    modules = {
+        name for text in TEXTS.values() for name in re.findall(r"python3? -m ((?:Data|Models|Deploy)\w*\.\w+)", text)
+    }
+    assert len(modules) >= 10
+    for module in sorted(modules - {"Models.rebuild"}):
+        assert "--" in succeeded(stage(module, "--help")).stdout
+
+
+def test_the_documented_test_command_is_the_one_that_runs():
+    makefile = (ROOT / "Makefile").read_text()
+    command = re.search(r"python -m pytest.*", makefile)[0]
+    assert command in README
+    assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_extra_that_is_installed_exists():
+    extras = set(re.search(r"'\.\[(.*?)\]'", README)[1].split(","))
+    assert extras == set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
