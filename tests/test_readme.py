@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 from dvc.repo import Repo
@@ -16,7 +17,7 @@ def test_the_graph_is_the_pipelines():
     drawn = set()
     for line in README.split("```mermaid")[1].split("```")[0].splitlines():
         names = [re.sub(r"\[.*", "", part).strip() for part in re.split(r"--(?: \".*\" --)?>", line) if part.strip()]
-        drawn |= set(zip(names, names[1:], strict=False))
+        drawn |= set(pairwise(names))
     graph = Repo(str(ROOT)).index.graph
     stages = {stage: re.sub("@.*", "", stage.addressing) for stage in graph if stage.cmd}
     direct = {
