@@ -1,5 +1,8 @@
 """Turns a function into a command whose user sees one line for a mistake, never a traceback."""
 
+import ctypes
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +20,8 @@ def run(function: Callable[..., Any]) -> None:
     Options may be written with dashes or underscores, so that DVC can unpack a mapping of params.yaml into them.
     Exit codes: 0 done; 1 the user's mistake, told in one line on stderr; 130 interrupted.
     """
+    if "DVC_STAGE" in os.environ:
+        _end_with_parent()
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
     app.command()(function)
     try:
@@ -30,6 +35,13 @@ def run(function: Callable[..., Any]) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when DVC dies: a stage that ran on alone would write where the next run does."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _dashes(token: str) -> str:
