@@ -2,101 +2,126 @@
 
     python -m Data_processing.clean --imported DIR --inspected DIR --out DIR --keep cat --keep dog -- digits raccoon
 
-Joins what the sources state (import stage) with what their images show (inspect stage). Writes into --out:
-accepted.parquet (records, with the size of each image's file), rejected.csv, repairs.csv and summary.json, whose
-imported is the sum of its accepted and rejected. Instead of the sources' names after `--`, it also takes params.yaml's
-`sources` as DVC unpacks it: `--digits.format coco --digits.path …`.
+Joins what the sources state (import stage) with what their images show (inspect stage), batch by batch, in several
+processes. Writes into --out: accepted.parquet (records, with facts of each image), rejected.csv, repairs.csv,
+classes.json and summary.json, whose imported is the sum of its accepted and rejected. Instead of the sources' names
+after `--`, it also takes params.yaml's `sources` as DVC unpacks it: `--digits.format coco --digits.path …`.
 """
 
 import csv
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
+import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.cleaning_rules import Rejection, Repair, clean_record
-from Data_processing.imported import Imported, read_imported, source_path
+from Data_processing.box_rules import BoxRules
+from Data_processing.clean_batches import ACCEPTED_SCHEMA, Outcome, clean_sources, find_sources
+from Data_processing.cleaning_rules import ImageRules, Rules
+from Data_processing.imported import source_path
+from Data_processing.verdicts import Rejection, Repair
 from Datasets.atomic import replacing
-from Datasets.classes import ClassRules, class_ids, parse_renames, write_classes
+from Datasets.classes import ClassRules, check_keep, class_ids, parse_merges, parse_renames, write_classes
 from Datasets.command import run
 from Datasets.errors import UserError
-from Datasets.records import SCHEMA, Record, empty_record
 
-ACCEPTED_SCHEMA = pa.schema([*SCHEMA, pa.field("bytes", pa.int64()), pa.field("phash", pa.binary(32))])
+
+class WithoutKept(StrEnum):
+    """What becomes of an image of which, after all other classes are left out, nothing is left."""
+
+    negative = "negative"
+    reject = "reject"
 
 
 @dataclass
-class Outcome:
-    """What became of all records."""
+class Account:
+    """Where every record went, but for the accepted ones themselves."""
 
-    accepted: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[tuple[Record, Rejection]] = field(default_factory=list)
-    repairs: list[tuple[Record, Repair]] = field(default_factory=list)
+    accepted: int = 0
+    rejected: list[tuple[str, str, Rejection]] = field(default_factory=list)
+    repairs: list[tuple[str, str, Repair]] = field(default_factory=list)
     unwanted: Counter[str] = field(default_factory=Counter)
+    names: set[str] = field(default_factory=set)
+
+    def add(self, outcome: Outcome) -> None:
+        self.accepted += len(outcome.accepted)
+        self.rejected += outcome.rejected
+        self.repairs += outcome.repairs
+        self.unwanted.update(outcome.unwanted)
+        self.names |= outcome.names
+
+    def rules(self) -> Counter[str]:
+        return Counter(rejection.rule for _, _, rejection in self.rejected)
 
 
 def source_names(arguments: Iterable[str]) -> list[str]:
-    """The sources' names, given plainly or as a mapping that DVC unpacked (`--NAME.key value`), sorted."""
+    """The sources' names in the order given, plainly or as a mapping that DVC unpacked (`--NAME.key value`)."""
     words = list(arguments)
-    unpacked = {word.removeprefix("--").removeprefix("no-").partition(".")[0] for word in words if word[:2] == "--"}
-    return sorted(unpacked or set(words))
+    unpacked = [word.removeprefix("--").removeprefix("no-").partition(".")[0] for word in words if word[:2] == "--"]
+    return list(dict.fromkeys(unpacked or words))
 
 
-def join(
-    imported: Sequence[Imported], inspected: Iterable[dict[str, Any]], source: str
-) -> Iterator[tuple[Imported, dict[str, Any]]]:
-    """Each record with the facts of its image; then, as records of which nothing is known, the images without one."""
-    facts = {row["image"]: row for row in inspected}
-    recorded = {row.record["image"] for row in imported}
-    unannotated = (Imported(empty_record(image, source), image) for image in facts if image not in recorded)
-    for row in (*imported, *unannotated):
-        yield row, facts[row.record["image"]]
+def write_accepted(outcomes: Iterable[Outcome], paths: dict[str, str], partial: Path) -> Account:
+    """Write the accepted records as they come; all else is the account. paths: where each source lies."""
+    account = Account()
+    schema = ACCEPTED_SCHEMA.with_metadata({"source_paths": json.dumps(paths)})
+    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for outcome in outcomes:
+            account.add(outcome)
+            if len(outcome.accepted):
+                writer.write_batch(outcome.accepted.replace_schema_metadata(schema.metadata))
+    return account
 
 
-def clean_all(pairs: Iterable[tuple[Imported, dict[str, Any]]], classes: ClassRules, trust_image_size: bool) -> Outcome:
-    """Judge every record."""
-    outcome = Outcome()
-    for row, facts in pairs:
-        result, repairs, unwanted = clean_record(row, facts, classes, trust_image_size)
-        if isinstance(result, Rejection):
-            outcome.rejected.append((row.record, result))
-            continue
-        outcome.accepted.append({**result, "bytes": facts["bytes"], "phash": facts["phash"]})
-        outcome.repairs += [(row.record, repair) for repair in repairs]
-        outcome.unwanted.update(unwanted)
-    return outcome
-
-
-def check_share(outcome: Outcome, max_rejected: float, rejected_csv: Path) -> None:
-    """Raise UserError if more than the share `max_rejected` of the images was rejected, or all were."""
-    rejected, total = len(outcome.rejected), len(outcome.rejected) + len(outcome.accepted)
-    if outcome.accepted and rejected <= max_rejected * total:
+def reject_conflicts(partial: Path, account: Account) -> None:
+    """Take records out again whose images are the same to the byte while their labels differ."""
+    columns = ["sha256", "labels", "source", "image", "origin"]
+    rows = pq.read_table(partial, columns=columns).to_pandas()
+    rows = rows[rows.duplicated("sha256", keep=False)].dropna(subset=["labels"])
+    rows["labels"] = rows["labels"].map(", ".join)
+    conflicting = rows[rows.groupby("sha256")["labels"].transform("nunique") > 1]
+    if conflicting.empty:
         return
-    rules = Counter(rejection.rule for _, rejection in outcome.rejected)
-    first = f"; the first: {_told(outcome.rejected[0][1])}" if outcome.rejected else ""
+    for _, copies in conflicting.groupby("sha256", sort=False):
+        value = "; ".join(f"{c.source}: {c.image}: {c.labels or 'nothing'}" for c in copies.itertuples())
+        for row in copies.itertuples():
+            account.rejected.append((row.source, row.image, Rejection("conflicting duplicates", row.origin, value)))
+    account.accepted -= len(conflicting)
+    table = pq.read_table(partial)
+    kept = np.setdiff1d(np.arange(len(table)), conflicting.index)
+    pq.write_table(table.take(kept), partial, compression="zstd")
+
+
+def check_share(account: Account, max_rejected: float, rejected_csv: Path) -> None:
+    """Raise UserError if more than the share `max_rejected` of the images was rejected, or all were."""
+    rejected, total = len(account.rejected), len(account.rejected) + account.accepted
+    if account.accepted and rejected <= max_rejected * total:
+        return
+    first = f"; the first: {_told(account.rejected[0][2])}" if account.rejected else ""
     raise UserError(
         f"{rejected} of {total} images rejected, more than clean.max_rejected = {max_rejected:g} allows: "
-        f"{_listed(rules)}; see {rejected_csv}{first}"
+        f"{_listed(account.rules())}; see {rejected_csv}{first}"
     )
 
 
-def summary(outcome: Outcome) -> dict[str, Any]:
+def summary(account: Account, boxes: int) -> dict[str, Any]:
     """What became of the images, in numbers: imported = accepted + rejected."""
-    accepted, rejected = len(outcome.accepted), len(outcome.rejected)
     return {
-        "imported": accepted + rejected,
-        "accepted": accepted,
-        "rejected": rejected,
-        "rejected_by_rule": dict(sorted(Counter(r.rule for _, r in outcome.rejected).items())),
-        "repairs_by_rule": dict(sorted(Counter(r.rule for _, r in outcome.repairs).items())),
-        "boxes": sum(len(record["boxes"] or []) for record in outcome.accepted),
-        "boxes_left_out_by_class": dict(sorted(outcome.unwanted.items())),
+        "imported": account.accepted + len(account.rejected),
+        "accepted": account.accepted,
+        "rejected": len(account.rejected),
+        "rejected_by_rule": dict(sorted(account.rules().items())),
+        "repairs_by_rule": dict(sorted(Counter(repair.rule for _, _, repair in account.repairs).items())),
+        "boxes": boxes,
+        "boxes_left_out_by_class": dict(sorted(account.unwanted.items())),
     }
 
 
@@ -108,26 +133,21 @@ def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) 
         writer.writerows(rows)
 
 
-def write_accepted(outcome: Outcome, paths: dict[str, str], classes: dict[str, int], out: Path) -> None:
-    """Write what later stages read; the summary last. paths: where each source lies."""
-    with replacing(out / "accepted.parquet") as partial:
-        schema = ACCEPTED_SCHEMA.with_metadata({"source_paths": json.dumps(paths)})
-        table = pa.Table.from_pylist(outcome.accepted, schema=schema)
-        pq.write_table(table, partial, compression="zstd")
-    with replacing(out / "classes.json") as partial:
-        write_classes(classes, partial)
-    with replacing(out / "summary.json") as partial:
-        partial.write_text(json.dumps(summary(outcome), indent=1) + "\n", encoding="utf-8")
+def write_tables(account: Account, out: Path) -> None:
+    """Write rejected.csv and repairs.csv."""
+    header = ("source", "image", "rule", "origin")
+    rejected = ((source, image, x.rule, x.origin, x.value, x.remedy) for source, image, x in account.rejected)
+    write_csv((*header, "value", "remedy"), rejected, out / "rejected.csv")
+    repairs = ((source, image, x.rule, x.origin, x.before, x.after) for source, image, x in account.repairs)
+    write_csv((*header, "before", "after"), repairs, out / "repairs.csv")
 
 
-def read_sources(names: Sequence[str], imported: Path, inspected: Path) -> Iterator[tuple[Imported, dict[str, Any]]]:
-    """The joined records of all sources. Raises UserError for a source that was not imported and inspected."""
-    for name in names:
-        paths = imported / f"{name}.parquet", inspected / f"{name}.parquet"
-        for path in paths:
-            if not path.is_file():
-                raise UserError(f"{path}: not found; is {name} a source of params.yaml, and did `dvc repro` import it?")
-        yield from join(read_imported(paths[0]), pq.read_table(paths[1]).to_pylist(), name)
+def warn_unused(account: Account, classes: ClassRules) -> None:
+    """Say which names the user gave that no source has."""
+    for option, names in (("rename", classes.rename), ("drop", classes.drop)):
+        for name in names:
+            if name not in account.names:
+                print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
 
 
 def main(
@@ -137,36 +157,65 @@ def main(
     out: Annotated[Path, typer.Option(help="directory to write to")],
     keep: Annotated[list[str] | None, typer.Option(help="class wanted, in id order; none given keeps all")] = None,
     rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW, done before keep")] = None,
+    merge: Annotated[list[str] | None, typer.Option(help="NEW=OLD+OLD: several into one, done before keep")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="class left out though it resembles a kept one")] = None,
+    without_kept: Annotated[
+        WithoutKept, typer.Option(help="an image with none of the kept classes")
+    ] = WithoutKept.negative,
     trust_image_size: Annotated[bool, typer.Option(help="where the annotated size is wrong, mend it")] = False,
+    min_side: Annotated[int, typer.Option(min=1, help="pixels of the shorter side")] = ImageRules.min_side,
+    max_side: Annotated[int, typer.Option(min=1, help="pixels of the longer side")] = ImageRules.max_side,
+    max_aspect: Annotated[float, typer.Option(min=1, help="longer by shorter side")] = ImageRules.max_aspect,
+    min_contrast: Annotated[float, typer.Option(help="standard deviation of luma")] = ImageRules.min_contrast,
+    min_sharpness: Annotated[float, typer.Option(help="variance of the Laplacian")] = ImageRules.min_sharpness,
+    min_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = ImageRules.min_brightness,
+    max_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = ImageRules.max_brightness,
+    max_box_share: Annotated[float, typer.Option(min=0, max=1, help="of the image's area")] = BoxRules.max_box_share,
+    doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = BoxRules.doubled_iou,
+    keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels differ")] = False,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="a larger share of rejects fails")] = 0.05,
+    jobs: Annotated[int, typer.Option(help="processes; -1 for one a core")] = -1,
 ) -> None:
     """Accept or reject every image with a reason, and mend what can be mended safely."""
-    rules = ClassRules(keep or (), parse_renames(rename or ()), drop or ())
-    names = source_names(sources)
-    outcome = clean_all(read_sources(names, imported, inspected), rules, trust_image_size)
-    header = ("source", "image", "rule", "origin")
-    rejected = ((r["source"], r["image"], x.rule, x.origin, x.value, x.remedy) for r, x in outcome.rejected)
-    write_csv((*header, "value", "remedy"), rejected, out / "rejected.csv")
-    repairs = ((r["source"], r["image"], x.rule, x.origin, x.before, x.after) for r, x in outcome.repairs)
-    write_csv((*header, "before", "after"), repairs, out / "repairs.csv")
-    check_share(outcome, max_rejected, out / "rejected.csv")
-    labels = (name for record in outcome.accepted for name in record["labels"] or ())
-    classes = class_ids(labels, rules.keep, outcome.unwanted)
-    paths = {name: source_path(imported / f"{name}.parquet") for name in names}
-    write_accepted(outcome, paths, classes, out)
-    tell(outcome)
+    renames = parse_renames([*(rename or ()), *parse_merges(merge or ())])
+    classes = ClassRules(keep or (), renames, drop or ())
+    check_keep(classes.keep)
+    images = ImageRules(
+        trust_image_size, min_side, max_side, max_aspect, min_contrast, min_sharpness, min_brightness, max_brightness
+    )
+    rules = Rules(images, BoxRules(classes, max_box_share, doubled_iou), without_kept is WithoutKept.negative)
+    found = find_sources(source_names(sources), imported, inspected)
+    with replacing(out / "accepted.parquet") as partial:
+        paths = {source.name: source_path(source.imported) for source in found}
+        account = write_accepted(clean_sources(found, rules, jobs), paths, partial)
+        if not keep_conflicts:
+            reject_conflicts(partial, account)
+        write_tables(account, out)
+        check_share(account, max_rejected, out / "rejected.csv")
+        labels = pq.read_table(partial, columns=["labels"])["labels"]
+        ids = class_ids(filter(None, pc.unique(pc.list_flatten(labels)).to_pylist()), classes.keep, account.unwanted)
+        boxes = pq.ParquetFile(partial).read(columns=["boxes.list.element.crowd"])["boxes"]
+        numbers = summary(account, pc.sum(pc.list_value_length(boxes)).as_py() or 0)
+    with replacing(out / "classes.json") as partial:
+        write_classes(ids, partial)
+    with replacing(out / "summary.json") as partial:
+        partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    warn_unused(account, classes)
+    tell(account)
 
 
-def tell(outcome: Outcome) -> None:
+def tell(account: Account) -> None:
     """Print the sum and its parts."""
-    accepted, rejected = len(outcome.accepted), len(outcome.rejected)
-    print(f"{accepted + rejected} images imported = {accepted} accepted + {rejected} rejected")
-    for title, counts in (("rejected", outcome.rejected), ("mended", outcome.repairs)):
-        if counts:
-            print(f"{title}: {_listed(Counter(what.rule for _, what in counts))}")
-    if outcome.unwanted:
-        print(f"boxes of classes not kept: {_listed(outcome.unwanted)}")
+    print(
+        f"{account.accepted + len(account.rejected)} images imported = "
+        f"{account.accepted} accepted + {len(account.rejected)} rejected"
+    )
+    if account.rejected:
+        print(f"rejected: {_listed(account.rules())}")
+    if account.repairs:
+        print(f"mended: {_listed(Counter(repair.rule for _, _, repair in account.repairs))}")
+    if account.unwanted:
+        print(f"boxes of classes not kept: {_listed(account.unwanted)}")
 
 
 def _listed(counts: Counter[str]) -> str:

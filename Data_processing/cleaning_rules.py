@@ -1,159 +1,155 @@
-"""The rules that the clean stage judges by: pure functions of what a source states and what its images show."""
+"""What becomes of a record: pure functions of what a source states and what its image shows.
 
-from dataclasses import dataclass
-from typing import Any
+Default thresholds are meant for photographs: they leave out what no annotator could have seen anything in.
+"""
 
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from Data_processing.box_rules import BoxRules, clean_boxes
 from Data_processing.imported import Imported
+from Data_processing.inspected import Facts
+from Data_processing.verdicts import Rejection, Repair
 from Datasets.classes import ClassRules
-from Datasets.records import Box, Record, box_problem, contradictions, implied
-
-REMEDIES = {
-    "outside the source": "correct the file name in the annotation",
-    "second record": "delete one of the two, or join them",
-    "unlisted image": "list the image in the annotation file, or delete these annotations",
-    "unknown category": "add the category to the annotation file, or correct the id",
-    "malformed annotation": "correct the annotation file",
-    "malformed box": "draw the box again",
-    "malformed segmentation": "draw the object again",
-    "missing image": "deliver the image, or delete its annotation",
-    "unreadable image": "deliver the image again",
-    "no annotation": "annotate the image, or delete it",
-    "wrong size": "correct the annotated size; if only that is wrong and the boxes fit, set clean.trust_image_size",
-    "misspelt class": "correct the name, or list it in clean.rename or clean.drop",
-    "box without area": "draw the box again",
-    "box outside": "draw the box again",
-    "impossible box": "draw the box again",
-    "contradiction": "make labels, counts and boxes agree",
-}
+from Datasets.records import Count, Record, contradictions, empty_record, implied
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """Why a record is left out: the rule, where it stands, the value at fault, and what to do about it."""
+class ImageRules:
+    """Which images can be used.
 
-    rule: str
-    origin: str
-    value: str
-
-    @property
-    def remedy(self) -> str:
-        return REMEDIES[self.rule]
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What was mended: the rule, where it stands, and the value before and after."""
-
-    rule: str
-    origin: str
-    before: str
-    after: str
-
-
-def judge_image(row: Imported, facts: dict[str, Any], trust_image_size: bool) -> Rejection | Repair | None:
-    """Whether the image can be used and is the one that was annotated; a Repair if only the stated size was wrong.
-
-    facts: the image's row of the inspect stage.
+    trust_image_size: where the annotated size is wrong, mend it. min_side, max_side: pixels of the shorter and of the
+    longer side. max_aspect: longer by shorter side. min_contrast: standard deviation of luma. min_sharpness:
+    variance of the Laplacian. min_brightness, max_brightness: mean luma. Luma is 0 to 255; the images are measured at
+    512 pixels of the longer side.
     """
-    record = row.record
+
+    trust_image_size: bool = False
+    min_side: int = 16
+    max_side: int = 30_000
+    max_aspect: float = 20.0
+    min_contrast: float = 2.0
+    min_sharpness: float = 1.0
+    min_brightness: float = 4.0
+    max_brightness: float = 251.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All that the clean stage judges by. keep_negatives: whether an image of which no kept class is left is kept."""
+
+    images: ImageRules = field(default_factory=ImageRules)
+    boxes: BoxRules = field(default_factory=BoxRules)
+    keep_negatives: bool = True
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A record fit for training, what was mended, and the names of what was left out as not wanted."""
+
+    record: Record
+    repairs: list[Repair] = field(default_factory=list)
+    unwanted: list[str] = field(default_factory=list)
+
+
+def clean_record(row: Imported, source: str, facts: Facts, rules: Rules) -> Cleaned | Rejection:
+    """What becomes of one record; if more than one thing is wrong with it, the first is named."""
+    verdict = judge_image(row, facts, rules.images)
+    if isinstance(verdict, Rejection):
+        return verdict
+    assert facts.width is not None
+    assert facts.height is not None
+    cleaned = clean_boxes(row, facts.width, facts.height, rules.boxes)
+    if isinstance(cleaned, Rejection):
+        return cleaned
+    names = named(row, rules.boxes.classes)
+    if isinstance(names, Rejection):
+        return names
+    known = {
+        "width": facts.width,
+        "height": facts.height,
+        "sha256": facts.sha256,
+        "group": row.group,
+        "split": row.split,
+    }
+    stated = {"labels": names.labels, "counts": names.counts, "boxes": None if row.boxes is None else cleaned.boxes}
+    record = implied(Record(**{**empty_record(row.image, source), **known, **stated}))  # type: ignore[typeddict-item]
+    unwanted = cleaned.unwanted or names.unwanted
+    against = contradictions(record)
+    if against:
+        return Rejection("contradiction", row.origin, against[0])
+    if unwanted and not record["labels"] and not rules.keep_negatives:
+        return Rejection("no kept class", row.origin, ", ".join(sorted(set(unwanted))))
+    return Cleaned(record, [*([verdict] if verdict else []), *cleaned.repairs], unwanted)
+
+
+def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> Rejection | Repair | None:
+    """Whether the image can be used and is the one that was annotated; a Repair if only the stated size was wrong."""
     if row.problems:
         return Rejection(row.problems[0][0], row.origin, row.problems[0][1])
-    if facts["sha256"] is None:
-        return Rejection("missing image", row.origin, facts["reason"])
-    if facts["reason"] is not None:
-        return Rejection("unreadable image", row.origin, facts["reason"])
-    if not any(record[kind] is not None for kind in ("labels", "counts", "boxes", "mask")):
-        return Rejection("no annotation", row.origin, record["image"])
-    stated, true = (record["width"], record["height"]), (facts["width"], facts["height"])
+    if facts.sha256 is None:
+        return Rejection("missing image", row.origin, facts.reason or "")
+    if facts.reason is not None:
+        return Rejection("unreadable image", row.origin, facts.reason)
+    if row.labels is None and row.counts is None and row.boxes is None:
+        return Rejection("no annotation", row.origin, row.image)
+    fault = next(judge_look(facts, rules), None)
+    if fault:
+        return Rejection(fault[0], row.origin, fault[1])
+    stated, true = (row.width, row.height), (facts.width, facts.height)
     if None in stated or stated == true:
         return None
     before, after = f"{stated[0]} x {stated[1]}", f"{true[0]} x {true[1]}"
-    if trust_image_size:
+    if rules.trust_image_size:
         return Repair("wrong size", row.origin, before, after)
     return Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}")
 
 
-def map_class(box: Box, origin: str, classes: ClassRules) -> Box | Rejection | None:
-    """The box under its wanted name; None if its class is not wanted."""
-    name = classes.name(box["name"])
-    if name is not None:
-        return Box(**{**box, "name": name})
-    meant = classes.meant(box["name"])
-    return Rejection("misspelt class", origin, f"{box['name']!r}, perhaps meant: {meant!r}") if meant else None
+def judge_look(facts: Facts, rules: ImageRules) -> Iterator[tuple[str, str]]:
+    """The rules, each with the value at fault, by which an image that can be read is still of no use."""
+    assert facts.width is not None
+    assert facts.height is not None
+    short, long = sorted((facts.width, facts.height))
+    size = f"{facts.width} x {facts.height}"
+    if short < rules.min_side:
+        yield "too small", f"{size}, clean.min_side is {rules.min_side}"
+    if long > rules.max_side:
+        yield "too large", f"{size}, clean.max_side is {rules.max_side}"
+    if long > rules.max_aspect * short:
+        yield "extreme shape", f"{size}, clean.max_aspect is {rules.max_aspect:g}"
+    assert facts.brightness is not None
+    assert facts.contrast is not None
+    assert facts.sharpness is not None
+    if facts.brightness < rules.min_brightness:
+        yield "too dark", f"brightness {facts.brightness:.1f}, clean.min_brightness is {rules.min_brightness:g}"
+    if facts.brightness > rules.max_brightness:
+        yield "too bright", f"brightness {facts.brightness:.1f}, clean.max_brightness is {rules.max_brightness:g}"
+    if facts.contrast < rules.min_contrast:
+        yield "blank", f"contrast {facts.contrast:.1f}, clean.min_contrast is {rules.min_contrast:g}"
+    if facts.sharpness < rules.min_sharpness:
+        yield "blurred", f"sharpness {facts.sharpness:.1f}, clean.min_sharpness is {rules.min_sharpness:g}"
 
 
-def repair_box(box: Box, origin: str, width: int, height: int) -> tuple[Box | Rejection, list[Repair]]:
-    """The box with its corners in order and clipped to the image, and what was done for that."""
-    repairs = []
-    x1, x2 = sorted((box["x1"], box["x2"]))
-    y1, y2 = sorted((box["y1"], box["y2"]))
-    mended = Box(**{**box, "x1": x1, "y1": y1, "x2": x2, "y2": y2})
-    if mended != box:
-        repairs.append(Repair("swapped corners", origin, corners(box), corners(mended)))
-    if x1 == x2 or y1 == y2:
-        return Rejection("box without area", origin, corners(box)), []
-    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        return Rejection("box outside", origin, f"{corners(box)} in an image of {width} x {height}"), []
-    inside = {"x1": max(0.0, x1), "y1": max(0.0, y1), "x2": min(float(width), x2), "y2": min(float(height), y2)}
-    clipped = Box(**{**mended, **inside})  # type: ignore[typeddict-item]
-    if clipped != mended:
-        repairs.append(Repair("clipped box", origin, corners(mended), corners(clipped)))
-    problem = box_problem(clipped, width, height)
-    return (Rejection("impossible box", origin, f"{corners(box)} {problem}"), []) if problem else (clipped, repairs)
+@dataclass(frozen=True)
+class Names:
+    """Labels and counts under their wanted names, and the names left out."""
+
+    labels: list[str] | None
+    counts: list[Count] | None
+    unwanted: list[str]
 
 
-def clean_boxes(
-    row: Imported, width: int, height: int, classes: ClassRules
-) -> tuple[list[Box] | Rejection, list[Repair], list[str]]:
-    """The wanted boxes of a record, mended, or what is wrong with one; what was mended; the names of boxes left out."""
-    boxes: list[Box] = []
-    repairs: list[Repair] = []
-    unwanted: list[str] = []
-    for box, origin in zip(row.record["boxes"] or [], row.box_origins, strict=True):
-        mapped = map_class(box, origin, classes)
-        if isinstance(mapped, Rejection):
-            return mapped, [], []
-        if mapped is None:
-            unwanted.append(box["name"])
-            continue
-        mended, done = repair_box(mapped, origin, width, height)
-        if isinstance(mended, Rejection):
-            return mended, [], []
-        boxes.append(_fitting_segmentation(mended, width, height))
-        repairs += done
-    return boxes, repairs, unwanted
-
-
-def clean_record(
-    row: Imported, facts: dict[str, Any], classes: ClassRules, trust_image_size: bool = False
-) -> tuple[Record | Rejection, list[Repair], list[str]]:
-    """A record fit for training or the first reason against it; what was mended; the names of boxes left out."""
-    verdict = judge_image(row, facts, trust_image_size)
-    if isinstance(verdict, Rejection):
-        return verdict, [], []
-    record = row.record
-    width, height = facts["width"], facts["height"]
-    repairs = [verdict] if verdict else []
-    unwanted: list[str] = []
-    boxes = record["boxes"]
-    if boxes is not None:
-        cleaned, done, unwanted = clean_boxes(row, width, height, classes)
-        if isinstance(cleaned, Rejection):
-            return cleaned, [], []
-        boxes = cleaned
-        repairs += done
-    known = {"width": width, "height": height, "sha256": facts["sha256"], "boxes": boxes}
-    complete = implied(Record(**{**record, **known}))  # type: ignore[typeddict-item]
-    against = contradictions(complete)
-    return (Rejection("contradiction", row.origin, against[0]) if against else complete), repairs, unwanted
-
-
-def corners(box: Box) -> str:
-    """A box's coordinates for a message."""
-    return "(" + ", ".join(f"{box[key]:g}" for key in ("x1", "y1", "x2", "y2")) + ")"
-
-
-def _fitting_segmentation(box: Box, width: int, height: int) -> Box:
-    """Run lengths of another size than the image's say nothing of it."""
-    rle = box["segmentation"]
-    return box if rle is None or rle["size"] == [height, width] else Box(**{**box, "segmentation": None})
+def named(row: Imported, classes: ClassRules) -> Names | Rejection:
+    """What a record states of its image as a whole, in wanted names."""
+    stated = [*(row.labels or ()), *(count["name"] for count in row.counts or ())]
+    for name in stated:
+        if meant := classes.meant(name):
+            return Rejection("misspelt class", row.origin, f"{name!r}, perhaps meant: {meant!r}")
+    labels = None if row.labels is None else sorted({ours for name in row.labels if (ours := classes.name(name))})
+    totals: Counter[str] = Counter()
+    for count in row.counts or ():
+        totals[classes.name(count["name"]) or ""] += count["count"]
+    del totals[""]
+    counts = None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items())]
+    return Names(labels, counts, [name for name in stated if classes.name(name) is None])

@@ -7,36 +7,21 @@ from typing import Any
 
 import imagehash
 import numpy as np
-import pyarrow as pa
 from PIL import Image
 
+from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.source_files import MissingFile, SourceFiles, open_source
 from Datasets.images import UnreadableImage, open_image, to_rgb
 from Datasets.records import is_safe_path
 
-HASH_BYTES = 32
-INSPECTED_SCHEMA = pa.schema(
-    {
-        "image": pa.string(),
-        "reason": pa.string(),  # why it cannot be used; null if it can
-        "bytes": pa.int64(),
-        "sha256": pa.string(),
-        "width": pa.int32(),  # of the upright image
-        "height": pa.int32(),
-        "format": pa.string(),  # Pillow's names
-        "mode": pa.string(),
-        "phash": pa.binary(HASH_BYTES),
-        "brightness": pa.float32(),
-        "sharpness": pa.float32(),
-    }
-)
 LOOK = 512  # pixels of the longer side at which brightness, sharpness and the perceptual hash are measured
 
 
 def inspect(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
     """A row of INSPECTED_SCHEMA: the facts of an image file.
 
-    brightness: mean luma, 0 to 255. sharpness: variance of the luma's Laplacian. phash: see perceptual_hash.
+    brightness: mean luma, 0 to 255. contrast: its standard deviation. sharpness: variance of the luma's Laplacian.
+    phash: see perceptual_hash.
     """
     row: dict[str, Any] = dict.fromkeys(INSPECTED_SCHEMA.names)
     row |= {"image": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -48,7 +33,8 @@ def inspect(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
     row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
     grey.thumbnail((LOOK, LOOK), Image.Resampling.BILINEAR)
     luma = np.asarray(grey)
-    return {**row, "phash": perceptual_hash(grey), "brightness": luma.mean(), "sharpness": sharpness(luma)}
+    row |= {"brightness": luma.mean(), "contrast": luma.std(), "sharpness": sharpness(luma)}
+    return {**row, "phash": perceptual_hash(grey)}
 
 
 def perceptual_hash(grey: Image.Image) -> bytes:

@@ -6,17 +6,18 @@ Reads annotation files only, from a directory or straight out of a .zip or .tar.
 source states them (see imported.py); nothing is judged here, that is the clean stage's work.
 """
 
+import gc
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from Data_processing.imported import Imported, write_imported
-from Data_processing.source_files import open_source
+from Data_processing.imported import Imported, ImportOptions, write_imported
+from Data_processing.source_files import folder_name, open_source
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError
@@ -30,15 +31,11 @@ class Format(StrEnum):
     voc = "voc"
 
 
-def check_paths(rows: Iterator[Imported]) -> Iterator[Imported]:
-    """Mark records whose image lies outside the source, and each further record of the same image."""
-    seen: dict[str, str] = {}
+def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:
+    """Mark records whose image lies outside the source."""
     for row in rows:
-        image = row.record["image"]
-        if not is_safe_path(image):
-            row.problems.append(("outside the source", f"{image!r}"))
-        elif seen.setdefault(image, row.origin) != row.origin:
-            row.problems.append(("second record", f"the first is {seen[image]}"))
+        if not is_safe_path(row.image):
+            row.problems.append(("outside the source", f"{row.image!r}"))
         yield row
 
 
@@ -51,15 +48,16 @@ def main(
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
 ) -> None:
     """Read a source's annotations into records."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", source):
-        raise UserError(f"source {source!r}: a name has letters, digits, - and _ only")
+    if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", source):
+        raise UserError(f"source {source!r}: a name has letters, digits, - and _ only, and begins with a letter")
+    gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     files = open_source(path)
     importer = importlib.import_module(f"Data_processing.importers.{format.value}")
-    found = importer.find(files, annotations)
-    folder = images.rstrip("/").removeprefix(".") if images else images
+    options = ImportOptions(annotations, None if images is None else folder_name(images))
+    found = importer.find(files, options)
     with replacing(out) as partial:
-        folder, rows = importer.read(files, found, folder, source)
-        count = write_imported(check_paths(rows), path, folder, partial)
+        folder, rows = importer.read(files, found, options)
+        count = write_imported(check_paths(rows), source, partial, source_path=path, images=folder)
     print(f"{source}: {count} records from {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}")
 
 

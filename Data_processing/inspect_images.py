@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.image_facts import INSPECTED_SCHEMA, inspect_chunk, inspect_named
+from Data_processing.image_facts import inspect_chunk, inspect_named
 from Data_processing.imported import images_folder
+from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.source_files import SourceFiles, images_below, open_source
 from Datasets.atomic import replacing
 from Datasets.command import run

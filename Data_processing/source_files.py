@@ -4,9 +4,12 @@ Nothing is unpacked. A name is a POSIX path inside the source; none leads out of
 """
 
 import io
+import lzma
+import re
 import tarfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -14,10 +17,12 @@ from Datasets.errors import UserError
 from Datasets.records import is_safe_path
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 class MissingFile(Exception):
-    """The source has no such file, or not inside itself; the message says which."""
+    """The source has no such file, or not inside itself, or it cannot be read; the message says which."""
 
 
 class SourceFiles(Protocol):
@@ -41,7 +46,7 @@ def open_source(path: Path) -> SourceFiles:
         raise UserError(f"{path}: no such file or directory; correct the source's `path`, or `dvc pull` it")
     try:
         return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except DAMAGE as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path}: no whole .zip or .tar archive ({reason}); was it cut off? Fetch it again, or name a directory"
@@ -49,7 +54,7 @@ def open_source(path: Path) -> SourceFiles:
 
 
 class Directory:
-    """A source that is a directory. Symbolic links are followed as long as they stay inside it."""
+    """A source that is a directory. Symbolic links are followed inside it, and into DVC's cache, but nowhere else."""
 
     sequential = False
 
@@ -57,19 +62,24 @@ class Directory:
         self.path = path
 
     def names(self) -> list[str]:
-        return sorted(file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if not file.is_dir())
+        files = (file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if not file.is_dir())
+        return sorted(_in_unicode(files, self.path))
 
     def read(self, name: str) -> bytes:
-        file = self.path / name
-        if not is_safe_path(name) or not file.resolve().is_relative_to(self.path.resolve()):
-            raise MissingFile(f"{name} lies outside the source")
-        if not file.is_file():
-            raise MissingFile(f"there is no file {name}")
-        return file.read_bytes()
+        try:
+            file = (self.path / name).resolve()
+            inside = file.is_relative_to(self.path.resolve()) or DVC_CACHE.search(file.as_posix())
+            if not is_safe_path(name) or not inside:
+                raise MissingFile(f"{name} lies outside the source")
+            if not file.is_file():
+                raise MissingFile(f"there is no file {name}")
+            return file.read_bytes()
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links that lead in a circle
+            raise MissingFile(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 class Zip:
-    """A source that is a .zip file."""
+    """A source that is a .zip file. Of several files of one name, the last counts, as for every unpacker."""
 
     sequential = False
 
@@ -78,14 +88,14 @@ class Zip:
         self._zip = zipfile.ZipFile(path)
 
     def names(self) -> list[str]:
-        return sorted(info.filename for info in self._zip.infolist() if not info.is_dir())
+        return sorted({info.filename for info in self._zip.infolist() if not info.is_dir()})
 
     def read(self, name: str) -> bytes:
         try:
             return self._zip.read(name)
         except KeyError:
             raise MissingFile(f"there is no file {name}") from None
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        except (*DAMAGE, NotImplementedError, RuntimeError) as error:  # of another kind of compression, or encrypted
             raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
 
 
@@ -99,16 +109,18 @@ class Tar:
         self._tar = tarfile.open(path)  # noqa: SIM115 - read from as long as the source is
         self._members = {member.name.removeprefix("./"): member for member in self._tar if member.isfile()}
         self._check_end()
-        self._check_end()
 
     def names(self) -> list[str]:
-        return list(self._members)
+        return list(_in_unicode(self._members, self.path))
 
     def read(self, name: str) -> bytes:
         if name not in self._members:
             raise MissingFile(f"there is no file {name}")
-        file = self._tar.extractfile(self._members[name])
-        return (file or io.BytesIO()).read()
+        try:
+            file = self._tar.extractfile(self._members[name])
+            return (file or io.BytesIO()).read()
+        except DAMAGE as error:
+            raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
 
     def _check_end(self) -> None:
         """An archive that was cut off between two files reads like a whole one, but for the zeros that end it."""
@@ -119,10 +131,36 @@ class Tar:
             raise tarfile.ReadError("it ends without an end mark")
 
 
-def images_below(files: SourceFiles, folder: str) -> Iterator[str]:
-    """The names of all files below `folder` ("" for all) whose suffix is an image's; hidden and __MACOSX ones apart."""
+def _in_unicode(names: Iterable[str], path: Path) -> Iterator[str]:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{path}: the file name {name!r} is not in UTF-8; rename the file") from error
+        yield name
+
+
+def visible(names: Iterable[str], suffixes: Iterable[str], folder: str = "") -> Iterator[str]:
+    """The names below `folder` ("" for all) with one of the suffixes (lower case); not hidden files, nor __MACOSX."""
     prefix = f"{folder}/" if folder else ""
-    for name in files.names():
-        hidden = name.rpartition("/")[2].startswith(".") or name.startswith("__MACOSX/")
-        if name.startswith(prefix) and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not hidden:
+    for name in names:
+        path = PurePosixPath(name)
+        hidden = path.name.startswith(".") or path.parts[0] == "__MACOSX"
+        if name.startswith(prefix) and path.suffix.lower() in suffixes and not hidden:
             yield name
+
+
+def images_below(files: SourceFiles, folder: str) -> Iterator[str]:
+    """The names of all image files below `folder` ("" for all)."""
+    return visible(files.names(), IMAGE_SUFFIXES, folder)
+
+
+def inside(folder: str, name: str) -> str:
+    """A name that an annotation gives, relative to a folder, as a path inside the source; Windows' \\ counts as /."""
+    return str(PurePosixPath(folder, name.replace("\\", "/")))
+
+
+def folder_name(option: str) -> str:
+    """A folder as the user writes it (`.`, `./images/`) as names inside a source begin: "", "images"."""
+    name = str(PurePosixPath(option))
+    return "" if name == "." else name

@@ -46,6 +46,24 @@ def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
     return renames
 
 
+def parse_merges(groups: Iterable[str]) -> list[str]:
+    """`["vehicle=car+truck"]` as renames `["car=vehicle", "truck=vehicle"]`. Raises UserError for another form."""
+    pairs = []
+    for group in groups:
+        new, equals, olds = group.partition("=")
+        if not (new and equals and all(olds.split("+"))):
+            raise UserError(f"merge: {group!r} is not of the form NEW=OLD+OLD")
+        pairs += [f"{old}={new}" for old in olds.split("+")]
+    return pairs
+
+
+def check_keep(keep: Sequence[str]) -> None:
+    """Raise UserError if a class is named twice."""
+    for number, name in enumerate(keep):
+        if name in keep[:number]:
+            raise UserError(f"keep: {name!r} is named twice; a class has one id")
+
+
 def class_ids(names: Iterable[str], keep: Sequence[str] = (), others: Iterable[str] = ()) -> dict[str, int]:
     """Contiguous ids from 0: in the order of `keep`, or else in alphabetical order of the names that occur.
 

@@ -7,6 +7,8 @@ rest: boxes imply counts, counts imply labels.
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
@@ -96,6 +98,15 @@ def is_safe_path(image: str) -> bool:
     return bool(image) and not path.is_absolute() and ".." not in path.parts and "\\" not in image and "\0" not in image
 
 
+def boxes_array(boxes: Sequence[Sequence[Box] | None]) -> pa.ListArray:
+    """The column `boxes` for these records, built field by field: several times as fast as row by row."""
+    flat = [box for of_image in boxes for box in of_image or ()]
+    fields = [pa.array([box[f.name] for box in flat], f.type) for f in BOX_TYPE]  # type: ignore[literal-required]
+    ends = pa.array(accumulate((len(of_image or ()) for of_image in boxes), initial=0), pa.int32())
+    unknown = pa.array([of_image is None for of_image in boxes], pa.bool_())
+    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(fields, fields=list(BOX_TYPE)), mask=unknown)
+
+
 def implied(record: Record) -> Record:
     """The record with the counts that its boxes imply and the labels that its counts imply, where they were None.
 
@@ -127,15 +138,3 @@ def contradictions(record: Record) -> list[str]:
         positive = {c["name"] for c in counts if c["count"]}
         found += [f"{name}: in labels or in counts, not in both" for name in sorted(positive ^ set(labels))]
     return found
-
-
-def box_problem(box: Box, width: int, height: int) -> str | None:
-    """Why a box is no box of a `width` x `height` image, or None."""
-    coordinates = box["x1"], box["y1"], box["x2"], box["y2"]
-    if not all(abs(value) < float("inf") for value in coordinates):
-        return "has a coordinate that is no number"
-    if not (box["x1"] < box["x2"] and box["y1"] < box["y2"]):
-        return "has no area"
-    if box["x1"] < 0 or box["y1"] < 0 or box["x2"] > width or box["y2"] > height:
-        return f"reaches outside the image of {width} x {height}"
-    return None

@@ -2,23 +2,22 @@
 
 Specification: https://cocodataset.org/#format-data. A box is [x, y, width, height] in pixels, 0 at the outer edge of
 the first pixel; segmentations are polygons, or run lengths in either of COCO's two forms. `file_name` is relative to a
-folder that the file does not name.
+folder that the file does not name. An annotation with neither box nor segmentation is a label of the whole image.
 """
 
+import codecs
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 import msgspec
-from pycocotools import mask as coco_mask
 
-from Data_processing.imported import Imported
-from Data_processing.source_files import SourceFiles
+from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.outlines import bounds
+from Data_processing.source_files import MissingFile, SourceFiles, inside, visible
 from Datasets.errors import UserError
-from Datasets.records import Box, Rle, empty_record
 
-Id = int | str
+Id = int | float | str  # pandas writes whole numbers as 1.0, which is the same key as 1
 
 
 class Image(msgspec.Struct, gc=False):
@@ -31,14 +30,14 @@ class Image(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """An entry of `annotations`; segmentation is read only when it is used."""
+    """An entry of `annotations`; segmentation stays text, which the clean stage reads."""
 
     image_id: Id
     category_id: Id
     id: Id | None = None
     bbox: list[float] | None = None
-    iscrowd: int | bool = 0
-    segmentation: Any = None
+    iscrowd: int | bool | None = 0
+    segmentation: msgspec.Raw = msgspec.Raw()
 
 
 class Category(msgspec.Struct, gc=False):
@@ -56,107 +55,145 @@ class Coco(msgspec.Struct, gc=False):
     annotations: list[Annotation]
 
 
-def find(files: SourceFiles, annotations: str | None) -> list[str]:
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The annotation file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    names = [name for name in files.names() if name.endswith(".json") and not name.startswith("__MACOSX/")]
-    if annotations is not None:
-        if annotations not in names:
-            raise UserError(f"{files.path}: has no file {annotations}; JSON files in it: {', '.join(names) or 'none'}")
-        return [annotations]
+    names = list(visible(files.names(), {".json"}))
+    if options.annotations is not None:
+        name = inside("", options.annotations)
+        if name not in names:
+            raise UserError(f"{files.path}: has no file {name}; JSON files in it: {', '.join(names[:5]) or 'none'}")
+        return [name]
     if len(names) != 1:
         raise UserError(f"{files.path}: holds {len(names)} JSON files ({', '.join(names[:5])}); set `annotations`")
     return names
 
 
-def read(files: SourceFiles, found: list[str], images: str | None, source: str) -> tuple[str, Iterator[Imported]]:
-    """The folder that the images are in (`images`, or as the source's files suggest) and its records."""
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     coco = _parse(files, found[0])
-    folder = images if images is not None else _guess_folder(files, [image.file_name for image in coco.images])
-    return folder, _records(coco, found[0], folder, source)
+    names = _category_names(coco.categories, f"{files.path}: {found[0]}")
+    folder = options.images
+    if folder is None:
+        folder = _guess_folder(files, found[0], [inside("", image.file_name) for image in coco.images[:100]])
+    return folder, _records(coco, names, found[0], folder)
 
 
 def _parse(files: SourceFiles, name: str) -> Coco:
     try:
-        return msgspec.json.decode(files.read(name), type=Coco)
+        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8), type=Coco)
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:
         raise UserError(f"{files.path}: {name}: no COCO annotations: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{files.path}: {name}: not JSON: {error}; was the file cut off?") from error
+        raise UserError(
+            f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
 
 
-def _guess_folder(files: SourceFiles, file_names: list[str]) -> str:
-    """The folder below which most of the first images lie; "" if the source holds no images."""
+def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]:
+    names: dict[Id, str] = {}
+    for category in categories:
+        if names.setdefault(category.id, category.name) != category.name:
+            raise UserError(
+                f"{where}: category id {category.id} means both {names[category.id]!r} and {category.name!r}; "
+                "give each its own id"
+            )
+    return names
+
+
+def _guess_folder(files: SourceFiles, file: str, images: Sequence[str]) -> str:
+    """The folder that holds images of these names; "" if there is none, so that annotations alone can be imported.
+
+    Of several, the one that the annotation file lies in, or is named after (`instances_train2017.json`), is meant.
+    Raises UserError if none of them is.
+    """
     wanted: dict[str, list[str]] = defaultdict(list)
-    for name in file_names[:100]:
+    for name in images:
         wanted[name.rpartition("/")[2]].append(name)
-    votes: Counter[str] = Counter()
+    folders: Counter[str] = Counter()
     for path in files.names():
         for name in wanted.get(path.rpartition("/")[2], ()):
             if path == name or path.endswith(f"/{name}"):
-                votes[path.removesuffix(name).rstrip("/")] += 1
-    best = votes.most_common(2)
-    if len(best) == 2 and best[0][1] == best[1][1]:
-        raise UserError(f"{files.path}: images lie in {best[0][0]!r} and in {best[1][0]!r} alike; set `images`")
-    return best[0][0] if best else ""
+                folders[path.removesuffix(name).rstrip("/")] += 1
+    own, stem = file.rpartition("/")[0], PurePosixPath(file).stem
+    meant = [folder for folder in folders if folder == own or stem.endswith(f"_{PurePosixPath(folder).name}")]
+    candidates = meant or list(folders)
+    if len(candidates) > 1:
+        raise UserError(f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images`")
+    return candidates[0] if candidates else ""
 
 
-def _records(coco: Coco, file: str, folder: str, source: str) -> Iterator[Imported]:
-    names = {category.id: category.name for category in coco.categories}
-    of_image: dict[Id, list[tuple[int, Annotation]]] = defaultdict(list)
-    for number, annotation in enumerate(coco.annotations):
-        of_image[annotation.image_id].append((number, annotation))
+def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterator[Imported]:
+    of_image: dict[Id, list[Annotation]] = defaultdict(list)
+    for number, annotation in enumerate(coco.annotations, 1):
+        if annotation.id is None:
+            annotation.id = f"number {number}"
+        of_image[annotation.image_id].append(annotation)
+    labels = sum(map(_is_label, coco.annotations))
+    drawn = labels < len(coco.annotations) or not labels
+    ids = Counter(image.id for image in coco.images)
     for image in coco.images:
-        path = str(PurePosixPath(folder, image.file_name))
-        row = Imported(empty_record(path, source), f"{file}: image {image.id}")
-        row.record["width"], row.record["height"] = _pixels(image.width), _pixels(image.height)
-        _add_boxes(row, of_image.pop(image.id, ()), names, file)
+        row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
+        row.width, row.height = _pixels(image.width, row), _pixels(image.height, row)
+        _add_annotations(row, of_image.get(image.id, ()), names, file, drawn, labels > 0)
+        if ids[image.id] > 1:
+            row.problems.insert(0, ("repeated id", f"{ids[image.id]} images have the id {image.id}"))
         yield row
-    for image_id, orphans in of_image.items():
-        origin = f"{file}: annotation {_name(*orphans[0])}"
-        problem = ("unlisted image", f"image_id {image_id} in {len(orphans)} annotations")
-        yield Imported(empty_record(f"image_id {image_id}", source), origin, problems=[problem])
+    for image_id, annotations in of_image.items():
+        if image_id not in ids:
+            problem = ("unlisted image", f"image_id {image_id} in {len(annotations)} annotations")
+            origin = f"{file}: annotation {annotations[0].id}"
+            yield Imported(f"image_id {image_id}", origin, problems=[problem])
 
 
-def _add_boxes(row: Imported, annotations: Iterable[tuple[int, Annotation]], names: dict[Id, str], file: str) -> None:
-    boxes: list[Box] = []
-    for number, annotation in annotations:
-        origin = f"{file}: annotation {_name(number, annotation)}"
-        if annotation.category_id not in names:
+def _add_annotations(
+    row: Imported, annotations: Iterable[Annotation], names: dict[Id, str], file: str, drawn: bool, labelled: bool
+) -> None:
+    """Boxes, if the file has any, and labels of whole images, if it has any."""
+    boxes: list[ImportedBox] = []
+    labels: list[str] = []
+    for annotation in annotations:
+        name, origin = names.get(annotation.category_id), f"{file}: annotation {annotation.id}"
+        if name is None:
             row.problems.append(("unknown category", f"category_id {annotation.category_id} of {origin}"))
-        elif annotation.bbox is None or len(annotation.bbox) != 4:
-            row.problems.append(("malformed box", f"bbox {annotation.bbox} of {origin}"))
+        elif _is_label(annotation):
+            labels.append(name)
         else:
-            x, y, width, height = annotation.bbox
             try:
-                rle = _rle(annotation.segmentation, row.record["width"], row.record["height"])
-            except (TypeError, ValueError, KeyError, AttributeError, UnicodeEncodeError):
-                row.problems.append(("malformed segmentation", f"segmentation of {origin}"))
-                continue
-            name, crowd = names[annotation.category_id], bool(annotation.iscrowd)
-            boxes.append(Box(name=name, x1=x, y1=y, x2=x + width, y2=y + height, crowd=crowd, segmentation=rle))
-            row.box_origins.append(origin)
-    row.record["boxes"] = boxes
+                boxes.append(_box(annotation, name, origin))
+            except ValueError as error:
+                row.problems.append(("malformed box", f"{error} of {origin}"))
+    row.boxes = boxes if drawn else None
+    row.labels = sorted({*labels, *(box.name for box in boxes)}) if labelled else None
 
 
-def _rle(segmentation: Any, width: int | None, height: int | None) -> Rle | None:
-    """A COCO segmentation (polygons, or run lengths of either form) as compressed run lengths."""
-    if not segmentation:
+def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
+    """The box, or the one around the segmentation where there is none. Raises ValueError."""
+    segmentation = bytes(annotation.segmentation)
+    outline = None if segmentation in _NOTHING else segmentation
+    if annotation.bbox is None:
+        corners = bounds(segmentation)
+        return ImportedBox(name, *corners, origin, bool(annotation.iscrowd), outline)
+    if len(annotation.bbox) != 4:
+        raise ValueError(f"bbox {annotation.bbox}")
+    x, y, width, height = annotation.bbox
+    return ImportedBox(name, x, y, x + width, y + height, origin, bool(annotation.iscrowd), outline)
+
+
+_NOTHING = {b"", b"null", b"[]", b"[[]]", b"{}"}
+
+
+def _is_label(annotation: Annotation) -> bool:
+    return annotation.bbox is None and bytes(annotation.segmentation) in _NOTHING
+
+
+def _pixels(value: float | None, row: Imported) -> int | None:
+    if value is None or value == 0:
         return None
-    if isinstance(segmentation, list):
-        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-        if not (polygons and width and height):
-            return None
-        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    else:
-        rle = {"size": segmentation["size"], "counts": segmentation["counts"].encode("ascii")}
-    return Rle(size=[int(side) for side in rle["size"]], counts=rle["counts"].decode("ascii"))
-
-
-def _pixels(value: float | None) -> int | None:
-    return int(value) if value and value > 0 else None
-
-
-def _name(number: int, annotation: Annotation) -> str:
-    return f"number {number + 1}" if annotation.id is None else f"{annotation.id}"
+    if not 0 < value <= MAX_SIDE:
+        row.problems.append(("malformed annotation", f"a width or height of {value:g} pixels"))
+        return None
+    return int(value)

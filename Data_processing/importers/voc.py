@@ -5,90 +5,138 @@ and a box includes its last pixel, so xmin - 1 and xmax are a box's edges in the
 relative to the folder of images.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lxml import etree
 
-from Data_processing.imported import Imported
-from Data_processing.source_files import SourceFiles, images_below
+from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.source_files import (
+    IMAGE_SUFFIXES,
+    MissingFile,
+    SourceFiles,
+    folder_name,
+    images_below,
+    inside,
+    visible,
+)
 from Datasets.errors import UserError
-from Datasets.records import Box, empty_record
 
 ANNOTATIONS = "Annotations"
 IMAGES = "JPEGImages"
 
 
-def find(files: SourceFiles, annotations: str | None) -> list[str]:
+@dataclass(frozen=True)
+class Folders:
+    """The folders of annotations and of images, and the images that are there."""
+
+    annotations: str
+    images: str
+    present: frozenset[str]
+    by_stem: dict[str, list[str]]
+
+
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The XML files of a folder, by default VOC's own. Raises UserError naming the folders that hold XML files."""
-    folder = (annotations or ANNOTATIONS).rstrip("/")
-    every = [name for name in files.names() if name.endswith(".xml") and not name.startswith("__MACOSX/")]
-    names = [name for name in every if folder == "." or name.startswith(f"{folder}/")]
+    folder = _annotations(options)
+    names = list(visible(files.names(), {".xml"}, folder))
     if not names:
-        folders = sorted({str(PurePosixPath(name).parent) for name in every})
+        folders = sorted({str(PurePosixPath(name).parent) for name in visible(files.names(), {".xml"})})
         raise UserError(
-            f"{files.path}: no XML files in the folder {folder}; folders that have some: "
+            f"{files.path}: no XML files in the folder {folder or '.'}; folders that have some: "
             f"{', '.join(folders[:5]) or 'none'}; set `annotations`"
         )
     return names
 
 
-def read(files: SourceFiles, found: list[str], images: str | None, source: str) -> tuple[str, Iterator[Imported]]:
-    """The folder that the images are in (`images`, by default VOC's own) and the records."""
-    folder = IMAGES if images is None else images
-    present = {str(PurePosixPath(name).with_suffix("")): name for name in images_below(files, folder)}
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in (as the options say, by default VOC's own) and the records."""
+    images = IMAGES if options.images is None else options.images
+    present = list(images_below(files, images))
     elsewhere = sorted({str(PurePosixPath(name).parent) for name in images_below(files, "")})
     if elsewhere and not present:
         raise UserError(
-            f"{files.path}: no images in the folder {folder}; folders that have some: {', '.join(elsewhere[:5])}; "
-            "set `images`"
+            f"{files.path}: no images in the folder {images or '.'}; folders that have some: "
+            f"{', '.join(elsewhere[:5])}; set `images`"
         )
-    return folder, (_record(files, name, folder, source, present) for name in found)
+    by_stem = defaultdict(list)
+    for name in present:
+        by_stem[_stem(name)].append(name)
+    folders = Folders(_annotations(options), images, frozenset(present), by_stem)
+    return images, (_record(files, name, folders) for name in found)
 
 
-def _record(files: SourceFiles, file: str, folder: str, source: str, present: dict[str, str]) -> Imported:
-    stem = str(PurePosixPath(folder, PurePosixPath(file).stem))
+def _annotations(options: ImportOptions) -> str:
+    return ANNOTATIONS if options.annotations is None else folder_name(options.annotations)
+
+
+def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
     try:
-        parser = etree.XMLParser(resolve_entities=False, no_network=True)
-        root = etree.fromstring(files.read(file), parser)
-    except etree.XMLSyntaxError as error:
-        problem = ("malformed annotation", f"{file}: {error}")
-        return Imported(empty_record(present.get(stem, f"{stem}.jpg"), source), file, problems=[problem])
-    row = Imported(empty_record(_image(root, folder, stem, present), source), file)
-    size = root.find("size")
-    if size is not None:
-        row.record["width"], row.record["height"] = _pixels(size.findtext("width")), _pixels(size.findtext("height"))
-    _add_boxes(row, root, file)
+        root = _parse(files.read(file))
+    except (MissingFile, etree.XMLSyntaxError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        return Imported(_image("", file, folders), file, problems=[("malformed annotation", f"{file}: {reason}")])
+    row = Imported(_image((root.findtext("filename") or "").strip(), file, folders), file)
+    row.width, row.height = _pixels(root.findtext("size/width"), row), _pixels(root.findtext("size/height"), row)
+    row.boxes = []
+    for element in root.findall("object"):
+        try:
+            row.boxes.append(_box(element, f"{file}:{element.sourceline}"))
+        except ValueError as error:
+            row.problems.append(("malformed box", f"{error} at {file}:{element.sourceline}"))
     return row
 
 
-def _image(root: etree._Element, folder: str, stem: str, present: dict[str, str]) -> str:
-    """The image that `filename` names; where there is none of that name, the one named like the XML file."""
-    name = (root.findtext("filename") or "").strip()
-    path = str(PurePosixPath(folder, name))
-    if name and path in present.values():
-        return path
-    return present.get(str(PurePosixPath(path).with_suffix("")) if name else stem) or present.get(stem) or path
+def _parse(data: bytes) -> etree._Element:
+    """The root element, in plain text: nothing is fetched, and what an entity stands for is not guessed at."""
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
+    root = etree.fromstring(data, parser)
+    if root.tag != "annotation":
+        raise ValueError(f"its outermost element is {root.tag}, not annotation")
+    entity = next(root.iter(etree.Entity), None)
+    if entity is not None:
+        raise ValueError(f"it uses the entity {entity.text}")
+    return root
 
 
-def _add_boxes(row: Imported, root: etree._Element, file: str) -> None:
-    boxes: list[Box] = []
-    for element in root.findall("object"):
-        origin = f"{file}:{element.sourceline}"
-        name = (element.findtext("name") or "").strip()
-        texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-        try:
-            x1, y1, x2, y2 = (float(text or "") for text in texts)
-        except ValueError:
-            row.problems.append(("malformed box", f"bndbox {texts} at {origin}"))
-            continue
-        if not name:
-            row.problems.append(("malformed box", f"an object without a name at {origin}"))
-            continue
-        (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
-        boxes.append(Box(name=name, x1=x1, y1=y1, x2=x2, y2=y2, crowd=False, segmentation=None))
-        row.box_origins.append(origin)
-    row.record["boxes"] = boxes
+def _image(filename: str, file: str, folders: Folders) -> str:
+    """The image that `filename` names; where there is none of that name, the one named like the XML file.
+
+    Either is looked for below the folder of images where the XML file is below that of annotations, then in it.
+    """
+    within = PurePosixPath(file).relative_to(folders.annotations or ".").parent
+    places = [inside(folders.images, str(within)), folders.images or "."]
+    named = [inside(place, filename) for place in places if filename]
+    for name in named:
+        if name in folders.present:
+            return name
+    stems = [_stem(name) for name in named] + [inside(place, PurePosixPath(file).stem) for place in places]
+    for stem in stems:
+        if len(folders.by_stem.get(stem, ())) == 1:
+            return folders.by_stem[stem][0]
+    return named[-1] if named else stems[0]
+
+
+def _stem(name: str) -> str:
+    """The name without an image's suffix; another suffix, as in `a.b`, belongs to the name."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
+
+
+def _box(element: etree._Element, origin: str) -> ImportedBox:
+    """Raises ValueError for an object without a name or without four numbers."""
+    name = (element.findtext("name") or "").strip()
+    texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    if not name:
+        raise ValueError("an object without a name")
+    try:
+        x1, y1, x2, y2 = (float(text or "") for text in texts)
+    except ValueError:
+        raise ValueError(f"bndbox {texts}") from None
+    (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
+    return ImportedBox(name, x1, y1, x2, y2, origin)
 
 
 def _edges(first: float, last: float) -> tuple[float, float]:
@@ -96,8 +144,12 @@ def _edges(first: float, last: float) -> tuple[float, float]:
     return (first - 1, last) if first <= last else (first, last - 1)
 
 
-def _pixels(text: str | None) -> int | None:
+def _pixels(text: str | None, row: Imported) -> int | None:
     try:
-        return int(float(text or 0)) or None
+        value = float(text or 0)
     except ValueError:
         return None
+    if not 0 <= value <= MAX_SIDE:
+        row.problems.append(("malformed annotation", f"a width or height of {text} pixels"))
+        return None
+    return int(value) or None

@@ -2,13 +2,18 @@
 
 import json
 import shutil
+import sys
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
 
 from Data_processing.clean import source_names
-from tests.conftest import png_bomb, refused, stage, succeeded
+from Data_processing.image_facts import inspect
+from Data_processing.inspect_images import write_rows
+from tests.conftest import ROOT, png_bomb, refused, run_in, stage, succeeded
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
 
 CONTENT = {f"{number}.png": [("cat", 3, 4, 20, 30)] for number in range(6)}
@@ -150,6 +155,145 @@ def test_hostile_files_become_rejected_rows(tmp_path):
     assert "more" in values["images/1.png"]
 
 
+def test_records_of_one_image_are_all_rejected(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    change_coco(source, lambda coco: coco["images"].append({"id": 99, "file_name": "./1.png"}))
+    succeeded(clean(source, tmp_path, "--max_rejected", "1"))
+    table = pd.read_csv(tmp_path / "clean/rejected.csv")
+    assert list(table["rule"]) == ["second record"] * 2
+    assert list(table["value"]) == ["also annotations.json: image 99", "also annotations.json: image 1"]
+
+
+def test_copies_of_an_image_with_other_labels_are_rejected(tmp_path):
+    source = write_coco(tmp_path / "source", {**CONTENT, "x.png": [("dog", 3, 4, 20, 30)]})
+    shutil.copy(source / "images/0.png", source / "images/x.png")
+    refused(clean(source, tmp_path), "2 conflicting duplicates")
+    assert rejected(tmp_path) == {"images/0.png": "conflicting duplicates", "images/x.png": "conflicting duplicates"}
+    succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
+    assert len(accepted(tmp_path)) == 5
+    succeeded(clean(source, tmp_path, "--keep-conflicts"))
+    assert len(accepted(tmp_path)) == 7
+
+
+def test_a_doubled_box_is_left_out_and_recorded(tmp_path):
+    boxes = [("cat", 3, 4, 40, 30), ("cat", 3, 4, 40, 30.5), ("dog", 3, 4, 40, 30)]
+    source = write_coco(tmp_path / "source", {"a.png": boxes})
+    succeeded(clean(source, tmp_path))
+    assert [box["name"] for box in accepted(tmp_path)["images/a.png"]["boxes"]] == ["cat", "dog"]
+    repair = pd.read_csv(tmp_path / "clean/repairs.csv").iloc[0]
+    assert (repair["rule"], repair["origin"]) == ("doubled box", "annotations.json: annotation 101")
+    succeeded(clean(source, tmp_path, "--doubled-iou", "0"))
+    assert len(accepted(tmp_path)["images/a.png"]["boxes"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("draw", "option", "rule"),
+    [
+        (lambda: Image.new("RGB", (60, 8)), "--max-aspect=9", "too small"),
+        (lambda: Image.effect_noise((400, 40), 60), "--max-side=300", "too large"),
+        (lambda: Image.effect_noise((400, 40), 60), "--max-aspect=9", "extreme shape"),
+        (lambda: Image.new("RGB", (60, 40)), "--min-side=1", "too dark"),
+        (lambda: Image.new("RGB", (60, 40), "white"), "--min-side=1", "too bright"),
+        (lambda: Image.new("RGB", (60, 40), "red"), "--min-side=1", "blank"),
+        (lambda: Image.radial_gradient("L"), "--min-sharpness=20", "blurred"),
+    ],
+)
+def test_an_image_that_shows_nothing_is_rejected(tmp_path, draw, option, rule):
+    source = write_coco(tmp_path / "source", CONTENT)
+    draw().save(source / "images/0.png")
+    change_coco(source, lambda coco: coco["images"][0].update(width=None, height=None))
+    succeeded(clean(source, tmp_path, "--max-rejected=0.2", option))
+    assert rejected(tmp_path) == {"images/0.png": rule}
+
+
+def test_a_box_that_covers_all_is_rejected_if_the_user_says_so(tmp_path):
+    source = write_coco(tmp_path / "source", {**CONTENT, "a.png": [("cat", 0, 0, 60, 39.9)]})
+    succeeded(clean(source, tmp_path))
+    succeeded(clean(source, tmp_path, "--max-box-share", "0.95", "--max-rejected", "0.2"))
+    assert rejected(tmp_path) == {"images/a.png": "box covers all"}
+
+
+def test_a_polygon_becomes_a_mask_of_the_true_image_and_a_false_one_is_a_reason(tmp_path):
+    source = write_coco(tmp_path / "source", {f"{n}.png": [("cat", 3, 4, 20, 30)] for n in range(7)})
+    square = [[3, 4, 20, 4, 20, 30, 3, 30]]
+    outlines = [
+        square,
+        [[3, 4, 20, 4]],
+        [[3, 4, 20, 4, 20]],
+        [[3, 4, 20, 4, 1e9, 30]],
+        {"size": [40, 60], "counts": [5, 5]},
+        {"size": [41, 60], "counts": [0, 2460]},
+        "a circle",
+    ]
+
+    def change(coco):
+        for image, annotation, outline in zip(coco["images"], coco["annotations"], outlines, strict=True):
+            annotation["segmentation"] = outline
+            image.update(width=None, height=None)
+
+    change_coco(source, change)
+    succeeded(clean(source, tmp_path, "--max-rejected", "0.9"))
+    rows = accepted(tmp_path)
+    assert int(coco_mask.area(rows["images/0.png"]["boxes"][0]["segmentation"])) == 17 * 26
+    assert rows["images/1.png"]["boxes"][0]["segmentation"] is None
+    assert list(pd.read_csv(tmp_path / "clean/repairs.csv")["rule"]) == ["segmentation left out"]
+    assert rejected(tmp_path) == {f"images/{n}.png": "malformed segmentation" for n in range(2, 7)}
+
+
+def test_two_sources_may_share_a_folder_of_images(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    whole = json.loads((source / "annotations.json").read_text())
+    for part, images in (("a", whole["images"][:2]), ("b", whole["images"][2:])):
+        ids = [image["id"] for image in images]
+        annotations = [a for a in whole["annotations"] if a["image_id"] in ids]
+        (source / f"{part}.json").write_text(json.dumps({**whole, "images": images, "annotations": annotations}))
+        imported, inspected = tmp_path / f"imported/{part}.parquet", tmp_path / f"inspected/{part}.parquet"
+        common = ("--source", part, "--path", source)
+        form = ("--format", "coco", "--annotations", f"{part}.json")
+        succeeded(stage("Data_processing.import_source", *common, *form, "--out", imported))
+        succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
+    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    result = succeeded(stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", "b", "a"))
+    assert "6 images imported = 6 accepted + 0 rejected" in result.stdout
+    assert [row["source"] for row in accepted(tmp_path).values()] == ["b"] * 4 + ["a"] * 2
+
+
+def test_merged_classes_are_one_and_an_image_without_any_kept_can_be_rejected(tmp_path):
+    source = write_coco(tmp_path / "source", {f"{n}.png": [(n, 1, 1, 9, 9)] for n in ("car", "truck", "bus")})
+    succeeded(clean(source, tmp_path, "--merge", "vehicle=car+truck", "--keep", "vehicle"))
+    assert [row["labels"] for row in accepted(tmp_path).values()] == [["vehicle"], ["vehicle"], []]
+    options = ("--merge=vehicle=car+truck", "--keep=vehicle", "--without_kept=reject", "--max_rejected=0.5")
+    succeeded(clean(source, tmp_path, *options))
+    assert rejected(tmp_path) == {"images/bus.png": "no kept class"}
+    refused(clean(source, tmp_path, "--keep", "car", "--keep", "car"), "'car'", "twice")
+    refused(clean(source, tmp_path, "--merge", "car"), "merge", "NEW=OLD+OLD")
+
+
+def test_names_that_no_source_has_are_warned_of(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    result = succeeded(clean(source, tmp_path, "--rename", "kat=cat", "--drop", "cow", "--keep", "cat"))
+    assert "warning: clean.rename: no source has the class 'kat'" in result.stderr
+    assert "warning: clean.drop: no source has the class 'cow'" in result.stderr
+
+
+def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_path):
+    names = [f"{n}.png" for n in range(10_050)]
+    source = write_coco(tmp_path / "source", {name: [("cat", 3, 4, 20, 30)] for name in names}, files=False)
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    options = ("--source", "s", "--path", source, "--format", "coco", "--images", "images")
+    succeeded(stage("Data_processing.import_source", *options, "--out", imported))
+    inspected.parent.mkdir()
+    facts = inspect("one for all", picture(0), 10**6)
+    write_rows([{**facts, "image": f"images/{name}", "sha256": name} for name in names], inspected)
+    outputs = []
+    for jobs in ("1", "2"):
+        out = tmp_path / f"clean {jobs}"
+        common = ("--imported", imported.parent, "--inspected", inspected.parent, "--out", out)
+        succeeded(run_in(ROOT, sys.executable, "-m", "Data_processing.clean", *common, "--jobs", jobs, "s"))
+        outputs.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert outputs[0] == outputs[1]
+
+
 @pytest.mark.parametrize("archive", ["s.zip", "s.tar.gz"])
 def test_an_archive_gives_the_rows_that_its_directory_gives(tmp_path, archive):
     source = write_voc(tmp_path / "source", CONTENT)
@@ -167,6 +311,6 @@ def test_a_source_that_was_not_imported_is_named(tmp_path):
 
 
 def test_sources_are_named_plainly_or_as_dvc_unpacks_them():
-    assert source_names(["b", "a"]) == ["a", "b"]
+    assert source_names(["b", "a"]) == ["b", "a"]
     unpacked = ["--b.format", "coco", "--b.path", "x y", "--no-a.flag", "--a.path", "z"]
-    assert source_names(unpacked) == ["a", "b"]
+    assert source_names(unpacked) == ["b", "a"]

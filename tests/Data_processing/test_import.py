@@ -1,13 +1,17 @@
 """Every format, from a directory or an archive, becomes the same records; bad input is refused in one line."""
 
 import json
+import shutil
 import tarfile
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
 from Data_processing.imported import images_folder, read_imported
+from Data_processing.outlines import to_rle
+from Datasets.records import SCHEMA
 from tests.conftest import refused, stage, succeeded
 from tests.Data_processing.sources import pack, write_coco, write_voc
 
@@ -24,9 +28,7 @@ def import_source(path, tmp_path, form, *options):
 
 def boxes_of(out) -> dict:
     return {
-        row.record["image"].rpartition("/")[2]: sorted(
-            (box["name"], box["x1"], box["y1"], box["x2"], box["y2"]) for box in row.record["boxes"]
-        )
+        row.image.rpartition("/")[2]: sorted((box.name, box.x1, box.y1, box.x2, box.y2) for box in row.boxes)
         for row in read_imported(out)
     }
 
@@ -40,7 +42,8 @@ def test_the_same_records_from_any_form_and_container(tmp_path, form, write, kin
     result, out = import_source(path, tmp_path, form)
     assert "3 records" in succeeded(result).stdout
     assert boxes_of(out) == {image: sorted(boxes) for image, boxes in CONTENT.items()}
-    first = read_imported(out)[0].record
+    first = pq.read_table(out).to_pylist()[0]
+    assert set(SCHEMA.names) <= set(first)
     assert (first["width"], first["height"], first["source"]) == (60, 40, "s")
     assert first["sha256"] is first["split"] is first["mask"] is None
 
@@ -57,20 +60,23 @@ def test_annotations_alone_are_enough(tmp_path):
 
 def test_every_annotation_says_where_it_came_from(tmp_path):
     out = import_source(write_coco(tmp_path / "coco", CONTENT), tmp_path, "coco")[1]
-    row = read_imported(out)[0]
+    row = next(read_imported(out))
     assert row.origin == "annotations.json: image 0"
-    assert row.box_origins == ["annotations.json: annotation 100", "annotations.json: annotation 101"]
+    assert [box.origin for box in row.boxes] == ["annotations.json: annotation 100", "annotations.json: annotation 101"]
     out = import_source(write_voc(tmp_path / "voc", CONTENT), tmp_path, "voc")[1]
-    row = next(row for row in read_imported(out) if row.record["image"].endswith("b.png"))
+    row = next(row for row in read_imported(out) if row.image.endswith("b.png"))
     lines = (tmp_path / "voc/Annotations/b.xml").read_text().splitlines()
-    assert [lines[int(origin.rpartition(":")[2]) - 1] for origin in row.box_origins] == ["<object>", "<object>"]
+    assert [lines[int(origin.rpartition(":")[2]) - 1] for origin in [box.origin for box in row.boxes]] == [
+        "<object>",
+        "<object>",
+    ]
 
 
 @pytest.mark.parametrize("folder", ["", "images", "data/train"])
 def test_the_folder_of_coco_images_is_found(tmp_path, folder):
     out = import_source(write_coco(tmp_path / "s", CONTENT, folder=folder), tmp_path, "coco")[1]
     assert images_folder(out) == folder
-    assert read_imported(out)[0].record["image"] == f"{folder}/b.png".lstrip("/")
+    assert next(read_imported(out)).image == f"{folder}/b.png".lstrip("/")
 
 
 def test_voc_folders_are_options_and_the_message_names_those_there_are(tmp_path):
@@ -100,9 +106,9 @@ def test_segmentations_of_all_three_kinds_become_run_lengths(tmp_path):
     for annotation, segmentation in zip(coco["annotations"], kinds, strict=True):
         annotation["segmentation"] = segmentation
     (source / "annotations.json").write_text(json.dumps(coco))
-    boxes = read_imported(import_source(source, tmp_path, "coco")[1])[0].record["boxes"]
+    boxes = next(read_imported(import_source(source, tmp_path, "coco")[1])).boxes
     for box in boxes:
-        assert np.array_equal(coco_mask.decode(box["segmentation"]), square)
+        assert np.array_equal(coco_mask.decode(to_rle(box.outline, 60, 40)), square)
 
 
 def test_statements_that_cannot_be_a_records_are_kept_as_problems(tmp_path):
@@ -111,16 +117,131 @@ def test_statements_that_cannot_be_a_records_are_kept_as_problems(tmp_path):
     coco["annotations"][0]["category_id"] = 999
     coco["annotations"][1]["bbox"] = [1, 2, 3]
     coco["annotations"] += [{"id": 5, "image_id": 77, "category_id": 7, "bbox": [0, 0, 1, 1]}]
-    coco["images"] += [{"id": 8, "file_name": "../../etc/passwd"}, {"id": 9, "file_name": "b.png"}]
+    coco["images"] += [{"id": 8, "file_name": "../../etc/passwd"}]
     (source / "annotations.json").write_text(json.dumps(coco))
-    rows = read_imported(import_source(source, tmp_path, "coco")[1])
+    rows = list(read_imported(import_source(source, tmp_path, "coco")[1]))
     assert sorted(rule for row in rows for rule, _ in row.problems) == [
         "malformed box",
         "outside the source",
-        "second record",
         "unknown category",
         "unlisted image",
     ]
+
+
+def change_coco(source, change) -> None:
+    coco = json.loads((source / "annotations.json").read_text())
+    change(coco)
+    (source / "annotations.json").write_text(json.dumps(coco))
+
+
+def test_images_that_share_an_id_cannot_be_told_apart(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(source, lambda coco: coco["images"][1].update(id=0))
+    rows = {row.image: row for row in read_imported(import_source(source, tmp_path, "coco")[1])}
+    assert rows["images/a.png"].problems[0][0] == rows["images/b.png"].problems[0][0] == "repeated id"
+    assert rows["images/c.png"].problems == []
+
+
+def test_a_category_id_with_two_names_is_refused(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(source, lambda coco: coco["categories"].append({"id": 7, "name": "bird"}))
+    refused(import_source(source, tmp_path, "coco")[0], "category id 7", "'cat'", "'bird'")
+
+
+def test_of_several_folders_with_the_same_names_the_one_the_file_is_named_after_is_meant(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT, folder="train")
+    shutil.copytree(source / "train", source / "val")
+    refused(import_source(source, tmp_path, "coco")[0], "train", "val", "set `images`")
+    (source / "annotations.json").rename(source / "instances_val.json")
+    assert images_folder(import_source(source, tmp_path, "coco")[1]) == "val"
+
+
+@pytest.mark.parametrize("name", ["b.png", "./b.png", ".\\b.png"])
+def test_names_are_taken_as_they_are_meant(tmp_path, name):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(source, lambda coco: coco["images"][0].update(file_name=name))
+    row = next(read_imported(import_source(source, tmp_path, "coco", "--images", "./images/")[1]))
+    assert row.image == "images/b.png"
+    assert row.problems == []
+
+
+def test_json_of_other_programs_is_understood(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(
+        source, lambda coco: [a.update(iscrowd=None, image_id=float(a["image_id"])) for a in coco["annotations"]]
+    )
+    file = source / "annotations.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    (source / "._annotations.json").write_bytes(b"\0\5\x16\7")
+    assert boxes_of(import_source(source, tmp_path, "coco")[1]) == {k: sorted(v) for k, v in CONTENT.items()}
+
+
+def test_annotations_of_whole_images_become_labels(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(source, lambda coco: [annotation.pop("bbox") for annotation in coco["annotations"]])
+    rows = {row.image: row for row in read_imported(import_source(source, tmp_path, "coco")[1])}
+    assert [rows[f"images/{name}.png"].labels for name in "abc"] == [["cat"], ["cat", "dog"], []]
+    assert all(row.boxes is None for row in rows.values())
+
+
+def test_a_segmentation_without_a_box_gets_the_box_around_it(tmp_path):
+    source = write_coco(tmp_path / "s", {"a.png": [("cat", 1, 1, 2, 2)] * 2})
+
+    def change(coco):
+        coco["annotations"][0] |= {"bbox": None, "segmentation": [[3, 4, 20, 4, 20, 30], [1, 2, 3, 4, 5, 9]]}
+        coco["annotations"][1] |= {"bbox": None, "segmentation": {"size": [40, 60], "counts": [45, 5, 2350]}}
+
+    change_coco(source, change)
+    boxes = next(read_imported(import_source(source, tmp_path, "coco")[1])).boxes
+    assert [(box.x1, box.y1, box.x2, box.y2) for box in boxes] == [(1, 2, 20, 30), (1, 5, 2, 10)]
+
+
+def test_voc_images_are_found_by_name_before_they_are_guessed(tmp_path):
+    names = ["a.png", "a.b.png", "a.jpg", "c.png"]
+    source = write_voc(tmp_path / "s", {name: [("cat", 1, 1, 9, 9)] for name in names[1:]})
+    (source / "JPEGImages/a.png").write_bytes((source / "JPEGImages/c.png").read_bytes())
+    images = {row.origin: row.image for row in read_imported(import_source(source, tmp_path, "voc")[1])}
+    assert images["Annotations/a.b.xml"] == "JPEGImages/a.b.png"
+    assert images["Annotations/a.xml"] == "JPEGImages/a.jpg"
+    for filename in ("/", ".", "a.gif"):
+        xml = source / "Annotations/c.xml"
+        xml.write_text(f"<annotation><filename>{filename}</filename></annotation>")
+        images = {row.origin: row.image for row in read_imported(import_source(source, tmp_path, "voc")[1])}
+        assert images["Annotations/c.xml"] == "JPEGImages/c.png"
+
+
+def test_voc_folders_may_have_folders_below(tmp_path):
+    source = write_voc(tmp_path / "s", CONTENT)
+    for folder, name in (("Annotations", "a.xml"), ("JPEGImages", "a.png")):
+        (source / folder / "day 1").mkdir()
+        (source / folder / name).rename(source / folder / "day 1" / name)
+    images = {row.origin: row.image for row in read_imported(import_source(source, tmp_path, "voc")[1])}
+    assert images["Annotations/day 1/a.xml"] == "JPEGImages/day 1/a.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (
+            '<!DOCTYPE a [<!ENTITY e "cat">]><annotation><object><name>&e;</name></object></annotation>',
+            "malformed annotation",
+        ),
+        ("<html/>", "malformed annotation"),
+        ("<annotation><object/></annotation>", "malformed box"),
+        ("<annotation><size><width>1e12</width></size></annotation>", "malformed annotation"),
+    ],
+)
+def test_xml_that_says_something_else_is_a_problem_of_its_record(tmp_path, text, rule):
+    source = write_voc(tmp_path / "s", CONTENT)
+    (source / "Annotations/a.xml").write_text(text)
+    rows = {row.origin: row for row in read_imported(import_source(source, tmp_path, "voc")[1])}
+    assert rows["Annotations/a.xml"].problems[0][0] == rule
+    assert rows["Annotations/b.xml"].problems == []
+
+
+def test_a_comment_in_a_name_is_no_part_of_it(tmp_path):
+    source = write_voc(tmp_path / "s", {"a.png": [("cat<!-- or dog? -->", 1, 1, 9, 9)]})
+    assert [box.name for box in next(read_imported(import_source(source, tmp_path, "voc")[1])).boxes] == ["cat"]
 
 
 def test_one_broken_xml_file_costs_one_record_and_is_named(tmp_path):
@@ -128,7 +249,7 @@ def test_one_broken_xml_file_costs_one_record_and_is_named(tmp_path):
     (source / "Annotations/a.xml").write_text("<annotation><object>")
     rows = {row.origin: row for row in read_imported(import_source(source, tmp_path, "voc")[1])}
     assert rows["Annotations/a.xml"].problems[0][0] == "malformed annotation"
-    assert rows["Annotations/a.xml"].record["image"] == "JPEGImages/a.png"
+    assert rows["Annotations/a.xml"].image == "JPEGImages/a.png"
     assert rows["Annotations/b.xml"].problems == []
 
 

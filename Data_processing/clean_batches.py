@@ -1,0 +1,136 @@
+"""The clean stage's work on batches of records: joins them with the facts of their images, and judges each."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from Data_processing.cleaning_rules import Rules, clean_record
+from Data_processing.imported import BATCH, Imported, from_arrow, source_path, to_arrow
+from Data_processing.inspected import HASH_BYTES, Facts, read_inspected
+from Data_processing.verdicts import Rejection, Repair
+from Datasets.errors import UserError
+from Datasets.records import SCHEMA, Record, boxes_array
+
+ACCEPTED_SCHEMA = pa.schema(
+    [
+        *SCHEMA,
+        pa.field("origin", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("phash", pa.binary(HASH_BYTES)),
+    ]
+)
+
+
+@dataclass
+class Outcome:
+    """What became of some records: rows of ACCEPTED_SCHEMA; (source, image, verdict); names left out; names stated."""
+
+    accepted: pa.RecordBatch
+    rejected: list[tuple[str, str, Rejection]] = field(default_factory=list)
+    repairs: list[tuple[str, str, Repair]] = field(default_factory=list)
+    unwanted: Counter[str] = field(default_factory=Counter)
+    names: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source's name and what the earlier stages wrote of it."""
+
+    name: str
+    imported: Path
+    inspected: Path
+
+
+def find_sources(names: Sequence[str], imported: Path, inspected: Path) -> list[Source]:
+    """The sources of these names. Raises UserError for one that was not imported and inspected."""
+    sources = [Source(name, imported / f"{name}.parquet", inspected / f"{name}.parquet") for name in names]
+    for source in sources:
+        for path in (source.imported, source.inspected):
+            if not path.is_file():
+                raise UserError(
+                    f"{path}: not found; is {source.name} a source of params.yaml, and did `dvc repro` import it?"
+                )
+    return sources
+
+
+def clean_sources(sources: Sequence[Source], rules: Rules, jobs: int = -1) -> Iterator[Outcome]:
+    """Judge all records, in order, by `jobs` processes; by this one if there are few."""
+    number = sum(pq.read_metadata(source.imported).num_rows for source in sources)
+    work = (joblib.delayed(clean_batch)(*part, rules) for part in _batches(sources))
+    yield from joblib.Parallel(n_jobs=jobs if number > 2 * BATCH else 1, return_as="generator")(work)
+
+
+def clean_batch(
+    batch: pa.RecordBatch, source: str, facts: Sequence[Facts], repeated: Mapping[str, list[str]], rules: Rules
+) -> Outcome:
+    """Judge the records of one source in `batch`. facts: of each record's image. repeated: see `_repeated`."""
+    outcome = Outcome(pa.record_batch([], pa.schema([])))
+    accepted: list[tuple[Record, Imported, Facts]] = []
+    for row, fact in zip(from_arrow(batch), facts, strict=True):
+        if row.image in repeated:
+            others = [origin for origin in repeated[row.image] if origin != row.origin]
+            row.problems.append(("second record", f"also {', '.join(others[:3]) or 'in the same place'}"))
+        result = clean_record(row, source, fact, rules)
+        outcome.names.update(box.name for box in row.boxes or ())
+        outcome.names.update(row.labels or ())
+        if isinstance(result, Rejection):
+            outcome.rejected.append((source, row.image, result))
+            continue
+        accepted.append((result.record, row, fact))
+        outcome.repairs += [(source, row.image, repair) for repair in result.repairs]
+        outcome.unwanted.update(result.unwanted)
+    outcome.accepted = _to_arrow(accepted)
+    return outcome
+
+
+def _to_arrow(accepted: Sequence[tuple[Record, Imported, Facts]]) -> pa.RecordBatch:
+    records = [record for record, _, _ in accepted]
+    plain = [f for f in SCHEMA if f.name != "boxes"]
+    columns = {f.name: pa.array([record[f.name] for record in records], f.type) for f in plain}  # type: ignore[literal-required]
+    columns |= {
+        "boxes": boxes_array([record["boxes"] for record in records]),
+        "origin": pa.array([row.origin for _, row, _ in accepted], pa.string()),
+        "bytes": pa.array([facts.size for _, _, facts in accepted], pa.int64()),
+        "phash": pa.array([facts.phash for _, _, facts in accepted], pa.binary(HASH_BYTES)),
+    }
+    return pa.record_batch([columns[name] for name in ACCEPTED_SCHEMA.names], ACCEPTED_SCHEMA)
+
+
+def _batches(
+    sources: Sequence[Source],
+) -> Iterator[tuple[pa.RecordBatch, str, list[Facts], dict[str, list[str]]]]:
+    """For clean_batch: all records of all sources, then those images of each that no record is about."""
+    recorded: dict[str, set[str]] = defaultdict(set)
+    for source in sources:
+        recorded[source_path(source.imported)].update(_column(source.imported, "image"))
+    for source in sources:
+        facts, repeated = read_inspected(source.inspected), _repeated(source.imported)
+        for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
+            images = batch["image"].to_pylist()
+            here = {image: repeated[image] for image in images if image in repeated}
+            yield batch, source.name, [facts[image] for image in images], here
+        without = [image for image in facts if image not in recorded[source_path(source.imported)]]
+        for start in range(0, len(without), BATCH):
+            part = without[start : start + BATCH]
+            yield to_arrow([Imported(i, i) for i in part], source.name), source.name, [facts[i] for i in part], {}
+
+
+def _repeated(imported: Path) -> dict[str, list[str]]:
+    """The images that several records of a source are about, with the origins of all of them."""
+    images = _column(imported, "image")
+    repeated: dict[str, list[str]] = {image: [] for image, count in Counter(images).items() if count > 1}
+    if repeated:
+        for image, origin in zip(images, _column(imported, "origins.image"), strict=True):
+            if image in repeated:
+                repeated[image].append(origin["image"])
+    return repeated
+
+
+def _column(path: Path, name: str) -> list[Any]:
+    return pq.ParquetFile(path).read(columns=[name]).column(0).to_pylist()

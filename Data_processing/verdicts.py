@@ -1,0 +1,56 @@
+"""What can become of a record or a box: left out for a reason, or mended."""
+
+from dataclasses import dataclass
+
+REMEDIES = {
+    "outside the source": "correct the file name in the annotation",
+    "second record": "delete all but one, or join them",
+    "repeated id": "give each image its own id: their annotations cannot be told apart",
+    "unlisted image": "list the image in the annotation file, or delete these annotations",
+    "unknown category": "add the category to the annotation file, or correct the id",
+    "malformed annotation": "correct the annotation file",
+    "malformed box": "draw the box again",
+    "malformed segmentation": "draw the object again",
+    "missing image": "deliver the image, or delete its annotation",
+    "unreadable image": "deliver the image again",
+    "no annotation": "annotate the image, or delete it",
+    "wrong size": "correct the annotated size; if only that is wrong and the boxes fit, set clean.trust_image_size",
+    "too small": "deliver it larger, or lower clean.min_side",
+    "too large": "deliver it smaller, or raise clean.max_side",
+    "extreme shape": "crop it, or raise clean.max_aspect",
+    "blank": "deliver an image that shows something, or lower clean.min_contrast",
+    "blurred": "deliver a sharper image, or lower clean.min_sharpness",
+    "too dark": "deliver a brighter image, or lower clean.min_brightness",
+    "too bright": "deliver a darker image, or raise clean.max_brightness",
+    "misspelt class": "correct the name, or list it in clean.rename or clean.drop",
+    "no kept class": "nothing, or set clean.without_kept to negative",
+    "box without area": "draw the box again",
+    "box outside": "draw the box again",
+    "box covers all": "draw the box again, or raise clean.max_box_share",
+    "impossible box": "draw the box again",
+    "contradiction": "make labels, counts and boxes agree",
+    "conflicting duplicates": "annotate the copies of one image alike, or keep one",
+}
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a record is left out: the rule, where it stands, the value at fault, and what to do about it."""
+
+    rule: str
+    origin: str
+    value: str
+
+    @property
+    def remedy(self) -> str:
+        return REMEDIES[self.rule]
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was mended: the rule, where it stands, and the value before and after."""
+
+    rule: str
+    origin: str
+    before: str
+    after: str
