@@ -115,7 +115,8 @@ def _batches(
             images = batch["image"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             yield batch, source.name, [facts[image] for image in images], here
-        without = [image for image in facts if image not in recorded[source_path(source.imported)]]
+        known = recorded[source_path(source.imported)]
+        without = [image for image in facts if image not in known]
         for start in range(0, len(without), BATCH):
             part = without[start : start + BATCH]
             yield to_arrow([Imported(i, i) for i in part], source.name), source.name, [facts[i] for i in part], {}

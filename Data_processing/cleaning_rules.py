@@ -92,7 +92,7 @@ def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> Rejection | R
         return Rejection("missing image", row.origin, facts.reason or "")
     if facts.reason is not None:
         return Rejection("unreadable image", row.origin, facts.reason)
-    if row.labels is None and row.counts is None and row.boxes is None:
+    if all(stated is None for stated in (row.labels, row.counts, row.boxes, row.mask)):
         return Rejection("no annotation", row.origin, row.image)
     fault = next(judge_look(facts, rules), None)
     if fault:

@@ -3,8 +3,8 @@
 A Parquet file with the record's columns (nothing is corrected yet: a box may still be impossible) and some more:
 origins, the place of the record and of each of its boxes, for messages; outlines, what the source draws around the
 object of each box (see outlines.py); normalized, whether boxes and outlines are in fractions of the image's width and
-height instead of pixels; and problems, statements that cannot be a record's, such as an annotation of an image that
-the source does not list.
+height instead of pixels; mask_names, what the values of the mask's pixels mean; and problems, statements that cannot
+be a record's, such as an annotation of an image that the source does not list. A mask is no more than its path.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Datasets.records import BOX_TYPE, SCHEMA, Count
@@ -24,6 +25,7 @@ IMPORTED_SCHEMA = pa.schema(
         pa.field("origins", pa.struct({"image": pa.string(), "boxes": pa.list_(pa.string())})),
         pa.field("outlines", pa.list_(pa.binary())),
         pa.field("normalized", pa.bool_()),
+        pa.field("mask_names", pa.map_(pa.int32(), pa.string())),
         pa.field("problems", pa.list_(pa.struct({"rule": pa.string(), "value": pa.string()}))),
     ]
 )
@@ -48,7 +50,9 @@ class ImportedBox(msgspec.Struct, gc=False):
 class Imported:
     """A record as a source states it; None is what it does not state.
 
-    origin: file and line or id. problems: (rule, value) pairs, rules as in cleaning_rules.py.
+    origin: file and line or id. mask: the path inside the source of a PNG file of the image's size; mask_names: the
+    class that a value of its pixels stands for; 0 is background, 255 not annotated. problems: pairs
+    of a rule of verdicts.py and the value at fault.
     """
 
     image: str
@@ -61,6 +65,8 @@ class Imported:
     counts: list[Count] | None = None
     boxes: list[ImportedBox] | None = None
     normalized: bool = False
+    mask: str | None = None
+    mask_names: Mapping[int, str] | None = None
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -124,19 +130,23 @@ def to_arrow(rows: Sequence[Imported], source: str) -> pa.RecordBatch:
         return pa.array([getattr(box, key) for box in boxes], kind)
 
     def lists(values: pa.Array) -> pa.ListArray:
-        unknown = pa.array([row.boxes is None for row in rows])
+        unknown = pa.array([row.boxes is None for row in rows], pa.bool_())
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=unknown)
 
     plain = {f.name: f.type for f in BOX_TYPE if f.name != "segmentation"}
     corners = [column(name, kind) for name, kind in plain.items()]
     nothing = pa.nulls(len(boxes), BOX_TYPE.field("segmentation").type)
-    origins = [pa.array([row.origin for row in rows]), lists(column("origin", pa.string()))]
+    origins = [pa.array([row.origin for row in rows], pa.string()), lists(column("origin", pa.string()))]
     problems = [[{"rule": rule, "value": value} for rule, value in row.problems] for row in rows]
+    masks = [None if row.mask is None else {"path": row.mask} for row in rows]
+    names = [None if row.mask_names is None else list(row.mask_names.items()) for row in rows]
     columns = {
         **{name: pa.array([getattr(row, name) for row in rows], IMPORTED_SCHEMA.field(name).type) for name in PLAIN},
-        "source": pa.array([source] * len(rows)),
+        "source": pa.array([source] * len(rows), pa.string()),
         "boxes": lists(pa.StructArray.from_arrays([*corners, nothing], fields=list(BOX_TYPE))),
         "origins": pa.StructArray.from_arrays(origins, fields=list(IMPORTED_SCHEMA.field("origins").type)),
+        "mask": pa.array(masks, IMPORTED_SCHEMA.field("mask").type),
+        "mask_names": pa.array(names, IMPORTED_SCHEMA.field("mask_names").type),
         "outlines": lists(column("outline", pa.binary())),
         "problems": pa.array(problems, IMPORTED_SCHEMA.field("problems").type),
     }
@@ -159,8 +169,9 @@ def from_arrow(batch: pa.RecordBatch) -> list[Imported]:
     plain = {name: batch[name].to_pylist() for name in PLAIN}
     problems = [[(p["rule"], p["value"]) for p in found] for found in batch["problems"].to_pylist()]
     rows = (dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True))
-    origin = batch["origins"].field("image").to_pylist()
+    origin, masks = batch["origins"].field("image").to_pylist(), pc.struct_field(batch["mask"], "path").to_pylist()
+    names = [None if pairs is None else dict(pairs) for pairs in batch["mask_names"].to_pylist()]
     return [
-        Imported(origin=o, boxes=b, problems=p, **row)
-        for o, b, p, row in zip(origin, of_image, problems, rows, strict=True)
+        Imported(origin=o, boxes=b, mask=m, mask_names=n, problems=p, **row)
+        for o, b, m, n, p, row in zip(origin, of_image, masks, names, problems, rows, strict=True)
     ]
