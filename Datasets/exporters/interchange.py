@@ -1,0 +1,41 @@
+"""The JSON interchange form of Datasets/json_format.py, images and masks beside it.
+
+    metadata.json                 [image, labels, counts, boxes, mask] for each image, paths from this folder on
+    classes.json                  class names to ids
+    images/SPLIT/SOURCE/...       the image files, as delivered
+    masks/SPLIT/SOURCE/....png    the masks, as they are: a pixel's value is a class id + 1, 0 for background
+
+What it cannot say: size, hash, group, segmentations, and that a box is a crowd's, which is then one like any other.
+Source and split are said by the path alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from Datasets.classes import write_classes
+from Datasets.curated import Curated
+from Datasets.exporters.names import Names
+from Datasets.exporters.rows import rows, write_file
+from Datasets.json_format import write_json
+from Datasets.records import Record
+
+
+def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
+    """Write `splits`, yielding each record once its image is written; count in `lost` what JSON cannot say."""
+    names = Names()
+    written = []
+    for split in splits:
+        for record, data in rows(dataset, split):
+            image, mask = names.keep(f"images/{split}/{record['image']}"), None
+            write_file(directory / image, data)
+            if record["mask"] is not None:
+                path = names.keep(f"masks/{split}/{PurePosixPath(record['image']).with_suffix('.png')}")
+                mask = {"bytes": None, "path": path}
+                write_file(directory / path, record["mask"]["bytes"])
+            written.append(Record(**{**record, "image": image, "mask": mask}))
+            lost["crowds, written as boxes like any other"] += sum(box["crowd"] for box in record["boxes"] or [])
+            lost["segmentations"] += sum(box["segmentation"] is not None for box in record["boxes"] or [])
+            yield record
+    write_json(written, directory / "metadata.json")
+    write_classes(dataset.classes, directory / "classes.json")

@@ -1,0 +1,80 @@
+"""YOLO: a text file of boxes for each image, and a data.yaml that names folders and classes.
+
+Specification: https://docs.ultralytics.com/datasets/detect/.
+
+    data.yaml                  the folders of the splits, and the class names by id
+    images/SPLIT/NAME.jpg      the image files, as delivered; NAME is the record's path with `_` for `/`, since readers
+                               look for labels in the path with its last `images` replaced
+    labels/SPLIT/NAME.txt      a line an object: class id, centre x, centre y, width, height, as shares of the image's
+                               sides, in 15 digits; an empty file says that there is nothing
+
+data.yaml has no `path`: left out it means the folder of data.yaml itself, wherever that is moved; `.` would mean the
+directory that a reader is started in. The sides are those of the upright image: a reader that ignores EXIF orientation
+sees other pixels than the annotators did, where an image has one.
+
+What it cannot say: crowds (left out, since a reader would take one for an object); segmentations (polygons would only
+come near them); masks; labels and counts that no boxes stand behind; whether an image without objects is known to be
+empty. An image without known boxes has no text file here, but readers take it for empty like one whose file is.
+Sources, groups and sizes are not said either, and some readers pass over file types such as .gif.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from ruamel.yaml import YAML
+
+from Datasets.curated import Curated
+from Datasets.exporters.names import Names
+from Datasets.exporters.rows import rows, write_file
+from Datasets.records import Box, Record
+
+
+def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
+    """Write `splits`, yielding each record once its image is written; count in `lost` what YOLO cannot say."""
+    names = Names()
+    for split in splits:
+        (directory / "labels" / split).mkdir(parents=True)
+        for record, data in rows(dataset, split):
+            name = names.flat(record["image"])
+            write_file(directory / "images" / split / name, data)
+            if record["boxes"] is not None:
+                text = labels(record, dataset)
+                write_file(directory / "labels" / split / f"{PurePosixPath(name).stem}.txt", text.encode())
+            lost.update(_losses(record))
+            yield record
+    yaml = io.BytesIO()
+    folders = {split: f"images/{split}" for split in splits}
+    YAML().dump({**folders, "names": {n: name for name, n in dataset.classes.items()}}, yaml)
+    write_file(directory / "data.yaml", yaml.getvalue())
+
+
+def labels(record: Record, dataset: Curated) -> str:
+    """The lines of a record's boxes, but for crowds."""
+    lines = [_line(box, dataset.classes[box["name"]], record) for box in record["boxes"] or [] if not box["crowd"]]
+    return "".join(lines)
+
+
+def _line(box: Box, number: int, record: Record) -> str:
+    width, height = record["width"], record["height"]
+    assert width and height
+    shares = [
+        (box["x1"] + box["x2"]) / 2 / width,
+        (box["y1"] + box["y2"]) / 2 / height,
+        (box["x2"] - box["x1"]) / width,
+        (box["y2"] - box["y1"]) / height,
+    ]
+    return f"{number} {' '.join(f'{share:.15g}' for share in shares)}\n"
+
+
+def _losses(record: Record) -> Counter[str]:
+    boxes = record["boxes"] or []
+    return Counter(
+        {
+            "crowds": sum(box["crowd"] for box in boxes),
+            "segmentations": sum(box["segmentation"] is not None for box in boxes),
+            "masks": int(record["mask"] is not None),
+            "images without known boxes, which readers take for empty": int(record["boxes"] is None),
+        }
+    )
