@@ -77,7 +77,7 @@ def main(
     print(f"{out}: " + ", ".join(f"{number} {name}" for name, number in splits.items()) + f" images as {to.value}")
     for what, number in lost.items():
         if number:
-            print(f"{to.value} cannot say: {number} {what}")
+            print(f"{to.value} cannot say: {what}: {number}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     images/SPLIT/SOURCE/...       the image files, as delivered
     masks/SPLIT/SOURCE/....png    the masks, as they are: a pixel's value is a class id + 1, 0 for background
 
-What it cannot say: size, hash, group, segmentations, and that a box is a crowd's, which is then one like any other.
-Source and split are said by the path alone.
+Boxes are in pixels of the upright image. What it cannot say: size, hash, group, segmentations, and that a box is a
+crowd's, which is then one like any other. Source and split are said by the path alone.
 """
 
 from collections import Counter

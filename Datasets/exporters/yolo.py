@@ -20,10 +20,11 @@ Sources, groups and sizes are not said either, and some readers pass over file t
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from Datasets.curated import Curated
 from Datasets.exporters.names import Names
@@ -44,10 +45,15 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
                 write_file(directory / "labels" / split / f"{PurePosixPath(name).stem}.txt", text.encode())
             lost.update(_losses(record))
             yield record
-    yaml = io.BytesIO()
-    folders = {split: f"images/{split}" for split in splits}
-    YAML().dump({**folders, "names": {n: name for name, n in dataset.classes.items()}}, yaml)
-    write_file(directory / "data.yaml", yaml.getvalue())
+    write_file(directory / "data.yaml", _data_yaml(splits, dataset.classes))
+
+
+def _data_yaml(splits: Sequence[str], classes: Mapping[str, int]) -> bytes:
+    """Names are quoted, or readers of YAML 1.1 take one like `no` for a truth value."""
+    names = {number: DoubleQuotedScalarString(name) for name, number in classes.items()}
+    file = io.BytesIO()
+    YAML().dump({**{split: f"images/{split}" for split in splits}, "names": names}, file)
+    return file.getvalue()
 
 
 def labels(record: Record, dataset: Curated) -> str:

@@ -1,0 +1,206 @@
+"""The export command: what our importers make of its output, whole or not at all, and one line for a mistake."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+
+from Datasets.export import Format
+from Datasets.exporters.voc_pictures import objects
+from tests.conftest import ROOT, refused, stage, succeeded
+from tests.Datasets.random_datasets import datasets, png, write_dataset
+from tests.Datasets.test_export import rows, same_boxes
+
+FORMATS = [form.value for form in Format]
+in_batches = settings(  # each starts processes, so few batches of many records, and no search for a smaller failure
+    max_examples=3,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+
+
+def box(**changes) -> dict:
+    return {"name": "car", "x1": 1.0, "y1": 1.5, "x2": 4.0, "y2": 5.0, "crowd": False, "segmentation": None, **changes}
+
+
+def record(image: str, **fields) -> dict:
+    empty = dict.fromkeys(("sha256", "group", "labels", "counts", "boxes", "mask"))
+    return {**empty, "image": image, "source": "s", "width": 8, "height": 6, "split": "train", **fields}
+
+
+def export(curated: Path, form: str, out: Path, *options: str):
+    return stage("Datasets.export", "--curated", curated, "--to", form, "--out", out, *options)
+
+
+def imported(source: Path, form: str, *options: str) -> dict[bytes, dict]:
+    """The records that the import stage makes of an export, by their image files."""
+    out = source.parent / "imported.parquet"
+    command = ("--source", "s", "--format", form, "--path", source, "--out", out, *options)
+    succeeded(stage("Data_processing.import_source", *command))
+    found = pq.read_table(out).to_pylist()
+    assert [row["problems"] for row in found if row["problems"]] == []
+    return {(source / row["image"]).read_bytes(): row for row in found}
+
+
+@in_batches
+@given(datasets(least=20, most=40))
+def test_our_importer_reads_the_same_boxes_out_of_coco(content):
+    with tempfile.TemporaryDirectory() as base:
+        dataset = write_dataset(Path(base, "curated"), content)
+        out = Path(base, "out")
+        succeeded(export(dataset.directory, "coco", out))
+        for split in {r["split"] for r in content if r["boxes"] is not None}:
+            known = {data: r for data, r in rows(dataset, [split]).items() if r["boxes"] is not None}
+            where = ("--annotations", f"annotations/instances_{split}.json", "--images", f"images/{split}")
+            found = imported(out, "coco", *where)
+            assert found.keys() == known.keys()
+            for data, r in known.items():
+                assert (found[data]["width"], found[data]["height"]) == (r["width"], r["height"])
+                assert same_boxes(found[data]["boxes"], r["boxes"], ("name", "crowd", "segmentation"))
+
+
+@in_batches
+@given(datasets(least=20, most=40))
+def test_our_importer_reads_the_same_boxes_out_of_voc(content):
+    assume(any(r["boxes"] is not None for r in content))  # without any XML file it is no VOC to the importer
+    with tempfile.TemporaryDirectory() as base:
+        dataset = write_dataset(Path(base, "curated"), content)
+        out = Path(base, "out")
+        succeeded(export(dataset.directory, "voc", out))
+        known = {data: r for data, r in rows(dataset).items() if r["boxes"] is not None}
+        found = imported(out, "voc")
+        for data, r in known.items():
+            assert (found[data]["width"], found[data]["height"]) == (r["width"], r["height"])
+            assert same_boxes(found[data]["boxes"], objects(r))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_dataset_gives_the_same_bytes_and_chosen_splits_only(tmp_path, form):
+    content = [record(f"{i}.png", boxes=[box()] * i, split=split) for i, split in enumerate(("train", "val", "train"))]
+    write_dataset(tmp_path / "curated", content)
+    succeeded(export(tmp_path / "curated", form, tmp_path / "a"))
+    result = succeeded(export(tmp_path / "curated", form, tmp_path / "b"))
+    assert f"2 train, 1 val images as {form}" in result.stdout
+    assert "export: 3 images in" in result.stderr
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    succeeded(export(tmp_path / "curated", form, tmp_path / "c", "--split", "val"))
+    assert len(list((tmp_path / "a").rglob("*.png"))) == 3
+    assert len(list((tmp_path / "c").rglob("*.png"))) == 1
+
+
+def tree(folder: Path) -> dict[Path, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_a_format_cannot_say_is_counted(tmp_path):
+    crowd, narrow = box(crowd=True), box(x2=1.5)
+    mask = {"bytes": png(np.zeros((6, 8), np.uint8)), "path": "m.png"}
+    content = [record("a.png", boxes=[box(), crowd, narrow], mask=mask), record("b.png", labels=["car"])]
+    write_dataset(tmp_path / "curated", content)
+    told = {}
+    for form in FORMATS:
+        told[form] = succeeded(export(tmp_path / "curated", form, tmp_path / form)).stdout.splitlines()[1:]
+    assert told == {
+        "coco": ["coco cannot say: images with labels or counts, but without boxes: 1"],
+        "yolo": [
+            "yolo cannot say: crowds: 1",
+            "yolo cannot say: masks: 1",
+            "yolo cannot say: images without known boxes, which readers take for empty: 1",
+        ],
+        "voc": [
+            "voc cannot say: crowds, which are left out: 1",
+            "voc cannot say: boxes narrower than a pixel, which are left out: 1",
+            "voc cannot say: class names with a colon, missing in labelmap.txt: 1",
+        ],
+        "json": ["json cannot say: crowds, written as boxes like any other: 1"],
+    }
+
+
+def test_voc_lists_labels_of_each_class_where_they_stand_without_boxes(tmp_path):
+    content = [
+        record("a.png", boxes=[box()], labels=["car"]),
+        record("b.png", labels=["no"]),
+        record("c.png", boxes=[]),
+    ]
+    write_dataset(tmp_path / "curated", content)
+    succeeded(export(tmp_path / "curated", "voc", tmp_path / "out"))
+    main = tmp_path / "out/ImageSets/Main"
+    assert (main / "car_train.txt").read_text() == "s_a  1\ns_b -1\n"
+    assert (main / "no_train.txt").read_text() == "s_a -1\ns_b  1\n"
+    assert (main / "train.txt").read_text() == "s_a\ns_c\n"
+
+
+def test_a_mistake_is_told_in_one_line_and_leaves_nothing(tmp_path):
+    write_dataset(tmp_path / "good", [record("a.png", boxes=[box()])])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    out = tmp_path / "out"
+    refused(export(tmp_path / "nowhere", "coco", out), "nowhere/classes.json", "dvc pull")
+    refused(export(tmp_path / "good", "coco3", out), "coco3", "yolo")
+    refused(export(tmp_path / "good", "coco", out, "--split", "val"), "--split val", "has images in train")
+    refused(export(tmp_path / "good", "coco", tmp_path / "full"), "full", "exists already")
+    refused(export(tmp_path / "good", "coco", tmp_path / "good"), "good", "exists already")
+    assert (tmp_path / "full/mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "good"]
+
+
+BAD_RECORDS = {
+    "leads outside": record("../../a.png", boxes=[]),
+    "class 'bus' is not in classes.json": record("a.png", boxes=[box(name="bus")]),
+    "reaches outside the image of 8 x 6": record("a.png", boxes=[box(x2=9.0)]),
+    "an image of [6, 8]": record("a.png", boxes=[box(segmentation={"size": [8, 6], "counts": "`1"})]),
+    "the mask's file is missing": record("a.png", mask={"bytes": None, "path": "m.png"}),
+}
+
+
+@pytest.mark.parametrize("problem", BAD_RECORDS)
+def test_a_record_that_cannot_be_is_named(tmp_path, problem):
+    write_dataset(tmp_path / "curated", [record("0.png", boxes=[]), BAD_RECORDS[problem]])
+    for form in FORMATS:
+        refused(export(tmp_path / "curated", form, tmp_path / "out"), BAD_RECORDS[problem]["image"], problem)
+    assert [path.name for path in tmp_path.iterdir()] == ["curated"]
+
+
+@pytest.mark.parametrize(
+    ("form", "pixels", "problem"),
+    [
+        ("coco", np.full((6, 8), 77, np.uint8), "has the value 77; there are 6 classes"),
+        ("coco", np.zeros((8, 6), np.uint8), "its mask is an array of (8, 6), not 6 x 8"),
+        ("voc", np.zeros((6, 8, 3), np.uint8), "its mask is an array of (6, 8, 3)"),
+    ],
+)
+def test_a_mask_that_cannot_be_is_named(tmp_path, form, pixels, problem):
+    write_dataset(tmp_path / "curated", [record("a.png", mask={"bytes": png(pixels), "path": "m.png"})])
+    refused(export(tmp_path / "curated", form, tmp_path / "out"), "s/a.png", problem)
+    write_dataset(tmp_path / "other", [record("a.png", mask={"bytes": b"no image", "path": "m.png"})])
+    refused(export(tmp_path / "other", form, tmp_path / "out"), "s/a.png", "no PNG file")
+
+
+def test_what_voc_has_no_room_for_is_told(tmp_path):
+    full = {"size": [6, 8], "counts": "0`1"}
+    write_dataset(tmp_path / "many", [record("a.png", boxes=[box(segmentation=full)] * 255)])
+    refused(export(tmp_path / "many", "voc", tmp_path / "out"), "s/a.png", "255 objects", "254", "coco")
+    write_dataset(tmp_path / "odd", [record("a.png", boxes=[box(name="a\x01")])], {"a\x01": 0})
+    refused(export(tmp_path / "odd", "voc", tmp_path / "out"), "a\\x01", "XML")
+    succeeded(export(tmp_path / "odd", "yolo", tmp_path / "yolo"))
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path):
+    write_dataset(tmp_path / "curated", [record(f"{i}.png", boxes=[]) for i in range(20_000)])
+    command = ("-m", "Datasets.export", "--curated", tmp_path / "curated", "--to", "coco", "--out", tmp_path / "out")
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE)
+    while not list(tmp_path.glob(".out.partial/images/train/s/*.png")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["curated"]
