@@ -21,10 +21,10 @@ from ruamel.yaml import YAML
 from Datasets.curated import Curated
 from Datasets.export import Format, main
 from Datasets.exporters.names import Names
-from Datasets.exporters.voc_pictures import objects
+from Datasets.exporters.voc_pictures import objects, pictures
 from Datasets.json_format import read_json
-from Datasets.records import SPLITS, Record, is_safe_path
-from tests.Datasets.random_datasets import CLASSES, datasets, write_dataset
+from Datasets.records import SPLITS, Record, empty_record, is_safe_path
+from tests.Datasets.random_datasets import CLASSES, datasets, png, write_dataset
 
 TOLERANCE = 1e-6  # pixels
 quickly = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -254,3 +254,33 @@ def check_pixels(file: Path, values: list[tuple[dict, int]]) -> None:
             allowed[value] |= coco_mask.decode(box["segmentation"]) > 0
     allowed[0] = ~allowed.any(0)
     assert np.take_along_axis(allowed, pixels[None].astype(int), 0).all()
+
+
+def rle(pixels: np.ndarray) -> dict:
+    encoded = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+    return {"size": encoded["size"], "counts": encoded["counts"].decode()}
+
+
+def test_in_voc_the_smaller_of_two_overlapping_segmentations_lies_on_top():
+    small, large = np.zeros((4, 5), bool), np.ones((4, 5), bool)
+    small[1:3, 1:3] = True
+    place = {"name": "car", "x1": 0.0, "y1": 0.0, "x2": 5.0, "y2": 4.0, "crowd": False}
+    for order in ([small, large], [large, small]):
+        boxes = [{**place, "segmentation": rle(pixels)} for pixels in order]
+        record = {**empty_record("a.png", "s"), "width": 5, "height": 4, "boxes": boxes}
+        found = pictures(record, CLASSES)["SegmentationObject"]
+        assert np.array_equal(found == 1, order[0] & (small if order[0] is small else ~small))
+
+
+def test_masks_of_images_that_differ_in_their_suffix_only_stay_apart():
+    known = {"source": "s", "width": 2, "height": 2, "split": "train"}
+    masks = [{"bytes": png(np.full((2, 2), value, np.uint8)), "path": "m.png"} for value in (1, 2)]
+    content = [
+        {**empty_record(f"a{suffix}", "s"), **known, "mask": mask}
+        for suffix, mask in zip((".jpg", ".png"), masks, strict=True)
+    ]
+    with exported(content, "json") as (_, out):
+        found = read_json(out / "metadata.json", "s")
+        assert [(out / r["mask"]["path"]).read_bytes() for r in found] == [mask["bytes"] for mask in masks]
+    with exported(content, "coco") as (_, out):
+        assert len(list(out.rglob("*_pixelmaps/*.png"))) == 2
