@@ -3,15 +3,12 @@
 import contextlib
 import io
 import json
-import re
 import tempfile
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from lxml import etree
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -20,17 +17,13 @@ from ruamel.yaml import YAML
 
 from Datasets.curated import Curated
 from Datasets.export import Format, main
-from Datasets.exporters.names import Names
 from Datasets.exporters.voc_pictures import objects, pictures
 from Datasets.json_format import read_json
-from Datasets.records import SPLITS, Record, empty_record, is_safe_path
+from Datasets.records import SPLITS, Record, empty_record
 from tests.Datasets.random_datasets import CLASSES, datasets, png, write_dataset
 
 TOLERANCE = 1e-6  # pixels
 quickly = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-safe_paths = (
-    st.text("aAsS\u017fäÄa\u0308/. \u2028", min_size=1, max_size=12).filter(is_safe_path).filter(lambda p: Path(p).name)
-)
 
 
 @contextlib.contextmanager
@@ -61,26 +54,6 @@ def same_boxes(actual: list[dict], expected: list[dict], keys=("name",)) -> bool
     said = [[box[key] for key in keys] for box in actual] == [[box[key] for key in keys] for box in expected]
     places = zip(map(corners, actual), map(corners, expected), strict=False)
     return said and all(np.allclose(a, b, rtol=0, atol=TOLERANCE) for a, b in places)
-
-
-@given(st.lists(safe_paths, unique=True))
-def test_names_stay_apart_where_case_unicode_and_folders_could_mix_them(paths):
-    flat, kept = Names(), Names()
-    stems = [flat.flat(path) for path in paths]
-    assert all(re.fullmatch(r"[\w.-]+", name) and not name.startswith(".") for name in stems)
-    assert len({unicodedata.normalize("NFC", Path(name).stem).casefold() for name in stems}) == len(paths)
-    with tempfile.TemporaryDirectory() as base:
-        for path in paths:
-            place = Path(base, unicodedata.normalize("NFC", kept.keep(path)).casefold())
-            assert not place.exists()
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.touch()
-
-
-def test_a_name_that_nothing_else_could_be_mistaken_for_is_kept():
-    names = Names()
-    assert [names.keep(path) for path in ("s/a.jpg", "s/b.jpg", "s/A.jpg")] == ["s/a.jpg", "s/b.jpg", "2/s/A.jpg"]
-    assert [names.keep(path) for path in ("s/b.jpg/c.jpg", "s")] == ["2/s/b.jpg/c.jpg", "3/s"]
 
 
 @quickly
