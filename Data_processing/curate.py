@@ -10,33 +10,46 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.duplicates import Pair, find_groups
-from Data_processing.source_files import MissingFile, open_source
-from Data_processing.split import Shares, balance, best_seeds, check_shares, split_of
+from Data_processing.accepted import Chosen, open_accepted
+from Data_processing.duplicates import COLUMNS, Groups, find_groups
+from Data_processing.source_files import MissingFile, SourceFiles, open_source
+from Data_processing.split import (
+    ClassCounts,
+    Shares,
+    balance,
+    best_seeds,
+    check_shares,
+    count_classes,
+    name_hashes,
+    split_numbers,
+)
 from Datasets.atomic import replacing
 from Datasets.classes import read_classes
 from Datasets.command import run
 from Datasets.curated import ReadImage, write_annotations, write_curated
 from Datasets.errors import UserError
 from Datasets.progress import progress
-from Datasets.records import SCHEMA, SPLITS, Record
+from Datasets.records import SPLITS, Record
 
 
-def reader(paths: Mapping[str, str]) -> ReadImage:
+def reader(files: Mapping[str, SourceFiles]) -> ReadImage:
     """Reads the image file of a record. Raises UserError if it is not the file that was inspected."""
-    files = {source: open_source(Path(path)) for source, path in paths.items()}
 
     def read(record: Record) -> bytes:
-        where = f"{paths[record['source']]}: {record['image']}"
+        source = files[record["source"]]
+        where = f"{source.path}: {record['image']}"
         try:
-            data = files[record["source"]].read(record["image"])
+            data = source.read(record["image"])
         except MissingFile as error:
             raise UserError(f"{where}: {error}, though it was inspected; run `dvc repro` again") from error
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
@@ -46,43 +59,67 @@ def reader(paths: Mapping[str, str]) -> ReadImage:
     return read
 
 
-def assign(rows: Sequence[dict[str, Any]], groups: Sequence[str], shares: Shares, seed: int) -> None:
-    """Set group and split of each row. Raises UserError, naming a better seed, if a wished split stays empty."""
-    for row, group in zip(rows, groups, strict=True):
-        row |= {"group": group, "split": split_of(group, shares, seed)}
-    filled = {row["split"] for row in rows}
-    empty = [split for split in SPLITS if shares[split] > 0 and split not in filled]
+def reading_order(accepted: pa.Table, files: Mapping[str, SourceFiles]) -> np.ndarray:
+    """int64 [N]: the rows, source by source; those of an archive that must be read in one sweep in its order."""
+    order = np.arange(len(accepted))
+    for name, source in files.items():
+        if source.sequential:
+            rows = np.flatnonzero(pc.equal(accepted["source"], name).to_numpy())
+            names = pa.array(source.names(), pa.string())
+            places = pc.index_in(accepted["image"].take(pa.array(rows)), value_set=names)
+            order[rows] = rows[np.argsort(pc.fill_null(places, len(names)).to_numpy(), kind="stable")]
+    return order
+
+
+def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int) -> np.ndarray:
+    """The split of each group, int64 [G]. Raises UserError, naming a better seed, if a wished split stays empty."""
+    splits = split_numbers(name_hashes(groups.names), shares, seed)
+    empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
     if empty:
-        distance, better = best_seeds(groups, [row["labels"] or () for row in rows], shares, 200)[0]
+        distance, better = best_seeds(groups.names, counts, shares, 200)[0]
         advice = f"set curate.seed: {better}" if distance < 1 else "deliver more groups, or set its share to 0"
-        raise UserError(f"{len(set(groups))} groups of {len(rows)} images leave {' and '.join(empty)} empty; {advice}")
+        found = f"{len(groups.names)} groups of {len(groups.numbers)} images"
+        raise UserError(f"{found} leave {' and '.join(empty)} empty; {advice}")
+    return splits
 
 
-def summary(rows: Sequence[dict[str, Any]], exact: Sequence[Pair], near: Sequence[Pair]) -> dict[str, Any]:
-    """The dataset in numbers, for `dvc metrics diff`."""
-    parts = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
-    names = {split: Counter(box["name"] for row in part for box in row["boxes"] or ()) for split, part in parts.items()}
-    return {
-        "images": {split: len(part) for split, part in parts.items()},
-        "groups": {split: len({row["group"] for row in part}) for split, part in parts.items()},
-        "boxes": {split: dict(sorted(counts.items())) for split, counts in names.items()},
-        "exact_duplicates": len(exact),
-        "near_duplicates": len(near),
-    }
+def compare_shares(groups: Groups, splits: np.ndarray, shares: Shares) -> dict[str, dict[str, float]]:
+    """For each split the shares of all images: wished, got, and that of its largest group."""
+    sizes = np.bincount(groups.numbers) / len(groups.numbers)
+    found = {}
+    for number, split in enumerate(SPLITS):
+        inside = sizes[splits == number]
+        got, largest = float(inside.sum()), float(inside.max(initial=0))
+        found[split] = {"wished": shares[split], "got": round(got, 4), "largest_group": round(largest, 4)}
+    return found
 
 
-def tell_balance(rows: Sequence[dict[str, Any]], shares: Shares, seed: int) -> None:
+def tell_shares(found: Mapping[str, Mapping[str, float]]) -> None:
+    """Warn, a line a split, if one is off by more than 0.05 of all images, or by more than half of what was wished."""
+    if any(abs(s["got"] - s["wished"]) > min(0.05, s["wished"] / 2) for s in found.values()):
+        for split, part in found.items():
+            line = f"{part['wished']:.3f} of all images wished, {part['got']:.3f} got"
+            print(f"warning: {split}: {line}; its largest group is {part['largest_group']:.3f}", file=sys.stderr)
+        print("warning: try the seeds of Data_processing.split, or a group_pattern of smaller groups", file=sys.stderr)
+
+
+def tell_balance(names: list[str], found: np.ndarray, shares: Shares) -> None:
     """Print the share of all images and of each class's images in each split."""
-    found = balance([row["group"] for row in rows], [row["labels"] or () for row in rows], shares, seed)
-    width = max(len("all images"), *map(len, found))
-    for name, parts in found.items():
-        print(f"{name or 'all images':{width}}  " + "  ".join(f"{split} {parts[split]:.3f}" for split in SPLITS))
-        for split in SPLITS:
-            if shares[split] > 0 and not parts[split]:
-                print(
-                    f"warning: {split} has no image with {name}; try the seeds of Data_processing.split",
-                    file=sys.stderr,
-                )
+    width = max(len("all images"), *map(len, names))
+    for name, parts in zip(names, found, strict=True):
+        told = "  ".join(f"{split} {part:.3f}" for split, part in zip(SPLITS, parts, strict=True))
+        print(f"{name or 'all images':{width}}  {told}")
+        for split, part in zip(SPLITS, parts, strict=True):
+            if shares[split] > 0 and not part:
+                hint = "try the seeds of Data_processing.split"
+                print(f"warning: {split} has no image with {name}; {hint}", file=sys.stderr)
+
+
+def count_boxes(records: Iterable[Record], counts: Mapping[str, Counter[str]]) -> Iterator[Record]:
+    """Pass records through and count their boxes by split and class."""
+    for record in records:
+        counts[str(record["split"])].update(box["name"] for box in record["boxes"] or ())
+        yield record
 
 
 def main(
@@ -99,30 +136,52 @@ def main(
     """Group, split and pack the accepted images."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    table = pq.read_table(cleaned / "accepted.parquet")
-    rows = table.to_pylist()
-    groups, exact, near = find_groups(rows, group_pattern, near_duplicate_bits)
-    assign(rows, groups, shares, seed)
-    read = reader(json.loads(table.schema.metadata[b"source_paths"]))
-    write(rows, read, read_classes(cleaned / "classes.json"), out)
+    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes"])
+    groups = find_groups(table, group_pattern, near_duplicate_bits)
+    counts = count_classes(groups.numbers, table["labels"])
+    splits = assign(groups, counts, shares, seed)
+    boxes = write(cleaned, table.select(["image", "source", "bytes"]), groups, splits, out)
+    found = compare_shares(groups, splits, shares)
     with replacing(summary_file) as partial:
-        partial.write_text(json.dumps(summary(rows, exact, near), indent=1) + "\n", encoding="utf-8")
-    print(f"{len(rows)} images in {len(set(groups))} groups; {len(exact)} exact and {len(near)} near duplicates")
-    tell_balance(rows, shares, seed)
+        numbers = summary(groups, splits) | {"boxes": boxes, "shares": found}
+        partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    groups.tell(group_pattern)
+    tell_balance(counts.names, balance(counts, splits), shares)
+    tell_shares(found)
 
 
-def write(rows: Sequence[dict[str, Any]], read: ReadImage, classes: Mapping[str, int], out: Path) -> None:
-    """Write the dataset to `out`, whole or not at all."""
-    chosen = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
-    records = {
-        split: [cast(Record, {k: row[k] for k in SCHEMA.names}) for row in part] for split, part in chosen.items()
+def summary(groups: Groups, splits: np.ndarray) -> dict[str, Any]:
+    """The groups in numbers, for `dvc metrics diff`. splits: of each group, int64 [G]."""
+
+    def by_split(numbers: np.ndarray) -> dict[str, int]:
+        return dict(zip(SPLITS, np.bincount(numbers, minlength=len(SPLITS)).tolist(), strict=True))
+
+    return {
+        "images": by_split(splits[groups.numbers]),
+        "groups": by_split(splits),
+        "exact_duplicates": len(groups.exact),
+        "near_duplicates": len(groups.near),
     }
-    sizes = {split: [row["bytes"] for row in part] for split, part in chosen.items()}
+
+
+def write(cleaned: Path, table: pa.Table, groups: Groups, splits: np.ndarray, out: Path) -> dict[str, dict[str, int]]:
+    """Write the dataset to `out`, whole or not at all; the number of boxes by split and class.
+
+    table: image, source and bytes of all accepted records. splits: of each group, int64 [G].
+    """
+    paths = json.loads(pq.read_schema(cleaned / "accepted.parquet").metadata[b"source_paths"])
+    files = {source: open_source(Path(path)) for source, path in paths.items()}
+    order = reading_order(table, files)
+    rows = {split: order[splits[groups.numbers[order]] == number] for number, split in enumerate(SPLITS)}
+    sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}
+    boxes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with replacing(out) as partial:
         partial.mkdir()
-        for _ in progress(write_curated(partial, records, sizes, read), len(rows), "curate", "images"):
-            pass
-        write_annotations(partial, (record for part in records.values() for record in part), classes)
+        with open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted:
+            chosen = {split: Chosen(accepted, rows[split], groups, split) for split in SPLITS}
+            written = progress(write_curated(partial, chosen, sizes, reader(files)), len(order), "curate", "images")
+            write_annotations(partial, count_boxes(written, boxes), read_classes(cleaned / "classes.json"))
+    return {split: dict(sorted(counts.items())) for split, counts in boxes.items()}
 
 
 if __name__ == "__main__":

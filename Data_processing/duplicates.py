@@ -1,41 +1,81 @@
-"""Which images are the same, or nearly, and which therefore must stay together."""
+"""Which images are the same, or nearly, and which therefore must stay together.
+
+Everything here is over the accepted images in the order of their records: source by source, in the source's own order.
+"""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
+from Data_processing.near_duplicates import first_of_component, near_duplicates
 from Datasets.errors import UserError
 
-BLOCK = 2048
-Pair = tuple[int, int]
+COLUMNS = ["image", "source", "sha256", "phash"]  # of the accepted records, all that is needed here
 
 
-def exact_pairs(hashes: Sequence[str]) -> Iterator[Pair]:
-    """Each index with the first one of the same sha256."""
-    first: dict[str, int] = {}
-    for index, sha256 in enumerate(hashes):
-        if first.setdefault(sha256, index) != index:
-            yield first[sha256], index
+@dataclass(frozen=True)
+class Groups:
+    """Which of N images stay together."""
+
+    names: list[str]  # in the order of their first images
+    numbers: np.ndarray  # int64 [N]: the group of each image, an index of `names`
+    exact: np.ndarray  # int64 [E, 2]: the first image of a content, and each later one that is the same file
+    near: np.ndarray  # int64 [M, 2]: an earlier image, and each one that is its near, and no exact, duplicate
+    matched: int  # images in whose path the group pattern was found
+
+    def tell(self, pattern: str) -> None:
+        """Print how many there are, and a warning if `pattern` was found in no path."""
+        duplicates = f"{len(self.exact)} exact and {len(self.near)} near duplicates"
+        print(f"{len(self.numbers)} images in {len(self.names)} groups; {duplicates}")
+        if pattern and not self.matched:
+            print(f"warning: curate.group_pattern: {pattern!r} matches no image's path", file=sys.stderr)
 
 
-def near_pairs(hashes: np.ndarray, bits: int) -> Iterator[Pair]:
-    """All pairs (i, j), i < j, of perceptual hashes uint8 [N, bytes] that differ in at most `bits` bits.
+def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
+    """Join the accepted images, of which COLUMNS are read, by `pattern`, by sha256 and by near duplicates.
 
-    Compares every pair, in blocks: exact, and N * N / 2 comparisons.
+    Images of one key (see own_key) and duplicates belong together, directly or by a chain. A group takes the key of its
+    first image. So images that come later in the order of the records neither rename a group nor move an old image,
+    unless they show that two groups were one, where the first one's name wins.
     """
-    words = np.ascontiguousarray(hashes).view(np.uint64)
-    for row in range(0, len(words), BLOCK):
-        for column in range(row, len(words), BLOCK):
-            left, right = words[row : row + BLOCK, None], words[None, column : column + BLOCK]
-            distance = sum(
-                np.bitwise_count(left[..., k] ^ right[..., k]).astype(np.uint16) for k in range(words.shape[1])
-            )
-            for i, j in zip(*np.nonzero(distance <= bits), strict=True):
-                if row + i < column + j:
-                    yield int(row + i), int(column + j)
+    compiled = compile_pattern(pattern)
+    keys = list(own_keys(accepted, compiled))
+    by_key, by_file = first_alike(pa.chunked_array([pa.array(keys, pa.string())])), first_alike(accepted["sha256"])
+    own = np.arange(len(keys))
+    earlier, look = look_alike(accepted["phash"], bits)
+    ends = np.concatenate([by_key, by_file, look])
+    first, numbers = np.unique(first_of_component(len(keys), np.tile(own, 3), ends), return_inverse=True)
+    exact, near = by_file != own, (earlier >= 0) & (by_file == own)
+    return Groups(
+        names=[keys[index] for index in first],
+        numbers=numbers,
+        exact=np.stack([by_file[exact], own[exact]], axis=1),
+        near=np.stack([earlier[near], own[near]], axis=1),
+        matched=sum("/" in key for key in keys),
+    )
+
+
+def first_alike(column: pa.ChunkedArray) -> np.ndarray:
+    """int64 [N]: for each value of a column the index of the first that is equal."""
+    codes = column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return np.unique(codes, return_index=True)[1][codes]
+
+
+def look_alike(hashes: pa.ChunkedArray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each perceptual hash, int64 [N] each: an earlier one within `bits`, or -1; the first it is connected with."""
+    first = first_alike(hashes)
+    distinct = np.unique(first)
+    values = hashes.take(pa.array(distinct)).combine_chunks()
+    packed = np.frombuffer(b"".join(values.to_pylist()), np.uint8)
+    links = near_duplicates(packed.reshape(len(distinct), values.type.byte_width), bits)
+    earlier = np.where(first == np.arange(len(first)), -1, first)
+    found = links.earlier >= 0
+    earlier[distinct[found]] = distinct[links.earlier[found]]
+    return earlier, distinct[links.label][np.searchsorted(distinct, first)]
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str] | None:
@@ -49,48 +89,15 @@ def compile_pattern(pattern: str) -> re.Pattern[str] | None:
     return compiled if pattern else None
 
 
-def own_key(record: Mapping[str, Any], pattern: re.Pattern[str] | None) -> str:
-    """What an image belongs to by itself: the named parts of its path within its source, else its own sha256."""
-    found = pattern.search(record["image"]) if pattern else None
+def own_keys(accepted: pa.Table, pattern: re.Pattern[str] | None) -> Iterator[str]:
+    """The own_key of each accepted image."""
+    for batch in accepted.select(["image", "source", "sha256"]).to_batches(max_chunksize=10_000):
+        for image, source, sha256 in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield own_key(image, source, sha256, pattern)
+
+
+def own_key(image: str, source: str, sha256: str, pattern: re.Pattern[str] | None) -> str:
+    """What an image belongs to by itself: SOURCE/ and the named parts of its path, else the start of its sha256."""
+    found = pattern.search(image) if pattern else None
     parts = "_".join(part for part in found.groupdict().values() if part) if found else ""
-    return f"{record['source']}/{parts}" if parts else str(record["sha256"])[:16]
-
-
-def join_groups(keys: Sequence[str], pairs: Iterable[Pair]) -> list[str]:
-    """A group for each image: images of one key and duplicates belong together, directly or by a chain.
-
-    keys: own_key of each image. A group is named by the first of its keys in alphabetical order: images that come later
-    do not rename it, unless they show that two groups were one; and even then a higher session number does not.
-    """
-    first: dict[str, int] = {}
-    same_key = ((first.setdefault(key, index), index) for index, key in enumerate(keys))
-    roots = _connected(len(keys), chain(same_key, pairs))
-    names: dict[int, str] = {}
-    for root, key in zip(roots, keys, strict=True):
-        names[root] = min(key, names.get(root, key))
-    return [names[root] for root in roots]
-
-
-def _connected(number: int, pairs: Iterable[Pair]) -> list[int]:
-    """For each of `number` items one that stands for all it is connected with (disjoint sets with path halving)."""
-    parent = list(range(number))
-
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = item = parent[parent[item]]
-        return item
-
-    for one, other in pairs:
-        parent[root(other)] = root(one)
-    return [root(item) for item in range(number)]
-
-
-def find_groups(
-    accepted: Sequence[dict[str, Any]], pattern: str, bits: int
-) -> tuple[list[str], list[Pair], list[Pair]]:
-    """The group of each accepted row, the exact duplicates (with the first of their kind), the near ones."""
-    compiled = compile_pattern(pattern)
-    exact = list(exact_pairs([row["sha256"] for row in accepted]))
-    hashes = np.array([np.frombuffer(row["phash"], np.uint8) for row in accepted])
-    near = sorted(set(near_pairs(hashes, bits)).difference(exact))
-    return join_groups([own_key(row, compiled) for row in accepted], [*exact, *near]), exact, near
+    return f"{source}/{parts}" if parts else sha256[:16]

@@ -9,16 +9,18 @@ out evenly; put it into params.yaml once, when a dataset begins:
 """
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.duplicates import find_groups
+from Data_processing.duplicates import COLUMNS, find_groups
 from Datasets.command import run
 from Datasets.errors import UserError
 from Datasets.records import SPLITS
@@ -35,37 +37,69 @@ def check_shares(shares: Shares) -> None:
         )
 
 
-def split_of(group: str, shares: Shares, seed: int) -> str:
-    """The split of a group: where the hash of seed and name falls in [0, 1), cut up by the shares."""
-    place = int.from_bytes(hashlib.sha256(f"{seed}/{group}".encode()).digest()[:8], "big") / 2**64
+def name_hashes(groups: Sequence[str]) -> np.ndarray:
+    """uint64 [G]: the first eight bytes of each name's sha256."""
+    digests = b"".join(hashlib.sha256(group.encode()).digest()[:8] for group in groups)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
+def split_numbers(hashes: np.ndarray, shares: Shares, seed: int) -> np.ndarray:
+    """int64 [G], indices of SPLITS, from name_hashes: where hash and seed together fall in [0, 1), cut up by shares."""
+    places = (_mixed(hashes ^ _mixed(np.full(1, seed % 2**64, np.uint64))) >> np.uint64(11)) * 2.0**-53
     ends = np.cumsum([shares[split] for split in SPLITS])
-    return SPLITS[min(int(np.searchsorted(ends, place, side="right")), len(SPLITS) - 1)]
+    return np.searchsorted(ends / ends[-1], places, side="right")
 
 
-def balance(
-    groups: Sequence[str], labels: Sequence[Sequence[str]], shares: Shares, seed: int
-) -> dict[str, dict[str, float]]:
-    """For each class, and for all images as "", the share of its images that each split gets."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    splits = {group: split_of(group, shares, seed) for group in set(groups)}
-    for group, names in zip(groups, labels, strict=True):
-        for name in ("", *names):
-            counts[name][splits[group]] += 1
-    return {name: {split: found[split] / found.total() for split in SPLITS} for name, found in sorted(counts.items())}
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """uint64: a step of SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
-def deviation(found: Mapping[str, Mapping[str, float]], shares: Shares) -> float:
+@dataclass(frozen=True)
+class ClassCounts:
+    """How many images of each class each group has: an entry for each pair that occurs."""
+
+    names: list[str]  # the classes, after "", which stands for all images
+    classes: np.ndarray  # int64 [P], indices of `names`
+    groups: np.ndarray  # int64 [P]
+    images: np.ndarray  # int64 [P]
+
+
+def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
+    """From the group of each image, int64 [N], and the class names in it, lists or null."""
+    lists = labels.combine_chunks()
+    coded = lists.flatten().dictionary_encode()
+    names = ["", *sorted(coded.dictionary.to_pylist())]
+    numbers = pc.index_in(coded.dictionary, value_set=pa.array(names)).to_numpy()
+    classes = np.append(np.zeros(len(groups), np.int64), numbers[coded.indices.to_numpy()])
+    owners = np.append(groups, groups[pc.list_parent_indices(lists).to_numpy()])
+    pairs, images = np.unique(classes * len(groups) + owners, return_counts=True)
+    return ClassCounts(names, pairs // len(groups), pairs % len(groups), images)
+
+
+def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
+    """float64 [classes, splits]: the share of each class's images in each split. splits: of each group, int64 [G]."""
+    cells = counts.classes * len(SPLITS) + splits[counts.groups]
+    found = np.bincount(cells, counts.images, len(counts.names) * len(SPLITS)).reshape(-1, len(SPLITS))
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def deviation(found: np.ndarray, shares: Shares) -> float:
     """The greatest distance of a class's share in a split from the wished one; 1 if a wished split stays empty."""
-    if any(shares[split] > 0 and found[""][split] == 0 for split in SPLITS):
+    wished = np.array([shares[split] for split in SPLITS])
+    if np.any((wished > 0) & (found[0] == 0)):
         return 1.0
-    return max(abs(parts[split] - shares[split]) for parts in found.values() for split in SPLITS)
+    return float(np.abs(found - wished).max())
 
 
-def best_seeds(
-    groups: Sequence[str], labels: Sequence[Sequence[str]], shares: Shares, tries: int
-) -> list[tuple[float, int]]:
+def best_seeds(groups: Sequence[str], counts: ClassCounts, shares: Shares, tries: int) -> list[tuple[float, int]]:
     """The seeds below `tries` with their deviation, best first."""
-    return sorted((deviation(balance(groups, labels, shares, seed), shares), seed) for seed in range(tries))
+    hashes = name_hashes(groups)
+    found = (balance(counts, split_numbers(hashes, shares, seed)) for seed in range(tries))
+    return sorted((deviation(parts, shares), seed) for seed, parts in enumerate(found))
 
 
 def main(
@@ -80,10 +114,12 @@ def main(
     """Look for a seed that deals every class out as wished; takes the group `curate` of params.yaml but its seed."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    rows = pq.read_table(accepted, columns=["image", "source", "sha256", "phash", "labels"]).to_pylist()
-    groups, _, _ = find_groups(rows, group_pattern, near_duplicate_bits)
-    print(f"{len(rows)} images in {len(set(groups))} groups; greatest distance of any class from its wished share:")
-    for distance, seed in best_seeds(groups, [row["labels"] or () for row in rows], shares, tries)[:5]:
+    table = pq.read_table(accepted, columns=[*COLUMNS, "labels"])
+    groups = find_groups(table, group_pattern, near_duplicate_bits)
+    groups.tell(group_pattern)
+    counts = count_classes(groups.numbers, table["labels"])
+    print("greatest distance of any class from its wished share:")
+    for distance, seed in best_seeds(groups.names, counts, shares, tries)[:5]:
         print(f"seed {seed}: {distance:.3f}")
 
 

@@ -11,10 +11,11 @@ import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -97,11 +98,15 @@ def write_curated(
     """Write a curated dataset, yielding each record as its image is written, so that the caller can show progress.
 
     records: by split, in the order to write. sizes: their images' bytes, by which shards are cut. read: the image file
-    of a record. Nothing but one row group is held in memory. The class ids are those of `write_annotations`.
+    of a record. Of `records` a slice is taken for each shard, so that they may be read as they are needed; of the
+    images one row group is held in memory. The class ids are those of `write_annotations`, which can take what this
+    yields.
     """
     for split in SPLITS:
-        for shard, rows in _shards(directory, split, records[split], sizes[split]):
-            yield from _write_shard(shard, rows, read)
+        shards = _shards(sizes[split])
+        for number, rows in enumerate(shards):
+            path = directory / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
+            yield from _write_shard(path, records[split][rows], sizes[split][rows], read)
 
 
 def write_annotations(directory: Path, records: Iterable[Record], classes: Mapping[str, int]) -> None:
@@ -115,25 +120,20 @@ def image_path(record: Record) -> str:
     return f"{record['source']}/{record['image']}"
 
 
-def _shards(
-    directory: Path, split: str, records: Sequence[Record], sizes: Sequence[int]
-) -> Iterator[tuple[Path, list[tuple[Record, int]]]]:
-    total = sum(sizes)
-    number = max(1, -(-total // SHARD_BYTES))
-    rows: list[list[tuple[Record, int]]] = [[] for _ in range(number)]
-    before = 0
-    for record, size in zip(records, sizes, strict=True):
-        rows[min(number - 1, before * number // max(1, total))].append((record, size))
-        before += size
-    for shard in range(number):
-        yield directory / f"{split}-{shard:05d}-of-{number:05d}.parquet", rows[shard]
+def _shards(sizes: Sequence[int]) -> list[slice]:
+    """Where to cut images of `sizes` bytes into shards of about the same size."""
+    before = np.cumsum([0, *sizes])
+    number = max(1, -(-int(before[-1]) // SHARD_BYTES))
+    shards = np.minimum(number - 1, before[:-1] * number // max(1, int(before[-1])))
+    ends = np.searchsorted(shards, np.arange(number), side="right")
+    return [slice(int(start), int(end)) for start, end in pairwise([0, *ends])]
 
 
-def _write_shard(path: Path, rows: Sequence[tuple[Record, int]], read: ReadImage) -> Iterator[Record]:
+def _write_shard(path: Path, rows: Sequence[Record], sizes: Sequence[int], read: ReadImage) -> Iterator[Record]:
     with pq.ParquetWriter(path, CURATED_SCHEMA, compression=_compression(), use_dictionary=False) as writer:
         group: list[dict[str, Any]] = []
         held = 0
-        for record, size in rows:
+        for record, size in zip(rows, sizes, strict=True):
             group.append({**record, "image": {"bytes": read(record), "path": image_path(record)}})
             held += size
             yield record

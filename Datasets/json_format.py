@@ -50,8 +50,12 @@ def from_json(entry: Any, source: str, where: str) -> Record:
 
 def write_json(records: Iterable[Record], path: Path) -> None:
     """Write a file of records, one a line."""
-    lines = ",\n".join(json.dumps(to_json(record), ensure_ascii=False) for record in records)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("[")
+        for number, record in enumerate(records):
+            file.write(",\n" if number else "\n")
+            file.write(json.dumps(to_json(record), ensure_ascii=False))
+        file.write("\n]\n")
 
 
 def read_json(path: Path, source: str) -> list[Record]:
