@@ -138,3 +138,15 @@ def contradictions(record: Record) -> list[str]:
         positive = {c["name"] for c in counts if c["count"]}
         found += [f"{name}: in labels or in counts, not in both" for name in sorted(positive ^ set(labels))]
     return found
+
+
+def box_problem(box: Box, width: int, height: int) -> str | None:
+    """Why a box is no box of a `width` x `height` image, or None."""
+    coordinates = box["x1"], box["y1"], box["x2"], box["y2"]
+    if not all(abs(value) < float("inf") for value in coordinates):
+        return "has a coordinate that is no number"
+    if not (box["x1"] < box["x2"] and box["y1"] < box["y2"]):
+        return "has no area"
+    if box["x1"] < 0 or box["y1"] < 0 or box["x2"] > width or box["y2"] > height:
+        return f"reaches outside the image of {width} x {height}"
+    return None

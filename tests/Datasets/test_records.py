@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from Datasets.json_format import from_json, to_json
-from Datasets.records import contradictions, empty_record, implied, is_safe_path
+from Datasets.records import box_problem, contradictions, empty_record, implied, is_safe_path
 
 names = st.sampled_from(["car", "Käfer", "traffic light", '"'])
 pixels = st.floats(0, 1000, allow_nan=False)
@@ -76,6 +76,13 @@ def test_contradictions_name_the_class():
     ]
     assert "bus" in contradictions(record(labels=["bus"], counts=[]))[0]
     assert contradictions(implied(record(boxes=[box("car"), box("bus")]))) == []
+
+
+def test_impossible_boxes_are_named():
+    assert box_problem(box(x1=0, y1=0, x2=10, y2=5), 10, 5) is None
+    assert "no area" in box_problem(box(x2=1.0), 10, 10)
+    assert "outside" in box_problem(box(x2=11.0), 10, 10)
+    assert "no number" in box_problem(box(x2=float("nan")), 10, 10)
 
 
 def test_paths_that_lead_out_are_not_safe():
