@@ -13,6 +13,7 @@ from Data_processing.duplicates import Groups
 from Datasets.records import SCHEMA
 
 BATCH = 4096  # records
+COLUMNS = [*SCHEMA.names, "mask_names"]
 
 
 class Accepted:
@@ -43,10 +44,10 @@ def open_accepted(parquet: Path, scratch: Path) -> Iterator[Accepted]:
     """
     try:
         with pq.ParquetFile(parquet, pre_buffer=False) as file, pa.OSFile(str(scratch), "wb") as sink:
-            batches = file.iter_batches(BATCH, columns=SCHEMA.names)
-            with pa.ipc.new_file(sink, pa.schema([file.schema_arrow.field(name) for name in SCHEMA.names])) as writer:
+            batches = file.iter_batches(BATCH, columns=COLUMNS)
+            with pa.ipc.new_file(sink, pa.schema([file.schema_arrow.field(name) for name in COLUMNS])) as writer:
                 for batch in batches:
-                    writer.write_batch(batch.select(SCHEMA.names))
+                    writer.write_batch(batch.select(COLUMNS))
         with pa.memory_map(str(scratch)) as mapped:
             yield Accepted(pa.ipc.open_file(mapped))
     finally:

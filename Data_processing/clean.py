@@ -27,6 +27,7 @@ from Data_processing.box_rules import BoxRules
 from Data_processing.clean_batches import ACCEPTED_SCHEMA, Outcome, clean_sources, find_sources
 from Data_processing.cleaning_rules import ImageRules, Rules
 from Data_processing.imported import source_path
+from Data_processing.parallel import Engine, Workers
 from Data_processing.verdicts import Rejection, Repair
 from Datasets.atomic import replacing
 from Datasets.classes import ClassRules, check_keep, class_ids, parse_merges, parse_renames, write_classes
@@ -174,7 +175,9 @@ def main(
     doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = BoxRules.doubled_iou,
     keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels differ")] = False,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="a larger share of rejects fails")] = 0.05,
-    jobs: Annotated[int, typer.Option(help="processes; -1 for one a core")] = -1,
+    engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
+    scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler")] = "",
+    jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
 ) -> None:
     """Accept or reject every image with a reason, and mend what can be mended safely."""
     renames = parse_renames([*(rename or ()), *parse_merges(merge or ())])
@@ -187,7 +190,7 @@ def main(
     found = find_sources(source_names(sources), imported, inspected)
     with replacing(out / "accepted.parquet") as partial:
         paths = {source.name: source_path(source.imported) for source in found}
-        account = write_accepted(clean_sources(found, rules, jobs), paths, partial)
+        account = write_accepted(clean_sources(found, rules, Workers(engine, scheduler, jobs)), paths, partial)
         if not keep_conflicts:
             reject_conflicts(partial, account)
         write_tables(account, out)

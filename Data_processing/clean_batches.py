@@ -6,21 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from Data_processing.cleaning_rules import Rules, clean_record
+from Data_processing.cleaning_rules import Cleaned, Rules, clean_record
 from Data_processing.imported import BATCH, Imported, from_arrow, source_path, to_arrow
 from Data_processing.inspected import HASH_BYTES, Facts, read_inspected
+from Data_processing.parallel import Engine, Workers
 from Data_processing.verdicts import Rejection, Repair
 from Datasets.errors import UserError
-from Datasets.records import SCHEMA, Record, boxes_array
+from Datasets.records import SCHEMA, boxes_array
 
 ACCEPTED_SCHEMA = pa.schema(
     [
         *SCHEMA,
         pa.field("origin", pa.string()),
+        pa.field("mask_names", pa.map_(pa.int32(), pa.string())),  # what values of the mask file stand for, as wanted
         pa.field("bytes", pa.int64()),
         pa.field("phash", pa.binary(HASH_BYTES)),
     ]
@@ -59,43 +61,49 @@ def find_sources(names: Sequence[str], imported: Path, inspected: Path) -> list[
     return sources
 
 
-def clean_sources(sources: Sequence[Source], rules: Rules, jobs: int = -1) -> Iterator[Outcome]:
-    """Judge all records, in order, by `jobs` processes; by this one if there are few."""
+def clean_sources(sources: Sequence[Source], rules: Rules, workers: Workers) -> Iterator[Outcome]:
+    """Judge all records, in order; in this process if there are few."""
     number = sum(pq.read_metadata(source.imported).num_rows for source in sources)
-    work = (joblib.delayed(clean_batch)(*part, rules) for part in _batches(sources))
-    yield from joblib.Parallel(n_jobs=jobs if number > 2 * BATCH else 1, return_as="generator")(work)
+    few = workers.engine is Engine.local and number <= 2 * BATCH
+    yield from (Workers(jobs=1) if few else workers).run(clean_batch, ((*part, rules) for part in _batches(sources)))
 
 
 def clean_batch(
-    batch: pa.RecordBatch, source: str, facts: Sequence[Facts], repeated: Mapping[str, list[str]], rules: Rules
+    batch: pa.RecordBatch,
+    source: str,
+    facts: Sequence[tuple[Facts, Facts | None]],
+    repeated: Mapping[str, list[str]],
+    rules: Rules,
 ) -> Outcome:
-    """Judge the records of one source in `batch`. facts: of each record's image. repeated: see `_repeated`."""
+    """Judge the records of one source in `batch`. facts: of each record's image and mask. repeated: see `_repeated`."""
     outcome = Outcome(pa.record_batch([], pa.schema([])))
-    accepted: list[tuple[Record, Imported, Facts]] = []
-    for row, fact in zip(from_arrow(batch), facts, strict=True):
+    accepted: list[tuple[Cleaned, Imported, Facts]] = []
+    for row, (fact, mask) in zip(from_arrow(batch), facts, strict=True):
         if row.image in repeated:
             others = [origin for origin in repeated[row.image] if origin != row.origin]
             row.problems.append(("second record", f"also {', '.join(others[:3]) or 'in the same place'}"))
-        result = clean_record(row, source, fact, rules)
+        result = clean_record(row, source, fact, mask, rules)
         outcome.names.update(box.name for box in row.boxes or ())
-        outcome.names.update(row.labels or ())
+        outcome.names.update(row.labels or (), (row.mask_names or {}).values(), (c["name"] for c in row.counts or ()))
         if isinstance(result, Rejection):
             outcome.rejected.append((source, row.image, result))
             continue
-        accepted.append((result.record, row, fact))
+        accepted.append((result, row, fact))
         outcome.repairs += [(source, row.image, repair) for repair in result.repairs]
         outcome.unwanted.update(result.unwanted)
     outcome.accepted = _to_arrow(accepted)
     return outcome
 
 
-def _to_arrow(accepted: Sequence[tuple[Record, Imported, Facts]]) -> pa.RecordBatch:
-    records = [record for record, _, _ in accepted]
+def _to_arrow(accepted: Sequence[tuple[Cleaned, Imported, Facts]]) -> pa.RecordBatch:
+    records = [cleaned.record for cleaned, _, _ in accepted]
+    names = [list(cleaned.mask_names.items()) if cleaned.mask_names else None for cleaned, _, _ in accepted]
     plain = [f for f in SCHEMA if f.name != "boxes"]
     columns = {f.name: pa.array([record[f.name] for record in records], f.type) for f in plain}  # type: ignore[literal-required]
     columns |= {
         "boxes": boxes_array([record["boxes"] for record in records]),
         "origin": pa.array([row.origin for _, row, _ in accepted], pa.string()),
+        "mask_names": pa.array(names, ACCEPTED_SCHEMA.field("mask_names").type),
         "bytes": pa.array([facts.size for _, _, facts in accepted], pa.int64()),
         "phash": pa.array([facts.phash for _, _, facts in accepted], pa.binary(HASH_BYTES)),
     }
@@ -104,22 +112,29 @@ def _to_arrow(accepted: Sequence[tuple[Record, Imported, Facts]]) -> pa.RecordBa
 
 def _batches(
     sources: Sequence[Source],
-) -> Iterator[tuple[pa.RecordBatch, str, list[Facts], dict[str, list[str]]]]:
+) -> Iterator[tuple[pa.RecordBatch, str, list[tuple[Facts, Facts | None]], dict[str, list[str]]]]:
     """For clean_batch: all records of all sources, then those images of each that no record is about."""
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:
-        recorded[source_path(source.imported)].update(_column(source.imported, "image"))
+        recorded[source_path(source.imported)].update(_column(source.imported, "image"), _masks(source.imported))
     for source in sources:
         facts, repeated = read_inspected(source.inspected), _repeated(source.imported)
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
             images = batch["image"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
-            yield batch, source.name, [facts[image] for image in images], here
+            masks = pc.struct_field(batch["mask"], "path").to_pylist()
+            pairs = [(facts[image], facts.get(mask)) for image, mask in zip(images, masks, strict=True)]
+            yield batch, source.name, pairs, here
         known = recorded[source_path(source.imported)]
         without = [image for image in facts if image not in known]
         for start in range(0, len(without), BATCH):
             part = without[start : start + BATCH]
-            yield to_arrow([Imported(i, i) for i in part], source.name), source.name, [facts[i] for i in part], {}
+            yield (
+                to_arrow([Imported(i, i) for i in part], source.name),
+                source.name,
+                [(facts[i], None) for i in part],
+                {},
+            )
 
 
 def _repeated(imported: Path) -> dict[str, list[str]]:
@@ -131,6 +146,10 @@ def _repeated(imported: Path) -> dict[str, list[str]]:
             if image in repeated:
                 repeated[image].append(origin["image"])
     return repeated
+
+
+def _masks(imported: Path) -> Iterator[str]:
+    return (mask["path"] for mask in _column(imported, "mask.path") if mask)
 
 
 def _column(path: Path, name: str) -> list[Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from Data_processing.box_rules import BoxRules, clean_boxes
 from Data_processing.imported import Imported
 from Data_processing.inspected import Facts
+from Data_processing.masks import VOID
 from Data_processing.verdicts import Rejection, Repair
 from Datasets.classes import ClassRules
 from Datasets.records import Count, Record, contradictions, empty_record, implied
@@ -46,18 +47,28 @@ class Rules:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A record fit for training, what was mended, and the names of what was left out as not wanted."""
+    """A record fit for training, what was mended, and the names of what was left out as not wanted.
+
+    mask_names: the wanted name that each value of the record's mask file stands for.
+    """
 
     record: Record
+    mask_names: dict[int, str]
     repairs: list[Repair] = field(default_factory=list)
     unwanted: list[str] = field(default_factory=list)
 
 
-def clean_record(row: Imported, source: str, facts: Facts, rules: Rules) -> Cleaned | Rejection:
-    """What becomes of one record; if more than one thing is wrong with it, the first is named."""
+def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned | Rejection:
+    """What becomes of one record; if more than one thing is wrong with it, the first is named.
+
+    facts: of its image. mask: of its mask file, if it names one.
+    """
     verdict = judge_image(row, facts, rules.images)
     if isinstance(verdict, Rejection):
         return verdict
+    fault = judge_mask(row, facts, mask)
+    if fault:
+        return fault
     assert facts.width is not None
     assert facts.height is not None
     cleaned = clean_boxes(row, facts.width, facts.height, rules.boxes)
@@ -73,15 +84,22 @@ def clean_record(row: Imported, source: str, facts: Facts, rules: Rules) -> Clea
         "group": row.group,
         "split": row.split,
     }
-    stated = {"labels": names.labels, "counts": names.counts, "boxes": None if row.boxes is None else cleaned.boxes}
+    stated = {
+        "labels": names.labels,
+        "counts": names.counts,
+        "boxes": None if row.boxes is None else cleaned.boxes,
+        "mask": None if row.mask is None else {"bytes": None, "path": row.mask},
+    }
     record = implied(Record(**{**empty_record(row.image, source), **known, **stated}))  # type: ignore[typeddict-item]
+    if record["labels"] is None and mask:
+        record["labels"] = sorted({names.of_mask[value] for value in mask.values or () if value in names.of_mask})
     unwanted = cleaned.unwanted or names.unwanted
     against = contradictions(record)
     if against:
         return Rejection("contradiction", row.origin, against[0])
     if unwanted and not record["labels"] and not rules.keep_negatives:
         return Rejection("no kept class", row.origin, ", ".join(sorted(set(unwanted))))
-    return Cleaned(record, [*([verdict] if verdict else []), *cleaned.repairs], unwanted)
+    return Cleaned(record, names.of_mask, [*([verdict] if verdict else []), *cleaned.repairs], unwanted)
 
 
 def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> Rejection | Repair | None:
@@ -131,19 +149,34 @@ def judge_look(facts: Facts, rules: ImageRules) -> Iterator[tuple[str, str]]:
         yield "blurred", f"sharpness {facts.sharpness:.1f}, clean.min_sharpness is {rules.min_sharpness:g}"
 
 
+def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> Rejection | None:
+    """Whether the mask file that a record names, if it does, can be used."""
+    if row.mask is None or mask is None:
+        return None
+    if mask.reason is not None:
+        return Rejection("unreadable mask", row.origin, f"{row.mask}: {mask.reason}")
+    if (mask.width, mask.height) != (facts.width, facts.height):
+        sizes = f"{mask.width} x {mask.height}, the image is {facts.width} x {facts.height}"
+        return Rejection("wrong mask", row.origin, f"{row.mask} is {sizes}")
+    unknown = set(mask.values or ()).difference(row.mask_names or (), (0, VOID))
+    return Rejection("unknown mask value", row.origin, f"{row.mask}: {min(unknown)}") if unknown else None
+
+
 @dataclass(frozen=True)
 class Names:
-    """Labels and counts under their wanted names, and the names left out."""
+    """Labels and counts under their wanted names, those of the mask's values, and the names left out."""
 
     labels: list[str] | None
     counts: list[Count] | None
+    of_mask: dict[int, str]
     unwanted: list[str]
 
 
 def named(row: Imported, classes: ClassRules) -> Names | Rejection:
     """What a record states of its image as a whole, in wanted names."""
     stated = [*(row.labels or ()), *(count["name"] for count in row.counts or ())]
-    for name in stated:
+    of_mask = row.mask_names or {}
+    for name in (*stated, *of_mask.values()):
         if meant := classes.meant(name):
             return Rejection("misspelt class", row.origin, f"{name!r}, perhaps meant: {meant!r}")
     labels = None if row.labels is None else sorted({ours for name in row.labels if (ours := classes.name(name))})
@@ -152,4 +185,5 @@ def named(row: Imported, classes: ClassRules) -> Names | Rejection:
         totals[classes.name(count["name"]) or ""] += count["count"]
     del totals[""]
     counts = None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items())]
-    return Names(labels, counts, [name for name in stated if classes.name(name) is None])
+    wanted = {value: ours for value, name in of_mask.items() if (ours := classes.name(name))}
+    return Names(labels, counts, wanted, [name for name in stated if classes.name(name) is None])

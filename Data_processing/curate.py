@@ -6,7 +6,6 @@ Reads the clean stage's accepted.parquet and classes.json and, once more, the ac
 the inspect stage saw. Writes Parquet shards, metadata.json and classes.json (see Datasets/curated.py) and a summary.
 """
 
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -22,7 +21,9 @@ import typer
 
 from Data_processing.accepted import Chosen, open_accepted
 from Data_processing.duplicates import COLUMNS, Groups, find_groups
-from Data_processing.source_files import MissingFile, SourceFiles, open_source
+from Data_processing.parallel import Engine, Workers
+from Data_processing.record_files import RecordFiles
+from Data_processing.source_files import SourceFiles, open_source
 from Data_processing.split import (
     ClassCounts,
     Shares,
@@ -36,27 +37,12 @@ from Data_processing.split import (
 from Datasets.atomic import replacing
 from Datasets.classes import read_classes
 from Datasets.command import run
-from Datasets.curated import ReadImage, write_annotations, write_curated
+from Datasets.curated import write_annotations, write_curated
 from Datasets.errors import UserError
 from Datasets.progress import progress
 from Datasets.records import SPLITS, Record
 
-
-def reader(files: Mapping[str, SourceFiles]) -> ReadImage:
-    """Reads the image file of a record. Raises UserError if it is not the file that was inspected."""
-
-    def read(record: Record) -> bytes:
-        source = files[record["source"]]
-        where = f"{source.path}: {record['image']}"
-        try:
-            data = source.read(record["image"])
-        except MissingFile as error:
-            raise UserError(f"{where}: {error}, though it was inspected; run `dvc repro` again") from error
-        if hashlib.sha256(data).hexdigest() != record["sha256"]:
-            raise UserError(f"{where}: changed since it was inspected; run `dvc repro` again")
-        return data
-
-    return read
+FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 
 
 def reading_order(accepted: pa.Table, files: Mapping[str, SourceFiles]) -> np.ndarray:
@@ -71,9 +57,27 @@ def reading_order(accepted: pa.Table, files: Mapping[str, SourceFiles]) -> np.nd
     return order
 
 
-def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int) -> np.ndarray:
-    """The split of each group, int64 [G]. Raises UserError, naming a better seed, if a wished split stays empty."""
-    splits = split_numbers(name_hashes(groups.names), shares, seed)
+def stated_splits(groups: Groups, column: pa.ChunkedArray) -> np.ndarray:
+    """int64 [G]: the split that a group's images are stated to be in, or -1; where they differ, that of the most.
+
+    The image's group stays whole, so some of a source's images may change sides; how many is printed.
+    """
+    numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(SPLITS)), len(SPLITS)).to_numpy()
+    votes = np.zeros((len(groups.names), len(SPLITS) + 1), np.int64)
+    np.add.at(votes, (groups.numbers, numbers), 1)
+    votes = votes[:, : len(SPLITS)]
+    moved = int((votes.sum(axis=1) - votes.max(axis=1)).sum())
+    if moved:
+        print(f"warning: {moved} images do not keep their source's split, as their groups span two", file=sys.stderr)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
+
+
+def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
+    """The split of each group, int64 [G]. Raises UserError, naming a better seed, if a wished split stays empty.
+
+    stated: of each group, int64 [G], the split it has anyhow, or -1.
+    """
+    splits = np.where(stated < 0, split_numbers(name_hashes(groups.names), shares, seed), stated)
     empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
     if empty:
         distance, better = best_seeds(groups.names, counts, shares, 200)[0]
@@ -132,15 +136,24 @@ def main(
     val: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.15,
     test: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.15,
     seed: Annotated[int, typer.Option(help="of the split; see Data_processing.split")] = 0,
+    keep_splits: Annotated[bool, typer.Option(help="where a source states an image's split, keep it")] = False,
+    draw_masks: Annotated[bool, typer.Option(help="draw a semantic mask where all objects have segmentations")] = False,
+    engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
+    scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler")] = "",
+    jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
 ) -> None:
     """Group, split and pack the accepted images."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes"])
+    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes", "split"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     counts = count_classes(groups.numbers, table["labels"])
-    splits = assign(groups, counts, shares, seed)
-    boxes = write(cleaned, table.select(["image", "source", "bytes"]), groups, splits, out)
+    stated = stated_splits(groups, table["split"]) if keep_splits else np.full(len(groups.names), -1)
+    splits = assign(groups, counts, shares, seed, stated)
+    paths = json.loads(pq.read_schema(cleaned / "accepted.parquet").metadata[b"source_paths"])
+    read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
+    workers = Workers(engine, scheduler, jobs)
+    boxes = write(cleaned, table.select(["image", "source", "bytes"]), groups, splits, read, workers, out)
     found = compare_shares(groups, splits, shares)
     with replacing(summary_file) as partial:
         numbers = summary(groups, splits) | {"boxes": boxes, "shares": found}
@@ -164,13 +177,14 @@ def summary(groups: Groups, splits: np.ndarray) -> dict[str, Any]:
     }
 
 
-def write(cleaned: Path, table: pa.Table, groups: Groups, splits: np.ndarray, out: Path) -> dict[str, dict[str, int]]:
+def write(
+    cleaned: Path, table: pa.Table, groups: Groups, splits: np.ndarray, read: RecordFiles, workers: Workers, out: Path
+) -> dict[str, dict[str, int]]:
     """Write the dataset to `out`, whole or not at all; the number of boxes by split and class.
 
     table: image, source and bytes of all accepted records. splits: of each group, int64 [G].
     """
-    paths = json.loads(pq.read_schema(cleaned / "accepted.parquet").metadata[b"source_paths"])
-    files = {source: open_source(Path(path)) for source, path in paths.items()}
+    files = {source: open_source(Path(path)) for source, path in read.paths.items()}
     order = reading_order(table, files)
     rows = {split: order[splits[groups.numbers[order]] == number] for number, split in enumerate(SPLITS)}
     sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}
@@ -179,8 +193,10 @@ def write(cleaned: Path, table: pa.Table, groups: Groups, splits: np.ndarray, ou
         partial.mkdir()
         with open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted:
             chosen = {split: Chosen(accepted, rows[split], groups, split) for split in SPLITS}
-            written = progress(write_curated(partial, chosen, sizes, reader(files)), len(order), "curate", "images")
-            write_annotations(partial, count_boxes(written, boxes), read_classes(cleaned / "classes.json"))
+            alone = any(source.sequential for source in files.values()) or sum(map(sum, sizes.values())) < FEW_BYTES
+            written = write_curated(partial, chosen, sizes, read, Workers(jobs=1).run if alone else workers.run)
+            counted = count_boxes(progress(written, len(order), "curate", "images"), boxes)
+            write_annotations(partial, counted, read.classes)
     return {split: dict(sorted(counts.items())) for split, counts in boxes.items()}
 
 

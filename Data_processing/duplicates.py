@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow as pa
 from Data_processing.near_duplicates import first_of_component, near_duplicates
 from Datasets.errors import UserError
 
-COLUMNS = ["image", "source", "sha256", "phash"]  # of the accepted records, all that is needed here
+COLUMNS = ["image", "source", "group", "sha256", "phash"]  # of the accepted records, all that is needed here
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,17 @@ def compile_pattern(pattern: str) -> re.Pattern[str] | None:
 
 def own_keys(accepted: pa.Table, pattern: re.Pattern[str] | None) -> Iterator[str]:
     """The own_key of each accepted image."""
-    for batch in accepted.select(["image", "source", "sha256"]).to_batches(max_chunksize=10_000):
-        for image, source, sha256 in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            yield own_key(image, source, sha256, pattern)
+    for batch in accepted.select(["image", "source", "group", "sha256"]).to_batches(max_chunksize=10_000):
+        columns = (column.to_pylist() for column in batch.columns)
+        yield from (own_key(*row) for row in zip(*columns, repeat(pattern)))
 
 
-def own_key(image: str, source: str, sha256: str, pattern: re.Pattern[str] | None) -> str:
-    """What an image belongs to by itself: SOURCE/ and the named parts of its path, else the start of its sha256."""
+def own_key(image: str, source: str, group: str | None, sha256: str, pattern: re.Pattern[str] | None) -> str:
+    """What an image belongs to by itself: SOURCE/ and the group that the source states, or else the named parts of the
+    image's path; else the start of its sha256.
+    """
+    if group is not None:
+        return f"{source}/{group}"
     found = pattern.search(image) if pattern else None
     parts = "_".join(part for part in found.groupdict().values() if part) if found else ""
     return f"{source}/{parts}" if parts else sha256[:16]

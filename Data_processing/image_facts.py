@@ -1,6 +1,7 @@
 """What one image file shows by itself: readable or not, size, hashes, brightness, sharpness."""
 
 import hashlib
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from Data_processing.facts_store import FactsStore
 from Data_processing.inspected import INSPECTED_SCHEMA
+from Data_processing.masks import values
 from Data_processing.source_files import MissingFile, SourceFiles, open_source
 from Datasets.images import UnreadableImage, open_image, to_rgb
-from Datasets.records import is_safe_path
 
 LOOK = 512  # pixels of the longer side at which brightness, sharpness and the perceptual hash are measured
 
@@ -33,8 +35,20 @@ def inspect(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
     row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
     grey.thumbnail((LOOK, LOOK), Image.Resampling.BILINEAR)
     luma = np.asarray(grey)
-    row |= {"brightness": luma.mean(), "contrast": luma.std(), "sharpness": sharpness(luma)}
+    row |= {"brightness": float(luma.mean()), "contrast": float(luma.std()), "sharpness": sharpness(luma)}
     return {**row, "phash": perceptual_hash(grey)}
+
+
+def inspect_mask(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
+    """A row of INSPECTED_SCHEMA: the facts of a mask file."""
+    row: dict[str, Any] = dict.fromkeys(INSPECTED_SCHEMA.names)
+    row |= {"image": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    try:
+        image = open_image(data, max_pixels)
+        size = {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
+        return {**row, **size, "values": values(image)}
+    except ValueError as error:
+        return {**row, "reason": str(error)}
 
 
 def perceptual_hash(grey: Image.Image) -> bytes:
@@ -54,21 +68,43 @@ def sharpness(luma: np.ndarray) -> float:
     return float(laplacian.var())
 
 
-def inspect_named(files: SourceFiles, name: str, max_pixels: int) -> dict[str, Any]:
-    """A row for a name that need not be a file of the source."""
+class Kind(StrEnum):
+    """What a file of a source is for."""
+
+    image = "image"
+    mask = "mask"
+
+
+Task = tuple[str, Kind]
+
+
+def inspect_named(
+    files: SourceFiles, name: str, kind: Kind, max_pixels: int, store: FactsStore | None = None
+) -> tuple[dict[str, Any], Kind, bool]:
+    """The row for a name that need not be a file of the source, its kind, and whether `store` has not got it."""
     try:
-        if not is_safe_path(name):
-            raise MissingFile(f"{name!r} lies outside the source")
-        return inspect(name, files.read(name), max_pixels)
+        data = files.read(name)
     except MissingFile as error:
-        return {**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)}
+        return {**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)}, kind, False
+    known = store.get(hashlib.sha256(data).hexdigest(), kind) if store else None
+    if known:
+        return {**known, "image": name}, kind, False
+    return (inspect_mask if kind is Kind.mask else inspect)(name, data, max_pixels), kind, True
 
 
-def inspect_chunk(path: Path, names: list[str], max_pixels: int) -> list[dict[str, Any]]:
-    """The rows of some names; a process that is given many chunks opens the source once."""
-    return [inspect_named(_open_once(path), name, max_pixels) for name in names]
+def inspect_chunk(
+    path: Path, tasks: list[Task], max_pixels: int, facts: Path | None
+) -> list[tuple[dict[str, Any], Kind, bool]]:
+    """For each task the row, the kind, and whether it is new; a process that is given many opens the source once."""
+    files, store = _open_once(path), _store_once(facts, max_pixels) if facts and facts.exists() else None
+    return [inspect_named(files, name, kind, max_pixels, store) for name, kind in tasks]
 
 
 @lru_cache(maxsize=1)
 def _open_once(path: Path) -> SourceFiles:
     return open_source(path)
+
+
+@lru_cache(maxsize=1)
+def _store_once(facts: Path, max_pixels: int) -> FactsStore:
+    return FactsStore(facts, max_pixels)

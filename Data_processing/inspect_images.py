@@ -2,22 +2,25 @@
 
     python -m Data_processing.inspect_images --source digits --path Datasets/raw/digits --imported FILE --out FILE
 
-Looks at every image that a record names and at every image file beside them. Writes a Parquet file with a row an image:
-what stage clean judges by, and what duplicates are found by.
+Looks at every image and mask that a record names and at every image file beside them. Writes a Parquet file with a row
+a file: what stage clean judges by, and what duplicates are found by. With --facts, images whose bytes were seen before
+are not decoded again, and after a kill it goes on where it was; the output is the same to the byte.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import joblib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.image_facts import inspect_chunk, inspect_named
+from Data_processing.facts_store import FactsStore
+from Data_processing.image_facts import Kind, Task, inspect_chunk
 from Data_processing.imported import images_folder
 from Data_processing.inspected import INSPECTED_SCHEMA
+from Data_processing.parallel import Engine, Workers
 from Data_processing.source_files import SourceFiles, images_below, open_source
 from Datasets.atomic import replacing
 from Datasets.command import run
@@ -27,29 +30,47 @@ from Datasets.progress import progress
 CHUNK = 32
 
 
-def inspect_all(path: Path, names: list[str], max_pixels: int, jobs: int) -> Iterator[dict[str, Any]]:
-    """The rows of all names in order, by `jobs` processes; by one for a few names, or for a tar, which has no index."""
-    files = open_source(path)
-    if files.sequential or jobs == 1 or len(names) <= CHUNK:
-        yield from (inspect_named(files, name, max_pixels) for name in names)
-        return
-    chunks = (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
-    work = (joblib.delayed(inspect_chunk)(path, chunk, max_pixels) for chunk in chunks)
-    for rows in joblib.Parallel(n_jobs=jobs, return_as="generator")(work):
-        yield from rows
+def inspect_all(
+    path: Path, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of all tasks in order; in this process if they are few, or for a tar, which has no index."""
+    alone = open_source(path).sequential or (workers.engine is Engine.local and len(tasks) <= CHUNK)
+    chunks = ((path, part, max_pixels, facts) for part in _parts(tasks))
+    store = FactsStore(facts, max_pixels, writing=True) if facts else None
+    for results in Workers(jobs=1).run(inspect_chunk, chunks) if alone else workers.run(inspect_chunk, chunks):
+        if store:
+            store.put((row, kind) for row, kind, new in results if new)
+        yield from (row for row, _, _ in results)
+    if store:
+        store.close()
 
 
-def names_to_inspect(files: SourceFiles, imported: Path) -> list[str]:
-    """The images that records name and the image files beside them, in the source's order; what it lacks at the end."""
-    named = set(pq.read_table(imported, columns=["image"])["image"].to_pylist())
+def _parts(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+    iterator = iter(tasks)
+    while part := list(islice(iterator, CHUNK)):
+        yield part
+
+
+def find_tasks(files: SourceFiles, imported: Path) -> list[Task]:
+    """The images and masks that records name and the image files beside them, in the source's order.
+
+    What the source lacks comes at the end. A file that some record names as its mask is a mask.
+    """
+    table = pq.ParquetFile(imported).read(columns=["image", "mask.path"])
+    masks = {mask["path"] for mask in table["mask"].to_pylist() if mask}
+    named = masks.union(table["image"].to_pylist())
     delivered = files.names()
     wanted = named.union(images_below(files, images_folder(imported)))
-    return [name for name in delivered if name in wanted] + sorted(named.difference(delivered))
+    names = [name for name in delivered if name in wanted] + sorted(named.difference(delivered))
+    return [(name, Kind.mask if name in masks else Kind.image) for name in names]
 
 
 def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
     """Write the inspected rows."""
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=INSPECTED_SCHEMA), path, compression="zstd")
+    iterator = iter(rows)
+    with pq.ParquetWriter(path, INSPECTED_SCHEMA, compression="zstd") as writer:
+        while part := list(islice(iterator, 10_000)):
+            writer.write_table(pa.Table.from_pylist(part, schema=INSPECTED_SCHEMA))
 
 
 def main(
@@ -57,14 +78,17 @@ def main(
     path: Annotated[Path, typer.Option(help="the source: directory, .zip or .tar")],
     imported: Annotated[Path, typer.Option(help="the import stage's Parquet file")],
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
+    facts: Annotated[Path | None, typer.Option(help="SQLite file that keeps facts from run to run")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="larger images are not decoded")] = MAX_PIXELS,
-    jobs: Annotated[int, typer.Option(help="processes; -1 for one a core")] = -1,
+    engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
+    scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler")] = "",
+    jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
 ) -> None:
     """Read and decode each image of a source once and note what is found."""
-    names = names_to_inspect(open_source(path), imported)
-    rows = inspect_all(path, names, max_pixels, jobs)
+    tasks = find_tasks(open_source(path), imported)
+    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)
     with replacing(out) as partial:
-        write_rows(progress(rows, len(names), f"inspect {source}", "images"), partial)
+        write_rows(progress(rows, len(tasks), f"inspect {source}", "images"), partial)
 
 
 if __name__ == "__main__":

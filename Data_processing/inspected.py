@@ -1,4 +1,4 @@
-"""What the inspect stage hands on: a row for each image file of a source."""
+"""What the inspect stage hands on: a row for each image file and each mask file of a source."""
 
 from pathlib import Path
 
@@ -21,6 +21,7 @@ INSPECTED_SCHEMA = pa.schema(
         "brightness": pa.float32(),
         "contrast": pa.float32(),
         "sharpness": pa.float32(),
+        "values": pa.list_(pa.int32()),  # of a mask: those that occur
     }
 )
 
@@ -38,6 +39,7 @@ class Facts(msgspec.Struct, gc=False, frozen=True):
     brightness: float | None
     contrast: float | None
     sharpness: float | None
+    values: list[int] | None
 
 
 def read_inspected(path: Path) -> dict[str, Facts]:

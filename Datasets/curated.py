@@ -11,7 +11,7 @@ import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, starmap
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ CURATED_SCHEMA = pa.schema(
 )
 _ANNOTATIONS = ["image.path", *(name for name in SCHEMA.names if name != "image")]
 
-ReadImage = Callable[[Record], bytes]
+ReadFiles = Callable[
+    [Record], tuple[bytes, bytes | None]
+]  # a record's image file; its mask as a PNG file, if it is made only now
 
 
 class Curated:
@@ -93,20 +95,53 @@ def _annotations(shard: Path) -> list[dict[str, Any]]:
 
 
 def write_curated(
-    directory: Path, records: Mapping[str, Sequence[Record]], sizes: Mapping[str, Sequence[int]], read: ReadImage
+    directory: Path,
+    records: Mapping[str, Sequence[Record]],
+    sizes: Mapping[str, Sequence[int]],
+    read: ReadFiles,
+    run: Callable[..., Iterable[list[Record]]] = starmap,
 ) -> Iterator[Record]:
-    """Write a curated dataset, yielding each record as its image is written, so that the caller can show progress.
+    """Write a curated dataset, yielding each record once its shard is written, so that the caller can show progress.
 
-    records: by split, in the order to write. sizes: their images' bytes, by which shards are cut. read: the image file
-    of a record. Of `records` a slice is taken for each shard, so that they may be read as they are needed; of the
-    images one row group is held in memory. The class ids are those of `write_annotations`, which can take what this
-    yields.
+    records: by split, in the order to write. sizes: their images' bytes, by which shards are cut. read: the files of a
+    record. run: calls a function with each of many arguments, in order; write_shard may run in other processes. Of
+    `records` a slice is taken for each shard, so that they may be read as they are needed. The class ids are those of
+    `write_annotations`, which can take what this yields.
     """
-    for split in SPLITS:
-        shards = _shards(sizes[split])
-        for number, rows in enumerate(shards):
-            path = directory / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
-            yield from _write_shard(path, records[split][rows], sizes[split][rows], read)
+    shards = (
+        (split, cut, len(cuts)) for split in SPLITS for cuts in [_shards(sizes[split])] for cut in enumerate(cuts)
+    )
+    chunks = (
+        (directory / f"{split}-{number:05d}-of-{total:05d}.parquet", records[split][rows], sizes[split][rows], read)
+        for split, (number, rows), total in shards
+    )
+    for written in run(write_shard, chunks):
+        yield from written
+
+
+def write_shard(path: Path, rows: Sequence[Record], sizes: Sequence[int], read: ReadFiles) -> list[Record]:
+    """Write one shard, holding one row group in memory; returns the records, of a mask the path alone."""
+    written: list[Record] = []
+    with pq.ParquetWriter(path, CURATED_SCHEMA, compression=_compression(), use_dictionary=False) as writer:
+        group: list[dict[str, Any]] = []
+        held = 0
+        for record, size in zip(rows, sizes, strict=True):
+            group.append(_row(record, *read(record)))
+            mask = group[-1]["mask"]
+            written.append(Record(**{**record, "mask": mask and {**mask, "bytes": None}}))
+            held += size
+            if held >= ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
+                group, held = [], 0
+        if group or not rows:
+            writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
+    return written
+
+
+def _row(record: Record, image: bytes, mask: bytes | None) -> dict[str, Any]:
+    path = image_path(record)
+    row = {**record, "image": {"bytes": image, "path": path}}
+    return row if mask is None else {**row, "mask": {"bytes": mask, "path": f"{path.rpartition('.')[0] or path}.png"}}
 
 
 def write_annotations(directory: Path, records: Iterable[Record], classes: Mapping[str, int]) -> None:
@@ -127,21 +162,6 @@ def _shards(sizes: Sequence[int]) -> list[slice]:
     shards = np.minimum(number - 1, before[:-1] * number // max(1, int(before[-1])))
     ends = np.searchsorted(shards, np.arange(number), side="right")
     return [slice(int(start), int(end)) for start, end in pairwise([0, *ends])]
-
-
-def _write_shard(path: Path, rows: Sequence[Record], sizes: Sequence[int], read: ReadImage) -> Iterator[Record]:
-    with pq.ParquetWriter(path, CURATED_SCHEMA, compression=_compression(), use_dictionary=False) as writer:
-        group: list[dict[str, Any]] = []
-        held = 0
-        for record, size in zip(rows, sizes, strict=True):
-            group.append({**record, "image": {"bytes": read(record), "path": image_path(record)}})
-            held += size
-            yield record
-            if held >= ROW_GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
-                group, held = [], 0
-        if group or not rows:
-            writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
 
 
 def _compression() -> dict[str, str]:

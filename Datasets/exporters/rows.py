@@ -11,6 +11,8 @@ from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Datasets.records import Record, box_problem, is_safe_path
 
+VOID = 255  # in a mask: not annotated
+
 
 def rows(dataset: Curated, split: str) -> Iterator[tuple[Record, bytes]]:
     """The records of a split, `image` being SOURCE/IMAGE, and the bytes of their image files.
@@ -34,7 +36,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def mask_pixels(record: Record, classes: int) -> np.ndarray:
-    """A record's semantic mask, [height, width] of class ids + 1, 0 for background.
+    """A record's semantic mask, [height, width] of class ids + 1, 0 for background, 255 for what is not annotated.
 
     Raises UserError if it is no image of a single band, of another size, or has a value that stands for no class.
     """
@@ -46,8 +48,9 @@ def mask_pixels(record: Record, classes: int) -> np.ndarray:
     if pixels.shape != (record["height"], record["width"]):
         said = f"{record['height']} x {record['width']}"
         raise UserError(f"{record['image']}: its mask is an array of {pixels.shape}, not {said}; draw it again")
-    if pixels.max() > classes:
-        raise UserError(f"{record['image']}: its mask has the value {pixels.max()}; there are {classes} classes")
+    unknown = pixels[(pixels > classes) & (pixels != VOID)]
+    if unknown.size:
+        raise UserError(f"{record['image']}: its mask has the value {unknown.max()}; there are {classes} classes")
     return pixels
 
 

@@ -90,6 +90,6 @@ def write_dataset(directory: Path, content: list[dict], classes: dict[str, int] 
     directory.mkdir(parents=True)
     parts = {split: [record for record in content if record["split"] == split] for split in SPLITS}
     sizes = {split: [len(image_file(record)) for record in part] for split, part in parts.items()}
-    written = list(write_curated(directory, parts, sizes, image_file))
+    written = list(write_curated(directory, parts, sizes, lambda record: (image_file(record), None)))
     write_annotations(directory, written, classes)
     return Curated(directory)

@@ -33,7 +33,7 @@ def write(directory, number: int) -> dict:
     ]
     splits = {"train": records[2:], "val": records[:1], "test": records[1:2]}
     sizes = {split: [len(image_file(r["image"])) for r in part] for split, part in splits.items()}
-    written = list(write_curated(directory, splits, sizes, lambda record: image_file(record["image"])))
+    written = list(write_curated(directory, splits, sizes, lambda record: (image_file(record["image"]), None)))
     assert len(written) == number
     write_annotations(directory, written, {"car": 0})
     return splits

@@ -62,7 +62,7 @@ def write_scenes(directory, counts, seed=0, change=None):
             record["sha256"] = hashlib.sha256(files[record["image"]]).hexdigest()
             records[split].append(implied(record))
     sizes = {split: [len(files[record["image"]]) for record in rows] for split, rows in records.items()}
-    list(write_curated(directory, records, sizes, lambda record: files[record["image"]]))
+    list(write_curated(directory, records, sizes, lambda record: (files[record["image"]], None)))
     write_annotations(directory, [record for rows in records.values() for record in rows], CLASSES)
     return directory
 

@@ -1,0 +1,66 @@
+"""Facts of images that were inspected before, kept by the sha256 of their files, in a SQLite file.
+
+A source that grew by a few images costs the decoding of those few, and a stage that was killed goes on from there. The
+file can be deleted at any time. It forgets everything when the code or a library that the facts come from changes.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from Datasets.errors import UserError
+
+CODE = ("image_facts.py", "masks.py", "../Datasets/images.py")  # what facts are computed by
+LIBRARIES = ("pillow", "numpy", "imagehash")
+
+
+class FactsStore:
+    """Rows of INSPECTED_SCHEMA by sha256 and kind. Raises UserError if `path` is another file.
+
+    Of several processes one may write, the others are given writing=False; they find nothing in a file not yet there.
+    """
+
+    def __init__(self, path: Path, max_pixels: int, writing: bool = False) -> None:
+        self._prefix = _recipe(max_pixels)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+            if writing:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
+                self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._prefix,))
+            self._connection.execute("SELECT * FROM facts LIMIT 1")
+        except sqlite3.Error as error:
+            raise UserError(f"{path}: {error}; delete this file, it only saves time") from error
+
+    def get(self, sha256: str, kind: str) -> dict[str, Any] | None:
+        """The row of a file of these bytes, `image` being another's name; None if it was not inspected."""
+        query = "SELECT facts FROM facts WHERE key = ?"
+        found = self._connection.execute(query, (self._key(sha256, kind),)).fetchone()
+        return None if found is None else msgspec.msgpack.decode(found[0])
+
+    def put(self, rows: Iterable[tuple[dict[str, Any], str]]) -> None:
+        """Keep rows, each with its kind, all at once."""
+        values = [(self._key(row["sha256"], kind), msgspec.msgpack.encode(row)) for row, kind in rows if row["sha256"]]
+        self._connection.execute("BEGIN")
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
+        self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _key(self, sha256: str, kind: str) -> bytes:
+        return self._prefix + bytes.fromhex(sha256) + kind.encode()
+
+
+def _recipe(max_pixels: int) -> bytes:
+    """8 bytes that change with whatever the facts depend on beside the file."""
+    code = [Path(__file__).parent.joinpath(name).read_bytes() for name in CODE]
+    said = [*code, *(version(name).encode() for name in LIBRARIES), str(max_pixels).encode()]
+    return hashlib.sha256(b"\0".join(said)).digest()[:8]

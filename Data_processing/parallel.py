@@ -1,0 +1,63 @@
+"""Work on many chunks, by processes of this machine or by a Dask cluster, with the same results in the same order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import joblib
+
+from Datasets.errors import UserError
+
+Result = TypeVar("Result")
+WINDOW = 8  # chunks that wait for each of a cluster's threads
+TIMEOUT = 10  # seconds for a scheduler to answer
+
+
+class Engine(StrEnum):
+    """Where work is done."""
+
+    local = "local"
+    dask = "dask"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """jobs: processes of this machine, -1 for one a core. scheduler: of the engine dask, such as tcp://host:8786."""
+
+    engine: Engine = Engine.local
+    scheduler: str = ""
+    jobs: int = -1
+
+    def run(self, function: Callable[..., Result], chunks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+        """function(*chunk) for each chunk, in order; only a few chunks are taken ahead.
+
+        On a cluster, every worker must see the files that a chunk names and be able to import the function. What a
+        worker that died had in hand is done again by another. Raises UserError if the scheduler does not answer.
+        """
+        if self.engine is Engine.dask:
+            yield from _on_cluster(self.scheduler, function, chunks)
+        else:
+            work = (joblib.delayed(function)(*chunk) for chunk in chunks)
+            yield from joblib.Parallel(n_jobs=self.jobs, return_as="generator")(work)
+
+
+def _on_cluster(address: str, function: Callable[..., Result], chunks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    try:
+        import distributed
+    except ImportError as error:
+        raise UserError("engine dask: the package distributed is not installed; `pip install distributed`") from error
+    try:
+        client = distributed.Client(address, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"scheduler {address!r} does not answer ({error}); start it, or set engine: local") from error
+    with client:
+        window: deque[Any] = deque()
+        ahead = WINDOW * max(1, sum(client.nthreads().values()))
+        for chunk in chunks:
+            window.append(client.submit(function, *chunk, pure=False))
+            if len(window) > ahead:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()

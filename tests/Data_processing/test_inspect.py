@@ -1,0 +1,183 @@
+"""Each image is looked at once, its facts are kept, and a cluster finds the same to the byte."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from Data_processing.facts_store import FactsStore
+from Data_processing.image_facts import Kind, inspect_named
+from Data_processing.inspected import read_inspected
+from Data_processing.source_files import open_source
+from tests.conftest import ROOT, refused, run_in, stage, succeeded
+from tests.Data_processing.sources import pack, picture, write_coco
+
+NAMES = [f"{number}.png" for number in range(100)]
+
+
+def imported(source, tmp_path):
+    options = ("--source", "s", "--path", source, "--format", "coco", "--out", tmp_path / "imported.parquet")
+    succeeded(stage("Data_processing.import_source", *options))
+    return ("--source", "s", "--path", source, "--imported", tmp_path / "imported.parquet")
+
+
+def inspect(common, out, *options, run=stage):
+    return run("Data_processing.inspect_images", *common, "--out", out, *options)
+
+
+def in_full(module, *options):
+    return run_in(ROOT, sys.executable, "-m", module, *options)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_coco(tmp_path / "source", {name: [("cat", 1, 1, 9, 9)] for name in NAMES})
+
+
+def test_facts_kept_from_an_earlier_run_give_the_same_bytes(tmp_path, source):
+    common, store = imported(source, tmp_path), ("--facts", tmp_path / "facts.sqlite", "--jobs", "1")
+    succeeded(inspect(common, tmp_path / "plain.parquet", "--jobs", "1"))
+    succeeded(inspect(common, tmp_path / "first.parquet", *store))
+    succeeded(inspect(common, tmp_path / "again.parquet", *store))
+    plain = (tmp_path / "plain.parquet").read_bytes()
+    assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes() == plain
+
+
+def test_a_kept_fact_is_used_and_a_new_image_is_looked_at(tmp_path, source):
+    common, store = imported(source, tmp_path), ("--facts", tmp_path / "facts.sqlite", "--jobs", "1")
+    succeeded(inspect(common, tmp_path / "a.parquet", *store))
+    facts = FactsStore(tmp_path / "facts.sqlite", 178_956_970, writing=True)
+    rows = read_inspected(tmp_path / "a.parquet")
+    altered = facts.get(rows["images/5.png"].sha256, "image") | {"brightness": 7.0}
+    facts.put([(altered, "image")])
+    facts.close()
+    (source / "images/5.png").rename(source / "images/renamed.png")
+    (source / "images/6.png").write_bytes(picture(777))
+    succeeded(inspect(common, tmp_path / "b.parquet", *store))
+    again = read_inspected(tmp_path / "b.parquet")
+    assert again["images/renamed.png"].brightness == 7.0  # known by its bytes, whatever its name
+    assert again["images/6.png"].sha256 != rows["images/6.png"].sha256
+    assert again["images/7.png"] == rows["images/7.png"]
+
+
+def test_other_code_or_limits_forget_what_was_kept(tmp_path):
+    store = FactsStore(tmp_path / "facts.sqlite", 1000, writing=True)
+    store.put([({"sha256": "ab" * 32, "width": 3}, "image")])
+    assert store.get("ab" * 32, "image") == {"sha256": "ab" * 32, "width": 3}
+    assert store.get("ab" * 32, "mask") is None
+    store.close()
+    assert FactsStore(tmp_path / "facts.sqlite", 2000, writing=True).get("ab" * 32, "image") is None
+
+
+def test_a_file_that_keeps_no_facts_is_named(tmp_path, source):
+    (tmp_path / "facts.sqlite").write_text("shopping list " * 100)
+    line = refused(inspect(imported(source, tmp_path), tmp_path / "o", "--facts", tmp_path / "facts.sqlite"), "delete")
+    assert "facts.sqlite" in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_killed_on_the_way_it_goes_on_where_it_was(tmp_path, source):
+    common, facts = imported(source, tmp_path), tmp_path / "facts.sqlite"
+    command = [
+        "-m",
+        "Data_processing.inspect_images",
+        *common,
+        "--out",
+        tmp_path / "o",
+        "--facts",
+        facts,
+        "--jobs",
+        "1",
+    ]
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
+    kept = 0
+    while process.poll() is None and not kept:
+        time.sleep(0.005)
+        kept = (
+            facts.with_name("facts.sqlite-wal").exists() and facts.with_name("facts.sqlite-wal").stat().st_size > 20_000
+        )
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    succeeded(inspect(common, tmp_path / "resumed.parquet", "--facts", facts, "--jobs", "1"))
+    succeeded(inspect(common, tmp_path / "plain.parquet", "--jobs", "1"))
+    assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("archive", ["s.zip", "s.tar.gz"])
+def test_processes_and_archives_change_nothing(tmp_path, source, archive):
+    common = imported(source, tmp_path)
+    succeeded(inspect(common, tmp_path / "one.parquet", "--jobs", "1"))
+    succeeded(inspect(common, tmp_path / "two.parquet", "--jobs", "2", run=in_full))
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    packed = imported(pack(source, tmp_path / archive), tmp_path)
+    succeeded(inspect(packed, tmp_path / "packed.parquet", "--jobs", "1"))
+    assert read_inspected(tmp_path / "packed.parquet") == read_inspected(tmp_path / "one.parquet")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler's address and two worker processes, as a user would start them in the checkout."""
+    file = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(file), "--port", "0"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
+    processes = [subprocess.Popen([*dask, "--no-dashboard"], **quiet)]
+    while not (file.exists() and file.read_text()):
+        time.sleep(0.1)
+        assert processes[0].poll() is None
+    address = json.loads(file.read_text())["address"]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        address,
+        "--nthreads",
+        "1",
+        "--no-nanny",
+        "--no-dashboard",
+    ]
+    processes += [subprocess.Popen([*worker, "--local-directory", str(tmp_path)], **quiet) for _ in range(2)]
+    yield address, processes[1:]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(tmp_path, source, cluster):
+    address, workers = cluster
+    for number in range(100, 900):
+        shutil.copy(source / f"images/{number % 100}.png", source / f"images/{number}.png")
+    common = imported(source, tmp_path)
+    succeeded(inspect(common, tmp_path / "local.parquet", "--jobs", "1"))
+    options = ("--engine", "dask", "--scheduler", address, "--out", tmp_path / "dask.parquet")
+    command = [sys.executable, "-m", "Data_processing.inspect_images", *common, *options]
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "inspect s" in line:  # the first lines of progress: work is under way
+            workers[0].kill()
+            break
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 0, rest
+    assert (tmp_path / "dask.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
+    assert workers[0].wait() != 0
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, source):
+    options = ("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9")
+    refused(inspect(imported(source, tmp_path), tmp_path / "o", *options), "tcp://127.0.0.1:9", "engine: local")
+
+
+def test_masks_are_looked_at_as_masks(tmp_path):
+    palette = Image.new("P", (6, 4), 3)
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    palette.save(tmp_path / "palette.png")
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "colour.png")
+    files = open_source(tmp_path)
+    row, _, _ = inspect_named(files, "palette.png", Kind.mask, 1000)
+    assert (row["width"], row["height"], row["values"], row["reason"]) == (6, 4, [3], None)
+    assert "RGB" in inspect_named(files, "colour.png", Kind.mask, 1000)[0]["reason"]
