@@ -2,7 +2,7 @@
 
 Pigeonholes: cut the bits into parts and give each part a tolerance t of 0 or 1 so that the sum of t + 1 exceeds `bits`;
 two hashes within `bits` then differ in at most t bits in at least one part. So only hashes are compared that agree in a
-part, or all but one bit of it: at a million spread hashes of 256 bits and 24 bits, one pair in 3,000.
+part, or all but one bit of it: at a million spread hashes of 256 bits and 24 bits, one pair in 4,000.
 M. Norouzi, A. Punjani, D. J. Fleet, "Fast Exact Search in Hamming Space with Multi-Index Hashing", 2014; tolerances
 that differ: J. Qin et al., "GPH: Similarity Search in Hamming Space", 2018.
 
