@@ -1,4 +1,4 @@
-"""Masks hold class ids + 1, from a source's own or drawn from outlines; what sources state of splits and groups holds."""
+"""Masks hold class ids + 1, from a source or drawn from outlines; what sources state of splits and groups holds."""
 
 import io
 import json
