@@ -36,7 +36,7 @@ def closure(edges: set) -> set:
 
 
 def test_every_file_and_folder_in_the_tree_exists():
-    made = {"Datasets/curated"}  # by the pipeline
+    made = {"Datasets/curated", "Data_processing/report.html"}  # by the pipeline
     folder = Path()
     for line in README.split("## What lies where")[1].split("```")[1].strip().splitlines():
         names = re.split(r"\s{3,}", line.strip())[0].split()

@@ -14,12 +14,17 @@ from tests.conftest import ROOT, run_in, succeeded
 
 ROOMS = ("Datasets", "Data_processing", "Models", "Deployment")
 READS = {
-    "Data_processing": ("Datasets/raw", "Data_processing/intermediate"),
+    "Data_processing": ("Datasets/raw", "Data_processing/intermediate", "Datasets/curated"),
     "Models": ("Datasets/curated", "Datasets/pretrained", "Models/outputs"),
     "Deployment": ("Datasets/pretrained", "Datasets/curated", "Deployment/bundles"),
 }
 WRITES = {
-    "Data_processing": ("Datasets/raw/digits", "Data_processing/intermediate", "Datasets/curated"),
+    "Data_processing": (
+        "Datasets/raw/digits",
+        "Data_processing/intermediate",
+        "Data_processing/report.html",
+        "Datasets/curated",
+    ),
     "Models": ("Datasets/pretrained", "Models/outputs"),
     "Deployment": ("Deployment/bundles",),
 }

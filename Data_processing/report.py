@@ -1,0 +1,132 @@
+"""Report: one page about the dataset, from what was delivered to what is trained on.
+
+    python -m Data_processing.report --cleaned DIR --imported DIR --inspected DIR --curated Datasets/curated
+        --numbers FILE --out Data_processing/report.html --metrics FILE
+
+Reads what the stages import to curate left, and of the sources only the rejected images that it shows. Writes one HTML
+file that needs nothing else, pictures included, and numbers that neither clean nor curate gives. The same inputs give
+the same bytes. With `--since REVISION`, a tag or commit, the page also lists which numbers have changed since then.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import pandas as pd
+import pyarrow.parquet as pq
+import typer
+from markupsafe import Markup
+
+from Data_processing import report_sections as sections
+from Data_processing.report_data import changes, numbers, read_dataset, read_facts
+from Data_processing.report_measures import measures
+from Datasets.atomic import replacing
+from Datasets.command import run
+from Datasets.errors import UserError
+
+PAGE = Path(__file__).with_name("report_page.html")
+
+
+def read_numbers(path: Path) -> dict[str, Any]:
+    """Read a stage's summary. Raises UserError if it is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run `dvc repro curate`, or `dvc pull`") from None
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read the clean stage's rejected.csv or repairs.csv: every value is text, as it stands."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+
+
+def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers that differ from those of a revision; `lacking` are the files that it does not have.
+
+    files: path of each metrics file from the project's root, and its numbers now. Raises UserError if there is no such
+    revision, or none of the files in it.
+    """
+    import dvc.api
+    from dvc.exceptions import DvcException
+    from dvc.scm import RevError
+
+    found: list[tuple[str, float | None, float | None]] = []
+    lacking = []
+    for path, now in files.items():
+        try:
+            found += changes(json.loads(dvc.api.read(path, rev=revision)), now)
+        except RevError as error:
+            raise UserError(f"report.since: {revision!r} is no revision of this repository") from error
+        except (DvcException, FileNotFoundError):
+            lacking.append(path)
+    if len(lacking) == len(files):
+        raise UserError(f"report.since: revision {revision!r} has none of {', '.join(files)}, or they were not pushed")
+    return {"revision": revision, "changes": found, "lacking": lacking}
+
+
+def render(values: Mapping[str, Any]) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(values).lstrip()
+
+
+def main(
+    cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")],
+    imported: Annotated[Path, typer.Option(help="directory of the import stage's files")],
+    inspected: Annotated[Path, typer.Option(help="directory of the inspect stage's files")],
+    curated: Annotated[Path, typer.Option(help="the curated dataset")],
+    numbers_file: Annotated[Path, typer.Option("--numbers", help="the curate stage's summary")],
+    out: Annotated[Path, typer.Option(help="HTML file to write")],
+    metrics: Annotated[Path, typer.Option(help="JSON file to write further numbers to")],
+    near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="as for curate")] = 24,
+    since: Annotated[str, typer.Option(help="tag or commit to compare the numbers with")] = "",
+) -> None:
+    """Write a page about the dataset."""
+    summary, numbers_now = read_numbers(cleaned / "summary.json"), read_numbers(numbers_file)
+    accepted = cleaned / "accepted.parquet"
+    paths: dict[str, str] = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
+    dataset = read_dataset(curated, read_facts(accepted, inspected, paths))
+    rejected, repaired = read_csv(cleaned / "rejected.csv"), read_csv(cleaned / "repairs.csv")
+    further = numbers(dataset)
+    files = {cleaned / "summary.json": summary, numbers_file: numbers_now, metrics: further}
+    values = {
+        "summary": summary,
+        "totals": sections.totals(dataset, summary, paths),
+        "rejected": {
+            **sections.rejects(rejected, paths, imported, inspected),
+            "file": (cleaned / "rejected.csv").as_posix(),
+        },
+        "repairs": {**sections.repairs(repaired), "file": (cleaned / "repairs.csv").as_posix()},
+        **{
+            f"flow_{name}": Markup(sections.flow(dataset, rejected, paths, width, name))
+            for name, width in (("wide", 1080), ("narrow", 330))
+        },
+        "balance": sections.balance(dataset),
+        "figures": measures(dataset),
+        **sections.pictures(dataset, near_duplicate_bits),
+        "duplicates": {"exact": numbers_now["exact_duplicates"], "near": numbers_now["near_duplicates"]},
+        "bits": near_duplicate_bits,
+        "since": changed_since(since, {path.as_posix(): now for path, now in files.items()}) if since else None,
+    }
+    write(further, metrics, render(values), out)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def write(found: Mapping[str, Any], metrics: Path, page: str, out: Path) -> None:
+    """Write the numbers, then the page."""
+    with replacing(metrics) as partial:
+        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    with replacing(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

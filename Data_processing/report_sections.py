@@ -1,0 +1,180 @@
+"""What each section of the report says, as plain values for its page."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from Data_processing import report_figures as figures
+from Data_processing.cleaning_rules import REMEDIES
+from Data_processing.report_choice import evenly, exact_pairs, extremes, gallery, near_pairs
+from Data_processing.report_data import Dataset, boxes_by_class, images_by_class
+from Data_processing.report_pictures import Picture, picture, rejected_picture
+from Data_processing.source_files import open_source
+from Datasets.records import SPLITS
+
+SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
+SIDE, SMALL_SIDE = 480, 160  # pixels of a picture's longer side
+EXTREMES = {
+    "Darkest": "Mean luma, of 255.",
+    "Brightest": "Mean luma, of 255.",
+    "Least sharp": "Variance of the Laplacian.",
+    "Smallest": "Pixels of the longer side.",
+    "Most boxes": "Boxes in the image.",
+    "Smallest boxes": "Square root of the box's share of the image, in percent.",
+}
+_STATED = ["image", "origins", *(f"boxes.list.element.{name}" for name in ("name", "x1", "y1", "x2", "y2"))]
+
+
+def totals(dataset: Dataset, summary: Mapping[str, Any], sources: Iterable[str]) -> dict[str, Any]:
+    """The numbers at the top; tiles are (number, words, whether it is bad news)."""
+    images = dataset.images
+    tiles = [
+        (summary["imported"], "imported", False),
+        (summary["accepted"], "accepted", False),
+        (summary["rejected"], "rejected", True),
+        (len(dataset.boxes), "boxes", False),
+        (len(dataset.classes), "classes", False),
+        (images["group"].nunique(), "groups", False),
+    ]
+    known = {"images": len(images), "boxes": len(dataset.boxes), "classes": len(dataset.classes)}
+    return {**known, "sources": list(sources), "tiles": tiles}
+
+
+def flow(dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str], width: int, name: str) -> str:
+    """Every image from its source to its split, or to the rule by which it was rejected."""
+    images, node = dataset.images, figures.Node
+    nodes = [node("accepted", 1, len(images), "accepted"), node("rejected", 1, len(rejected), "rejected")]
+    links = []
+    for source in sources:
+        parts = int((images["source"] == source).sum()), int((rejected["source"] == source).sum())
+        nodes.append(node(source, 0, sum(parts), "source"))
+        links += [(len(nodes) - 1, end, size) for end, size in enumerate(parts)]
+    for end, column, kinds in ((0, images["split"], list(SPLITS)), (1, rejected["rule"], _by_number(rejected["rule"]))):
+        for kind in kinds:
+            size = int((column == kind).sum())
+            nodes.append(node(kind, 2, size, "rejected" if end else kind))
+            links.append((end, len(nodes) - 1, size))
+    gone = {number for number, one in enumerate(nodes) if not one.size}
+    links = [link for link in links if not gone & set(link[:2]) and link[2]]
+    return figures.flow(nodes, links, width, name)
+
+
+def _by_number(rules: pd.Series) -> list[str]:
+    """The rules that occur, most frequent first."""
+    counts = rules.value_counts()
+    return sorted(counts.index, key=lambda rule: (-counts[rule], rule))
+
+
+def rejects(rejected: pd.DataFrame, paths: Mapping[str, str], imported: Path, inspected: Path) -> dict[str, Any]:
+    """The rules with their counts, and some of the rejected images, as well as they can be shown."""
+    counts = rejected["rule"].value_counts()
+    rules = [{"name": r, "count": int(counts[r]), "remedy": REMEDIES[r]} for r in _by_number(rejected["rule"])]
+    shown = rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)]
+    cards: dict[Any, dict[str, Any]] = {}
+    for source in sorted(set(shown["source"])):
+        part = shown[shown["source"] == source]
+        pictures = _rejected_pictures(
+            part, paths[source], imported / f"{source}.parquet", inspected / f"{source}.parquet"
+        )
+        cards |= {index: {**part.loc[index].to_dict(), **pictures[index]} for index in part.index}
+    return {"rules": rules, "cards": [cards[index] for index in shown.index]}
+
+
+def _rejected_pictures(part: pd.DataFrame, path: str, imported: Path, inspected: Path) -> dict[Any, dict[str, Any]]:
+    """By index of `part`: a picture, or why there is none. The source is opened only if there is something to show."""
+    names = part["image"].unique().tolist()
+    columns = ["image", "sha256", "reason"]
+    facts = (
+        pq.read_table(inspected, columns=columns, filters=[("image", "in", names)])
+        .to_pandas()
+        .set_index("image", drop=False)
+    )
+    good = [index for index, image in part["image"].items() if _is_good(facts, image)]
+    files = open_source(Path(path)) if good else None
+    stated = _stated_boxes(imported, names) if good else {}
+    found: dict[Any, dict[str, Any]] = {}
+    for index, image, origin in part[["image", "origin"]].itertuples():
+        if files and index in good:
+            boxes = stated.get((image, origin)) or stated.get((image, "")) or []
+            found[index] = {"picture": rejected_picture(files, facts.loc[image], boxes, SIDE)}
+        else:
+            there = image in facts.index and not pd.isna(facts["sha256"][image])
+            found[index] = {"picture": None, "absent": "cannot be decoded" if there else "no such image"}
+    return found
+
+
+def _is_good(facts: pd.DataFrame, image: str) -> bool:
+    return image in facts.index and pd.isna(facts["reason"][image])
+
+
+def _stated_boxes(imported: Path, names: list[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The boxes that records of some images state, by image and any origin of the record, "" for the first record."""
+    file, wanted = pq.ParquetFile(imported), pa.array(names, pa.string())
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for number in range(file.num_row_groups):
+        hits = pc.is_in(file.read_row_group(number, ["image"])["image"], value_set=wanted)
+        if pc.any(hits).as_py():
+            for row in file.read_row_group(number, _STATED).filter(hits).to_pylist():
+                for origin in ("", row["origins"]["image"], *(row["origins"]["boxes"] or ())):
+                    found.setdefault((row["image"], origin), row["boxes"] or [])
+    return found
+
+
+def repairs(table: pd.DataFrame) -> dict[str, Any]:
+    """What was mended, some of it."""
+    return {"count": len(table), "rows": table.loc[evenly(table["rule"], SHOWN_REPAIRS)].to_dict("records")}
+
+
+def balance(dataset: Dataset) -> dict[str, Any]:
+    """Classes by their number of images, with how the splits share them, and which are missing from a split."""
+    sizes = {split: int((dataset.images["split"] == split).sum()) for split in SPLITS}
+    splits = [split for split in SPLITS if sizes[split]]
+    counts, boxes = images_by_class(dataset).to_dict("records"), boxes_by_class(dataset).sum(axis=1).tolist()
+    rows: list[dict[str, Any]] = [
+        {"name": name, "images": sum(counts[k].values()), "boxes": boxes[k], "counts": counts[k]}
+        for k, name in enumerate(dataset.classes)
+    ]
+    missing = [(row["name"], lacks) for row in rows if (lacks := [s for s in splits if not row["counts"][s]])]
+    rows.sort(key=lambda row: -row["images"])
+    return {"rows": rows, "missing": missing, "splits": [{"name": s, "images": sizes[s]} for s in splits]}
+
+
+def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
+    """The gallery, the extremes and the duplicates, with every image that they show read once."""
+    images = dataset.images
+    ends, chosen = extremes(dataset, SHOWN_EXTREMES), gallery(dataset, SHOWN_GALLERY)
+    near, exact = near_pairs(images, bits), exact_pairs(images)
+    copies = exact[: max(SHOWN_EXACT, SHOWN_PAIRS - len(near))]
+    pairs = [*((*pair, -1) for pair in copies), *near][:SHOWN_PAIRS]
+    numbers = [*chosen, *(n for part in ends.values() for n in part.index), *(n for pair in pairs for n in pair[:2])]
+    rows = dataset.rows(numbers)
+
+    def show(number: int, boxed: bool | None = None) -> Picture:
+        if boxed is None:
+            return picture(rows[number], dataset.classes, SIDE)
+        boxes = [{**box, "segmentation": None} for box in rows[number]["boxes"] or ()] if boxed else None
+        bare = {"labels": None, "counts": None, "mask": None, "boxes": boxes}
+        return picture({**rows[number], **bare}, dataset.classes, SMALL_SIDE)
+
+    return {
+        "gallery": [(show(number), images["split"][number]) for number in chosen],
+        "extremes": [
+            (
+                name,
+                EXTREMES[name],
+                [(show(k, boxed="boxes" in name), float(v)) for k, v in zip(values.index, values, strict=True)],
+            )
+            for name, values in ends.items()
+        ],
+        "pairs": [_pair(show(one), show(other), images["split"][one], distance) for one, other, distance in pairs],
+    }
+
+
+def _pair(one: Picture, other: Picture, split: str, distance: int) -> dict[str, Any]:
+    words = "the same file" if distance < 0 else f"{distance} of 256 bits differ"
+    return {"shown": [one, other], "split": split, "words": words, "differs": one.tally != other.tally}
