@@ -13,6 +13,7 @@ import numpy as np
 WIDTH, HEIGHT = 340, 176
 LEFT, RIGHT, TOP, BOTTOM = 38, 10, 8, 24  # margins around the plotted area
 BINS = 32
+WIDEST = 32  # pixels of a bar
 Format = Callable[[float], str]
 
 
@@ -96,7 +97,8 @@ def histogram(values: np.ndarray, axis: Axis, label: str, x_format: Format = sho
     for k, count in enumerate(counts):
         if count:
             tall = max(1.5, float(y.place(count)) * (HEIGHT - TOP - BOTTOM))
-            at, width = LEFT + k * step, max(1.0, step - (1.5 if step > 5 else 0.5))
+            width = min(WIDEST, max(1.0, step - (1.5 if step > 5 else 0.5)))
+            at = LEFT + (k + 0.5) * step - width / 2
             told = f"{edges[k]:.3g} to {edges[k + 1]:.3g}: {count:,}"
             parts.append(
                 f'<rect class="bar" x="{at:.1f}" y="{HEIGHT - BOTTOM - tall:.1f}" width="{width:.1f}" '
@@ -151,16 +153,20 @@ class Node:
 
 
 def flow(nodes: Sequence[Node], links: Sequence[tuple[int, int, int]], width: int, name: str) -> str:
-    """Bands as thick as what flows (Sankey diagram), from column to column. links: (from, to, size) by node index."""
-    total = max(sum(node.size for node in nodes if node.column == 0), 1)
+    """Bands as thick as what flows (Sankey diagram), from column to column; nodes of size 0 are left out.
+
+    links: (from, to, size) by node index, none of size 0.
+    """
+    shown = [node for node in nodes if node.size]
+    total = sum(node.size for node in shown if node.column == 0)
     columns = 1 + max(node.column for node in nodes)
-    height = _stack(nodes, columns, total)
+    height = _stack(shown, columns, total)
     step, thick = (width - 10) / max(1, columns - 1), 10
     parts = []
     for one, other, size in links:
         start, end = nodes[one], nodes[other]
         y0, y1 = start.y + start.used["out"], end.y + end.used["in"]
-        out, into = (size / max(node.size, 1) * node.height for node in (start, end))
+        out, into = (size / node.size * node.height for node in (start, end))
         start.used["out"] += out
         end.used["in"] += into
         x0, x1 = start.column * step + thick, end.column * step
@@ -171,7 +177,7 @@ def flow(nodes: Sequence[Node], links: Sequence[tuple[int, int, int]], width: in
         )
         told = escape(f"{start.name} to {end.name}: {size:,}")
         parts.append(f'<path class="band {end.kind}" d="{d}"><title>{told}</title></path>')
-    for node in nodes:
+    for node in shown:
         x = node.column * step
         place = f'x="{x:.1f}" y="{node.y:.1f}" width="{thick}" height="{node.height:.1f}" rx="2"'
         parts.append(f'<rect class="node {node.kind}" {place}/>')

@@ -89,7 +89,7 @@ def _figure(title: str, words: str, body: str) -> dict[str, Any]:
 
 def _half(values: np.ndarray) -> str:
     low, high = np.quantile(values, (0.25, 0.75))
-    return f"Half: {low:.3g} to {high:.3g}."
+    return f"Half: {float(f'{low:.3g}'):,g} to {float(f'{high:.3g}'):,g}."
 
 
 def _coco(areas: pd.Series) -> Markup:

@@ -19,7 +19,8 @@ from Datasets.images import decode
 
 QUALITY = 78  # of the JPEGs
 OPACITY = 0.35  # of masks
-LETTER = 0.042  # a letter's width as a share of a narrow picture's, for deciding where a name fits
+PHONE = (150, 150)  # pixels of a picture on a phone at most, for deciding where a name fits
+LETTER, LINE = 6.5, 16  # pixels of a name's letter and line
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def _shape(box: Mapping[str, Any], colour: int, width: int, height: int) -> Shap
         return None
     x1, x2 = np.clip(np.sort(corners[[0, 2]]), -5, 105).round(2).tolist()
     y1, y2 = np.clip(np.sort(corners[[1, 3]]), -5, 105).round(2).tolist()
-    right = x1 + 100 * LETTER * (len(box["name"]) + 1) > 100
-    return Shape(box["name"], colour, x1, y1, round(x2 - x1, 2), round(y2 - y1, 2), y1 < 9, right)
+    scale = min(PHONE[0] / width, PHONE[1] / height)
+    inside = y1 / 100 * height * scale < LINE
+    right = x1 / 100 * width * scale + LETTER * (len(box["name"]) + 1) > width * scale
+    return Shape(box["name"], colour, x1, y1, round(x2 - x1, 2), round(y2 - y1, 2), inside, right)
 
 
 def paint(pixels: np.ndarray, row: Mapping[str, Any], ids: Mapping[str, int], side: int) -> Image.Image:

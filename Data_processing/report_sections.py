@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from Data_processing import report_figures as figures
 from Data_processing.cleaning_rules import REMEDIES
 from Data_processing.report_choice import evenly, exact_pairs, extremes, gallery, near_pairs
-from Data_processing.report_data import Dataset, boxes_by_class, images_by_class
+from Data_processing.report_data import CORNERS, Dataset, boxes_by_class, images_by_class
 from Data_processing.report_pictures import Picture, picture, rejected_picture
 from Data_processing.source_files import open_source
 from Datasets.records import SPLITS
@@ -38,7 +39,7 @@ def totals(dataset: Dataset, summary: Mapping[str, Any], sources: Iterable[str])
         (summary["accepted"], "accepted", False),
         (summary["rejected"], "rejected", True),
         (len(dataset.boxes), "boxes", False),
-        (len(dataset.classes), "classes", False),
+        (len(dataset.classes), "class" if len(dataset.classes) == 1 else "classes", False),
         (images["group"].nunique(), "groups", False),
     ]
     known = {"images": len(images), "boxes": len(dataset.boxes), "classes": len(dataset.classes)}
@@ -59,9 +60,7 @@ def flow(dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str], width
             size = int((column == kind).sum())
             nodes.append(node(kind, 2, size, "rejected" if end else kind))
             links.append((end, len(nodes) - 1, size))
-    gone = {number for number, one in enumerate(nodes) if not one.size}
-    links = [link for link in links if not gone & set(link[:2]) and link[2]]
-    return figures.flow(nodes, links, width, name)
+    return figures.flow(nodes, [link for link in links if link[2]], width, name)
 
 
 def _by_number(rules: pd.Series) -> list[str]:
@@ -171,10 +170,34 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
             )
             for name, values in ends.items()
         ],
-        "pairs": [_pair(show(one), show(other), images["split"][one], distance) for one, other, distance in pairs],
+        "pairs": [
+            {
+                "shown": [show(one), show(other)],
+                "split": images["split"][one],
+                "words": "the same file" if distance < 0 else f"{distance} of 256 bits differ",
+                "agreement": agreement(rows[one], rows[other]),
+            }
+            for one, other, distance in pairs
+        ],
     }
 
 
-def _pair(one: Picture, other: Picture, split: str, distance: int) -> dict[str, Any]:
-    words = "the same file" if distance < 0 else f"{distance} of 256 bits differ"
-    return {"shown": [one, other], "split": split, "words": words, "differs": one.tally != other.tally}
+def agreement(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """How far two images' annotations agree: 0 if they name other classes or other numbers of objects, else the least
+    IoU of any box with the best of its class in the other image, each box as shares of its image; 1 without boxes."""
+    same = one["labels"] == other["labels"] and one["counts"] == other["counts"]
+    if not same or not one["boxes"] or not other["boxes"]:
+        return float(same and bool(one["boxes"]) == bool(other["boxes"]))
+    names = [np.array([box["name"] for box in row["boxes"]]) for row in (one, other)]
+    left, right = (_relative(row) for row in (one, other))
+    low = np.maximum(left[:, None, :2], right[None, :, :2])
+    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(-1)
+    areas = [(corners[:, 2:] - corners[:, :2]).prod(-1) for corners in (left, right)]
+    iou = shared / (areas[0][:, None] + areas[1][None] - shared) * (names[0][:, None] == names[1][None])
+    return float(min(iou.max(1).min(), iou.max(0).min()))
+
+
+def _relative(row: Mapping[str, Any]) -> np.ndarray:
+    size = np.array([row["width"], row["height"]] * 2, float)
+    return np.array([[box[side] for side in CORNERS] for box in row["boxes"]]) / size
