@@ -88,8 +88,9 @@ def extremes(dataset: Dataset, most: int) -> dict[str, pd.Series]:
 
 def exact_pairs(images: pd.DataFrame) -> list[tuple[int, int]]:
     """Each image with the first one of the same file."""
-    first = images.groupby("sha256")["sha256"].transform(lambda same: same.index[0])
-    return [(int(one), row) for row, one in enumerate(first) if one != row]
+    codes, _ = pd.factorize(images["sha256"])
+    _, first = np.unique(codes, return_index=True)
+    return [(int(first[codes[row]]), int(row)) for row in np.flatnonzero(first[codes] != np.arange(len(codes)))]
 
 
 def near_pairs(images: pd.DataFrame, bits: int) -> list[tuple[int, int, int]]:

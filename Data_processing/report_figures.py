@@ -54,8 +54,8 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
 def short(value: float) -> str:
     """12000 as 12k, 0.25 as 0.25."""
     if abs(value) >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value / 1e3:g}k" if abs(value) >= 10_000 else f"{value:g}"
+        return f"{value / 1e6:.3g}M"
+    return f"{value / 1e3:.3g}k" if abs(value) >= 10_000 else f"{value:g}"
 
 
 def ratio(value: float) -> str:

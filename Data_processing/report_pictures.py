@@ -5,7 +5,7 @@ import colorsys
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,16 @@ from Datasets.images import decode
 
 QUALITY = 78  # of the JPEGs
 OPACITY = 0.35  # of masks
-PHONE = (150, 150)  # pixels of a picture on a phone at most, for deciding where a name fits
+PHONE, DESK = 150, 220  # pixels of a picture's sides at most, for deciding where a name fits and whether it is drawn
 LETTER, LINE = 6.5, 16  # pixels of a name's letter and line
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A box over a picture, in percent of its width and height; the name stands inside it if there is no room above."""
+    """A box over a picture, in percent of its width and height.
+
+    inside, right: where the name stands for want of room above and to the right; named: whether it would hide none.
+    """
 
     name: str
     hue: int
@@ -35,6 +38,7 @@ class Shape:
     height: float
     inside: bool
     right: bool
+    named: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def _picture(
 ) -> Picture:
     height, width = pixels.shape[:2]
     shapes = [shape for box, colour in boxes if (shape := _shape(box, colour, width, height))]
-    shapes.sort(key=lambda shape: -shape.width * shape.height)  # small ones on top
+    shapes = _named(sorted(shapes, key=lambda shape: -shape.width * shape.height), width, height)  # small ones on top
     return Picture(_uri(shown), width, height, name, shapes, counts, max(width, height) < 200)
 
 
@@ -95,10 +99,25 @@ def _shape(box: Mapping[str, Any], colour: int, width: int, height: int) -> Shap
         return None
     x1, x2 = np.clip(np.sort(corners[[0, 2]]), -5, 105).round(2).tolist()
     y1, y2 = np.clip(np.sort(corners[[1, 3]]), -5, 105).round(2).tolist()
-    scale = min(PHONE[0] / width, PHONE[1] / height)
+    scale = min(PHONE / width, PHONE / height)
     inside = y1 / 100 * height * scale < LINE
     right = x1 / 100 * width * scale + LETTER * (len(box["name"]) + 1) > width * scale
     return Shape(box["name"], colour, x1, y1, round(x2 - x1, 2), round(y2 - y1, 2), inside, right)
+
+
+def _named(shapes: Iterable[Shape], width: int, height: int) -> list[Shape]:
+    """The shapes, those whose name would lie over one that came before without it."""
+    scale = min(DESK / width, DESK / height) / 100
+    taken: list[tuple[float, float, float]] = []
+    found = []
+    for shape in shapes:
+        long = LETTER * (len(shape.name) + 1)
+        x = (shape.left + shape.width) * width * scale - long if shape.right else shape.left * width * scale
+        y = shape.top * height * scale - (0 if shape.inside else LINE)
+        free = all(x + long < x0 or x > x1 or abs(y - y0) > LINE for x0, x1, y0 in taken)
+        found.append(replace(shape, named=free))
+        taken += [(x, x + long, y)] * free
+    return found
 
 
 def paint(pixels: np.ndarray, row: Mapping[str, Any], ids: Mapping[str, int], side: int) -> Image.Image:
