@@ -9,6 +9,7 @@ the same bytes. With `--since REVISION`, a tag or commit, the page also lists wh
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,11 +53,12 @@ def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict
     from dvc.exceptions import DvcException
     from dvc.scm import RevError
 
+    repository = os.environ.get("DVC_ROOT")  # a queued experiment runs in a copy that lacks tags and old commits
     found: list[tuple[str, float | None, float | None]] = []
     lacking = []
     for path, now in files.items():
         try:
-            found += changes(json.loads(dvc.api.read(path, rev=revision)), now)
+            found += changes(json.loads(dvc.api.read(path, repository, revision)), now)
         except RevError as error:
             raise UserError(f"report.since: {revision!r} is no revision of this repository") from error
         except (DvcException, FileNotFoundError):

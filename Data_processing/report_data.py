@@ -191,7 +191,7 @@ def spread(values: pd.Series) -> dict[str, float]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """The numbers that differ between two nested mappings: dotted name, before, now; None where there was none."""
+    """The numbers that differ between two nested mappings: name, before, now; None where there was none."""
     before, now = _flat(old), _flat(new)
     names = [*now, *(name for name in before if name not in now)]
     return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
@@ -200,5 +200,5 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, f
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     found: dict[str, float] = {}
     for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name} ") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        found |= _flat(value, f"{prefix}{name} / ") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found

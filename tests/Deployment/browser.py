@@ -33,15 +33,20 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Page:
-    """One tab. Every method waits for its answer; an error in the page's script fails the test."""
+    """One tab. Every method waits for its answer; an error in the page's script fails the test.
+
+    complaints: what the browser reported on its console as an error, such as a resource that it refused to load.
+    """
 
     def __init__(self, writes: int, reads: int) -> None:
         self._writes = os.fdopen(writes, "wb", buffering=0)
         self._reads = os.fdopen(reads, "rb")
         self._number = 0
+        self.complaints: list[str] = []
         self._session: str | None = None
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._call("Log.enable")
 
     def _call(self, method: str, **parameters: object) -> Any:
         self._number += 1
@@ -51,6 +56,8 @@ class Page:
         )
         while True:
             answer = json.loads(self._message())
+            if answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error":
+                self.complaints.append(answer["params"]["entry"]["text"])
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
                 return answer["result"]

@@ -1,0 +1,330 @@
+"""The report says what the stages found, shows what it should, and is safe to open."""
+
+import csv
+import hashlib
+import json
+import re
+from html import unescape
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from Data_processing.clean import ACCEPTED_SCHEMA
+from Data_processing.image_facts import INSPECTED_SCHEMA, inspect
+from Data_processing.report_choice import evenly, exact_pairs, gallery, near_pairs
+from Data_processing.report_data import Dataset, changes, coverage
+from Data_processing.report_sections import agreement
+from Datasets.curated import write_annotations, write_curated
+from Datasets.records import SCHEMA, SPLITS, empty_record
+from tests.conftest import AUTHOR, copy_checkout, edit_params, refused, run_in, stage, succeeded
+from tests.Data_processing.sources import SIZE, picture, write_coco
+from tests.Deployment.browser import CHROMIUM, chromium
+
+HOSTILE_CLASS = "<script>alert('class')</script>"
+HOSTILE_IMAGE = '"><img src=x onerror=alert(1)>&amp;.png'
+
+
+def report(directory, *options, cwd=None):
+    """Run the stage by hand on a directory laid out as tests of other stages lay it out."""
+    inputs = ("--cleaned", "clean", "--imported", "imported", "--inspected", "inspected", "--curated", "curated")
+    outputs = ("--numbers", "curated.json", "--out", "report.html", "--metrics", "report.json")
+    words = [w if w.startswith("--") else directory / w for w in (*inputs, *outputs)]
+    return stage("Data_processing.report", *words, *options)
+
+
+def through_curate(directory, source, *clean_options):
+    """Import, inspect, clean and curate a COCO source; the options of curate put everything into few splits."""
+    common = ("--source", "s", "--path", source)
+    imported, inspected = directory / "imported/s.parquet", directory / "inspected/s.parquet"
+    succeeded(stage("Data_processing.import_source", *common, "--format", "coco", "--out", imported))
+    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
+    directories = ("--imported", directory / "imported", "--inspected", directory / "inspected")
+    cleaned = ("--out", directory / "clean", "--max-rejected", "1", *clean_options, "s")
+    succeeded(stage("Data_processing.clean", *directories, *cleaned))
+    out = ("--out", directory / "curated", "--summary", directory / "curated.json")
+    succeeded(stage("Data_processing.curate", "--cleaned", directory / "clean", *out, "--seed", "1"))
+    return directory
+
+
+def text_of(page: Path) -> str:
+    """What a reader sees, with one space for any white space."""
+    shown = re.sub(r"<style>.*?</style>|<title>.*?</title>", "", page.read_text(encoding="utf-8"), flags=re.S)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", shown.replace("<wbr>", ""))))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Path:
+    """A dataset whose names are attacks, with a class that only one image has."""
+    directory = tmp_path_factory.mktemp("hostile")
+    content = {f"{i}.png": [("cat", 3, 4, 20, 30)] for i in range(30)}
+    content[HOSTILE_IMAGE] = [(HOSTILE_CLASS, 1, 2, 9, 9), ("cat", 5, 5, 40, 30)]
+    content["outside" + HOSTILE_IMAGE] = [("cat", 500, 500, 600, 600)]
+    source = write_coco(directory / "source", content)
+    return through_curate(directory, source)
+
+
+def test_the_numbers_on_the_page_are_the_stages_numbers(project):
+    text = text_of(project / "Data_processing/report.html")
+    work = project / "Data_processing/intermediate"
+    summary = json.loads((work / "clean/summary.json").read_text())
+    curated = json.loads((work / "curated.json").read_text())
+    parts = summary["accepted"], summary["rejected"]
+    assert f"{summary['imported']} imported = {parts[0]} accepted + {parts[1]} rejected." in text
+    assert f"{summary['boxes']} boxes" in text
+    assert f"{sum(curated['groups'].values())} groups" in text
+    for split in SPLITS:
+        assert f"{split} {curated['images'][split]}" in text
+    further = json.loads((work / "report.json").read_text())
+    assert sum(further["box_sizes"].values()) == summary["boxes"]
+    for name, counts in curated["boxes"]["train"].items():
+        images = sum(further["images_by_class"][split][name] for split in SPLITS)
+        boxes = counts + curated["boxes"]["val"][name] + curated["boxes"]["test"][name]
+        assert f"{name} {images} {boxes} " in text
+
+
+def test_every_rejected_image_and_every_repair_is_shown_with_its_reason(project):
+    text = text_of(project / "Data_processing/report.html")
+    for table, columns in (
+        ("rejected", ("rule", "image", "remedy")),
+        ("repairs", ("rule", "image", "before", "after")),
+    ):
+        with (project / f"Data_processing/intermediate/clean/{table}.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        for row, column in product(rows, columns):
+            assert row[column] in text
+
+
+def test_the_same_inputs_give_the_same_bytes(project, tmp_path):
+    command = next(
+        line for line in (project / "dvc.lock").read_text().split("\n\n") if "Data_processing.report " in line
+    )
+    assert command
+    before = (project / "Data_processing/report.html").read_bytes()
+    work = "Data_processing/intermediate"
+    inputs = ("--cleaned", f"{work}/clean", "--imported", f"{work}/imported", "--inspected", f"{work}/inspected")
+    outputs = ("--out", tmp_path / "report.html", "--metrics", tmp_path / "report.json")
+    numbers = ("--curated", "Datasets/curated", "--numbers", f"{work}/curated.json")
+    succeeded(stage("Data_processing.report", *inputs, *numbers, *outputs, cwd=project))
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert (tmp_path / "report.json").read_bytes() == (project / work / "report.json").read_bytes()
+
+
+def test_hostile_names_are_text_and_nothing_else(hostile):
+    succeeded(report(hostile))
+    page = (hostile / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    text = text_of(hostile / "report.html")
+    assert HOSTILE_CLASS in text
+    assert f"s/images/outside{HOSTILE_IMAGE}" in text
+    assert "box outside" in text
+
+
+def test_a_class_missing_from_a_split_is_marked(hostile):
+    succeeded(report(hostile))
+    assert json.loads((hostile / "report.json").read_text())["classes_missing"] in (
+        {"train": 0, "val": 1, "test": 1},
+        {"train": 1, "val": 0, "test": 1},
+        {"train": 1, "val": 1, "test": 0},
+    )
+    assert "1 class is missing from a split:" in text_of(hostile / "report.html")
+    assert (hostile / "report.html").read_text().count('<span class="missing">none</span>') == 2
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("which", ["project", "hostile"])
+def test_a_browser_shows_it_without_complaint_and_without_overflow(request, which, width, tmp_path):
+    directory = request.getfixturevalue(which)
+    path = directory / "Data_processing/report.html" if which == "project" else directory / "report.html"
+    if which == "hostile":
+        succeeded(report(directory))
+    with chromium(tmp_path) as page:
+        page.open(path.as_uri(), width=width)
+        page.run("[...document.images].map((image) => image.loading = 'eager')")
+        page.wait("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.run("document.images.length") > 20
+        assert page.run("document.scripts.length") == 0
+        assert (
+            page.run("performance.getEntriesByType('resource').filter((e) => !e.name.startsWith('data:')).length") == 0
+        )
+        assert page.complaints == []
+
+
+def test_a_rejected_image_that_changed_since_it_was_inspected_is_refused(hostile, tmp_path):
+    succeeded(report(hostile))
+    image = next(path for path in (hostile / "source/images").iterdir() if path.name.startswith("outside"))
+    before, page = image.read_bytes(), (hostile / "report.html").read_bytes()
+    try:
+        image.write_bytes(before + b"x")
+        refused(report(hostile), "outside", "changed since it was inspected", "dvc repro")
+    finally:
+        image.write_bytes(before)
+    assert (hostile / "report.html").read_bytes() == page
+
+
+def made(directory: Path, records: list[dict]) -> Path:
+    """A curated dataset of records without a source that could be imported, and what other stages would say of it."""
+    files = {record["image"]: picture(number) for number, record in enumerate(records)}
+    facts = [inspect(name, data, 10**6) for name, data in files.items()]
+    rows = [
+        {
+            **empty_record(record["image"], "s"),
+            **{key: fact[key] for key in ("sha256", "width", "height", "bytes", "phash")},
+            "group": record["image"],
+            "split": SPLITS[number % 3],
+            **record,
+        }
+        for number, (record, fact) in enumerate(zip(records, facts, strict=True))
+    ]
+    for folder in ("clean", "imported", "inspected", "curated"):
+        (directory / folder).mkdir()
+    schema = ACCEPTED_SCHEMA.with_metadata({"source_paths": json.dumps({"s": "/nowhere"})})
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), directory / "clean/accepted.parquet")
+    pq.write_table(pa.Table.from_pylist(facts, schema=INSPECTED_SCHEMA), directory / "inspected/s.parquet")
+    parts = {split: [{k: r[k] for k in SCHEMA.names} for r in rows if r["split"] == split] for split in SPLITS}
+    sizes = {split: [len(files[r["image"]]) for r in part] for split, part in parts.items()}
+    list(write_curated(directory / "curated", parts, sizes, lambda record: files[record["image"]]))
+    write_annotations(directory / "curated", rows, {"cat": 0, "dog": 1})
+    (directory / "clean/rejected.csv").write_text("source,image,rule,origin,value,remedy\n")
+    (directory / "clean/repairs.csv").write_text("source,image,rule,origin,before,after\n")
+    summary = {"imported": len(rows), "accepted": len(rows), "rejected": 0, "boxes": 0}
+    summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "boxes_left_out_by_class": {}}
+    (directory / "clean/summary.json").write_text(json.dumps(summary))
+    (directory / "curated.json").write_text(json.dumps({"exact_duplicates": 0, "near_duplicates": 0}))
+    return directory
+
+
+def test_a_dataset_of_labels_alone_has_a_report(tmp_path):
+    records = [{"image": f"{i}.png", "labels": [["cat"], ["dog"], []][i // 3 % 3]} for i in range(18)]
+    succeeded(report(made(tmp_path, records)))
+    text = text_of(tmp_path / "report.html")
+    assert "18 images of 2 classes" in text
+    assert "nothing to find" in text
+    assert "COCO" not in text
+    assert json.loads((tmp_path / "report.json").read_text())["images_of_nothing"] == 6
+    assert "No image was rejected." in text
+
+
+def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):
+    from base64 import b64decode
+    from io import BytesIO
+
+    from PIL import Image
+
+    mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    mask[:, :30] = 2
+    file = BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    records = [{"image": f"{i}.png", "labels": ["dog"]} for i in range(3)]
+    records[0]["mask"] = {"bytes": file.getvalue(), "path": "0.png"}
+    succeeded(report(made(tmp_path, records)))
+    page = (tmp_path / "report.html").read_text()
+    shown = {
+        name: data for data, name in re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="(s/[^"]+)"', page)
+    }
+    painted, plain = np.asarray(Image.open(BytesIO(b64decode(shown["s/0.png"])))), Image.open(BytesIO(picture(0)))
+    change = np.abs(painted.astype(int) - np.asarray(plain.convert("RGB"))).mean(axis=(0, 2))
+    assert change[2:28].mean() > 5 * change[32:58].mean()
+
+
+@pytest.mark.parametrize(("most", "expected"), [(4, "aabc"), (2, "ab"), (10, "aaaaabc")])
+def test_every_rule_gets_its_turn(most, expected):
+    rules = pd.Series(list("aaabaca"))
+    assert "".join(rules[evenly(rules, most)]) == expected
+
+
+def dataset(labels: list[list[int]], classes: int) -> Dataset:
+    """Images of which only the classes matter, dealt to the splits in turn."""
+    images = pd.DataFrame({"sha256": [hashlib.sha256(bytes([i])).hexdigest() for i in range(len(labels))]})
+    images["split"] = [SPLITS[i % 3] for i in range(len(labels))]
+    images["labels"] = [float(len(names)) for names in labels]
+    images["boxes"] = np.nan
+    rows = [(row, name) for row, names in enumerate(labels) for name in names]
+    table = pd.DataFrame(rows, columns=["row", "name"])
+    return Dataset([f"c{k}" for k in range(classes)], images, table, pd.DataFrame({"row": []}), [])
+
+
+def test_the_gallery_covers_every_class_in_every_split():
+    rng = np.random.default_rng(0)
+    labels = [[0] if rng.random() < 0.9 else [int(rng.integers(1, 7))] for _ in range(240)]
+    chosen = gallery(dataset(labels, 7), 24)
+    assert len(chosen) == len(set(chosen)) == 24
+    assert {(labels[i][0], i % 3) for i in chosen} == {(labels[i][0], i % 3) for i in range(240)}
+
+
+def test_the_gallery_shows_an_image_of_nothing():
+    labels = [[0]] * 50 + [[]] + [[1]] * 50
+    assert 50 in gallery(dataset(labels, 2), 5)
+
+
+def test_pairs_are_found_within_groups_and_listed_from_the_threshold_down():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 256, (60, 32), dtype=np.uint8)
+    hashes[7], hashes[8] = hashes[1], hashes[2]
+    hashes[7, 0] ^= 0b11
+    hashes[8, 0] ^= 0b11111
+    images = pd.DataFrame({"group": [f"g{i % 6}" for i in range(60)], "phash": [h.tobytes() for h in hashes]})
+    images["sha256"] = ["same" if i in (3, 9) else str(i) for i in range(60)]
+    assert near_pairs(images, 10) == [(2, 8, 5), (1, 7, 2)]
+    assert near_pairs(images, 4) == [(1, 7, 2)]
+    assert exact_pairs(images) == [(3, 9)]
+
+
+def box(name: str, *corners: float) -> dict:
+    return {"name": name, **dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))}
+
+
+def row(*boxes: dict, scale: float = 1) -> dict:
+    names = sorted({b["name"] for b in boxes})
+    counts = [{"name": name, "count": sum(b["name"] == name for b in boxes)} for name in names]
+    return {"width": 100 * scale, "height": 50 * scale, "labels": names, "counts": counts, "boxes": list(boxes)}
+
+
+def test_duplicates_agree_as_far_as_their_worst_box():
+    one = row(box("cat", 0, 0, 10, 10), box("dog", 50, 0, 60, 10))
+    assert agreement(one, row(box("dog", 100, 0, 120, 20), box("cat", 0, 0, 20, 20), scale=2)) == pytest.approx(1)
+    assert agreement(one, row(box("cat", 0, 0, 10, 5), box("dog", 50, 0, 60, 10))) == pytest.approx(0.5)
+    assert agreement(one, row(box("cat", 0, 0, 10, 10))) == 0
+    assert agreement(one, row(box("cat", 0, 0, 10, 10), box("cow", 50, 0, 60, 10))) == 0
+    assert agreement(row(), row()) == 1
+
+
+def test_coverage_is_the_share_of_boxes_over_each_place():
+    images = pd.DataFrame({"width": [100, 200], "height": [100, 50]})
+    boxes = pd.DataFrame({"row": [0, 1], "x1": [0, 0], "y1": [0, 0], "x2": [50, 200], "y2": [100, 25], "name": [0, 0]})
+    found = coverage(Dataset(["c"], images, pd.DataFrame(), boxes, []), 2)
+    assert found.tolist() == [[1, 0.5], [0.5, 0]]
+
+
+def test_changes_name_what_differs_appeared_and_vanished():
+    old, new = {"images": {"train": 5, "val": 2}, "gone": 1}, {"images": {"train": 6, "val": 2}, "fresh": {"a": 3}}
+    expected = [("images / train", 5, 6), ("fresh / a", None, 3), ("gone", 1, None)]
+    assert changes(old, new) == expected
+
+
+def test_the_page_lists_what_changed_since_a_tag(tmp_path):
+    checkout = tmp_path / "checkout"
+    copy_checkout(checkout)
+    edit_params(checkout, lambda params: params["digits"].update(scenes=60))
+    succeeded(run_in(checkout, "dvc", "repro", "report"))
+    assert "Changed since" not in text_of(checkout / "Data_processing/report.html")
+    for command in (["add", "-A"], ["commit", "-qm", "One"], ["tag", "v1"]):
+        succeeded(run_in(checkout, "git", *command, **AUTHOR))
+    edit_params(checkout, lambda params: params["clean"].update(rename=["one=two"], keep=["two", "three"]))
+    edit_params(checkout, lambda params: params["report"].update(since="v1"))
+    succeeded(run_in(checkout, "dvc", "repro", "report"))
+    text = text_of(checkout / "Data_processing/report.html")
+    assert "Changed since v1" in text
+    assert re.search(r"boxes_left_out_by_class / zero – \d+ \+\d+", text)
+    edit_params(checkout, lambda params: params["report"].update(since="v2"))
+    result = run_in(checkout, "dvc", "repro", "report")
+    assert "report.since: 'v2' is no revision of this repository" in result.stderr
+    assert "Traceback" not in result.stderr
