@@ -1,24 +1,22 @@
 """The report says what the stages found, shows what it should, and is safe to open."""
 
 import csv
-import hashlib
 import json
 import re
+from base64 import b64decode
 from html import unescape
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from Data_processing.clean import ACCEPTED_SCHEMA
 from Data_processing.image_facts import INSPECTED_SCHEMA, inspect
-from Data_processing.report_choice import evenly, exact_pairs, gallery, near_pairs
-from Data_processing.report_data import Dataset, changes, coverage
-from Data_processing.report_sections import agreement
 from Datasets.curated import write_annotations, write_curated
 from Datasets.records import SCHEMA, SPLITS, empty_record
 from tests.conftest import AUTHOR, copy_checkout, edit_params, refused, run_in, stage, succeeded
@@ -29,7 +27,7 @@ HOSTILE_CLASS = "<script>alert('class')</script>"
 HOSTILE_IMAGE = '"><img src=x onerror=alert(1)>&amp;.png'
 
 
-def report(directory, *options, cwd=None):
+def report(directory, *options):
     """Run the stage by hand on a directory laid out as tests of other stages lay it out."""
     inputs = ("--cleaned", "clean", "--imported", "imported", "--inspected", "inspected", "--curated", "curated")
     outputs = ("--numbers", "curated.json", "--out", "report.html", "--metrics", "report.json")
@@ -38,7 +36,7 @@ def report(directory, *options, cwd=None):
 
 
 def through_curate(directory, source, *clean_options):
-    """Import, inspect, clean and curate a COCO source; the options of curate put everything into few splits."""
+    """Import, inspect, clean and curate a COCO source."""
     common = ("--source", "s", "--path", source)
     imported, inspected = directory / "imported/s.parquet", directory / "inspected/s.parquet"
     succeeded(stage("Data_processing.import_source", *common, "--format", "coco", "--out", imported))
@@ -75,7 +73,7 @@ def test_the_numbers_on_the_page_are_the_stages_numbers(project):
     curated = json.loads((work / "curated.json").read_text())
     parts = summary["accepted"], summary["rejected"]
     assert f"{summary['imported']} imported = {parts[0]} accepted + {parts[1]} rejected." in text
-    assert f"{summary['boxes']} boxes" in text
+    assert f"{summary['boxes']:,} boxes" in text
     assert f"{sum(curated['groups'].values())} groups" in text
     for split in SPLITS:
         assert f"{split} {curated['images'][split]}" in text
@@ -89,10 +87,8 @@ def test_the_numbers_on_the_page_are_the_stages_numbers(project):
 
 def test_every_rejected_image_and_every_repair_is_shown_with_its_reason(project):
     text = text_of(project / "Data_processing/report.html")
-    for table, columns in (
-        ("rejected", ("rule", "image", "remedy")),
-        ("repairs", ("rule", "image", "before", "after")),
-    ):
+    tables = {"rejected": ("rule", "image", "origin", "remedy"), "repairs": ("rule", "image", "before", "after")}
+    for table, columns in tables.items():
         with (project / f"Data_processing/intermediate/clean/{table}.csv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert rows
@@ -101,10 +97,6 @@ def test_every_rejected_image_and_every_repair_is_shown_with_its_reason(project)
 
 
 def test_the_same_inputs_give_the_same_bytes(project, tmp_path):
-    command = next(
-        line for line in (project / "dvc.lock").read_text().split("\n\n") if "Data_processing.report " in line
-    )
-    assert command
     before = (project / "Data_processing/report.html").read_bytes()
     work = "Data_processing/intermediate"
     inputs = ("--cleaned", f"{work}/clean", "--imported", f"{work}/imported", "--inspected", f"{work}/inspected")
@@ -152,9 +144,8 @@ def test_a_browser_shows_it_without_complaint_and_without_overflow(request, whic
         assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
         assert page.run("document.images.length") > 20
         assert page.run("document.scripts.length") == 0
-        assert (
-            page.run("performance.getEntriesByType('resource').filter((e) => !e.name.startsWith('data:')).length") == 0
-        )
+        loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert [name for name in loaded if not name.startswith("data:")] == []
         assert page.complaints == []
 
 
@@ -214,11 +205,6 @@ def test_a_dataset_of_labels_alone_has_a_report(tmp_path):
 
 
 def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):
-    from base64 import b64decode
-    from io import BytesIO
-
-    from PIL import Image
-
     mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
     mask[:, :30] = 2
     file = BytesIO()
@@ -226,88 +212,10 @@ def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):
     records = [{"image": f"{i}.png", "labels": ["dog"]} for i in range(3)]
     records[0]["mask"] = {"bytes": file.getvalue(), "path": "0.png"}
     succeeded(report(made(tmp_path, records)))
-    page = (tmp_path / "report.html").read_text()
-    shown = {
-        name: data for data, name in re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="(s/[^"]+)"', page)
-    }
-    painted, plain = np.asarray(Image.open(BytesIO(b64decode(shown["s/0.png"])))), Image.open(BytesIO(picture(0)))
-    change = np.abs(painted.astype(int) - np.asarray(plain.convert("RGB"))).mean(axis=(0, 2))
+    found = re.findall(r'base64,([^"]+)" alt="s/0.png"', (tmp_path / "report.html").read_text())
+    painted, plain = (Image.open(BytesIO(data)).convert("RGB") for data in (b64decode(found[-1]), picture(0)))
+    change = np.abs(np.asarray(painted).astype(int) - np.asarray(plain)).mean(axis=(0, 2))
     assert change[2:28].mean() > 5 * change[32:58].mean()
-
-
-@pytest.mark.parametrize(("most", "expected"), [(4, "aabc"), (2, "ab"), (10, "aaaaabc")])
-def test_every_rule_gets_its_turn(most, expected):
-    rules = pd.Series(list("aaabaca"))
-    assert "".join(rules[evenly(rules, most)]) == expected
-
-
-def dataset(labels: list[list[int]], classes: int) -> Dataset:
-    """Images of which only the classes matter, dealt to the splits in turn."""
-    images = pd.DataFrame({"sha256": [hashlib.sha256(bytes([i])).hexdigest() for i in range(len(labels))]})
-    images["split"] = [SPLITS[i % 3] for i in range(len(labels))]
-    images["labels"] = [float(len(names)) for names in labels]
-    images["boxes"] = np.nan
-    rows = [(row, name) for row, names in enumerate(labels) for name in names]
-    table = pd.DataFrame(rows, columns=["row", "name"])
-    return Dataset([f"c{k}" for k in range(classes)], images, table, pd.DataFrame({"row": []}), [])
-
-
-def test_the_gallery_covers_every_class_in_every_split():
-    rng = np.random.default_rng(0)
-    labels = [[0] if rng.random() < 0.9 else [int(rng.integers(1, 7))] for _ in range(240)]
-    chosen = gallery(dataset(labels, 7), 24)
-    assert len(chosen) == len(set(chosen)) == 24
-    assert {(labels[i][0], i % 3) for i in chosen} == {(labels[i][0], i % 3) for i in range(240)}
-
-
-def test_the_gallery_shows_an_image_of_nothing():
-    labels = [[0]] * 50 + [[]] + [[1]] * 50
-    assert 50 in gallery(dataset(labels, 2), 5)
-
-
-def test_pairs_are_found_within_groups_and_listed_from_the_threshold_down():
-    rng = np.random.default_rng(0)
-    hashes = rng.integers(0, 256, (60, 32), dtype=np.uint8)
-    hashes[7], hashes[8] = hashes[1], hashes[2]
-    hashes[7, 0] ^= 0b11
-    hashes[8, 0] ^= 0b11111
-    images = pd.DataFrame({"group": [f"g{i % 6}" for i in range(60)], "phash": [h.tobytes() for h in hashes]})
-    images["sha256"] = ["same" if i in (3, 9) else str(i) for i in range(60)]
-    assert near_pairs(images, 10) == [(2, 8, 5), (1, 7, 2)]
-    assert near_pairs(images, 4) == [(1, 7, 2)]
-    assert exact_pairs(images) == [(3, 9)]
-
-
-def box(name: str, *corners: float) -> dict:
-    return {"name": name, **dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))}
-
-
-def row(*boxes: dict, scale: float = 1) -> dict:
-    names = sorted({b["name"] for b in boxes})
-    counts = [{"name": name, "count": sum(b["name"] == name for b in boxes)} for name in names]
-    return {"width": 100 * scale, "height": 50 * scale, "labels": names, "counts": counts, "boxes": list(boxes)}
-
-
-def test_duplicates_agree_as_far_as_their_worst_box():
-    one = row(box("cat", 0, 0, 10, 10), box("dog", 50, 0, 60, 10))
-    assert agreement(one, row(box("dog", 100, 0, 120, 20), box("cat", 0, 0, 20, 20), scale=2)) == pytest.approx(1)
-    assert agreement(one, row(box("cat", 0, 0, 10, 5), box("dog", 50, 0, 60, 10))) == pytest.approx(0.5)
-    assert agreement(one, row(box("cat", 0, 0, 10, 10))) == 0
-    assert agreement(one, row(box("cat", 0, 0, 10, 10), box("cow", 50, 0, 60, 10))) == 0
-    assert agreement(row(), row()) == 1
-
-
-def test_coverage_is_the_share_of_boxes_over_each_place():
-    images = pd.DataFrame({"width": [100, 200], "height": [100, 50]})
-    boxes = pd.DataFrame({"row": [0, 1], "x1": [0, 0], "y1": [0, 0], "x2": [50, 200], "y2": [100, 25], "name": [0, 0]})
-    found = coverage(Dataset(["c"], images, pd.DataFrame(), boxes, []), 2)
-    assert found.tolist() == [[1, 0.5], [0.5, 0]]
-
-
-def test_changes_name_what_differs_appeared_and_vanished():
-    old, new = {"images": {"train": 5, "val": 2}, "gone": 1}, {"images": {"train": 6, "val": 2}, "fresh": {"a": 3}}
-    expected = [("images / train", 5, 6), ("fresh / a", None, 3), ("gone", 1, None)]
-    assert changes(old, new) == expected
 
 
 def test_the_page_lists_what_changed_since_a_tag(tmp_path):
@@ -323,7 +231,7 @@ def test_the_page_lists_what_changed_since_a_tag(tmp_path):
     succeeded(run_in(checkout, "dvc", "repro", "report"))
     text = text_of(checkout / "Data_processing/report.html")
     assert "Changed since v1" in text
-    assert re.search(r"boxes_left_out_by_class / zero – \d+ \+\d+", text)
+    assert re.search(r"boxes_left_out_by_class / zero . \d+ \+\d+", text)
     edit_params(checkout, lambda params: params["report"].update(since="v2"))
     result = run_in(checkout, "dvc", "repro", "report")
     assert "report.since: 'v2' is no revision of this repository" in result.stderr
