@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from pycocotools import mask as rle
 
@@ -161,7 +160,9 @@ def png_uri(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def rejected_picture(files: SourceFiles, fact: pd.Series, boxes: Iterable[Mapping[str, Any]], side: int) -> Picture:
+def rejected_picture(
+    files: SourceFiles, fact: Mapping[str, Any], boxes: Iterable[Mapping[str, Any]], side: int
+) -> Picture:
     """A rejected image that can be decoded. fact: its row of the inspect stage.
 
     Raises UserError if the source has another file there than the one that was inspected.

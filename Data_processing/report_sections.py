@@ -15,7 +15,7 @@ from Data_processing.cleaning_rules import REMEDIES
 from Data_processing.report_choice import evenly, exact_pairs, extremes, gallery, near_pairs
 from Data_processing.report_data import CORNERS, Dataset, boxes_by_class, images_by_class
 from Data_processing.report_pictures import Picture, picture, rejected_picture
-from Data_processing.source_files import open_source
+from Data_processing.source_files import SourceFiles, open_source
 from Datasets.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
@@ -87,28 +87,31 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str], imported: Path, in
 def _rejected_pictures(part: pd.DataFrame, path: str, imported: Path, inspected: Path) -> dict[Any, dict[str, Any]]:
     """By index of `part`: a picture, or why there is none. The source is opened only if there is something to show."""
     names = part["image"].unique().tolist()
-    columns = ["image", "sha256", "reason"]
-    facts = (
-        pq.read_table(inspected, columns=columns, filters=[("image", "in", names)])
-        .to_pandas()
-        .set_index("image", drop=False)
-    )
-    good = [index for index, image in part["image"].items() if _is_good(facts, image)]
-    files = open_source(Path(path)) if good else None
-    stated = _stated_boxes(imported, names) if good else {}
+    table = pq.read_table(inspected, columns=["image", "sha256", "reason"], filters=[("image", "in", names)])
+    facts = {fact["image"]: fact for fact in table.to_pylist()}
     found: dict[Any, dict[str, Any]] = {}
-    for index, image, origin in part[["image", "origin"]].itertuples():
-        if files and index in good:
-            boxes = stated.get((image, origin)) or stated.get((image, "")) or []
-            found[index] = {"picture": rejected_picture(files, facts.loc[image], boxes, SIDE)}
-        else:
-            there = image in facts.index and not pd.isna(facts["sha256"][image])
-            found[index] = {"picture": None, "absent": "cannot be decoded" if there else "no such image"}
+    good = []
+    images, origins = part["image"].to_dict(), part["origin"].to_dict()
+    for index, image in images.items():
+        fact = facts.get(image, {"sha256": None})
+        absent = "no such image" if fact["sha256"] is None else "cannot be decoded" if fact["reason"] else None
+        found[index] = {"picture": None, "absent": absent}
+        good += [index] * (absent is None)
+    if good:
+        files, stated = open_source(Path(path)), _stated_boxes(imported, names)
+        for index in _in_order(good, images, files):
+            image = images[index]
+            boxes = stated.get((image, origins[index])) or stated.get((image, "")) or []
+            found[index]["picture"] = rejected_picture(files, facts[image], boxes, SIDE)
     return found
 
 
-def _is_good(facts: pd.DataFrame, image: str) -> bool:
-    return image in facts.index and pd.isna(facts["reason"][image])
+def _in_order(indices: list[Any], images: Mapping[Any, str], files: SourceFiles) -> list[Any]:
+    """The indices of images in the order in which their source is best read: a compressed .tar has no way back."""
+    if not files.sequential:
+        return indices
+    place = {name: number for number, name in enumerate(files.names())}
+    return sorted(indices, key=lambda index: place.get(images[index], -1))
 
 
 def _stated_boxes(imported: Path, names: list[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:

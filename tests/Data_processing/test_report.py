@@ -20,7 +20,7 @@ from Data_processing.image_facts import INSPECTED_SCHEMA, inspect
 from Datasets.curated import write_annotations, write_curated
 from Datasets.records import SCHEMA, SPLITS, empty_record
 from tests.conftest import AUTHOR, copy_checkout, edit_params, refused, run_in, stage, succeeded
-from tests.Data_processing.sources import SIZE, picture, write_coco
+from tests.Data_processing.sources import SIZE, pack, picture, write_coco
 from tests.Deployment.browser import CHROMIUM, chromium
 
 HOSTILE_CLASS = "<script>alert('class')</script>"
@@ -159,6 +159,24 @@ def test_a_rejected_image_that_changed_since_it_was_inspected_is_refused(hostile
     finally:
         image.write_bytes(before)
     assert (hostile / "report.html").read_bytes() == page
+
+
+def test_an_archive_shows_what_its_directory_shows(tmp_path):
+    content = {f"{i}.png": [("cat", 3, 4, 20, 30)] for i in range(30)} | {
+        f"{name}.png": [("cat", 500, 500, 600, 600), ("cat", 1, 1, 9, 9)] for name in "zyx"
+    }
+    pages = []
+    source = write_coco(tmp_path / "source", content)
+    for name in ("", "source.tar.gz"):
+        directory = tmp_path / f"from {name}"
+        directory.mkdir()
+        succeeded(report(through_curate(directory, pack(source, tmp_path / name) if name else source)))
+        pages.append(
+            re.sub("<code>.*?</code>", "", (directory / "report.html").read_text())
+        )  # the path of rejected.csv
+    assert pages[0].count("data:image/jpeg") >= 27
+    assert "no such image" not in pages[0]
+    assert pages[0] == pages[1]
 
 
 def made(directory: Path, records: list[dict]) -> Path:
