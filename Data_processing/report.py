@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import typer
 from markupsafe import Markup
 
-from Data_processing import report_sections as sections
-from Data_processing.report_data import changes, numbers, read_dataset, read_facts
-from Data_processing.report_measures import measures
+from Data_processing.reporting import sections
+from Data_processing.reporting.data import changes, numbers, read_dataset, read_facts
+from Data_processing.reporting.measures import measures
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError
 
-PAGE = Path(__file__).with_name("report_page.html")
+PAGE = Path(__file__).parent / "reporting" / "page.html"
 
 
 def read_numbers(path: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def through_curate(directory, source, *clean_options):
     cleaned = ("--out", directory / "clean", "--max-rejected", "1", *clean_options, "s")
     succeeded(stage("Data_processing.clean", *directories, *cleaned))
     out = ("--out", directory / "curated", "--summary", directory / "curated.json")
-    succeeded(stage("Data_processing.curate", "--cleaned", directory / "clean", *out, "--seed", "1"))
+    succeeded(stage("Data_processing.curate", "--cleaned", directory / "clean", *out, "--seed", "7"))
     return directory
 
 
@@ -200,7 +200,7 @@ def made(directory: Path, records: list[dict]) -> Path:
     pq.write_table(pa.Table.from_pylist(facts, schema=INSPECTED_SCHEMA), directory / "inspected/s.parquet")
     parts = {split: [{k: r[k] for k in SCHEMA.names} for r in rows if r["split"] == split] for split in SPLITS}
     sizes = {split: [len(files[r["image"]]) for r in part] for split, part in parts.items()}
-    list(write_curated(directory / "curated", parts, sizes, lambda record: files[record["image"]]))
+    list(write_curated(directory / "curated", parts, sizes, lambda record: (files[record["image"]], None)))
     write_annotations(directory / "curated", rows, {"cat": 0, "dog": 1})
     (directory / "clean/rejected.csv").write_text("source,image,rule,origin,value,remedy\n")
     (directory / "clean/repairs.csv").write_text("source,image,rule,origin,before,after\n")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,17 +108,18 @@ def chromium(profile: Path) -> Iterator[Page]:
     commands, answers = os.pipe(), os.pipe()
     launch = [sys.executable, "-c", _LAUNCH, str(commands[0]), str(answers[1])]
     browser = [str(CHROMIUM), *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
-    process = subprocess.Popen(
-        [*launch, *browser],
-        pass_fds=(commands[0], answers[1]),
-        env={**os.environ, "TMPDIR": str(profile)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(commands[0])
-    os.close(answers[1])
-    try:
-        yield Page(commands[1], answers[0])
-    finally:
-        process.terminate()
-        process.wait(20)
+    with tempfile.TemporaryDirectory() as sockets:  # a path of at most 107 bytes, which those of tests may exceed
+        process = subprocess.Popen(
+            [*launch, *browser],
+            pass_fds=(commands[0], answers[1]),
+            env={**os.environ, "TMPDIR": sockets},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(commands[0])
+        os.close(answers[1])
+        try:
+            yield Page(commands[1], answers[0])
+        finally:
+            process.terminate()
+            process.wait(20)

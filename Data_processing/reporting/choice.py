@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from Data_processing.report_data import Dataset, box_measures
+from Data_processing.reporting.data import Dataset, box_measures
 from Datasets.records import SPLITS
 
 CANDIDATES = 8  # images looked at for each class in each split

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from Data_processing import report_figures as figures
-from Data_processing.report_data import Dataset, box_measures, coco_sizes, coverage
-from Data_processing.report_pictures import png_uri
+from Data_processing.reporting import figures
+from Data_processing.reporting.data import Dataset, box_measures, coco_sizes, coverage
+from Data_processing.reporting.pictures import png_uri
 
 HEAT_CELLS, HEAT_COLOUR = 48, (63, 111, 216)
 ASPECTS = figures.Axis(1 / 8, 8, log=True)
