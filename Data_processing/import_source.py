@@ -29,6 +29,11 @@ class Format(StrEnum):
 
     coco = "coco"
     voc = "voc"
+    yolo = "yolo"
+    folders = "folders"
+    csv_table = "csv_table"
+    records_parquet = "records_parquet"
+    records_json = "records_json"
 
 
 def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:
@@ -39,13 +44,28 @@ def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:
         yield row
 
 
+def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
+    """`["image=filename"]` as `{"image": "filename"}`. Raises UserError for a part that is no pair, or a second one."""
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
+        if not (ours and equals and theirs) or ours in columns:
+            raise UserError(f"columns: {pair!r} is not of the form OURS=THEIRS, or the second one for {ours!r}")
+        columns[ours] = theirs
+    return columns
+
+
 def main(
     source: Annotated[str, typer.Option(help="the source's name")],
     format: Annotated[Format, typer.Option(help="its annotation format")],
     path: Annotated[Path, typer.Option(help="directory, .zip or .tar")],
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
-    annotations: Annotated[str | None, typer.Option(help="COCO: the JSON file; VOC: the folder of XML files")] = None,
+    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder of them")] = None,
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
+    preset: Annotated[str | None, typer.Option(help="csv_table: tensorflow or openimages")] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="csv_table: OURS=THEIRS, for each column")] = None,
+    normalized: Annotated[bool | None, typer.Option(help="csv_table: boxes in fractions of the size")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="csv_table: between fields; tab")] = None,
 ) -> None:
     """Read a source's annotations into records."""
     if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", source):
@@ -53,7 +73,11 @@ def main(
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     files = open_source(path)
     importer = importlib.import_module(f"Data_processing.importers.{format.value}")
-    options = ImportOptions(annotations, None if images is None else folder_name(images))
+    folder = None if images is None else folder_name(images)
+    of_table = (parse_columns(columns or ()), preset, normalized, delimiter)
+    if of_table != ({}, None, None, None) and format is not Format.csv_table:
+        raise UserError(f"{format.value}: columns, preset, normalized and delimiter belong to the format csv_table")
+    options = ImportOptions(annotations, folder, *of_table)
     found = importer.find(files, options)
     with replacing(out) as partial:
         folder, rows = importer.read(files, found, options)

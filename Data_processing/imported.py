@@ -75,12 +75,16 @@ class ImportOptions:
     """What a source's entry in params.yaml says beside its format and path.
 
     annotations: the file or folder of annotations. images: the folder of images ("" for the source itself).
-    columns: of a CSV file, our name to the file's. None and {} leave it to the importer.
+    columns: of a CSV file, our name to the file's; preset: a set of them; normalized: whether its boxes are fractions;
+    delimiter: between its fields. None and {} leave it to the importer.
     """
 
     annotations: str | None = None
     images: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    preset: str | None = None
+    normalized: bool | None = None
+    delimiter: str | None = None
 
 
 def write_imported(

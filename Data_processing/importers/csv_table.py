@@ -1,0 +1,298 @@
+"""CSV: a table with a row a box, or a row an image and its label.
+
+columns says which column means what: image, label; x1, y1 with x2, y2 or box_width, box_height; image_width,
+image_height, group, split, crowd. A preset says so for a widespread form: `tensorflow` (of TensorFlow's detection
+tutorials and Roboflow; pixels) and `openimages` (https://storage.googleapis.com/openimages/web/download_v7.html;
+fractions, an ImageID without suffix). Where nothing is said, a preset or our own names are recognised by the header.
+
+A row with a label but no box labels the whole image; a row with neither says that the image shows nothing. The file is
+in UTF-8; its delimiter is an option, else the one of comma, semicolon and tab that the header has most of.
+"""
+
+import csv
+import io
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
+from pathlib import PurePosixPath
+
+from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
+from Datasets.errors import UserError
+
+CORNERS = ("x1", "y1", "x2", "y2")
+SIDES = ("x1", "y1", "box_width", "box_height")
+OF_IMAGE = ("image_width", "image_height", "group", "split")
+OURS = ("image", "label", *CORNERS, "box_width", "box_height", *OF_IMAGE, "crowd")
+PRESETS = {
+    "tensorflow": {
+        **{"image": "filename", "image_width": "width", "image_height": "height", "label": "class"},
+        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
+    },
+    "openimages": {
+        **{"image": "ImageID", "label": "LabelName", "crowd": "IsGroupOf"},
+        **{"x1": "XMin", "x2": "XMax", "y1": "YMin", "y2": "YMax"},
+    },
+}
+NORMALIZED = {"openimages"}
+OPTIONAL = {"crowd", "image_width", "image_height"}  # columns of a preset that some of its files lack
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+DELIMITERS = {",": ",", ";": ";", "\t": "\t", "\\t": "\t", "tab": "\t"}
+
+Box = tuple[float, float, float, float]
+
+
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
+    """The table: the file named, or the only .csv or .tsv. Raises UserError if that leaves none or several."""
+    names = list(visible(files.names(), {".csv", ".tsv"}))
+    if options.annotations is not None:
+        name = inside("", options.annotations)
+        if name not in files.names():
+            raise UserError(f"{files.path}: has no file {name}; CSV files in it: {', '.join(names[:5]) or 'none'}")
+        return [name]
+    if len(names) != 1:
+        raise UserError(f"{files.path}: holds {len(names)} CSV files ({', '.join(names[:5])}); set `annotations`")
+    return names
+
+
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
+    where, text = f"{files.path}: {found[0]}", _text(files, found[0])
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, options, where), strict=True)
+    try:
+        header = [name.strip() for name in next(lines, [])]
+        table = Table(found[0], *_meanings(header, options, where))
+        for start, fields in _numbered(lines):
+            table.add(start, fields)
+    except csv.Error as error:
+        raise UserError(f"{where}:{lines.line_num}: no CSV: {error}; is a quotation mark left open?") from error
+    folder, full_name = _image_names(files, found[0], options, table.rows)
+    return folder, table.records(full_name)
+
+
+def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, with the line that each begins at."""
+    start = lines.line_num + 1  # type: ignore[attr-defined]
+    for fields in lines:
+        if fields:
+            yield start, fields
+        start = lines.line_num + 1  # type: ignore[attr-defined]
+
+
+def _text(files: SourceFiles, file: str) -> str:
+    try:
+        data = files.read(file)
+        text = data.decode("utf-8-sig")
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = f"byte 0x{data[error.start]:02x}"
+        raise UserError(f"{files.path}: {file}:{line}: {byte} is not UTF-8; save the file in UTF-8") from error
+    if not text.strip():
+        raise UserError(f"{files.path}: {file}: is empty; its first line names the columns")
+    return text
+
+
+def _delimiter(text: str, options: ImportOptions, where: str) -> str:
+    if options.delimiter is None:
+        header = text.partition("\n")[0]
+        return max(",;\t", key=header.count)
+    if options.delimiter not in DELIMITERS and (len(options.delimiter) != 1 or options.delimiter in '"\r\n '):
+        raise UserError(f"{where}: delimiter {options.delimiter!r}: one character, or tab")
+    return DELIMITERS.get(options.delimiter, options.delimiter)
+
+
+def _meanings(header: Sequence[str], options: ImportOptions, where: str) -> tuple[dict[str, int], int, bool]:
+    """Our names of the columns there are, with their numbers; how many there are in all; whether boxes are fractions.
+
+    Raises UserError if the options or the header do not make sense.
+    """
+    if options.preset is not None and options.preset not in PRESETS:
+        raise UserError(f"{where}: preset {options.preset!r}: the presets are {', '.join(PRESETS)}")
+    preset = options.preset if options.preset or options.columns else _recognised(header)
+    named = {**PRESETS.get(preset or "", {}), **options.columns}
+    if not named:
+        named = {name: name for name in OURS if name in header}
+    told = " ".join(", ".join(header[:12]).split())
+    for ours, theirs in list(named.items()):
+        if ours not in OURS:
+            raise UserError(f"{where}: columns: {ours!r} is none of {', '.join(OURS)}")
+        if header.count(theirs) > 1 or (theirs not in header and (ours in options.columns or ours not in OPTIONAL)):
+            raise UserError(f"{where}: {header.count(theirs)} columns are called {theirs!r}; there are: {told:.200}")
+        if theirs not in header:
+            del named[ours]
+    if "image" not in named:
+        raise UserError(
+            f"{where}: no column is known to name the image; set `preset` or `columns`; there are: {told:.200}"
+        )
+    _check_box_columns(named, where)
+    normalized = preset in NORMALIZED if options.normalized is None else options.normalized
+    return {ours: header.index(theirs) for ours, theirs in named.items()}, len(header), normalized
+
+
+def _recognised(header: Sequence[str]) -> str | None:
+    fitting = (
+        name for name, columns in PRESETS.items() if {columns[c] for c in columns if c not in OPTIONAL} <= set(header)
+    )
+    return next(fitting, None)
+
+
+def _check_box_columns(named: Mapping[str, str], where: str) -> None:
+    stated = {*CORNERS, *SIDES}.intersection(named)
+    if stated not in ({*CORNERS}, {*SIDES}, set()):
+        raise UserError(
+            f"{where}: columns {', '.join(sorted(stated))} make no box: x1, y1 and x2, y2, or box_width, box_height"
+        )
+    if stated and "label" not in named:
+        raise UserError(f"{where}: no column is known to name a box's class; set `columns: [label=...]`")
+
+
+class Table:
+    """The rows of a table, joined by image as they come; one image's need not follow each other."""
+
+    def __init__(self, file: str, columns: Mapping[str, int], width: int, normalized: bool) -> None:
+        self.rows: dict[str, Imported] = {}
+        self._file, self._columns, self._width, self._normalized = file, columns, width, normalized
+        self._sides = "box_width" in columns
+        box = [columns[name] for name in (SIDES if self._sides else CORNERS) if name in columns]
+        self._box = itemgetter(*box) if box else None
+        self._of_image = [columns[name] for name in OF_IMAGE if name in columns]
+        self._stated: dict[str, tuple[list[str], int]] = {}
+        self._empty: dict[str, int] = {}  # the line that says that an image shows nothing
+
+    def add(self, line: int, fields: list[str]) -> None:
+        """Add a row of the file."""
+        if len(fields) != self._width:
+            self._malformed(line, fields)
+            return
+        image, origin = fields[self._columns["image"]].strip(), f"{self._file}:{line}"
+        row = self.rows.get(image)
+        if row is None:
+            row = self.rows[image] = Imported(image, origin, normalized=self._normalized)
+        self._state(row, image, fields, line)
+        label = fields[self._columns["label"]].strip() if "label" in self._columns else ""
+        stated = self._box(fields) if self._box else ()
+        if any(stated):
+            self._draw(row, label, stated, fields, origin)
+        elif label:
+            row.labels = [*(row.labels or ()), label]
+        else:
+            self._empty.setdefault(image, line)
+
+    def records(self, full_name: Callable[[str], str]) -> Iterator[Imported]:
+        """All records; full_name: from the name that the table gives to the image's path inside the source."""
+        for image, row in self.rows.items():
+            if not image:
+                row.problems.insert(0, ("malformed annotation", f"no image is named at {row.origin}"))
+            row.image = full_name(image) if image else row.origin
+            if image in self._empty:
+                self._leave_empty(row, self._empty[image])
+            if row.labels is not None:
+                row.labels = sorted({*row.labels, *(box.name for box in row.boxes or ())})
+            yield row
+
+    def _leave_empty(self, row: Imported, line: int) -> None:
+        if row.labels is not None or row.boxes is not None:
+            place = f"{self._file}:{line}"
+            row.problems.append(("contradiction", f"{place} says that it shows nothing, other lines that it does"))
+        elif self._box:
+            row.boxes = []
+        elif "label" in self._columns:
+            row.labels = []
+
+    def _malformed(self, line: int, fields: list[str]) -> None:
+        place = self._columns["image"]
+        image, origin = fields[place].strip() if place < len(fields) else "", f"{self._file}:{line}"
+        row = self.rows.setdefault(image, Imported(image, origin, normalized=self._normalized))
+        row.problems.append(("malformed annotation", f"{len(fields)} fields at {origin}, the header has {self._width}"))
+
+    def _draw(self, row: Imported, label: str, stated: Sequence[str], fields: list[str], origin: str) -> None:
+        if row.boxes is None:
+            row.boxes = []
+        try:
+            x1, y1, x2, y2 = map(float, stated)
+            if not label:
+                raise ValueError("a box without a class")
+            crowd = "crowd" in self._columns and TRUTH[fields[self._columns["crowd"]].strip().lower()]
+        except ValueError as error:
+            row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
+        except KeyError as error:
+            row.problems.append(("malformed box", f"crowd is {error!s:.80} at {origin}, neither 0 nor 1"))
+        else:
+            if self._sides:
+                x2, y2 = x1 + x2, y1 + y2
+            row.boxes.append(ImportedBox(label, x1, y1, x2, y2, origin, crowd))
+
+    def _state(self, row: Imported, image: str, fields: list[str], line: int) -> None:
+        """What a row says of its image as a whole, which all rows of an image must say alike."""
+        values = [fields[number] for number in self._of_image]
+        first = self._stated.get(image)
+        if first is not None:
+            if first[0] != values:
+                told = f"{values} at {self._file}:{line}, but {first[0]} at line {first[1]}"
+                row.problems.append(("contradiction", f"{told:.300}"))
+            return
+        self._stated[image] = (values, line)
+        text = dict(zip((name for name in OF_IMAGE if name in self._columns), map(str.strip, values), strict=True))
+        row.width = _pixels(text.get("image_width", ""), row)
+        row.height = _pixels(text.get("image_height", ""), row)
+        row.group = text.get("group") or None
+        if split := text.get("split"):
+            row.split = SPLITS.get(split.lower())
+            if row.split is None:
+                row.problems.append(("malformed annotation", f"split {split!r:.80} is none of train, val and test"))
+
+
+def _pixels(text: str, row: Imported) -> int | None:
+    try:
+        value = float(text or 0)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= MAX_SIDE:
+        row.problems.append(("malformed annotation", f"a width or height of {text:.80} pixels"))
+        return None
+    return int(value) or None
+
+
+def _image_names(
+    files: SourceFiles, file: str, options: ImportOptions, images: Iterable[str]
+) -> tuple[str, Callable[[str], str]]:
+    """The folder of the images, and from a table's name of an image to its path inside the source.
+
+    A name without an image's suffix means the image of that stem, or, where there is none, a .jpg.
+    """
+    present = set(images_below(files, ""))
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for path in present:
+        by_stem[path.rpartition(".")[0]].append(path)
+    folder = options.images
+    if folder is None:
+        sample = [inside("", name) for name in islice(filter(None, images), 100)]
+        folder = _guess_folder(files, file, sample, present.union(by_stem))
+
+    def full_name(name: str) -> str:
+        path = inside(folder, name)
+        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+            return path
+        return by_stem[path][0] if len(by_stem.get(path, ())) == 1 else f"{path}.jpg"
+
+    return folder, full_name
+
+
+def _guess_folder(files: SourceFiles, file: str, images: Sequence[str], known: set[str]) -> str:
+    """The folder that holds images of these names: the table's own, or the only one; "" if there is none."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for name in images:
+        wanted[name.rpartition("/")[2]].append(name)
+    folders: Counter[str] = Counter()
+    for path in known:
+        for name in wanted.get(path.rpartition("/")[2], ()):
+            if path == name or path.endswith(f"/{name}"):
+                folders[path.removesuffix(name).rstrip("/")] += 1
+    own = file.rpartition("/")[0]
+    if own in folders or len(folders) < 2:
+        return own if own in folders else next(iter(folders), "")
+    raise UserError(f"{files.path}: images of {file} lie in {' and in '.join(sorted(folders)[:5])}; set `images`")

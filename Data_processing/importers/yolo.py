@@ -1,0 +1,314 @@
+"""YOLO: a text file of labels for each image, as Ultralytics reads and most tools write it.
+
+Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/. A line is `class cx cy width height`, or
+`class x1 y1 x2 y2 x3 y3 ...`, a polygon; in fractions of the image's size. The labels of `images/a.jpg` are in
+`labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images.
+
+data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths; paths
+that held on another machine are looked for here by their end. An image that two splits list gets none. An image that
+data.yaml lists, without a label file, shows nothing, which is how Ultralytics has it, unless no image of its split has
+one: then the split was not annotated. Without data.yaml, class names are the lines of classes.txt or obj.names, and an
+image without a label file was not annotated. Key points are left out: only their boxes are read.
+"""
+
+import math
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.outlines import encode
+from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, inside, visible
+from Datasets.errors import UserError
+
+YAML_SUFFIXES = {".yaml", ".yml"}
+SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What data.yaml, or a file of class names, says.
+
+    splits: pairs of a split and a path of data.yaml. bases: the folders that paths may be relative to. keypoints:
+    numbers that follow each box.
+    """
+
+    file: str
+    names: dict[int, str]
+    splits: Sequence[tuple[str, str]] = ()
+    bases: Sequence[str] = ("",)
+    keypoints: int = 0
+
+
+@dataclass
+class Listing:
+    """The images that data.yaml lists: each one's split, its place of listing, and whether no label file means none."""
+
+    split: dict[str, str | None] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    negative: set[str] = field(default_factory=set)
+    folders: list[tuple[str, str]] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
+    """The data.yaml, else the file of class names. Raises UserError if there is none, or several to choose from."""
+    names = files.names()
+    if options.annotations is not None:
+        name = inside("", options.annotations)
+        if name not in names:
+            raise UserError(f"{files.path}: has no file {name}; `annotations` names data.yaml or a file of class names")
+        return [name]
+    every = list(visible(names, YAML_SUFFIXES))
+    named = [name for name in every if PurePosixPath(name).stem == "data"]
+    classes = [name for name in names if PurePosixPath(name).name == "classes.txt" or name.endswith(".names")]
+    found = named or every or list(visible(classes, {".txt", ".names"}))
+    if not found:
+        raise UserError(f"{files.path}: has neither data.yaml nor classes.txt or obj.names, which name the classes")
+    if len(found) > 1:
+        raise UserError(f"{files.path}: {' and '.join(found[:5])} could name the classes; set `annotations`")
+    return found
+
+
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in and the records. `images`, if given, is what data.yaml's paths begin at."""
+    dataset = _dataset(files, found[0], options.images)
+    names = files.names()
+    listing = _list_images(files, dataset, names)
+    own = found[0].rpartition("/")[0]
+    folder = own if all(image.startswith(f"{own}/") for image in listing.split) else ""
+    return folder, _records(files, dataset, names, listing)
+
+
+def _dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
+    text = _text(files, file)
+    if PurePosixPath(file).suffix.lower() not in YAML_SUFFIXES:
+        lines = [line.strip() for line in text.splitlines()]
+        if not any(lines):
+            raise UserError(f"{files.path}: {file}: names no class; it has a class name a line")
+        return Dataset(file, {number: name for number, name in enumerate(lines) if name})
+    where = f"{files.path}: {file}"
+    data = _load(text, where)
+    folder = file.rpartition("/")[0]
+    path = str(data.get("path") or "")
+    splits = [(split, entry) for key, split in SPLIT_KEYS.items() for entry in _entries(data.get(key), where, key)]
+    if not splits:
+        raise UserError(f"{where}: has none of train, val and test, which name folders of images")
+    bases = [posixpath.join(folder, path), folder, ""] if images is None else [images]
+    shape = data.get("kpt_shape")
+    counted = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    return Dataset(file, _class_names(data, where), splits, bases, math.prod(shape) if counted and shape else 0)
+
+
+def _text(files: SourceFiles, file: str) -> str:
+    try:
+        return files.read(file).decode("utf-8-sig")
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{files.path}: {file}: not in UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _load(text: str, where: str) -> dict[Any, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe").load(text)
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: no data.yaml: it holds no `names:` and `train:`")
+    return data
+
+
+def _entries(value: Any, where: str, key: str) -> list[str]:
+    entries = [] if value is None else value if isinstance(value, list) else [value]
+    for entry in entries:
+        if not isinstance(entry, str) or not entry.strip():
+            raise UserError(f"{where}: {key}: {entry!r:.80} is no path of a folder or of a .txt file")
+    return entries
+
+
+def _class_names(data: dict[Any, Any], where: str) -> dict[int, str]:
+    names = data.get("names")
+    pairs = (
+        list(enumerate(names)) if isinstance(names, list) else list(names.items()) if isinstance(names, dict) else []
+    )
+    if not pairs:
+        raise UserError(f"{where}: has no `names`, a list of class names")
+    found: dict[int, str] = {}
+    for number, name in pairs:
+        if not re.fullmatch(r"\d{1,9}", str(number)):
+            raise UserError(f"{where}: names: {number!r:.80} is no class number")
+        if not isinstance(name, str | int | float) or isinstance(name, bool) or not _plain(str(name)):
+            raise UserError(f"{where}: names: {name!r:.80} is no class name; put it into quotes")
+        found[int(number)] = str(name).strip()
+    if type(data.get("nc")) is int and data["nc"] != len(found):
+        raise UserError(f"{where}: nc is {data['nc']}, but names has {len(found)} classes; correct one of them")
+    return found
+
+
+def _plain(name: str) -> bool:
+    """Whether a name can be written in UTF-8, which halves of surrogate pairs cannot, and is not empty."""
+    return bool(name.strip()) and not re.search(r"[\ud800-\udfff]", name)
+
+
+def _list_images(files: SourceFiles, dataset: Dataset, names: Sequence[str]) -> Listing:
+    """What train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
+    listing, present = Listing(), set(names)
+    folders = _folders(present)
+    images = sorted(visible(names, IMAGE_SUFFIXES))
+    for split, entry in dataset.splits:
+        place = _place(entry, dataset.bases, present | folders)
+        if place is None:
+            listing.missing.append((split, entry))
+        elif place in present:
+            listing.files.add(place)
+            _add(listing, split, _listed_in(_text(files, place), place, dataset.bases, present), present)
+        else:
+            listing.folders.append((f"{place}/" if place else "", split))
+            _add(listing, split, {n: n for n in images if n.startswith(listing.folders[-1][0])}, present)
+    if dataset.splits and len(listing.missing) == len(dataset.splits):
+        raise UserError(
+            f"{files.path}: {dataset.file}: there is no {listing.missing[0][1]!r} in the source; set `images`"
+        )
+    if listing.split and not any(_label_file(image) in present for image in listing.split):
+        image = next(iter(listing.split))
+        raise UserError(f"{files.path}: no image has a label file; that of {image} would be {_label_file(image)}")
+    return listing
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """All folders of these files, and those that their images would be in."""
+    found = {""}
+    for folder in {name.rpartition("/")[0] for name in names}:
+        for path in (folder, _swap(f"{folder}/", "labels", "images").rstrip("/")):
+            while path not in found:
+                found.add(path)
+                path = path.rpartition("/")[0]
+    return found
+
+
+def _candidates(path: str, bases: Iterable[str]) -> Iterator[str]:
+    """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute."""
+    path = path.strip().replace("\\", "/")
+    for base in bases:
+        whole = re.sub(r"^.*(?=/[A-Za-z]:/)|^[A-Za-z]:(?=/)", "", posixpath.normpath(posixpath.join(base, path)))
+        parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
+        for start in range(max(1, len(parts)) if whole.startswith("/") else 1):
+            yield "/".join(parts[start:])
+
+
+def _place(path: str, bases: Iterable[str], known: Set[str]) -> str | None:
+    return next((place for place in _candidates(path, bases) if place in known), None)
+
+
+def _listed_in(text: str, file: str, bases: Sequence[str], present: Set[str]) -> dict[str, str]:
+    """The images that a .txt file lists, with its line of each."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            places = list(_candidates(line, [file.rpartition("/")[0], *bases]))
+            place = next((p for p in places if p in present or _label_file(p) in present), places[0])
+            found.setdefault(place, f"{file}:{number}")
+    return found
+
+
+def _add(listing: Listing, split: str, images: dict[str, str], present: Set[str]) -> None:
+    annotated = any(_label_file(image) in present for image in images)
+    for image, origin in images.items():
+        listing.split[image] = split if listing.split.get(image, split) == split else None
+        listing.origin.setdefault(image, origin)
+    listing.negative.update(images if annotated else ())
+
+
+def _swap(path: str, old: str, new: str) -> str:
+    """The path with the last folder called `old` called `new`."""
+    before, found, after = f"/{path}".rpartition(f"/{old}/")
+    return f"{before}/{new}/{after}".removeprefix("/") if found else path
+
+
+def _label_file(image: str) -> str:
+    return _swap(image, "images", "labels").rpartition(".")[0] + ".txt"
+
+
+def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing: Listing) -> Iterator[Imported]:
+    """In the order of the label files, which an archive is quick to read in; then what has none."""
+    of_label = defaultdict(list)
+    for image in dict.fromkeys([*visible(names, IMAGE_SUFFIXES), *listing.split]):
+        of_label[_label_file(image)].append(image)
+    present, done = set(names), set()
+    for file in visible(names, {".txt"}):
+        if file in listing.files or file == dataset.file or PurePosixPath(file).name == "classes.txt":
+            continue
+        text, fault = _label_text(files, file)
+        if file not in of_label and "/labels/" not in f"/{file}" and not _looks_like_labels(text):
+            continue
+        for image in of_label.get(file) or [f"{_swap(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
+            done.add(image)
+            row = Imported(image, file, normalized=True, boxes=[], problems=list(fault))
+            row.split = _split(image, listing)
+            if dataset.splits and image in present and image not in listing.split:
+                row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
+            _add_boxes(row, text, file, dataset)
+            yield row
+    for image in listing.split.keys() - done:
+        boxes: list[ImportedBox] | None = [] if image in listing.negative else None
+        yield Imported(image, listing.origin[image], split=listing.split[image], boxes=boxes, normalized=True)
+    for split, entry in listing.missing:
+        yield Imported(entry, f"{dataset.file}: {split}", problems=[("missing image", f"there is no {entry}")])
+
+
+def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str]]]:
+    try:
+        return files.read(file).decode("utf-8-sig"), []
+    except (MissingFile, UnicodeDecodeError) as error:
+        return "", [("malformed annotation", f"{file}: {error}")]
+
+
+def _looks_like_labels(text: str) -> bool:
+    return bool(re.match(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)", text))
+
+
+def _split(image: str, listing: Listing) -> str | None:
+    """As listed; for an image that the source lacks, that of its folder."""
+    if image in listing.split:
+        return listing.split[image]
+    splits = {split for folder, split in listing.folders if image.startswith(folder)}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def _add_boxes(row: Imported, text: str, file: str, dataset: Dataset) -> None:
+    assert row.boxes is not None
+    for number, line in enumerate(text.splitlines(), 1):
+        origin = f"{file}:{number}"
+        if not (fields := line.split()):
+            continue
+        try:
+            index, values = float(fields[0]), [float(text) for text in fields[1:]]
+            name = dataset.names.get(index)  # type: ignore[call-overload]  # 1.0 is the same key as 1
+            if name is None:
+                row.problems.append(("unknown category", f"class {fields[0]:.80} at {origin}"))
+            else:
+                row.boxes.append(_box(values, name, origin, dataset.keypoints))
+        except ValueError as error:
+            row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
+
+
+def _box(values: list[float], name: str, origin: str, keypoints: int) -> ImportedBox:
+    """The box of a line's numbers after the class. Raises ValueError."""
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a coordinate that is no number")
+    if len(values) == 4 + keypoints:
+        x, y, width, height = values[:4]
+        return ImportedBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, origin)
+    if keypoints or len(values) < 6 or len(values) % 2:
+        raise ValueError(f"{len(values)} numbers after the class: neither a box's 4 nor a polygon's 6, 8, ...")
+    xs, ys = values[0::2], values[1::2]
+    return ImportedBox(name, min(xs), min(ys), max(xs), max(ys), origin, outline=encode([values]))
