@@ -76,12 +76,14 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
-    """The folder that the images are in and the records. `images`, if given, is what data.yaml's paths begin at."""
+    """The folder that the images are in and the records. `images`, if given, is where data.yaml's paths begin."""
     dataset = _dataset(files, found[0], options.images)
     names = files.names()
     listing = _list_images(files, dataset, names)
     own = found[0].rpartition("/")[0]
     folder = own if all(image.startswith(f"{own}/") for image in listing.split) else ""
+    if options.images is not None and not dataset.splits:
+        folder = options.images
     return folder, _records(files, dataset, names, listing)
 
 
