@@ -6,7 +6,6 @@ kept; source and sha256 are not, as this source has its own. A mask is carried a
 file is left out, which is said on stderr. classes.json beside the file says what the pixels of masks mean: id + 1.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from itertools import chain, pairwise
@@ -174,8 +173,8 @@ def _mask_names(files: SourceFiles, file: str, names: set[str]) -> dict[int, str
     if beside not in names:
         raise UserError(f"{files.path}: {file}: holds masks; {beside}, which says what their pixels mean, is missing")
     try:
-        classes = json.loads(files.read(beside))
-    except (MissingFile, ValueError, RecursionError) as error:
+        classes = msgspec.json.decode(files.read(beside))
+    except (MissingFile, msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UserError(f"{files.path}: {beside}: not JSON: {error}") from error
     ids = list(classes.values()) if isinstance(classes, dict) else [None]
     if len(set(map(str, ids))) < len(ids) or not all(type(number) is int and 0 <= number < 254 for number in ids):

@@ -260,7 +260,7 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
                 row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
             _add_boxes(row, text, file, dataset)
             yield row
-    for image in listing.split.keys() - done:
+    for image in (image for image in listing.split if image not in done):
         boxes: list[ImportedBox] | None = [] if image in listing.negative else None
         yield Imported(image, listing.origin[image], split=listing.split[image], boxes=boxes, normalized=True)
     for split, entry in listing.missing:

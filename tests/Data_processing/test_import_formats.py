@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from Data_processing.cleaning_rules import Rules, clean_record
 from Data_processing.import_source import check_paths
 from Data_processing.imported import Imported, ImportOptions, from_arrow, to_arrow
+from Data_processing.inspected import Facts
 from Data_processing.source_files import open_source
 from Data_processing.verdicts import REMEDIES
 from Datasets.errors import UserError
@@ -155,17 +157,22 @@ MARKS = [*"[]{}/\\,;\t\n\0'\"é\ufeff ", ": ", "- ", "&a", "*a", "\r\n", "kpt_sh
 word = st.sampled_from([*WORDS.split(), *MARKS])
 text = st.lists(word | st.text(max_size=4), max_size=60).map("".join)
 damaged = st.binary(max_size=200) | text.map(str.encode) | text.map(lambda t: t.encode("utf-16"))
-relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+FACTS = Facts("a.png", None, 99, "0" * 64, *SIZE, b"0" * 32, brightness=99.0, contrast=50.0, sharpness=50.0)
 
 
 def survives(root: Path, form: str, **options) -> None:
-    """Either one line, or rows of which each problem has a remedy."""
+    """Either one line, or rows that clean can judge, and of which each problem has a remedy."""
     try:
         rows = imported(root, form, **options)
     except UserError as error:
         assert "\n" not in str(error)
     else:
         assert set(problems(rows)) <= set(REMEDIES)
+        for row in rows:
+            clean_record(row, "s", FACTS, Rules())
 
 
 @relaxed

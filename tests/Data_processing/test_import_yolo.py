@@ -79,6 +79,7 @@ def test_an_image_without_labels_is_a_negative_only_in_a_split_that_has_labels(t
     rows = by_image(imported(source(tmp_path, yaml, files), "yolo"))
     assert rows["images/train/b.jpg"].boxes == rows["images/train/n.jpg"].boxes == []
     assert rows["images/test/t.jpg"].boxes is None
+    assert list(rows)[-2:] == ["images/train/n.jpg", "images/test/t.jpg"]  # after those with labels, in order
     assert rows["images/test/t.jpg"].split == "test"
 
 
