@@ -162,7 +162,7 @@ def test_a_rejected_image_that_changed_since_it_was_inspected_is_refused(hostile
 
 
 def test_an_archive_shows_what_its_directory_shows(tmp_path):
-    content = {f"{i}.png": [("cat", 3, 4, 20, 30)] for i in range(30)} | {
+    content = {f"{i:02d}.png": [("cat", 3, 4, 20, 30)] for i in range(30)} | {
         f"{name}.png": [("cat", 500, 500, 600, 600), ("cat", 1, 1, 9, 9)] for name in "zyx"
     }
     pages = []
