@@ -31,9 +31,9 @@ class Format(StrEnum):
     voc = "voc"
     yolo = "yolo"
     folders = "folders"
-    csv_table = "csv_table"
-    records_parquet = "records_parquet"
-    records_json = "records_json"
+    csv = "csv"
+    parquet = "parquet"
+    json = "json"
 
 
 def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:
@@ -62,10 +62,10 @@ def main(
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
     annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder of them")] = None,
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
-    preset: Annotated[str | None, typer.Option(help="csv_table: tensorflow or openimages")] = None,
-    columns: Annotated[list[str] | None, typer.Option(help="csv_table: OURS=THEIRS, for each column")] = None,
-    normalized: Annotated[bool | None, typer.Option(help="csv_table: boxes in fractions of the size")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="csv_table: between fields; tab")] = None,
+    preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages")] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
+    normalized: Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="csv: between fields; tab")] = None,
 ) -> None:
     """Read a source's annotations into records."""
     if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", source):
@@ -75,8 +75,8 @@ def main(
     importer = importlib.import_module(f"Data_processing.importers.{format.value}")
     folder = None if images is None else folder_name(images)
     of_table = (parse_columns(columns or ()), preset, normalized, delimiter)
-    if of_table != ({}, None, None, None) and format is not Format.csv_table:
-        raise UserError(f"{format.value}: columns, preset, normalized and delimiter belong to the format csv_table")
+    if of_table != ({}, None, None, None) and format is not Format.csv:
+        raise UserError(f"{format.value}: columns, preset, normalized and delimiter belong to the format csv")
     options = ImportOptions(annotations, folder, *of_table)
     found = importer.find(files, options)
     with replacing(out) as partial:

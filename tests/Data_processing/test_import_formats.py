@@ -103,9 +103,9 @@ def write_folders(root: Path) -> Path:
 
 WRITERS = {
     "yolo": write_yolo,
-    "csv_table": write_csv,
-    "records_parquet": write_parquet,
-    "records_json": write_interchange,
+    "csv": write_csv,
+    "parquet": write_parquet,
+    "json": write_interchange,
     "folders": write_folders,
 }
 
@@ -145,7 +145,7 @@ def test_each_format_goes_through_inspect_and_clean(tmp_path, form):
 def test_options_of_a_table_are_refused_for_other_formats(tmp_path):
     source = write_folders(tmp_path / "s")
     common = ("--source", "s", "--path", source, "--out", tmp_path / "o", "--format", "folders")
-    refused(stage("Data_processing.import_source", *common, "--columns", "image=a"), "csv_table")
+    refused(stage("Data_processing.import_source", *common, "--columns", "image=a"), "csv")
 
 
 scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -160,7 +160,7 @@ damaged = st.binary(max_size=200) | text.map(str.encode) | text.map(lambda t: t.
 relaxed = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-FACTS = Facts("a.png", None, 99, "0" * 64, *SIZE, b"0" * 32, brightness=99.0, contrast=50.0, sharpness=50.0)
+FACTS = Facts("a.png", None, 99, "0" * 64, *SIZE, b"0" * 32, brightness=99.0, contrast=50.0, sharpness=50.0, values=None)
 
 
 def survives(root: Path, form: str, **options) -> None:
@@ -172,7 +172,7 @@ def survives(root: Path, form: str, **options) -> None:
     else:
         assert set(problems(rows)) <= set(REMEDIES)
         for row in rows:
-            clean_record(row, "s", FACTS, Rules())
+            clean_record(row, "s", FACTS, None, Rules())
 
 
 @relaxed
@@ -182,9 +182,9 @@ def survives(root: Path, form: str, **options) -> None:
     [
         ("yolo", "data.yaml"),
         ("yolo", "labels/train/a.txt"),
-        ("csv_table", "boxes.csv"),
-        ("records_json", "metadata.json"),
-        ("records_parquet", "records.parquet"),
+        ("csv", "boxes.csv"),
+        ("json", "metadata.json"),
+        ("parquet", "records.parquet"),
     ],
 )
 def test_rubbish_never_ends_in_a_traceback(tmp_path, form, name, content):
@@ -198,7 +198,7 @@ def test_rubbish_never_ends_in_a_traceback(tmp_path, form, name, content):
 @given(entries=st.lists(anything | st.lists(scalar | anything, min_size=1, max_size=5), max_size=4), classes=anything)
 def test_json_of_another_meaning_never_ends_in_a_traceback(tmp_path, entries, classes):
     write(tmp_path, {"metadata.json": json.dumps(entries), "classes.json": json.dumps(classes)})
-    survives(tmp_path, "records_json")
+    survives(tmp_path, "json")
 
 
 @relaxed
@@ -219,7 +219,7 @@ number = st.sampled_from(["", "1", "0.5", "nan", "inf", "-inf", "1e999", "9" * 4
 def test_tables_of_odd_cells_never_end_in_a_traceback(tmp_path, rows, normalized):
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["image", "label", "x1", "y1", "x2", "y2", "image_width", "split", "crowd"], *rows])
-    survives(tmp_path, "csv_table", normalized=normalized)
+    survives(tmp_path, "csv", normalized=normalized)
 
 
 odd = st.none() | st.text(max_size=6) | st.sampled_from(["a.png", "train", "../x", ""])
@@ -243,4 +243,4 @@ odd_record = st.fixed_dictionaries(
 def test_records_of_odd_values_never_end_in_a_traceback(tmp_path, rows):
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "r.parquet")
     (tmp_path / "classes.json").write_text('{"cat": 0}')
-    survives(tmp_path, "records_parquet")
+    survives(tmp_path, "parquet")

@@ -54,13 +54,13 @@ def test_all_that_either_form_can_say_comes_through(tmp_path_factory, parts):
     whole = [full(part, number) for number, part in enumerate(parts)]
     pq.write_table(pa.Table.from_pylist(whole, schema=SCHEMA), root / "r.parquet")
     write(root, {"m.json": json.dumps([to_json(record) for record in whole])})
-    for form in ("records_json", "records_parquet"):
+    for form in ("json", "parquet"):
         assert [what_is_stated(row) for row in imported(root, form)] == wanted
 
 
 def test_a_missing_part_is_not_an_empty_one(tmp_path):
     entries = [["a.png"], ["b.png", "cat"], ["c.png", None, {"cat": 2}], ["d.png", [], [{"x": 1}, {"y": 2}], []]]
-    rows = imported(write(tmp_path, {"m.json": json.dumps(entries)}), "records_json")
+    rows = imported(write(tmp_path, {"m.json": json.dumps(entries)}), "json")
     assert [what_is_stated(row) for row in rows] == [
         (None, None, None),
         (["cat"], None, None),
@@ -96,16 +96,16 @@ BOX = {"name": "cat", "x1": 1, "x2": 5, "y1": 2, "y2": 6}
     ],
 )
 def test_a_wrong_entry_is_a_problem_of_its_record_alone(tmp_path, entry, rule):
-    first, second = imported(write(tmp_path, {"m.json": json.dumps([entry, ["b.png"]])}), "records_json")
+    first, second = imported(write(tmp_path, {"m.json": json.dumps([entry, ["b.png"]])}), "json")
     assert [found for found, _ in first.problems] == [rule]
     assert (second.image, second.problems) == ("b.png", [])
 
 
 def test_every_box_says_where_it_came_from(tmp_path):
     write(tmp_path, {"m.json": json.dumps([["a.png", None, None, [BOX, BOX]]])})
-    assert imported(tmp_path, "records_json")[0].boxes[1].origin == "m.json: entry 0, box 1"
+    assert imported(tmp_path, "json")[0].boxes[1].origin == "m.json: entry 0, box 1"
     pq.write_table(pa.Table.from_pylist(records(), schema=SCHEMA), tmp_path / "r.parquet")
-    row = imported(tmp_path, "records_parquet")[0]
+    row = imported(tmp_path, "parquet")[0]
     assert (row.origin, row.boxes[1].origin) == ("r.parquet: row 0", "r.parquet: row 0, box 1")
 
 
@@ -124,7 +124,7 @@ def test_every_box_says_where_it_came_from(tmp_path):
 )
 def test_json_of_no_use_is_refused_in_one_line(tmp_path, content, part):
     with pytest.raises(UserError) as error:
-        imported(write(tmp_path, {"m.json": content}), "records_json")
+        imported(write(tmp_path, {"m.json": content}), "json")
     assert part in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -136,7 +136,7 @@ def test_a_mask_needs_classes_that_make_sense(tmp_path, classes):
     write(tmp_path, {"m.json": '[["a.png", null, null, null, "m.png"]]', "classes.json": classes})
     record = empty_record("a.png", "s") | {"mask": {"bytes": None, "path": "m.png"}}
     pq.write_table(pa.Table.from_pylist([record], schema=SCHEMA), tmp_path / "r.parquet")
-    for form in ("records_json", "records_parquet"):
+    for form in ("json", "parquet"):
         with pytest.raises(UserError, match=r"classes\.json"):
             imported(tmp_path, form)
 
@@ -147,10 +147,10 @@ def test_masks_are_paths_with_their_meaning(tmp_path, capsys):
     write(tmp_path, {"d/m.json": json.dumps([to_json(record) for record in whole])})
     write(tmp_path, {"d/classes.json": '{"cat": 0, "dog": 1}', "d/0.png": b"", "d/m/b.png": b""})
     pq.write_table(pa.Table.from_pylist(whole, schema=SCHEMA), tmp_path / "d/r.parquet")
-    rows = imported(tmp_path, "records_json")
+    rows = imported(tmp_path, "json")
     assert [row.mask for row in rows] == ["d/m/a.png", "d/m/b.png", "d/m/c.png"]
     assert rows[0].mask_names == {1: "cat", 2: "dog"}
-    assert [row.mask for row in imported(tmp_path, "records_parquet")] == ["d/m/a.png", "d/m/b.png", None]
+    assert [row.mask for row in imported(tmp_path, "parquet")] == ["d/m/a.png", "d/m/b.png", None]
     assert "d/r.parquet: 1 masks inside the file are left out" in capsys.readouterr().err
 
 
@@ -158,7 +158,7 @@ def test_a_mask_outside_the_source_is_a_problem(tmp_path):
     write(tmp_path, {"m.json": '[["a.png", null, null, null, "../m.png"]]', "classes.json": '{"cat": 0}'})
     record = empty_record("a.png", "s") | {"mask": {"bytes": None, "path": "../m.png"}}
     pq.write_table(pa.Table.from_pylist([record], schema=SCHEMA), tmp_path / "r.parquet")
-    for form in ("records_json", "records_parquet"):
+    for form in ("json", "parquet"):
         assert [len(row.problems) for row in imported(tmp_path, form)] == [1]
 
 
@@ -175,7 +175,7 @@ def curated(root) -> list[dict]:
     whole[1]["boxes"][0]["crowd"] = True
     root.mkdir()
     by_split = {record["split"]: [record] for record in whole}
-    for _ in write_curated(root, by_split, {split: [1] for split in by_split}, lambda record: b"x"):
+    for _ in write_curated(root, by_split, {split: [1] for split in by_split}, lambda record: (b"x", None)):
         pass
     write_annotations(root, whole, {"cat": 0, "dog": 1})
     return whole
@@ -183,7 +183,7 @@ def curated(root) -> list[dict]:
 
 def test_a_curated_dataset_keeps_all_that_it_says(tmp_path):
     whole = curated(tmp_path / "s")
-    rows = sorted(imported(tmp_path / "s", "records_parquet"), key=lambda row: row.image)
+    rows = sorted(imported(tmp_path / "s", "parquet"), key=lambda row: row.image)
     for row, record in zip(rows, whole, strict=True):
         assert row.image == f"theirs/{record['image']}"
         assert row.problems == []
@@ -192,7 +192,7 @@ def test_a_curated_dataset_keeps_all_that_it_says(tmp_path):
     assert rows[1].boxes[0].crowd
     drawn = to_rle(rows[0].boxes[0].outline, 60, 40)
     assert drawn == whole[0]["boxes"][0]["segmentation"]
-    [row] = imported(tmp_path / "s", "records_parquet", annotations="train-00000-of-00001.parquet")
+    [row] = imported(tmp_path / "s", "parquet", annotations="train-00000-of-00001.parquet")
     assert row.image == "theirs/a.png"
     assert not any(contradictions(record) for record in whole)
 
@@ -200,10 +200,10 @@ def test_a_curated_dataset_keeps_all_that_it_says(tmp_path):
 def test_the_json_of_a_curated_dataset_is_found_beside_its_classes(tmp_path):
     curated(tmp_path / "s")
     write(tmp_path / "s", {"notes.json": "{}"})
-    rows = {row.image: row for row in imported(tmp_path / "s", "records_json")}
+    rows = {row.image: row for row in imported(tmp_path / "s", "json")}
     assert {image: len(row.boxes) for image, row in rows.items()} == {f"theirs/{k}": len(v) for k, v in CONTENT.items()}
     with pytest.raises(UserError, match=r"has no file x\.json"):
-        imported(tmp_path / "s", "records_json", annotations="x.json")
+        imported(tmp_path / "s", "json", annotations="x.json")
 
 
 def test_other_widths_of_the_same_types_are_taken_and_others_refused(tmp_path):
@@ -211,7 +211,7 @@ def test_other_widths_of_the_same_types_are_taken_and_others_refused(tmp_path):
     pq.write_table(
         pa.table({"image": pa.array(["a.png"], pa.large_string()), "labels": [["cat"]], "width": [60]}), path
     )
-    [row] = imported(tmp_path, "records_parquet")
+    [row] = imported(tmp_path, "parquet")
     assert (row.labels, row.width, row.boxes) == (["cat"], 60, None)
     for columns, part in [
         ({"file": ["a.png"]}, "its columns are file"),
@@ -222,7 +222,7 @@ def test_other_widths_of_the_same_types_are_taken_and_others_refused(tmp_path):
     ]:
         pq.write_table(pa.table(columns), path)
         with pytest.raises(UserError) as error:
-            imported(tmp_path, "records_parquet")
+            imported(tmp_path, "parquet")
         assert part in str(error.value)
         assert "\n" not in str(error.value)
 
@@ -234,6 +234,6 @@ def test_a_parquet_file_that_was_cut_off_is_refused(tmp_path):
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"r\.parquet: no whole Parquet file"):
-            imported(tmp_path, "records_parquet")
+            imported(tmp_path, "parquet")
     with pytest.raises(UserError, match=r"no Parquet files called x"):
-        imported(tmp_path, "records_parquet", annotations="x")
+        imported(tmp_path, "parquet", annotations="x")

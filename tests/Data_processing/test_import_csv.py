@@ -13,7 +13,7 @@ OWN = "image,label,x1,y1,x2,y2\n"
 
 
 def table(root, text, name="t.csv", **options):
-    return imported(write(root, {name: text}), "csv_table", **options)
+    return imported(write(root, {name: text}), "csv", **options)
 
 
 def corners(row) -> list[tuple]:
@@ -144,20 +144,20 @@ def test_of_several_tables_one_is_named_and_its_own_images_are_meant(tmp_path):
     files = {f"{folder}/{name}": OWN + "a.jpg,cat,1,1,2,2\n" for folder in ("train", "test") for name in ("t.csv",)}
     write(tmp_path, {**files, "train/a.jpg": b"", "test/a.jpg": b""})
     with pytest.raises(UserError, match=r"2 CSV files.*set `annotations`"):
-        imported(tmp_path, "csv_table")
-    [row] = imported(tmp_path, "csv_table", annotations="test/t.csv")
+        imported(tmp_path, "csv")
+    [row] = imported(tmp_path, "csv", annotations="test/t.csv")
     assert row.image == "test/a.jpg"
     write(tmp_path, {"t.csv": files["test/t.csv"]})
     with pytest.raises(UserError, match="set `images`"):
-        imported(tmp_path, "csv_table", annotations="t.csv")
-    [row] = imported(tmp_path, "csv_table", annotations="t.csv", images="train")
+        imported(tmp_path, "csv", annotations="t.csv")
+    [row] = imported(tmp_path, "csv", annotations="t.csv", images="train")
     assert row.image == "train/a.jpg"
 
 
 def test_the_command_takes_all_options(tmp_path):
     write(tmp_path / "s", {"t.csv": "bild\tart\na\tcat\n", "pics/a.png": b""})
     out = tmp_path / "o.parquet"
-    command = ("Data_processing.import_source", "--source", "s", "--format", "csv_table", "--path", tmp_path / "s")
+    command = ("Data_processing.import_source", "--source", "s", "--format", "csv", "--path", tmp_path / "s")
     options = ("--columns", "image=bild", "--columns", "label=art", "--no-normalized", "--delimiter", "tab")
     succeeded(stage(*command, "--out", out, *options))
     [row] = read_imported(out)
