@@ -67,7 +67,7 @@ def test_the_dependencies_of_each_stage_are_its_import_closure(stages):
 def shared_by_importers(stage: str) -> set[str]:
     """What some importers import and others not: import@ lists it for every format."""
     importers = {path.relative_to(ROOT) for path in (ROOT / "Data_processing/importers").glob("*.py")}
-    shared = import_closure(sorted(importers), ROOT) - importers
+    shared = set(import_closure(sorted(importers), ROOT)) - importers
     return {path.as_posix() for path in shared} if stage.startswith("import@") else set()
 
 
