@@ -13,11 +13,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from Datasets.errors import UserError
 from Datasets.records import is_safe_path
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+SHARDS = "*-of-*.parquet"  # of a curated dataset
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
@@ -39,9 +43,12 @@ class SourceFiles(Protocol):
 
 
 def open_source(path: Path) -> SourceFiles:
-    """Open a source. Raises UserError if it does not exist, is no directory or archive, or is a damaged archive."""
+    """Open a source; a directory of shards is read like one of files.
+
+    Raises UserError if it does not exist, is no directory or archive, or is damaged.
+    """
     if path.is_dir():
-        return Directory(path)
+        return Shards(path) if next(path.glob(SHARDS), None) else Directory(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory; correct the source's `path`, or `dvc pull` it")
     try:
@@ -76,6 +83,45 @@ class Directory:
             return file.read_bytes()
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links that lead in a circle
             raise MissingFile(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+class Shards(Directory):
+    """A directory that is a curated dataset: its files, and the images and masks inside its shards under their paths.
+
+    Raises UserError for a damaged shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._places: dict[str, tuple[Path, int, int, str]] = {}
+        for shard in sorted(path.glob(SHARDS)):
+            try:
+                self._add(shard)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{shard}: no whole Parquet file ({error}); `dvc pull` it again") from error
+
+    def _add(self, shard: Path) -> None:
+        file = pq.ParquetFile(shard)
+        columns = [name for name in ("image", "mask") if name in file.schema_arrow.names]
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=[f"{name}.path" for name in columns])
+            for name in columns:
+                for row, cell in enumerate(rows[name].to_pylist()):
+                    if cell and cell["path"]:
+                        self._places[cell["path"]] = shard, group, row, name
+
+    def names(self) -> list[str]:
+        return sorted({*super().names(), *self._places})
+
+    def read(self, name: str) -> bytes:
+        if name not in self._places:
+            return super().read(name)
+        shard, group, row, column = self._places[name]
+        try:
+            rows = pq.ParquetFile(shard).read_row_group(group, columns=[f"{column}.bytes"])
+        except (pa.ArrowException, OSError) as error:
+            raise MissingFile(f"{name} cannot be read from {shard.name}: {error}") from error
+        return rows[column][row].as_py()["bytes"] or b""
 
 
 class Zip:

@@ -141,7 +141,7 @@ def write_shard(path: Path, rows: Sequence[Record], sizes: Sequence[int], read: 
 def _row(record: Record, image: bytes, mask: bytes | None) -> dict[str, Any]:
     path = image_path(record)
     row = {**record, "image": {"bytes": image, "path": path}}
-    return row if mask is None else {**row, "mask": {"bytes": mask, "path": f"{path.rpartition('.')[0] or path}.png"}}
+    return row if mask is None else {**row, "mask": {"bytes": mask, "path": f"{path}.mask.png"}}
 
 
 def write_annotations(directory: Path, records: Iterable[Record], classes: Mapping[str, int]) -> None:

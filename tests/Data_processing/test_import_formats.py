@@ -160,7 +160,7 @@ damaged = st.binary(max_size=200) | text.map(str.encode) | text.map(lambda t: t.
 relaxed = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-FACTS = Facts("a.png", None, 99, "0" * 64, *SIZE, b"0" * 32, brightness=99.0, contrast=50.0, sharpness=50.0, values=None)
+FACTS = Facts("a.png", None, 99, "0" * 64, *SIZE, b"0" * 32, 99.0, 50.0, 50.0, values=None)
 
 
 def survives(root: Path, form: str, **options) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing import masks
-from Data_processing.imported import Imported, ImportedBox, write_imported
+from Data_processing.imported import Imported, ImportedBox, read_imported, write_imported
 from Data_processing.outlines import encode, run_lengths, to_rle
 from Datasets.curated import Curated
 from Datasets.errors import UserError
@@ -146,6 +146,25 @@ def test_masks_are_drawn_from_outlines_if_the_user_says_so(tmp_path):
     first, second = Curated(tmp_path / "curated").records("train")
     assert np.asarray(Image.open(io.BytesIO(first["mask"]["bytes"]))).sum() == 30 * 15
     assert second["mask"] is None
+
+
+def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path):
+    rows = write_images(tmp_path, 3)
+    outline = encode([[10, 5, 40, 5, 40, 20, 10, 20]])
+    for row in rows:
+        row.boxes = [ImportedBox("road", 10, 5, 40, 20, "here", outline=outline)]
+    succeeded(run_stages(tmp_path, rows, *ALL, "--draw-masks"))
+    first = Curated(tmp_path / "curated").records("train")
+    options = ("--source", "again", "--format", "parquet", "--path", tmp_path / "curated")
+    succeeded(stage("Data_processing.import_source", *options, "--out", tmp_path / "again.parquet"))
+    again = list(read_imported(tmp_path / "again.parquet"))
+    (tmp_path / "source").rename(tmp_path / "first source")
+    (tmp_path / "curated").rename(tmp_path / "source")
+    succeeded(run_stages(tmp_path, again, *ALL))
+    second = Curated(tmp_path / "curated").records("train")
+    same = ("sha256", "width", "height", "labels", "counts", "boxes")
+    assert [[r[key] for key in same] for r in first] == [[r[key] for key in same] for r in second]
+    assert [r["mask"]["bytes"] for r in first] == [r["mask"]["bytes"] for r in second]
 
 
 def test_fractions_become_pixels_of_the_true_image(tmp_path):
