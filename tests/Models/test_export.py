@@ -127,3 +127,46 @@ def test_a_missing_input_is_told_and_nothing_written(outputs, shapes, tmp_path, 
     words += ["--trained", tmp_path / "train", "--evaluated", tmp_path / "evaluate", "--out", tmp_path / "out"]
     assert f"{missing}: not found; run the {missing.split('/')[0]} stage first" in refused("export", *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def exported_checkout(outputs, tmp_path):
+    """The code and an export in a folder of their own, without git."""
+    for room in ("Datasets", "Models"):
+        (tmp_path / room).mkdir()
+        for file in (ROOT / room).glob("*.py"):
+            shutil.copy(file, tmp_path / room)
+    shutil.copytree(outputs / "export", tmp_path / "Datasets/pretrained/e001")
+    return tmp_path
+
+
+def drift(checkout):
+    command = [sys.executable, "-m", "Models.experiment", "drift", "e001"]
+    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+
+def test_code_that_has_not_changed_still_builds_the_export(exported_checkout):
+    done = drift(exported_checkout)
+    assert done.returncode == 0, done.stderr
+    *scripts, answers = done.stdout.splitlines()
+    assert len(scripts) == 6 and all("as in the working tree" in line for line in scripts)
+    assert "today's code answers as exported" in answers
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("2 * STRIDE)", "3 * STRIDE)", "answers otherwise: up to"),
+        ("self.heat = nn.Conv2d(2", "self.heat2 = nn.Conv2d(2", "does not build it"),
+        ("width: int", "breadth: int", "does not build it"),
+        ("import torch.nn.functional", "import nothing.at.all", "does not build it: No module named 'nothing'"),
+        ("A detector of", "One detector of", ""),
+    ],
+)
+def test_drift_tells_changes_that_matter_from_others(exported_checkout, old, new, said):
+    script = exported_checkout / "Models/e001_center_detector.py"
+    script.write_text(script.read_text().replace(old, new, 1))
+    done = drift(exported_checkout)
+    assert "e001_center_detector.py: differs from the working tree" in done.stdout
+    assert (done.returncode, "Traceback" in done.stderr) == (1 if said else 0, False)
+    assert said in done.stderr
