@@ -2,6 +2,7 @@
 
     python -m Models.experiment new e004 "Wider backbone" --step "width 48" --step "width 64"
     python -m Models.experiment note e004 "the heads, too?"      (--journal: into NOTES.md instead)
+    python -m Models.experiment try e004                         (trains a few steps, and keeps nothing)
     python -m Models.experiment run e004.1 -S experiments.e004.model.width=48
     python -m Models.experiment conclude e004 "48 is enough"
     python -m Models.experiment list [--open]
@@ -115,6 +116,16 @@ def run(
     run_step(ROOT, LOG, step, set_ or [], yes)
 
 
+def try_(
+    experiment: Annotated[str, typer.Argument(help="id of the experiment in params.yaml", show_default=False)],
+    curated: Annotated[Path, typer.Option(help="curated dataset")] = ROOT / "Datasets/curated",
+) -> None:
+    """Train, evaluate and export on a few batches in a temporary directory, recording nothing."""
+    from Models.trial import try_experiment
+
+    try_experiment(ROOT, experiment, curated)
+
+
 def drift(experiment: Id) -> None:
     """Say whether today's code still builds what was exported: compare the scripts, and the answers to the samples."""
     from Models.drift import report_drift
@@ -129,6 +140,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "list": list_experiments,
     "show": show,
     "run": run,
+    "try": try_,
     "drift": drift,
 }
 

@@ -1,0 +1,98 @@
+"""Trying an experiment: train, evaluate and export on a few batches, in a temporary directory, recording nothing."""
+
+import importlib
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from Datasets.command import run
+from Datasets.curated import Curated, write_annotations, write_curated
+from Datasets.errors import UserError
+from Datasets.records import SPLITS, Record
+
+BATCHES = 2
+FEW = 8  # images to evaluate on
+STAGES = ("train", "evaluate", "export")
+PATHS = ("--curated", "--out", "--trained", "--evaluated")  # options that are led elsewhere
+
+
+def try_experiment(root: Path, experiment: str, curated: Path) -> None:
+    """Run the stages' own commands, as DVC resolves them, on a few images of `curated`.
+
+    Raises UserError for an experiment that params.yaml does not have; a stage that fails says why itself.
+    """
+    begun = time.monotonic()
+    commands = stage_commands(root, experiment)
+    with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory:
+        place = Path(directory)
+        os.environ["DVC_ROOT"] = str(place)  # where checkpoints go
+        write_few(Curated(curated), place / "curated", BATCHES * option(commands["train"], "--batch", 16))
+        for stage in STAGES:
+            run_here(commands[stage], place)
+    print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, and nothing kept")
+
+
+def stage_commands(root: Path, experiment: str) -> dict[str, list[str]]:
+    """The words of the command of each stage of an experiment."""
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    try:
+        with Repo(str(root)) as repo:
+            commands = {stage.addressing: stage.cmd for stage in repo.index.stages if stage.cmd}
+    except DvcException as error:
+        raise UserError(f"dvc: {error}") from error
+    there = [name.partition("@")[2] for name in commands if name.startswith("train@")]
+    if experiment not in there:
+        raise UserError(f"params.yaml: has no experiment {experiment!r}; it has: {', '.join(there) or 'none'}")
+    return {stage: shlex.split(commands[f"{stage}@{experiment}"]) for stage in STAGES}
+
+
+def option(words: Sequence[str], name: str, default: int) -> int:
+    """The value of an option among the words of a command; what is no number, the stage itself refuses."""
+    value = words[words.index(name) + 1] if name in words[:-1] else ""
+    return int(value) if value.isdigit() else default
+
+
+def write_few(curated: Curated, out: Path, train: int) -> None:
+    """Write a curated dataset with the first images of each split, those with an object first."""
+    rows = {split: few(curated.records(split), train if split == "train" else FEW) for split in SPLITS}
+    files = {split: curated.images(split) for split in SPLITS}
+    data = {record["image"]: files[split][row] for split in SPLITS for row, record in rows[split]}
+    records = {split: [named_in_source(record) for _, record in rows[split]] for split in SPLITS}
+    sizes = {split: [len(data[record["image"]]) for _, record in rows[split]] for split in SPLITS}
+    out.mkdir()
+    list(write_curated(out, records, sizes, lambda record: data[f"{record['source']}/{record['image']}"]))
+    write_annotations(out, [record for split in SPLITS for record in records[split]], curated.classes)
+
+
+def few(records: Sequence[Record], count: int) -> list[tuple[int, Record]]:
+    """At most `count` records with their places, those with an object first."""
+    return sorted(enumerate(records), key=lambda pair: not (pair[1]["boxes"] or pair[1]["labels"]))[:count]
+
+
+def named_in_source(record: Record) -> Record:
+    """The record with its image's path inside its source."""
+    return Record(**{**record, "image": record["image"].removeprefix(f"{record['source']}/")})
+
+
+def run_here(words: Sequence[str], place: Path) -> None:
+    """Run a stage in this process, which saves loading torch again, on what lies in `place`."""
+    module = words[words.index("-m") + 1]
+    rest = list(words[words.index("-m") + 2 :])
+    for index, word in enumerate(rest[:-1]):
+        if word in PATHS:
+            rest[index + 1] = str(place / ("curated" if word == "--curated" else rest[index + 1]))
+    if module == "Models.train":
+        end = rest.index("--") if "--" in rest else len(rest)
+        rest[end:end] = ["--epochs", "1"]
+    sys.argv = [module, *rest]
+    try:
+        run(importlib.import_module(module).main)
+    except SystemExit as ended:
+        if ended.code:
+            raise

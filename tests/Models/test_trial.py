@@ -1,0 +1,31 @@
+"""Every experiment of params.yaml trains, evaluates and exports, and trying it leaves nothing behind."""
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT, refused, run_in, stage, succeeded
+
+EXPERIMENTS = list(YAML(typ="safe").load(ROOT / "params.yaml")["experiments"])
+
+
+def state():
+    """What git sees of the checkout, ignored files too, but caches and DVC's locks."""
+    lines = run_in(ROOT, "git", "status", "--porcelain", "--ignored").stdout.splitlines()
+    return [line for line in lines if "cache" not in line and ".dvc/tmp" not in line]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_path, experiment):
+    before = state()
+    environment = {"TMPDIR": str(tmp_path), "DVC_ROOT": str(tmp_path / "elsewhere")}
+    done = run_in(ROOT, "python", "-m", "Models.experiment", "try", experiment, "--curated", shapes, **environment)
+    succeeded(done)
+    assert "epoch 1/1" in done.stderr
+    assert f"{experiment} trains, evaluates and exports" in done.stdout
+    assert state() == before and [p for p in tmp_path.iterdir() if "inductor" not in p.name] == []
+
+
+def test_a_stage_that_fails_is_told_by_its_own_line(tmp_path):
+    words = ["try", EXPERIMENTS[0], "--curated", tmp_path]
+    refused(stage("Models.experiment", *words), "classes.json: not found")
+    refused(stage("Models.experiment", "try", "e999"), "has no experiment 'e999'; it has: e001")
