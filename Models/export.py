@@ -115,6 +115,7 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
         "script": {"module": f"Models.{done.script}", "build": {"classes": len(done.classes), **done.build}},
         "hyperparameters": options,
         "seed": done.train["seed"],
+        "init": done.init,
         "metrics": metrics,
         "data": data_hashes(ROOT),
         "curated_fingerprint": done.data,

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 class Run:
     """What a model was trained from, written beside its weights: enough to build it again.
 
-    script: its name, build: what build() was given, train: the options of the training, data: Curated.fingerprint().
+    script: its name, build: what build() was given, train: the options of the training, data: Curated.fingerprint(),
+    init: source and sha256 of the weights that the training began with, None if it began with none.
     """
 
     script: str
@@ -30,6 +31,7 @@ class Run:
     train: dict[str, Any]
     classes: list[str]
     data: str
+    init: dict[str, str] | None
 
 
 def script_file(name: str) -> Path:

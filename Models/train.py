@@ -13,6 +13,7 @@ the demonstration takes a good minute and reaches a mAP50 of 0.97.
 import csv
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,7 @@ from Datasets.errors import UserError
 from Models.checkpoints import checkpoint_path, remove_checkpoint
 from Models.data_loading import Samples
 from Models.evaluation import coco_detections, coco_scores, coco_truth, predict
+from Models.pretrained import RANDOM, read_initial, start_from
 from Models.scripts import ROOT, Run, build_model, load_script, parse_build_arguments, script_file, write_run
 from Models.training import Options, Row, train
 
@@ -78,6 +80,9 @@ def main(
     out: Annotated[Path, typer.Option(help="directory to write to")],
     model: Annotated[list[str] | None, typer.Argument(help="after --, options of the script's build()")] = None,
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
+    init: Annotated[
+        Path, typer.Option(help="weights to start from: an export's directory, or a .safetensors file")
+    ] = Path("Datasets/pretrained") / RANDOM,
     size: Annotated[int, typer.Option(min=32, help="side in pixels of the square that images are fitted into")] = 96,
     epochs: Annotated[int, typer.Option(min=1, help="how often each image is seen")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="images in a step")] = 16,
@@ -100,10 +105,20 @@ def main(
     torch.use_deterministic_algorithms(device == "cpu")
     torch.manual_seed(seed)
     network = build_model(module, len(data.classes), arguments)
+    initial = read_initial(init)
+    for line in start_from(network, initial, list(data.classes)) if initial else []:
+        print(line, file=sys.stderr)
     for name in ("weights.safetensors", "run.json", "metrics.json"):
         (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
 
-    done = Run(script, arguments, asdict(options), list(data.classes), data.fingerprint())
+    done = Run(
+        script,
+        arguments,
+        asdict(options),
+        list(data.classes),
+        data.fingerprint(),
+        initial.origin() if initial else None,
+    )
     scripts = [Path("Models/train.py"), script_file(script)]
     checkpoint = checkpoint_path(asdict(done), scripts, ROOT, done.data)
     rows = train(network, samples, options, validation, checkpoint, lambda r: write_history(r, out / "history.tsv"))
