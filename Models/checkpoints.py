@@ -36,14 +36,20 @@ def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write `state` (tensors, numbers, strings, and dicts and lists of them) so that `path` is never half written."""
+    """Write `state` (tensors, numbers, strings, and dicts and lists of them) so that `path` is never half written.
+
+    Raises OSError if it cannot be written; the checkpoint before stays.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # an orphan of a killed `dvc repro` may run on
-    partial.write_bytes(hashlib.sha256(data).digest() + data)
-    partial.replace(path)
+    try:
+        partial.write_bytes(hashlib.sha256(data).digest() + data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -46,7 +46,10 @@ def script_file(name: str) -> Path:
 def load_script(name: str, task: str = "boxes") -> ModuleType:
     """Import a model script. Raises UserError if there is none of that name, or it learns something else."""
     script_file(name)
-    script = importlib.import_module(f"Models.{name}")
+    try:
+        script = importlib.import_module(f"Models.{name}")
+    except Exception as error:  # whatever a script does when it is imported
+        raise UserError(f"Models/{name}.py: cannot be imported: {type(error).__name__}: {error}") from error
     missing = [part for part in ("TASK", "build") if not hasattr(script, part)]
     if missing:
         raise UserError(f"Models/{name}.py: has no {missing[0]}; Models/README.md says what a model script holds")
@@ -93,11 +96,15 @@ def _typed(option: str, value: str, kind: Callable[[str], Any]) -> Any:
 
 
 def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
-    """The model with random weights. Raises UserError for what build() refuses."""
+    """The model with random weights. Raises UserError for what build() refuses, and for what cannot be trained."""
     try:
-        return script.build(classes=classes, **arguments)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"model: {error}") from error
+        model = script.build(classes=classes, **arguments)
+    except (ValueError, TypeError, RuntimeError) as error:  # torch says with the last that memory is short
+        raise UserError(f"model: {str(error).splitlines()[0]}") from error
+    if not isinstance(model, nn.Module) or not callable(getattr(model, "loss", None)):
+        file = f"{script.__name__.replace('.', '/')}.py"
+        raise UserError(f"{file}: build() gives no torch.nn.Module with a method loss()")
+    return model
 
 
 def write_run(run: Run, directory: Path) -> None:

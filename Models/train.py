@@ -83,15 +83,17 @@ def main(
     init: Annotated[
         Path, typer.Option(help="weights to start from: an export's directory, or a .safetensors file")
     ] = Path("Datasets/pretrained") / RANDOM,
-    size: Annotated[int, typer.Option(min=32, help="side in pixels of the square that images are fitted into")] = 96,
+    size: Annotated[
+        int, typer.Option(min=32, max=8192, help="pixels of the square's side that images are fitted to")
+    ] = 96,
     epochs: Annotated[int, typer.Option(min=1, help="how often each image is seen")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="images in a step")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0, help="highest learning rate of the one-cycle schedule")] = 6e-3,
-    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's weight decay")] = 0.01,
+    learning_rate: Annotated[float, typer.Option(min=0, max=1e6, help="highest rate of the one-cycle schedule")] = 6e-3,
+    weight_decay: Annotated[float, typer.Option(min=0, max=1e6, help="AdamW's weight decay")] = 0.01,
     flip: Annotated[bool, typer.Option(help="mirror images at random; wrong for digits and letters")] = False,
     zoom: Annotated[float, typer.Option(min=0, max=4, help="scale and shift at random, by up to 1 + zoom")] = 0.25,
-    seed: Annotated[int, typer.Option(min=0, help="of weights, order and augmentation")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads; another number gives other last bits")] = 2,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of weights, order and augmentation")] = 0,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; they decide the last bits")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu",
 ) -> None:
     """Train a model script on the curated dataset."""

@@ -23,6 +23,7 @@ from Models.data_loading import Batch, Samples, epoch_order
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
 CLIP = 10.0  # largest norm of the gradient
 CHECKPOINT_STEPS = 50  # a checkpoint costs about as much as a third of a step
+NAMED = 8  # images named when a step fails
 LINE_SECONDS = 10.0  # of a progress line, within an epoch
 
 Row = dict[str, float | int]
@@ -66,7 +67,8 @@ def train(
 ) -> list[Row]:
     """Train `model` in place and return a row for each epoch: its loss and what `validate` measured after it.
 
-    report: is given all rows so far, at the start and after each epoch. Raises UserError when the loss is no number.
+    report: is given all rows so far, at the start and after each epoch. Raises UserError, with the step and its images,
+    when the loss or its gradient is no number; the last checkpoint stays.
     """
     samples.cache()
     steps = len(epoch_order(len(samples), options.batch, 0, 0))
@@ -77,7 +79,10 @@ def train(
         meter = Meter(epoch, options.epochs, steps, state)
         order = epoch_order(len(samples), options.batch, options.seed, epoch)
         for batch in samples.batches(order[state.step % steps :]):
-            update(state, batch, options)
+            try:
+                update(state, batch, options)
+            except NotFinite as error:
+                raise UserError(explained(error, state.step, samples, batch, options, checkpoint)) from error
             meter.tick(len(batch.indices))
             if state.step % CHECKPOINT_STEPS == 0 and state.step % steps:  # at the end of an epoch, once it is reported
                 save(state, checkpoint)
@@ -104,8 +109,23 @@ def start(model: nn.Module, options: Options, steps: int) -> State:
     return State(model, optimizer, schedule, 0, {}, [])
 
 
+class NotFinite(ArithmeticError):
+    """The loss, or its gradient, is infinite or no number."""
+
+
+def explained(error: NotFinite, step: int, samples: Samples, batch: Batch, options: Options, checkpoint: Path) -> str:
+    """The line about a step that failed: its images, and what there is to do."""
+    names = [samples.records[index]["image"] for index in batch.indices]
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    kept = f"; the checkpoint before it is kept: {checkpoint}" if checkpoint.exists() else ""
+    return (
+        f"{error} at step {step + 1}: lower learning_rate (now {options.learning_rate:g}), or look at the images of "
+        f"this step: {shown}{kept}"
+    )
+
+
 def update(state: State, batch: Batch, options: Options) -> None:
-    """One step of the optimizer. Raises UserError when the loss is no number."""
+    """One step of the optimizer. Raises NotFinite, before the weights are touched."""
     state.model.train()
     torch.manual_seed(options.seed * 1_000_003 + state.step)  # so that there is no random state to save
     batch = augment(batch, options.flip, options.zoom, [options.seed, state.step])
@@ -114,13 +134,12 @@ def update(state: State, batch: Batch, options: Options) -> None:
     total = torch.stack(list(losses.values())).sum()
     parts = {"loss": float(total.detach()), **{f"{name}_loss": float(part.detach()) for name, part in losses.items()}}
     if not math.isfinite(parts["loss"]):
-        raise UserError(
-            f"the loss is {parts['loss']} at step {state.step + 1}: "
-            f"lower learning_rate (now {options.learning_rate}), or look at the images of this batch"
-        )
+        raise NotFinite(f"the loss is {parts['loss']}")
     state.optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP)
+    if not math.isfinite(float(norm)):
+        raise NotFinite(f"the gradient is {float(norm)}")
     state.optimizer.step()
     state.schedule.step()
     state.step += 1
@@ -128,9 +147,12 @@ def update(state: State, batch: Batch, options: Options) -> None:
 
 
 def save(state: State, path: Path) -> None:
-    """Write the checkpoint."""
+    """Write the checkpoint; where that fails, say so and go on: what is trained is worth more than what secures it."""
     parts = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
-    save_checkpoint({**parts, "step": state.step, "sums": state.sums, "history": state.history}, path)
+    try:
+        save_checkpoint({**parts, "step": state.step, "sums": state.sums, "history": state.history}, path)
+    except OSError as error:
+        print(f"step {state.step}: {path} cannot be written ({error.strerror}); training goes on", file=sys.stderr)
 
 
 def resume(state: State, path: Path) -> None:

@@ -1,3 +1,4 @@
+import resource
 import shutil
 from pathlib import Path
 
@@ -59,3 +60,17 @@ def test_loading_runs_no_code(tmp_path):
     save_checkpoint({"remove": shutil.rmtree}, path)
     with pytest.raises(Exception, match=r"[Ww]eights"):
         load_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint({"step": 1}, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_checkpoint({"step": 2, "weight": torch.rand(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -7,9 +8,13 @@ import pytest
 import torch
 from shape_scenes import ROOT, refused, run_stage, stage, write_scenes
 
+import Models
 from Datasets.curated import Curated
+from Datasets.errors import UserError
 from Models import e001_center_detector as e001
-from Models.data_loading import Samples
+from Models import scripts
+from Models.checkpoints import load_checkpoint
+from Models.data_loading import Samples, epoch_order
 from Models.evaluation import coco_detections, coco_scores, coco_truth, predict
 from Models.training import Options, train
 
@@ -40,6 +45,14 @@ for kill in range(3):  # the first before there is a checkpoint, the others some
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
 assert os.waitpid(start(), 0)[1] == 0
 """
+
+
+def tiny_options(**changes):
+    """Settings for a training of a few seconds."""
+    usual = {"size": 48, "epochs": 12, "batch": 8, "learning_rate": 6e-3, "weight_decay": 0.01, "flip": False}
+    return Options(**{**usual, "zoom": 0.0, "seed": 0, "threads": 1, "device": "cpu", **changes})
+
+
 LONG = ["--size=48", "--epochs=12", "--batch=4", "--threads=2", "--zoom=0.2", "--flip", "--", "--width=8"]
 
 
@@ -48,7 +61,7 @@ def test_it_learns_a_handful_of_images_by_heart(tmp_path):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = e001.build(classes=2, width=16)
-    options = Options(64, 60, 6, 6e-3, 0.01, False, 0.0, 0, 1, "cpu")
+    options = tiny_options(size=64, epochs=60, batch=6)
     rows = train(model, samples, options, lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None)
     scores = coco_scores(coco_truth(samples), coco_detections(predict(model, samples, 6), samples.classes))
     assert scores.mAP50 > 0.95 and scores.mAP > 0.7
@@ -82,12 +95,101 @@ def test_what_training_writes(outputs):
     assert json.loads((train_out / "run.json").read_text())["build"] == {"width": 16}
 
 
-def test_a_loss_that_is_no_number_stops_in_one_line_and_leaves_no_weights(shapes, tmp_path):
+def test_a_loss_that_is_no_number_stops_with_its_step_and_images_and_keeps_the_checkpoint(shapes, tmp_path):
+    samples = Samples(Curated(shapes), "train", 48)
+    torch.manual_seed(0)
+    model, options, checkpoint = e001.build(classes=2, width=8), tiny_options(batch=4), tmp_path / "checkpoint.pt"
+    learn, steps = model.loss, []
+
+    def loss(images, targets):
+        steps.append(len(steps) + 1)
+        return {"all": sum(learn(images, targets).values()) * (float("nan") if len(steps) == 53 else 1)}
+
+    model.loss = loss
+    with pytest.raises(UserError) as refusal:
+        train(model, samples, options, lambda _: {}, checkpoint, lambda _: None)
+    order = epoch_order(len(samples), 4, 0, 3)[52 - 45]
+    images = ", ".join(samples.records[index]["image"] for index in order)
+    assert "the loss is nan at step 53: lower learning_rate (now 0.006)" in str(refusal.value)
+    assert f"the images of this step: {images}; the checkpoint before it is kept: {checkpoint}" in str(refusal.value)
+    kept = load_checkpoint(checkpoint)
+    assert kept["step"] == 50 and all(torch.isfinite(values).all() for values in kept["model"].values())
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes, tmp_path):
+    samples = Samples(Curated(shapes), "train", 48)
+    model = e001.build(classes=2, width=8)
+    learn = model.loss
+    # the square root of nothing: the loss is a number, and its gradient is not
+    model.loss = lambda images, targets: {**learn(images, targets), "root": (model.heat.weight * 0).sum().sqrt()}
+    with pytest.raises(UserError, match="the gradient is nan at step 1"):
+        train(model, samples, tiny_options(), lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_a_mistaken_learning_rate_stops_in_one_line_and_leaves_no_weights(shapes, tmp_path):
     common = ["--script", "e001_center_detector", "--curated", shapes, "--out", tmp_path / "out"]
-    done = stage("train", *common, "--size", "48", "--learning-rate", "1e30", home=tmp_path)
+    done = stage("train", *common, "--size", "48", "--learning-rate", "1e6", home=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "learning_rate (now 1e+30)" in done.stderr.splitlines()[-1]
+    assert "learning_rate (now 1e+06)" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out" / "weights.safetensors").exists()
+
+
+def test_without_room_for_a_checkpoint_training_goes_on(shapes, tmp_path, capsys):
+    samples = Samples(Curated(shapes), "train", 48)
+    torch.manual_seed(0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        options = tiny_options(batch=4, epochs=4)
+        rows = train(e001.build(2, width=8), samples, options, lambda _: {}, tmp_path / "c.pt", lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert rows[-1]["step"] == 60
+    assert f"step 50: {tmp_path}/c.pt cannot be written (File too large); training goes on" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_class_is_enough(tmp_path):
+    def only_discs(split, number, record, files):
+        record["boxes"] = [each for each in record["boxes"] if each["name"] == "disc"]
+
+    curated = write_scenes(tmp_path / "c", {"train": 12, "val": 4, "test": 4}, change=only_discs)
+    (curated / "classes.json").write_text('{"disc": 0}')
+    common = ["--script", "e001_center_detector", "--curated", curated, "--size", "48", "--epochs", "2"]
+    run_stage("train", *common, "--out", tmp_path / "train", "--", "--width", "8", home=tmp_path)
+    assert json.loads((tmp_path / "train/run.json").read_text())["classes"] == ["disc"]
+
+
+@pytest.mark.parametrize("empty", ["train", "val"])
+def test_a_split_without_images_is_told(tmp_path, empty):
+    curated = write_scenes(tmp_path / "c", {"train": 2, "val": 2, "test": 2, empty: 0})
+    words = ["--script", "e001_center_detector", "--curated", curated, "--out", tmp_path / "out"]
+    assert f"no image of the {empty} split has a box" in refused("train", *words)
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("TASK = 'boxes'\n", "has no build; Models/README.md says"),
+        ("TASK = 'smells'\ndef build(classes: int): ...\n", "learns 'smells'"),
+        ("TASK = 'boxes'\ndef build(classes: int): ...\n", "build() gives no torch.nn.Module with a method loss()"),
+        ("TASK = 'boxes'\ndef build(classes:\n", "cannot be imported: SyntaxError"),
+        ("import nothing_of_that_name\n", "cannot be imported: ModuleNotFoundError"),
+        (
+            "TASK = 'boxes'\ndef build(classes: int, width: int = 1):\n    raise RuntimeError('no memory')\n",
+            "no memory",
+        ),
+    ],
+)
+def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part, monkeypatch):
+    name = f"e999_broken{abs(hash(source))}"
+    (tmp_path / "Models").mkdir()
+    (tmp_path / "Models" / f"{name}.py").write_text(source)
+    monkeypatch.setattr(scripts, "ROOT", tmp_path)
+    monkeypatch.setattr(Models, "__path__", [*Models.__path__, str(tmp_path / "Models")])
+    line = refused("train", "--script", name, "--curated", shapes, "--out", tmp_path / "out")
+    assert part in line and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +201,15 @@ def test_a_loss_that_is_no_number_stops_in_one_line_and_leaves_no_weights(shapes
         (["--", "--classes", "3"], "build() takes no '--classes'"),
         (["--", "--width", "0"], "width (0)"),
         (["--epochs", "many"], "--epochs"),
+        (["--epochs", "0"], "--epochs"),
+        (["--size", "8"], "--size"),
+        (["--batch", "0"], "--batch"),
+        (["--zoom", "-1"], "--zoom"),
+        (["--zoom", "nan"], "--zoom"),
+        (["--learning-rate", "-1"], "--learning-rate"),
+        (["--learning-rate", "nan"], "--learning-rate"),
+        (["--seed", "99999999999999999999"], "--seed"),
+        (["--threads", "0"], "--threads"),
         (["--epoch", "3"], "--epoch"),
         (["--device", "abacus"], "device: 'abacus'"),
         (["--script", "e999_nothing"], "there is no Models/e999_nothing.py; the scripts are: e001_center_detector"),
