@@ -1,6 +1,7 @@
 """Random variations of a training batch, which follow from a seed."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,24 +11,59 @@ from Datasets.images import FILL
 from Models.data_loading import Batch
 
 LEAST_VISIBLE = 0.4  # of a box's area; one that is cut off further is neither object nor background
+IGNORED = -1  # in a mask: what came in from outside the image
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
-def augment(batch: Batch, flip: bool, zoom: float, seed: Sequence[int]) -> Batch:
-    """Mirror half of the images left to right (`flip`), and scale and shift each at random (`zoom`).
+class Augmentation(NamedTuple):
+    """How much to vary images; nothing by default.
 
-    zoom: 0.5 scales by 1/1.5 to 1.5 and shifts by up to a quarter of the image to each side; what comes from outside
-    is grey. A box that is mostly cut off becomes a crowd box, which the loss ignores.
+    flip: mirror half of them left to right. zoom: 0.5 scales by 1/1.5 to 1.5 and shifts by up to a quarter of the image
+    to each side; what comes from outside is grey. crop: 0.5 cuts out a part, with sides of half to all of the image's,
+    and scales it up. colour: 0.5 changes brightness, contrast and saturation each by a factor of 0.5 to 1.5.
     """
-    if not flip and not zoom:
+
+    flip: bool = False
+    zoom: float = 0.0
+    crop: float = 0.0
+    colour: float = 0.0
+
+
+def augment(batch: Batch, how: Augmentation, seed: Sequence[int]) -> Batch:
+    """The batch, varied; its targets `boxes` and `mask` (int [N, H, W]), where it has them, move with the images.
+
+    A box that is mostly cut off becomes a crowd box, which the loss ignores.
+    """
+    if not any(how):
         return batch
     random = np.random.default_rng(seed)
-    count, size = len(batch.indices), batch.images.shape[-1]
-    sign = torch.tensor(np.where(random.random(count) < 0.5 * flip, -1.0, 1.0)[:, None] * [[1.0, 1.0]])
-    sign[:, 1] = 1
-    scale = torch.tensor((1 + zoom) ** random.uniform(-1, 1, (count, 1))) * sign
-    shift = torch.tensor(random.uniform(-zoom, zoom, (count, 2)) / 2)  # of coordinates from -1 to 1
-    images = _warp(batch.images, scale, shift)
+    scale, shift = _placement(how, len(batch.indices), random)
+    if how.colour:
+        factors = torch.tensor(random.uniform(1 - how.colour, 1 + how.colour, (3, len(batch.indices), 1, 1, 1)))
+        batch = batch._replace(images=_recolour(batch.images, factors.float()))
+    if not (how.flip or how.zoom or how.crop):
+        return batch
     targets = dict(batch.targets)
+    if "boxes" in targets:
+        _move_boxes(targets, scale, shift, batch.images.shape[-1])
+    if "mask" in targets:
+        targets["mask"] = _warp_mask(targets["mask"], scale, shift)
+    return batch._replace(images=_warp(batch.images, scale, shift), targets=targets)
+
+
+def _placement(how: Augmentation, count: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift [N, 2] that move x (from -1 to 1) to x * scale + shift."""
+    sign = np.where(random.random(count) < 0.5 * how.flip, -1.0, 1.0)[:, None] * [[1.0, 1.0]]
+    sign[:, 1] = 1
+    scale = (1 + how.zoom) ** random.uniform(-1, 1, (count, 1)) * sign
+    shift = random.uniform(-how.zoom, how.zoom, (count, 2)) / 2
+    half = 1 - how.crop * random.random((count, 1))  # of the side of the part that is cut out
+    middle = random.uniform(-1, 1, (count, 2)) * (1 - half)
+    return torch.tensor(scale / half), torch.tensor(shift - scale * middle / half)
+
+
+def _move_boxes(targets: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor, size: int) -> None:
+    count = len(scale)
     corners = targets["boxes"].double().reshape(count, -1, 2, 2) * 2 / size - 1
     moved = ((corners * scale[:, None, None] + shift[:, None, None]) + 1) * size / 2
     low, high = moved.amin(2), moved.amax(2)
@@ -35,12 +71,33 @@ def augment(batch: Batch, flip: bool, zoom: float, seed: Sequence[int]) -> Batch
     visible = (seen[..., 2:] - seen[..., :2]).prod(2) / (high - low).prod(2).clamp(min=1e-9)
     targets["boxes"] = seen.float()
     targets["crowd"] = targets["crowd"] | (visible < LEAST_VISIBLE) & (targets["classes"] >= 0)
-    return batch._replace(images=images, targets=targets)
+
+
+def _grid(scale: torch.Tensor, shift: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    theta = torch.cat([torch.diag_embed(1 / scale), (-shift / scale)[..., None]], 2).float()
+    return F.affine_grid(theta, list(shape), align_corners=False)
 
 
 def _warp(images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """Move the pixel at x (from -1 to 1) to x * scale + shift."""
-    theta = torch.cat([torch.diag_embed(1 / scale), (-shift / scale)[..., None]], 2).float()
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images.float() - FILL, grid, align_corners=False) + FILL
+    moved = F.grid_sample(images.float() - FILL, _grid(scale, shift, images.shape), align_corners=False) + FILL
     return moved.round().clamp(0, 255).byte()
+
+
+def _warp_mask(mask: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Move a mask of classes as `_warp` moves images; what comes from outside is IGNORED."""
+    raised = (mask - IGNORED)[:, None].float()
+    moved = F.grid_sample(raised, _grid(scale, shift, raised.shape), mode="nearest", align_corners=False)
+    return moved[:, 0].to(mask.dtype) + IGNORED
+
+
+def _recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Change saturation, contrast and brightness by factors [3, N, 1, 1, 1]; the letterbox's padding stays as it is."""
+    saturation, contrast, brightness = factors
+    pixels = images.float()
+    grey = (pixels * torch.tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+    pixels = grey + (pixels - grey) * saturation
+    middle = grey.mean((1, 2, 3), keepdim=True)
+    pixels = (middle + (pixels - middle) * contrast) * brightness
+    padding = (images == FILL).all(1, keepdim=True)
+    return torch.where(padding, images, pixels.round().clamp(0, 255).byte())

@@ -4,7 +4,9 @@
 
 What follows `--` goes to the script's build(). Reads Datasets/curated: the split train to learn from, val to measure
 after each epoch. Writes into --out: history.tsv (a row an epoch, there from the first on), and once complete
-weights.safetensors (of the last step), run.json (what is needed to build the model again) and, last, metrics.json.
+last.safetensors and best.safetensors (of the epoch that was best on val), weights.safetensors (the one of these that
+--keep names, which the next stages use), run.json (what is needed to build the model again) and, last, metrics.json
+(the row of that epoch).
 
 Killed and started again it goes on where it was, and ends with the same bytes; see Models/checkpoints.py. On two cores
 the demonstration takes a good minute and reaches a mAP50 of 0.97.
@@ -16,12 +18,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 # Torch (on Linux) reads this when it is imported: threads that spin long while they wait for each other make training
 # many times slower as soon as anything else runs on the machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's sums depend on the moment
 
 import torch
 import typer
@@ -38,6 +42,13 @@ from Models.evaluation import coco_detections, coco_scores, coco_truth, predict
 from Models.pretrained import RANDOM, read_initial, start_from
 from Models.scripts import ROOT, Run, build_model, load_script, parse_build_arguments, script_file, write_run
 from Models.training import Options, Row, train
+
+
+class Keep(StrEnum):
+    """Which epoch's weights go on."""
+
+    last = "last"
+    best = "best"
 
 
 class Validation:
@@ -61,10 +72,10 @@ def write_history(rows: Sequence[Row], path: Path) -> None:
         writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
 
 
-def write_weights(model: nn.Module, path: Path) -> None:
+def write_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write all weights and running statistics as safetensors."""
     with replacing(path) as partial:
-        save_file({name: values.cpu().contiguous() for name, values in model.state_dict().items()}, partial)
+        save_file({name: values.cpu().contiguous() for name, values in weights.items()}, partial)
 
 
 def check_device(name: str) -> None:
@@ -92,25 +103,48 @@ def main(
     weight_decay: Annotated[float, typer.Option(min=0, max=1e6, help="AdamW's weight decay")] = 0.01,
     flip: Annotated[bool, typer.Option(help="mirror images at random; wrong for digits and letters")] = False,
     zoom: Annotated[float, typer.Option(min=0, max=4, help="scale and shift at random, by up to 1 + zoom")] = 0.25,
+    crop: Annotated[float, typer.Option(min=0, max=0.9, help="cut out parts, of sides from 1 - crop to all")] = 0.0,
+    colour: Annotated[float, typer.Option(min=0, max=1, help="vary brightness, contrast and saturation")] = 0.0,
+    clip: Annotated[float, typer.Option(min=0, max=1e6, help="largest norm of the gradient; 0 sets no limit")] = 10.0,
+    patience: Annotated[int, typer.Option(min=0, help="epochs without gain on val after which to stop; 0: never")] = 0,
+    keep: Annotated[Keep, typer.Option(help="which weights go on; the schedule ends in its best")] = Keep.last,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of weights, order and augmentation")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; they decide the last bits")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu",
+    deterministic: Annotated[bool, typer.Option(help="use only operations that give the same bits each time")] = True,
 ) -> None:
     """Train a model script on the curated dataset."""
-    options = Options(size, epochs, batch, learning_rate, weight_decay, flip, zoom, seed, threads, device)
+    options = Options(
+        size=size,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        flip=flip,
+        zoom=zoom,
+        crop=crop,
+        colour=colour,
+        clip=clip,
+        patience=patience,
+        keep=keep.value,
+        seed=seed,
+        threads=threads,
+        device=device,
+        deterministic=deterministic,
+    )
     module = load_script(script)
     arguments = parse_build_arguments(module.build, model or [])
     data = Curated(curated)
     samples, validation = Samples(data, "train", size), Validation(Samples(data, "val", size), batch)
     check_device(device)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(device == "cpu")
+    torch.use_deterministic_algorithms(deterministic)
     torch.manual_seed(seed)
     network = build_model(module, len(data.classes), arguments)
     initial = read_initial(init)
     for line in start_from(network, initial, list(data.classes)) if initial else []:
         print(line, file=sys.stderr)
-    for name in ("weights.safetensors", "run.json", "metrics.json"):
+    for name in ("weights.safetensors", "best.safetensors", "last.safetensors", "run.json", "metrics.json"):
         (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
 
     done = Run(
@@ -123,12 +157,16 @@ def main(
     )
     scripts = [Path("Models/train.py"), script_file(script)]
     checkpoint = checkpoint_path(asdict(done), scripts, ROOT, done.data)
-    rows = train(network, samples, options, validation, checkpoint, lambda r: write_history(r, out / "history.tsv"))
+    state = train(network, samples, options, validation, checkpoint, lambda r: write_history(r, out / "history.tsv"))
 
-    write_weights(network, out / "weights.safetensors")
+    last, best = network.state_dict(), state.best or {"epoch": len(state.history), "model": network.state_dict()}
+    write_weights(last, out / "last.safetensors")
+    write_weights(best["model"], out / "best.safetensors")
+    write_weights(best["model"] if keep == Keep.best else last, out / "weights.safetensors")
     write_run(done, out)
     with replacing(out / "metrics.json") as partial:
-        metrics = {name: value for name, value in rows[-1].items() if name != "learning_rate"}
+        row = state.history[best["epoch"] - 1 if keep == Keep.best else -1]
+        metrics = {name: value for name, value in row.items() if name != "learning_rate"}
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     remove_checkpoint(checkpoint)
 

@@ -16,12 +16,11 @@ import torch
 from torch import nn
 
 from Datasets.errors import UserError
-from Models.augmentation import augment
+from Models.augmentation import Augmentation, augment
 from Models.checkpoints import load_checkpoint, save_checkpoint
 from Models.data_loading import Batch, Samples, epoch_order
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
-CLIP = 10.0  # largest norm of the gradient
 CHECKPOINT_STEPS = 50  # a checkpoint costs about as much as a third of a step
 NAMED = 8  # images named when a step fails
 LINE_SECONDS = 10.0  # of a progress line, within an epoch
@@ -40,14 +39,23 @@ class Options:
     weight_decay: float
     flip: bool
     zoom: float
+    crop: float
+    colour: float
+    clip: float
+    patience: int
+    keep: str
     seed: int
     threads: int
     device: str
+    deterministic: bool
 
 
 @dataclass
 class State:
-    """A training in progress: step counts the steps done, sums adds up the loss's parts over the epoch so far."""
+    """A training in progress: step counts the steps done, sums adds up the loss's parts over the epoch so far.
+
+    best: epoch, value (of the first figure that validation gives) and model (its weights) of the best epoch so far.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -55,6 +63,7 @@ class State:
     step: int
     sums: dict[str, float]
     history: list[Row]
+    best: dict[str, Any] | None = None
 
 
 def train(
@@ -64,9 +73,10 @@ def train(
     validate: Callable[[nn.Module], Mapping[str, float]],
     checkpoint: Path,
     report: Callable[[list[Row]], None],
-) -> list[Row]:
-    """Train `model` in place and return a row for each epoch: its loss and what `validate` measured after it.
+) -> State:
+    """Train `model` in place; the state's history has a row for each epoch: its loss and what `validate` measured.
 
+    The first figure that `validate` gives, the more the better, decides which epoch is best, and on stopping early.
     report: is given all rows so far, at the start and after each epoch. Raises UserError, with the step and its images,
     when the loss or its gradient is no number; the last checkpoint stays.
     """
@@ -76,6 +86,8 @@ def train(
     resume(state, checkpoint)
     report(state.history)
     for epoch in range(state.step // steps, options.epochs):
+        if stalled(state, options.patience):
+            break
         meter = Meter(epoch, options.epochs, steps, state)
         order = epoch_order(len(samples), options.batch, options.seed, epoch)
         for batch in samples.batches(order[state.step % steps :]):
@@ -88,13 +100,31 @@ def train(
                 save(state, checkpoint)
         row: Row = {"step": state.step, "epoch": epoch + 1, "learning_rate": float(state.schedule.get_last_lr()[0])}
         row |= {name: value / steps for name, value in state.sums.items()}
-        state.history.append({**row, **validate(model)})
+        measured = validate(model)
+        state.history.append({**row, **measured})
+        keep_best(state, next(iter(measured.values()), None))
         state.sums = {}
         report(state.history)
         meter.epoch_line()
         if state.step % CHECKPOINT_STEPS == 0:
             save(state, checkpoint)
-    return state.history
+    return state
+
+
+def keep_best(state: State, value: float | None) -> None:
+    """Note the weights as they are if no epoch before was as good; of equals the first is best."""
+    if value is not None and (state.best is None or value > state.best["value"]):
+        weights = {name: values.detach().cpu().clone() for name, values in state.model.state_dict().items()}
+        state.best = {"epoch": len(state.history), "value": value, "model": weights}
+
+
+def stalled(state: State, patience: int) -> bool:
+    """Whether no epoch of the last `patience` was better than all before; says so. A patience of 0 never ends."""
+    if not patience or state.best is None or len(state.history) - state.best["epoch"] < patience:
+        return False
+    epoch, value = state.best["epoch"], state.best["value"]
+    print(f"stopped: {patience} epochs were no better than epoch {epoch} with {value:.3f}", file=sys.stderr)
+    return True
 
 
 def start(model: nn.Module, options: Options, steps: int) -> State:
@@ -124,11 +154,16 @@ def explained(error: NotFinite, step: int, samples: Samples, batch: Batch, optio
     )
 
 
+def varied(options: Options) -> Augmentation:
+    """The augmentation among the options."""
+    return Augmentation(options.flip, options.zoom, options.crop, options.colour)
+
+
 def update(state: State, batch: Batch, options: Options) -> None:
     """One step of the optimizer. Raises NotFinite, before the weights are touched."""
     state.model.train()
     torch.manual_seed(options.seed * 1_000_003 + state.step)  # so that there is no random state to save
-    batch = augment(batch, options.flip, options.zoom, [options.seed, state.step])
+    batch = augment(batch, varied(options), [options.seed, state.step])
     targets = {name: values.to(options.device) for name, values in batch.targets.items()}
     losses = state.model.loss(batch.images.to(options.device), targets)  # type: ignore[operator]
     total = torch.stack(list(losses.values())).sum()
@@ -137,7 +172,7 @@ def update(state: State, batch: Batch, options: Options) -> None:
         raise NotFinite(f"the loss is {parts['loss']}")
     state.optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.clip or math.inf)
     if not math.isfinite(float(norm)):
         raise NotFinite(f"the gradient is {float(norm)}")
     state.optimizer.step()
@@ -149,8 +184,9 @@ def update(state: State, batch: Batch, options: Options) -> None:
 def save(state: State, path: Path) -> None:
     """Write the checkpoint; where that fails, say so and go on: what is trained is worth more than what secures it."""
     parts = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
+    rest = {name: getattr(state, name) for name in ("step", "sums", "history", "best")}
     try:
-        save_checkpoint({**parts, "step": state.step, "sums": state.sums, "history": state.history}, path)
+        save_checkpoint({**parts, **rest}, path)
     except OSError as error:
         print(f"step {state.step}: {path} cannot be written ({error.strerror}); training goes on", file=sys.stderr)
 
@@ -162,7 +198,8 @@ def resume(state: State, path: Path) -> None:
         return
     for name in ("model", "optimizer", "schedule"):
         getattr(state, name).load_state_dict(saved[name])
-    state.step, state.sums, state.history = saved["step"], saved["sums"], saved["history"]
+    for name in ("step", "sums", "history", "best"):
+        setattr(state, name, saved[name])
     print(f"resumed at step {state.step} from {path}", file=sys.stderr)
 
 

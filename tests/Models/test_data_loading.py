@@ -6,7 +6,7 @@ from shape_scenes import box, write_scenes
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Models import data_loading
-from Models.augmentation import augment
+from Models.augmentation import Augmentation, augment
 from Models.data_loading import Batch, Samples, epoch_order
 
 
@@ -75,27 +75,77 @@ def test_a_damaged_image_is_told_by_name(tmp_path):
         list(samples.batches([[0], [1]]))
 
 
-@pytest.mark.parametrize(("flip", "zoom"), [(True, 0.0), (False, 0.4), (True, 0.4)])
-def test_augmented_boxes_stay_on_their_objects(flip, zoom):
-    size, count = 64, 24
-    images = torch.full((count, 3, size, size), 114, dtype=torch.uint8)
+def drawn(count=24, size=64):
+    """A batch of bright rectangles on grey, with their boxes and masks."""
+    images = torch.full((count, 3, size, size), 100, dtype=torch.uint8)
     images[:, :, 20:40, 36:52] = 255
     targets = {
         "boxes": torch.tensor([[[36.0, 20, 52, 40]]]).repeat(count, 1, 1),
         "classes": torch.zeros(count, 1, dtype=torch.int64),
         "crowd": torch.zeros(count, 1, dtype=torch.bool),
+        "mask": (images[:, 0] == 255).long() * 3,
     }
-    batch = augment(Batch(images, targets, range(count), []), flip, zoom, [0, 7])
-    again = augment(Batch(images, targets, range(count), []), flip, zoom, [0, 7])
-    assert torch.equal(batch.images, again.images)
+    return Batch(images, targets, range(count), [])
+
+
+MOVES = [Augmentation(flip=True), Augmentation(zoom=0.4), Augmentation(crop=0.4), Augmentation(True, 0.4, 0.3, 0.2)]
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_augmented_boxes_and_masks_stay_on_their_objects(how):
+    batch, again = augment(drawn(), how, [0, 7]), augment(drawn(), how, [0, 7])
+    assert torch.equal(batch.images, again.images) and torch.equal(batch.targets["mask"], again.targets["mask"])
     lefts = set()
-    for image, sides in zip(batch.images, batch.targets["boxes"][:, 0], strict=True):
-        ys, xs = np.nonzero(image[0].numpy() > 184)
-        assert np.abs(np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - sides.numpy()).max() <= 1.01
+    rows = zip(batch.images, batch.targets["mask"], batch.targets["boxes"][:, 0], batch.targets["crowd"], strict=True)
+    for image, mask, sides, crowd in rows:
+        low, high = image[0][mask >= 0].int().aminmax()
+        bright = (image[0] > (low + high) / 2) & (mask >= 0)
+        assert (bright ^ (mask == 3)).float().mean() < 0.01, "the mask covers the object"
+        if not crowd:
+            ys, xs = np.nonzero(mask.numpy() == 3)
+            assert np.abs(np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - sides.numpy()).max() <= 1.01
         lefts.add(round(float(sides[0])))
     assert len(lefts) > 1
 
 
+def test_what_comes_from_outside_is_grey_and_ignored():
+    batch = augment(drawn(), Augmentation(zoom=1.0), [0, 7])
+    outside = batch.targets["mask"] == -1
+    assert outside.any() and set(batch.targets["mask"].unique().tolist()) == {-1, 0, 3}
+    inner = torch.nn.functional.max_pool2d(1.0 - outside.float()[:, None], 3, 1, 1)[:, 0] == 0
+    assert inner.any() and (batch.images[:, 0][inner] == 114).all()
+
+
+def test_a_crop_enlarges_and_shows_nothing_from_outside():
+    targets = augment(drawn(), Augmentation(crop=0.5), [0, 3]).targets
+    assert not (targets["mask"] == -1).any()
+    areas = (targets["mask"] == 3).sum((1, 2))
+    assert areas.max() > 1.5 * 20 * 16
+
+
+def test_a_box_that_is_mostly_cut_off_is_a_crowd():
+    batch = drawn(200)
+    batch.targets["boxes"][:] = torch.tensor([2.0, 2, 12, 12])
+    cropped = augment(batch, Augmentation(crop=0.6), [0, 5]).targets
+    gone = (cropped["boxes"][..., 2:] - cropped["boxes"][..., :2]).prod(2) == 0
+    assert gone.any() and cropped["crowd"][gone].all() and not cropped["crowd"].all()
+
+
+def test_colours_vary_and_nothing_moves():
+    start = drawn()
+    start.images[:, :, :8] = 114  # a letterbox's padding
+    start.images[:, 0, 50:60] = 200  # reddish
+    batch = augment(start, Augmentation(colour=0.5), [0, 7])
+    assert all(torch.equal(batch.targets[name], start.targets[name]) for name in start.targets)
+    assert (batch.images[:, :, :8] == 114).all()
+    assert len(batch.images[:, 0, 45, 5].unique()) > 8, "brightness varies from image to image"
+    red = batch.images[:, :, 55, 5].float()
+    assert (red[:, 0] - red[:, 1]).std() > 10, "so does saturation"
+    ranges = batch.images[:, 0, 20:40].flatten(1).float()
+    assert (ranges.amax(1) - ranges.amin(1)).std() > 10, "and contrast"
+    assert torch.equal(batch.images, augment(start, Augmentation(colour=0.5), [0, 7]).images)
+
+
 def test_without_augmentation_the_batch_is_as_it_was(shapes):
     batch = next(Samples(Curated(shapes), "train", 48).batches([[0, 1]]))
-    assert augment(batch, False, 0.0, [0, 0]) is batch
+    assert augment(batch, Augmentation(), [0, 0]) is batch

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ from Models import scripts
 from Models.checkpoints import load_checkpoint
 from Models.data_loading import Samples, epoch_order
 from Models.evaluation import coco_detections, coco_scores, coco_truth, predict
-from Models.training import Options, train
+from Models.training import Options, save, start, train, update
 
 KILLED = """
 import os, random, signal, sys, time
@@ -50,10 +51,12 @@ assert os.waitpid(start(), 0)[1] == 0
 def tiny_options(**changes):
     """Settings for a training of a few seconds."""
     usual = {"size": 48, "epochs": 12, "batch": 8, "learning_rate": 6e-3, "weight_decay": 0.01, "flip": False}
-    return Options(**{**usual, "zoom": 0.0, "seed": 0, "threads": 1, "device": "cpu", **changes})
+    usual |= {"zoom": 0.0, "crop": 0.0, "colour": 0.0, "clip": 10.0, "patience": 0, "keep": "last", "seed": 0}
+    return Options(**{**usual, "threads": 1, "device": "cpu", "deterministic": True, **changes})
 
 
-LONG = ["--size=48", "--epochs=12", "--batch=4", "--threads=2", "--zoom=0.2", "--flip", "--", "--width=8"]
+VARIED = ["--zoom=0.2", "--crop=0.2", "--colour=0.3", "--flip"]
+LONG = ["--size=48", "--epochs=12", "--batch=4", "--threads=2", *VARIED, "--", "--width=8"]
 
 
 def test_it_learns_a_handful_of_images_by_heart(tmp_path):
@@ -62,7 +65,7 @@ def test_it_learns_a_handful_of_images_by_heart(tmp_path):
     torch.manual_seed(0)
     model = e001.build(classes=2, width=16)
     options = tiny_options(size=64, epochs=60, batch=6)
-    rows = train(model, samples, options, lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None)
+    rows = train(model, samples, options, lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None).history
     scores = coco_scores(coco_truth(samples), coco_detections(predict(model, samples, 6), samples.classes))
     assert scores.mAP50 > 0.95 and scores.mAP > 0.7
     assert [row["epoch"] for row in rows] == list(range(1, 61)) and rows[-1]["loss"] < rows[0]["loss"] / 4
@@ -76,15 +79,71 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(shap
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("resumed at step") == 2
-    for name in ("weights.safetensors", "history.tsv", "metrics.json", "run.json"):
+    for name in ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     assert not list((tmp_path / "home2").rglob("*.pt")), "a complete training leaves no checkpoint behind"
+
+
+def test_it_stops_early_keeps_the_best_weights_and_resumes_to_the_same(shapes, tmp_path, capsys):
+    samples = Samples(Curated(shapes), "train", 48)
+    options = tiny_options(batch=10, epochs=9, patience=3)  # of 6 steps
+    figures = [0.1, 0.5, 0.3, 0.5, 0.2]  # a figure as good as the best is no gain
+    weights = []
+
+    def validate(model):
+        weights.append({name: values.clone() for name, values in model.state_dict().items()})
+        figure = figures[len(weights) - 1]
+        return {"val_figure": figure, "val_other": -figure}
+
+    def learn():
+        torch.manual_seed(0)
+        return train(e001.build(2, width=8), samples, options, validate, tmp_path / "c.pt", lambda _: None)
+
+    state = learn()
+    assert [row["epoch"] for row in state.history] == [1, 2, 3, 4, 5]
+    assert state.best["epoch"] == 2 and state.best["value"] == 0.5
+    assert all(torch.equal(state.best["model"][name], values) for name, values in weights[1].items())
+    assert "stopped: 3 epochs were no better than epoch 2 with 0.500" in capsys.readouterr().err
+    save(state, tmp_path / "c.pt")
+    again = learn()
+    assert again.step == 30 and again.history == state.history, "stopped when resumed, too"
+    assert all(torch.equal(again.best["model"][name], values) for name, values in weights[1].items())
+
+
+def test_the_kept_weights_are_those_asked_for(shapes, tmp_path):
+    common = ["--script=e001_center_detector", "--curated", shapes, "--size=48", "--epochs=4", "--learning-rate=0.05"]
+    for keep in ("last", "best"):
+        words = [*common, "--keep", keep, "--no-deterministic", "--out", tmp_path / keep, "--", "--width", "8"]
+        run_stage("train", *words, home=tmp_path)
+        kept = (tmp_path / keep / "weights.safetensors").read_bytes()
+        assert kept == (tmp_path / keep / f"{keep}.safetensors").read_bytes()
+        rows = list(csv.DictReader((tmp_path / keep / "history.tsv").open(), delimiter="\t"))
+        best = max(rows, key=lambda row: float(row["val_mAP"]))
+        epoch = json.loads((tmp_path / keep / "metrics.json").read_text())["epoch"]
+        assert epoch == (4 if keep == "last" else int(best["epoch"]))
+    assert json.loads((tmp_path / "best/run.json").read_text())["train"]["deterministic"] is False
+
+
+def test_the_gradient_is_clipped_as_told(shapes):
+    samples = Samples(Curated(shapes), "train", 48)
+    batch = next(samples.batches([list(range(8))]))
+
+    def norm(clip):
+        torch.manual_seed(0)
+        state = start(e001.build(2, width=8), tiny_options(clip=clip), 10)
+        update(state, batch, tiny_options(clip=clip))
+        return float(torch.stack([p.grad.norm() for p in state.model.parameters() if p.grad is not None]).norm())
+
+    assert norm(0) == norm(1e6) > 1
+    assert norm(0.5) == pytest.approx(0.5, abs=1e-4)
 
 
 def test_what_training_writes(outputs):
     train_out = outputs / "train"
     assert sorted(path.name for path in train_out.iterdir()) == [
+        "best.safetensors",
         "history.tsv",
+        "last.safetensors",
         "metrics.json",
         "run.json",
         "weights.safetensors",
@@ -142,7 +201,7 @@ def test_without_room_for_a_checkpoint_training_goes_on(shapes, tmp_path, capsys
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         options = tiny_options(batch=4, epochs=4)
-        rows = train(e001.build(2, width=8), samples, options, lambda _: {}, tmp_path / "c.pt", lambda _: None)
+        rows = train(e001.build(2, width=8), samples, options, lambda _: {}, tmp_path / "c.pt", lambda _: None).history
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert rows[-1]["step"] == 60
@@ -206,6 +265,9 @@ def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part
         (["--batch", "0"], "--batch"),
         (["--zoom", "-1"], "--zoom"),
         (["--zoom", "nan"], "--zoom"),
+        (["--crop", "1"], "--crop"),
+        (["--colour", "2"], "--colour"),
+        (["--keep", "worst"], "--keep"),
         (["--learning-rate", "-1"], "--learning-rate"),
         (["--learning-rate", "nan"], "--learning-rate"),
         (["--seed", "99999999999999999999"], "--seed"),
