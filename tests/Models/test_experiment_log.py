@@ -1,13 +1,21 @@
 """What the experiment log's commands write, and that they keep what people wrote."""
 
 import datetime
+import re
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from Datasets.errors import UserError
+from Models.experiment_log import read_log, with_conclusion, with_experiment, with_note
 from tests.conftest import ROOT, refused, stage, succeeded
 
 TODAY = datetime.date.today().isoformat()
+DAY = datetime.date(2026, 3, 1)
 BY_HAND = """# Our experiments
 
 We log here.  Two trailing spaces:
@@ -177,3 +185,31 @@ def test_what_cannot_be_read_is_told_with_its_line_and_kept(checkout, old, new, 
 def test_a_mistake_is_told_in_one_line(checkout, words, part):
     refused(log(checkout, *words), part)
     assert text(checkout) == BY_HAND
+
+
+WRITTEN = ["## e001 A", "## e002", "State: open", "State: concluded 2026-01-01", "1. [ ] one", "2. [x] two (abcdef0)"]
+WRITTEN += ["", "- note", "### Conclusions", "```", "~~~", "# Other", "## Ideas", "<!-- 1. [ ] -->", "[1](link)", "\t"]
+LINES = st.lists(st.sampled_from(WRITTEN) | st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=20)
+
+
+@settings(max_examples=300, deadline=None)
+@given(lines=LINES, newline=st.sampled_from(["\n", "\r\n"]), end=st.booleans())
+def test_whatever_people_wrote_is_kept_or_refused(lines, newline, end):
+    before = newline.join(lines) + newline * end
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "EXPERIMENTS.md"
+        path.write_bytes(before.encode())
+        try:
+            log = read_log(path)
+        except UserError as error:
+            assert re.search(r"EXPERIMENTS.md: line \d+: ", str(error))
+            return
+        assert "".join(log.lines) == before
+        after = [with_experiment(log, "e999", "New", ["a"], DAY)]
+        after += [change(log, name, "text", DAY) for name in log.experiments for change in (with_note, with_conclusion)]
+        for text in after:
+            opened = text.replace("State: concluded 2026-03-01", "State: open")
+            rest = iter(line.rstrip("\r") for line in opened.split("\n"))
+            assert all(line.rstrip("\r") in rest for line in before.split("\n")), "each line, in its order"
+            path.write_bytes(text.encode())
+            assert set(read_log(path).experiments) >= set(log.experiments)

@@ -104,6 +104,17 @@ def test_the_next_step_says_what_changed_and_both_are_shown_side_by_side(reposit
     assert row == ["e004/evaluate/metrics.json:mAP50", "0.32", "0.48", "(+0.16)", "0.4", "(+0.08)"]
 
 
+def test_show_says_what_is_missing(repository):
+    succeeded(run(repository, "e004.1"))
+    show = [sys.executable, "-m", "Models.experiment", "show", "e004"]
+    assert "mAP50" in succeeded(run_in(repository, *show)).stdout
+    shutil.rmtree(repository / ".dvc/cache")
+    assert "`dvc pull --all-commits` may fetch them" in succeeded(run_in(repository, *show)).stdout
+    text = (repository / "EXPERIMENTS.md").read_text()
+    (repository / "EXPERIMENTS.md").write_text(text.replace("2. [ ] width 64", "2. [x] width 64 (1234567)"))
+    refused(run_in(repository, *show), "EXPERIMENTS.md: line 8: git has no commit 1234567, of e004.2")
+
+
 def test_a_failed_run_ticks_nothing_and_can_go_on(repository):
     failed = run(repository, "e004.1", "-S", "learn.width=13")
     assert failed.returncode == 1 and "Traceback" not in failed.stderr
