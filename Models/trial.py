@@ -13,6 +13,7 @@ from Datasets.command import run
 from Datasets.curated import Curated, write_annotations, write_curated
 from Datasets.errors import UserError
 from Datasets.records import SPLITS, Record
+from Models.pretrained import RANDOM
 
 BATCHES = 2
 FEW = 8  # images to evaluate on
@@ -85,6 +86,9 @@ def run_here(words: Sequence[str], place: Path) -> None:
     module = words[words.index("-m") + 1]
     rest = list(words[words.index("-m") + 2 :])
     for index, word in enumerate(rest[:-1]):
+        if word == "--init" and not Path(rest[index + 1]).exists():
+            print(f"{rest[index + 1]}: not there yet; tried from random weights", file=sys.stderr)
+            rest[index + 1] = str(Path(rest[index + 1]).with_name(RANDOM))
         if word in PATHS:
             rest[index + 1] = str(place / ("curated" if word == "--curated" else rest[index + 1]))
     if module == "Models.train":

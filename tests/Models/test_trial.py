@@ -3,7 +3,7 @@
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT, refused, run_in, stage, succeeded
+from tests.conftest import ROOT, copy_checkout, refused, run_in, stage, succeeded
 
 EXPERIMENTS = list(YAML(typ="safe").load(ROOT / "params.yaml")["experiments"])
 
@@ -29,3 +29,13 @@ def test_a_stage_that_fails_is_told_by_its_own_line(tmp_path):
     words = ["try", EXPERIMENTS[0], "--curated", tmp_path]
     refused(stage("Models.experiment", *words), "classes.json: not found")
     refused(stage("Models.experiment", "try", "e999"), "has no experiment 'e999'; it has: e001")
+
+
+def test_what_an_experiment_starts_from_need_not_be_there_yet(shapes, tmp_path):
+    def start_another_from_it(params):
+        params["experiments"]["e900"] = {**params["experiments"]["e001"], "init": "e001"}
+
+    copy_checkout(tmp_path, start_another_from_it)
+    done = succeeded(stage("Models.experiment", "try", "e900", "--curated", shapes, cwd=tmp_path))
+    assert "Datasets/pretrained/e001: not there yet; tried from random weights" in done.stderr
+    assert run_in(tmp_path, "git", "status", "--porcelain").stdout == ""
