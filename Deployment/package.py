@@ -22,7 +22,16 @@ from Deployment.artifact import MANIFEST, Artifact, load
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = Path("Deployment/serve.py")
 PAGE = Path("Deployment/page.html")
-REQUIREMENTS = ("fastapi", "numpy", "onnxruntime", "pillow", "uvicorn")
+REQUIREMENTS = (
+    "fastapi",
+    "fastapi-offline",
+    "numpy",
+    "onnxruntime",
+    "pillow",
+    "prometheus-client",
+    "python-multipart",
+    "uvicorn",
+)
 README = """\
 The service of experiment {experiment}. In this directory:
 

@@ -3,120 +3,33 @@
     python -m Deployment.serve EXPORT [--host 127.0.0.1] [--port 8000]
 
 EXPORT: an export, or a bundle's export/. It is verified, loaded and tried on a sample before the port opens; then the
-address is printed. It runs outside this repository, with onnxruntime, NumPy, Pillow, FastAPI and uvicorn: hence
-argparse.
+address is printed. The environment variable FOURFOLD_API_KEY sets a key that requests must bear. It runs outside this
+repository, with what a bundle's requirements.txt lists: hence argparse.
 """
 
 import argparse
+import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import uvicorn
-from anyio.to_thread import current_default_thread_limiter
-from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from Datasets.errors import UserError
-from Datasets.images import UnreadableImage
+from Datasets.images import FORMATS
 from Deployment.artifact import Artifact, load
-from Deployment.predict import Predictor
+from Deployment.front import Front, log_as_json
+from Deployment.predictor import Predictor
+from Deployment.service import Limits, create_app
 
-PAGE = Path(__file__).with_name("page.html")
-SHUTDOWN_SECONDS = 5  # how long running requests may take to end after SIGTERM
+KEY = "FOURFOLD_API_KEY"
+KEY_LENGTH = 16  # a shorter key could be guessed
+SHUTDOWN_SECONDS = 8  # how long running requests may take to end after SIGTERM
 BACKLOG = 2048  # connections that may wait to be accepted
-DRAINED = 4  # a body up to this many times too large is read and thrown away, so that its sender gets to the answer
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may cost: the body's bytes, the image's pixels; and how many images are worked on at once."""
-
-    body: int
-    pixels: int
-    parallel: int
-
-
-def create_app(artifact: Artifact, predictor: Predictor, limits: Limits) -> FastAPI:
-    """The application around a loaded model. Every error is answered as {"error": "one line"}."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        current_default_thread_limiter().total_tokens = limits.parallel
-        yield
-
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(UnreadableImage, _answer_unreadable)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_exception_handler(Exception, _answer_failure)
-    _add_pages(app, artifact)
-
-    @app.post("/predict")
-    async def predict(request: Request) -> Response:
-        body = await read_body(request, limits.body)
-        return JSONResponse(await run_in_threadpool(predictor, body, limits.pixels))
-
-    return app
-
-
-def _add_pages(app: FastAPI, artifact: Artifact) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-
-    @app.get("/")
-    async def index() -> Response:
-        return HTMLResponse(page)
-
-    @app.get("/manifest")
-    async def manifest() -> Response:
-        return JSONResponse(artifact.manifest)
-
-    @app.get("/health/live")
-    @app.get("/health/ready")  # the port opens only after the model has answered once, so alive means ready
-    async def health() -> Response:
-        return JSONResponse({"status": "ok"})
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The request's body. Raises HTTPException 413 beyond `limit` bytes, of which no more are held in memory."""
-    body, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limit:
-            body += chunk
-        if size > DRAINED * limit:
-            break
-    if size > limit:
-        raise HTTPException(413, f"the body is larger than the limit of {limit} bytes")
-    return bytes(body)
-
-
-async def _answer_http_error(request: Request, error: Any) -> Response:
-    return _error(error.status_code, str(error.detail), error.headers)
-
-
-async def _answer_unreadable(request: Request, error: Exception) -> Response:
-    return _error(422, str(error))
-
-
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # the client left before it had sent its image
-
-
-async def _answer_failure(request: Request, error: Exception) -> Response:
-    return _error(500, "the service failed on this request; its log says why")
-
-
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": " ".join(message.split())}, status, headers)
 
 
 class Parser(argparse.ArgumentParser):
@@ -145,14 +58,48 @@ def parse() -> argparse.Namespace:
     def add(option: str, kind: Callable[[str], Any], default: Any, text: str) -> None:
         parser.add_argument(option, type=kind, default=default, help=f"{text} (default: %(default)s)")
 
+    limits = Limits()
     parser.add_argument("export", type=Path, help="an export, or a bundle's export/")
     add("--host", str, "127.0.0.1", "the address to listen at; 0.0.0.0 to be reached from elsewhere")
     add("--port", number(0, 65535), 8000, "0 takes any free one")
     add("--threads", number(1), 1, "threads for the operators of one image")
     add("--parallel", number(1), os.cpu_count() or 1, "images worked on at once")
-    add("--max-bytes", number(1), 20_000_000, "the largest image file")
-    add("--max-pixels", number(1), 50_000_000, "the most pixels of an image")
+    add("--waiting", number(0), limits.waiting, "requests that may wait for that; further ones get 503")
+    add("--seconds", number(1), limits.seconds, "the longest that a request may take")
+    add("--max-bytes", number(1), limits.body, "the largest body, of a batch too")
+    add("--max-pixels", number(1), limits.pixels, "the most pixels of an image")
+    add("--max-images", number(1), limits.images, "the most images of a batch")
+    add("--max-memory", number(1), limits.memory, "bytes of all bodies that are held at once")
+    add("--formats", formats, ",".join(limits.formats), "the formats of image files, with commas between")
+    add("--log-level", level, "info", "debug, info, warning or error; info has a line for each request")
     return parser.parse_args()
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """The option --formats."""
+    names = tuple(name.strip().upper() for name in text.split(","))
+    for name in names:
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}")
+    return names
+
+
+def level(text: str) -> str:
+    """The option --log-level."""
+    if text not in ("debug", "info", "warning", "error"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of debug, info, warning, error")
+    return text
+
+
+def api_key() -> str | None:
+    """The key that requests must bear, from the environment. Raises UserError for one that would protect nothing."""
+    key = os.environ.get(KEY)
+    if key is not None and not (len(key) >= KEY_LENGTH and key.isascii() and key.isprintable() and " " not in key):
+        raise UserError(
+            f"{KEY}: is set to {len(key)} characters; a key has {KEY_LENGTH} or more, all visible ASCII: "
+            'python -c "import secrets; print(secrets.token_urlsafe())" makes one'
+        )
+    return key
 
 
 def warmed_up(artifact: Artifact, threads: int) -> Predictor:
@@ -188,16 +135,48 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(options: argparse.Namespace) -> None:
     """Run the service until SIGTERM or Ctrl-C. Raises UserError."""
+    key = api_key()
     artifact = load(options.export)
-    limits = Limits(options.max_bytes, options.max_pixels, options.parallel)
-    app = create_app(artifact, warmed_up(artifact, options.threads), limits)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, server_header=False
+    limits = Limits(
+        body=options.max_bytes,
+        pixels=options.max_pixels,
+        images=options.max_images,
+        formats=options.formats,
+        seconds=options.seconds,
+        parallel=options.parallel,
+        waiting=options.waiting,
+        memory=max(options.max_memory, options.max_bytes),
     )
+    app = create_app(artifact, warmed_up(artifact, options.threads), limits, key is not None)
     with listen(options.host, options.port) as opened:
+        log_as_json(options.log_level)
+        if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):
+            logging.getLogger("fourfold").warning(f"whoever reaches {options.host} may ask: {KEY} is not set")
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"{artifact.manifest['experiment']} answers at http://{host}:{opened.getsockname()[1]}", flush=True)
-        uvicorn.Server(config).run(sockets=[opened])
+        run(Front(app, app.state.metrics, key), opened)
+
+
+def run(app: Front, opened: socket.socket) -> None:
+    """Serve until a signal; then finish what is running, for SHUTDOWN_SECONDS at most."""
+    signal.signal(signal.SIGTERM, _exit)  # uvicorn's own handler calls this one when it has finished
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[opened])
+
+
+def _exit(*_: object) -> None:
+    """End now: a thread that still decodes for somebody who got no answer is not waited for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import onnx
 from PIL import Image
 
 from Deployment.artifact import Artifact
-from Deployment.predict import Predictor
+from Deployment.predictor import Predictor
 
 SIZE = 64
 CLASSES = ["red", "green", "blue"]

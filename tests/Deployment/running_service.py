@@ -1,6 +1,7 @@
 """The room's commands and its service, as processes of their own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -33,26 +34,57 @@ class Service:
     host: str
     port: int
 
-    def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any]:
-        """Status and body of the answer, decoded if it is JSON."""
+    def answer(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any, bytes]:
+        """Status, headers and body of the answer."""
         connection = HTTPConnection(self.host, self.port, timeout=20)
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
-        is_json = answer.headers["content-type"] == "application/json"
-        return answer.status, json.loads(data) if is_json else data.decode()
+        return answer.status, answer.headers, data
+
+    def request(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any]:
+        """Status and body of the answer, decoded if it is JSON."""
+        status, found, data = self.answer(method, path, body, headers)
+        return status, json.loads(data) if found["content-type"] == "application/json" else data.decode()
 
     def predict(self, image: bytes) -> tuple[int, Any]:
         """Send an image."""
         return self.request("POST", "/predict", image)
 
 
+def form(*files: tuple[str, bytes], field: str = "files") -> tuple[bytes, dict[str, str]]:
+    """A form with these files (name, bytes) as a browser sends it: body and headers."""
+    parts = b"".join(
+        f'--limit\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'.encode()
+        + b"Content-Type: image/jpeg\r\n\r\n"
+        + data
+        + b"\r\n"
+        for name, data in files
+    )
+    return parts + b"--limit--\r\n", {"Content-Type": "multipart/form-data; boundary=limit"}
+
+
 @contextmanager
-def serving(export: object, *options: object, python: object = sys.executable, cwd: Path = ROOT) -> Iterator[Service]:
-    """Start the service as a user would, and end it with the block."""
+def serving(
+    export: object,
+    *options: object,
+    python: object = sys.executable,
+    cwd: Path = ROOT,
+    log: Path | None = None,
+    **environment: str,
+) -> Iterator[Service]:
+    """Start the service as a user would, and end it with the block. log: where its stderr goes."""
     line = [python, "-m", "Deployment.serve", export, "--port", "0", *options]
-    process = subprocess.Popen([*map(str, line)], cwd=cwd, stdout=subprocess.PIPE, text=True)
+    with Path(log or os.devnull).open("w") as err:
+        process = subprocess.Popen(
+            [*map(str, line)],
+            cwd=cwd,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=err if log else None,
+            text=True,
+        )
     try:
         assert process.stdout
         address = re.search(r"http://(\S+):(\d+)$", process.stdout.readline())

@@ -17,10 +17,17 @@ CODE = {
     "Datasets/images.py",
     "Datasets/predictions.py",
     "Deployment/__init__.py",
+    "Deployment/answers.py",
     "Deployment/artifact.py",
+    "Deployment/bodies.py",
+    "Deployment/front.py",
+    "Deployment/metrics.py",
     "Deployment/page.html",
-    "Deployment/predict.py",
+    "Deployment/pages.py",
+    "Deployment/predictor.py",
     "Deployment/serve.py",
+    "Deployment/service.py",
+    "Deployment/workers.py",
 }
 EXPORT = {f"export/{name}" for name in ("manifest.json", "model.onnx", "sample/expected.json")}
 SAMPLES = {f"export/sample/00{number}.jpg" for number in range(3)}

@@ -1,10 +1,13 @@
-"""From an image file's bytes to the answer that people get: letterbox, ONNX graph, prediction."""
+"""From an image file's bytes to the answer that people get: letterbox, the model, prediction."""
 
+import io
 import os
 from types import ModuleType
 
+from PIL import Image, UnidentifiedImageError
+
 from Datasets.errors import UserError
-from Datasets.images import MAX_PIXELS, decode, letterbox
+from Datasets.images import FORMATS, MAX_PIXELS, UnreadableImage, decode, letterbox
 from Datasets.predictions import Prediction, to_prediction
 from Deployment.artifact import MODEL, Artifact
 
@@ -31,15 +34,38 @@ class Predictor:
             reason = " ".join(str(error).split())
             raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
 
-    def __call__(self, data: bytes, max_pixels: int = MAX_PIXELS) -> Prediction:
-        """What the model finds in an image file. Raises Datasets.images.UnreadableImage."""
+    def __call__(
+        self,
+        data: bytes,
+        max_pixels: int = MAX_PIXELS,
+        threshold: float | None = None,
+        formats: tuple[str, ...] = FORMATS,
+    ) -> Prediction:
+        """What the model finds in an image file, with a score of at least `threshold` (default: the manifest's).
+
+        Raises Datasets.images.UnreadableImage, also for a file of another format than `formats`, Pillow's names.
+        """
+        check_format(data, formats)
         image = decode(data, max_pixels)
         box = letterbox(image, self._artifact.size)
         images = box.pixels.transpose(2, 0, 1)[None]
         found = dict(zip(OUTPUTS, self._session.run(OUTPUTS, {"images": images}), strict=True))
         outputs = {name: value[0] for name, value in found.items()}
         height, width = image.shape[:2]
-        return to_prediction(outputs, box, width, height, self._artifact.manifest["classes"], self._artifact.threshold)
+        least = self._artifact.threshold if threshold is None else threshold
+        return to_prediction(outputs, box, width, height, self._artifact.manifest["classes"], least)
+
+
+def check_format(data: bytes, formats: tuple[str, ...]) -> None:
+    """Raise UnreadableImage for an image of a format that is not in `formats`; other faults are found by decoding."""
+    if set(formats) >= set(FORMATS):
+        return
+    try:
+        Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"not an image file in one of the formats {', '.join(formats)}") from None
+    except Exception:  # hostile bytes make Pillow raise nearly anything
+        return
 
 
 def _import_onnxruntime() -> ModuleType:

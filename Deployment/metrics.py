@@ -1,0 +1,48 @@
+"""What Prometheus reads at /metrics."""
+
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.registry import CollectorRegistry
+
+from Datasets.predictions import Prediction
+from Deployment.workers import Workers
+
+SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The service's figures since it started."""
+
+    TYPE = CONTENT_TYPE_LATEST
+
+    def __init__(self, manifest: dict[str, Any], workers: Workers) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter("fourfold_requests", "Answered requests", ["path", "status"], registry=registry)
+        self._seconds = Histogram(
+            "fourfold_request_seconds", "From request to answer", ["path"], buckets=SECONDS, registry=registry
+        )
+        self._images = Counter("fourfold_images", "Images that a prediction was made of", registry=registry)
+        self._objects = Counter("fourfold_objects", "Objects found in them", ["name"], registry=registry)
+        running = Gauge("fourfold_requests_running", "Requests worked on", registry=registry)
+        running.set_function(lambda: workers.running)
+        waiting = Gauge("fourfold_requests_waiting", "Requests that wait for a thread", registry=registry)
+        waiting.set_function(lambda: workers.waiting)
+        model = Gauge("fourfold_model", "The model that answers", ["experiment", "commit"], registry=registry)
+        model.labels(manifest["experiment"], str(manifest.get("git", {}).get("commit"))).set(1)
+
+    def count_request(self, path: str, status: int, seconds: float) -> None:
+        """Count an answer. path: one of the service's own, so that strangers make no new series."""
+        self._requests.labels(path, status).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def count_prediction(self, prediction: Prediction) -> None:
+        """Count an image and the objects found in it."""
+        self._images.inc()
+        for each in prediction["counts"]:
+            self._objects.labels(each["name"]).inc(each["count"])
+
+    def text(self) -> bytes:
+        """All figures in Prometheus' text form."""
+        return generate_latest(self._registry)
