@@ -26,7 +26,7 @@ class Predictor:
         onnxruntime = _import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors: warnings about the graph are nothing that an operator could act on
+        options.log_severity_level = 4  # its errors are raised too, and its warnings nothing to act on
         path = artifact.directory / MODEL
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,210 @@
+"""What the service does for those who run it: it lets in whom it may, refuses what is too much, tells what it did."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from made_export import GRAPH, SAMPLES, encoded, write_manifest
+from PIL import Image
+from running_service import ROOT, Service, serving
+
+IMAGE = encoded(SAMPLES["000.jpg"])
+LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
+FATAL = encoded(Image.new("L", (64, 64), 77), "PNG")
+KEY = "not-a-secret-but-long"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def fails_on_77(export: Path) -> None:
+    """Give an export a graph that fails when an image's brightest value is 77."""
+    graph = GRAPH.replace("boxes = GatherElements <axis = 1> (found, order4)", FAILING)
+    onnx.save(onnx.parser.parse_model(graph), export / "model.onnx")
+    write_manifest(export)
+
+
+FAILING = """brightest = ReduceMax <keepdims = 0> (pixels)
+  fatal = Constant <value = float {77}> ()
+  wrong = Equal (brightest, fatal)
+  offset = Cast <to = 7> (wrong)
+  thousand = Constant <value = int64 {1000}> ()
+  beyond = Mul (offset, thousand)
+  index = Add (order4, beyond)
+  boxes = GatherElements <axis = 1> (found, index)"""
+
+
+@pytest.fixture(scope="module")
+def guarded(pristine_export: Path) -> Iterator[Service]:
+    with serving(pristine_export, FOURFOLD_API_KEY=KEY) as running:
+        yield running
+
+
+def lines(log: Path, number: int) -> list[dict[str, Any]]:
+    """The log's lines, once there are so many: one is written just after its answer."""
+    deadline = time.monotonic() + 5
+    while log.read_text().count("\n") < number and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Bearer {KEY[:-1]}"}, {"Authorization": KEY},
+     {"Authorization": "Bearer "}, {"Authorization": "Bearer \xe9"}, {"X-API-Key": KEY}],
+)  # fmt: skip
+def test_without_the_key_nothing_is_told(guarded: Service, headers: dict[str, str]) -> None:
+    for method, path in (("POST", "/predict"), ("POST", "/predict/batch"), ("GET", "/manifest"), ("GET", "/metrics")):
+        status, found, body = guarded.answer(method, path, b"x" * 1_000_000 if method == "POST" else None, headers)
+        assert (status, found["www-authenticate"]) == (401, "Bearer")
+        assert "FOURFOLD" not in body.decode() and "e900" not in body.decode()
+
+
+def test_with_the_key_all_is_as_ever_and_health_needs_none(guarded: Service) -> None:
+    assert guarded.request("POST", "/predict", IMAGE, BEARER)[0] == 200
+    assert guarded.request("GET", "/manifest", headers=BEARER)[0] == 200
+    for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json"):
+        assert guarded.request("GET", path)[0] == 200
+
+
+@pytest.mark.parametrize("key", ["", "short", "fifteen-letters", "with a space in between"])
+def test_a_key_that_protects_nothing_is_refused(pristine_export: Path, key: str) -> None:
+    line = [sys.executable, "-m", "Deployment.serve", str(pristine_export), "--port", "0"]
+    environment = {"PATH": "", "FOURFOLD_API_KEY": key}
+    process = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: FOURFOLD_API_KEY")
+    assert process.stderr.count("\n") == 1
+
+
+def test_every_answer_has_the_headers_and_an_id(guarded: Service) -> None:
+    for method, path, status in (
+        ("GET", "/", 200),
+        ("GET", "/no", 401),
+        ("PUT", "/docs", 405),
+        ("GET", "/health/no", 404),
+    ):
+        found, headers, _ = guarded.answer(method, path)
+        assert found == status
+        assert {name: headers[name] for name in HEADERS} == HEADERS
+        assert "unsafe" not in headers["content-security-policy"] or path == "/docs"
+        assert len(headers["x-request-id"]) == 16
+        assert headers["server"] is None
+
+
+def test_the_log_has_a_line_of_json_for_each_request_with_its_id(pristine_export: Path, tmp_path: Path) -> None:
+    with serving(pristine_export, log=tmp_path / "log") as service:
+        _, headers, _ = service.answer("POST", "/predict", IMAGE, {"X-Request-ID": "mine-1"})
+        assert headers["x-request-id"] == "mine-1"
+        _, headers, _ = service.answer("POST", "/predict?secret=1", b"none", {"X-Request-ID": 'bad"\t id'})
+        made = headers["x-request-id"]
+        first, second = lines(tmp_path / "log", 2)
+    assert (first["request_id"], first["path"], first["status"], first["level"]) == ("mine-1", "/predict", 200, "info")
+    assert (second["request_id"], second["status"]) == (made, 422)
+    assert "bad" not in made
+    assert first["ms"] > 0 and "time" in first
+
+
+def test_a_fault_of_the_service_is_told_in_its_log_only(export: Path, tmp_path: Path) -> None:
+    fails_on_77(export)
+    with serving(export, log=tmp_path / "log") as service:
+        status, headers, body = service.answer("POST", "/predict", FATAL)
+        assert service.predict(IMAGE)[0] == 200
+        failed, fine = lines(tmp_path / "log", 2)
+    assert status == 500
+    assert json.loads(body) == {"error": "the service failed on this request; its log says why"}
+    assert headers["x-content-type-options"] == "nosniff"
+    assert (failed["level"], failed["request_id"]) == ("error", headers["x-request-id"])
+    assert "GatherElements" in str(failed["exception"])
+    assert fine["status"] == 200
+
+
+def test_beyond_those_that_may_wait_a_request_is_told_to_come_back(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 1, "--waiting", 1) as service, ThreadPoolExecutor(10) as clients:
+        answers = [clients.submit(service.answer, "POST", "/predict", LARGE) for _ in range(10)]
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert service.request("GET", "/health/ready")[0] == 200
+        assert time.monotonic() - started < 1
+        found = [answer.result() for answer in answers]
+    statuses = [status for status, _, _ in found]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= 2
+    for status, headers, body in found:
+        if status == 503:
+            assert int(headers["retry-after"]) >= 1
+            assert "waiting" in json.loads(body)["error"]
+
+
+def test_a_request_takes_no_longer_than_it_may(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 1, "--seconds", 1) as service, ThreadPoolExecutor(8) as clients:
+        started = time.monotonic()
+        found = list(clients.map(lambda _: service.answer("POST", "/predict", LARGE), range(8)))
+        assert time.monotonic() - started < 5
+        late = [(headers["retry-after"], json.loads(body)["error"]) for status, headers, body in found if status == 503]
+        assert late
+        assert all(retry and "longer" in error for retry, error in late)
+        time.sleep(2)
+        assert service.predict(IMAGE)[0] == 200
+
+
+def dawdle(service: Service, size: int, sent: int) -> socket.socket:
+    """A client that announces a body of `size` bytes, sends some and then nothing."""
+    client = socket.create_connection((service.host, service.port))
+    client.sendall(f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * sent)
+    return client
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(pristine_export: Path) -> None:
+    with serving(pristine_export, "--seconds", 1) as service, dawdle(service, 1000, 10) as client:
+        client.settimeout(5)
+        started = time.monotonic()
+        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+        assert 0.5 < time.monotonic() - started < 4
+
+
+def test_bodies_are_held_only_as_memory_allows(pristine_export: Path) -> None:
+    limits = ("--max-bytes", 100_000, "--max-memory", 150_000)
+    with serving(pristine_export, *limits) as service:
+        with dawdle(service, 100_000, 99_000):
+            time.sleep(0.3)
+            with dawdle(service, 100_000, 99_000) as second:
+                assert second.recv(1000).startswith(b"HTTP/1.1 503 ")
+            assert service.predict(IMAGE)[0] == 200
+        time.sleep(0.3)
+        with dawdle(service, 100_000, 99_000) as third:
+            third.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                third.recv(1)
+
+
+def test_only_the_formats_allowed_are_decoded(pristine_export: Path) -> None:
+    with serving(pristine_export, "--formats", "png,webp") as service:
+        assert service.predict(encoded(SAMPLES["000.jpg"], "PNG"))[0] == 200
+        status, answer = service.predict(IMAGE)
+        assert (status, answer["error"]) == (422, "not an image file in one of the formats PNG, WEBP")
+
+
+def test_sigterm_finishes_what_is_running(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 1) as service, ThreadPoolExecutor(3) as clients:
+        answers = [clients.submit(service.predict, LARGE) for _ in range(3)]
+        time.sleep(0.4)
+        service.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert service.process.wait(10) == 0
+        assert time.monotonic() - started < 10
+        assert [answer.result()[0] for answer in answers] == [200, 200, 200]
