@@ -12,6 +12,10 @@ from Datasets.predictions import Prediction, to_prediction
 from Deployment.artifact import MODEL, Artifact
 
 OUTPUTS = ["boxes", "scores", "classes"]
+MAX_SCANS = (
+    100  # of a JPEG; progressive ones have about 10, and a few bytes more make a decoder go over all pixels again
+)
+_JPEG, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
 
 
 class Predictor:
@@ -45,7 +49,7 @@ class Predictor:
 
         Raises Datasets.images.UnreadableImage, also for a file of another format than `formats`, Pillow's names.
         """
-        check_format(data, formats)
+        check_file(data, formats)
         image = decode(data, max_pixels)
         box = letterbox(image, self._artifact.size)
         images = box.pixels.transpose(2, 0, 1)[None]
@@ -56,8 +60,13 @@ class Predictor:
         return to_prediction(outputs, box, width, height, self._artifact.manifest["classes"], least)
 
 
-def check_format(data: bytes, formats: tuple[str, ...]) -> None:
-    """Raise UnreadableImage for an image of a format that is not in `formats`; other faults are found by decoding."""
+def check_file(data: bytes, formats: tuple[str, ...]) -> None:
+    """Raise UnreadableImage for an image of a format that is not in `formats`, and for a JPEG of too many scans.
+
+    Other faults are found by decoding.
+    """
+    if data.startswith(_JPEG) and data.count(_SCAN) > MAX_SCANS:
+        raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans, which would take too long to decode")
     if set(formats) >= set(FORMATS):
         return
     try:
