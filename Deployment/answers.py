@@ -3,14 +3,9 @@
 The answers themselves are plain dictionaries: building a model for each would cost more than it is worth.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-
-from Datasets.predictions import PredictedBox, Prediction
-
-Answer = dict[str, Any]
 
 
 class Model(BaseModel):
@@ -112,30 +107,3 @@ class Coco(Model):
     annotations: list[CocoAnnotation]
     categories: list[CocoCategory]
     errors: list[BatchError]
-
-
-def to_coco(
-    answers: Iterable[tuple[str, Prediction]], classes: Sequence[str], errors: Sequence[Mapping[str, str]] = ()
-) -> Answer:
-    """Predictions with their images' names in the form of `Coco`."""
-    ids = {name: number for number, name in enumerate(classes, 1)}
-    images: list[Answer] = []
-    annotations: list[Answer] = []
-    for number, (name, answer) in enumerate(answers, 1):
-        images.append({"id": number, "file_name": name, "width": answer["width"], "height": answer["height"]})
-        for box in answer["boxes"]:
-            each = {"id": len(annotations) + 1, "image_id": number, "category_id": ids[box["name"]]}
-            annotations.append({**each, **_sides(box), "iscrowd": 0, "score": box["score"]})
-    categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"images": images, "annotations": annotations, "categories": categories, "errors": list(errors)}
-
-
-def _sides(box: PredictedBox) -> Answer:
-    width, height = box["x2"] - box["x1"], box["y2"] - box["y1"]
-    return {"bbox": [box["x1"], box["y1"], width, height], "area": width * height}
-
-
-def batch_coco(answers: Sequence[Any], classes: Sequence[str]) -> Answer:
-    """A batch's answers in the form of `Coco`."""
-    readable = [(answer["image"], answer) for answer in answers if "error" not in answer]
-    return to_coco(readable, classes, [answer for answer in answers if "error" in answer])

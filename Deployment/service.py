@@ -18,6 +18,7 @@ from Datasets.predictions import Prediction
 from Deployment import answers
 from Deployment.artifact import Artifact
 from Deployment.bodies import FORM, BodyReader, Sent, form_files, is_form, single_image
+from Deployment.coco import batch_coco, to_coco
 from Deployment.metrics import Metrics
 from Deployment.pages import add_pages
 from Deployment.predictor import Predictor
@@ -146,7 +147,7 @@ def _add_predictions(app: FastAPI, artifact: Artifact, predictor: Predictor, wor
         request: Request, format: FormatQuery = Format.record, threshold: ThresholdQuery = None
     ) -> Response:
         answer = await run(request, work.predict, threshold)
-        return JSONResponse(answers.to_coco([("", answer)], classes) if format is Format.coco else answer)
+        return JSONResponse(to_coco([("", answer)], classes) if format is Format.coco else answer)
 
     @app.post(
         "/predict/batch",
@@ -161,7 +162,7 @@ def _add_predictions(app: FastAPI, artifact: Artifact, predictor: Predictor, wor
         if not is_form(request.headers.get(TYPE, "")):
             raise HTTPException(415, f"a batch is a form with files, of type {FORM}")
         found = await run(request, work.predict_batch, threshold)
-        return JSONResponse(answers.batch_coco(found, classes) if format is Format.coco else {"answers": found})
+        return JSONResponse(batch_coco(found, classes) if format is Format.coco else {"answers": found})
 
 
 class Work:

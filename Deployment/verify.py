@@ -1,10 +1,13 @@
 """Starts a bundle as a user would, in an empty directory, and checks that it answers what the export promises.
 
-    python -m Deployment.verify --bundle Deployment/bundles/ID --out Deployment/bundles/ID.verification.json
+    python -m Deployment.verify --bundle Deployment/bundles/ID --curated Datasets/curated \\
+        --out Deployment/bundles/ID.verification.json
 
-In: a bundle. Out: metrics: the largest differences to the expected answers, latency, requests a second, seconds from
-start to ready. The service is ended with this process, whether that succeeds, fails, or gets Ctrl-C or SIGTERM; it
-stays in the same process group, so that a signal to the group ends both.
+In: a bundle, and the dataset whose test images it is asked about. Out: metrics: the largest differences to the samples'
+expected answers, the average precision of the answers for the test images, latency, requests a second, seconds from
+start to ready. The average precision must be evaluation's, which the manifest has. The service is ended with this
+process, whether that succeeds, fails, or gets Ctrl-C or SIGTERM; it stays in the same process group, so that a signal
+to the group ends both.
 """
 
 import json
@@ -15,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +26,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
@@ -32,8 +36,15 @@ from Datasets.command import run
 from Datasets.errors import UserError
 from Datasets.predictions import Difference, Prediction, largest_difference
 from Deployment.artifact import load
+from Deployment.average_precision import MIN_SCORE, average_precision
+
+if TYPE_CHECKING:
+    from Datasets.curated import Curated
 
 TOLERANCE = Difference(boxes=0.01, scores=1e-4)  # pixels; scores lie in 0 to 1
+MAP_TOLERANCE = 1e-3
+UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # of this process's environment, in the service's
+CHUNK = 256  # test images held in memory at once
 START_SECONDS = 60
 STOP_SECONDS = 10
 ANSWER_SECONDS = 30
@@ -54,9 +65,9 @@ class Client:
             raise UserError(f"{method} {path}: {answer.status} {data[:200].decode(errors='replace')}")
         return data
 
-    def predict(self, image: bytes) -> Any:
+    def predict(self, image: bytes, query: str = "") -> Any:
         """The answer for an image file."""
-        return json.loads(self.request("POST", "/predict", image))
+        return json.loads(self.request("POST", f"/predict{query}", image))
 
 
 @contextmanager
@@ -83,7 +94,7 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
 
 def _start(directory: Path, out: Path, err: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "Deployment.serve", "export", "--port", "0"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(command, cwd=directory, env=environment, stdout=stdout, stderr=stderr)
 
@@ -149,7 +160,46 @@ def requests_per_second(port: int, images: Sequence[bytes], requests: int, conne
     return sum(counts) / (time.perf_counter() - started)
 
 
-def verify(bundle: Path, requests: int, connections: int) -> dict[str, Any]:
+def answers_for(port: int, images: Sequence[bytes], rows: Sequence[int], connections: int) -> list[Prediction]:
+    """The answers for the images in these rows, over several connections at once, down to the lowest scores."""
+    own = threading.local()  # a connection for each thread
+
+    def ask(image: bytes) -> Prediction:
+        if not hasattr(own, "client"):
+            own.client = Client(port)
+        return own.client.predict(image, f"?threshold={MIN_SCORE}")
+
+    found: list[Prediction] = []
+    with ThreadPoolExecutor(connections) as clients:
+        for first in range(0, len(rows), CHUNK):
+            found += clients.map(ask, [images[row] for row in rows[first : first + CHUNK]])
+    return found
+
+
+def measure_test(port: int, curated: "Curated", manifest: dict[str, Any], connections: int) -> dict[str, Any]:
+    """How good the answers for the test images are. Raises UserError if evaluation found something else."""
+    records = curated.records("test")
+    rows = [row for row, record in enumerate(records) if record["boxes"] is not None]
+    found = answers_for(port, curated.images("test"), rows, connections)
+    figures = average_precision([records[row] for row in rows], found, manifest["classes"])
+    evaluated = manifest.get("metrics", {})
+    for name, value in figures.items():
+        if abs(value - evaluated.get(name, float("inf"))) > MAP_TOLERANCE:
+            raise UserError(
+                f"{curated.directory}: {name} of the service's answers for {len(rows)} test images is {value:.6f}, "
+                f"evaluation found {evaluated.get(name)}; was it another dataset? evaluate, export and package again"
+            )
+    return {"images": len(rows), **figures}
+
+
+def read_curated(directory: Path) -> "Curated":
+    """The dataset. Importing what reads it takes longer than all else here."""
+    from Datasets.curated import Curated
+
+    return Curated(directory)
+
+
+def verify(bundle: Path, curated: "Curated | None", requests: int, connections: int) -> dict[str, Any]:
     """The metrics of a bundle that answers as it should. Raises UserError for one that does not."""
     artifact = load(bundle / "export")
     samples = artifact.samples()
@@ -159,11 +209,13 @@ def verify(bundle: Path, requests: int, connections: int) -> dict[str, Any]:
         found = [
             check(name, answer, client.predict(image), artifact.threshold) for name, (image, answer) in samples.items()
         ]
+        test = {"test": measure_test(port, curated, artifact.manifest, connections)} if curated else {}
         taken = np.array(latencies(port, images, requests)) * 1000
         rate = requests_per_second(port, images, requests, connections)
     return {
         "samples": len(samples),
         "difference": {what: max(difference[what] for difference in found) for what in ("boxes", "scores")},
+        **test,
         "latency_ms": {"p50": round(np.percentile(taken, 50), 2), "p99": round(np.percentile(taken, 99), 2)},
         "requests_per_second": round(rate),
         "connections": connections,
@@ -174,19 +226,24 @@ def verify(bundle: Path, requests: int, connections: int) -> dict[str, Any]:
 def main(
     bundle: Path = typer.Option(..., help="The bundle, Deployment/bundles/ID."),
     out: Path = typer.Option(..., help="The metrics to write, as JSON."),
+    curated: Path | None = typer.Option(None, help="The curated dataset; without it only the samples are asked about."),
     requests: int = typer.Option(300, min=1, help="How many predictions to time, over one and over many connections."),
-    connections: int = typer.Option(16, min=1, help="How many connections at once, for the requests a second."),
+    connections: int = typer.Option(16, min=1, max=64, help="How many connections at once, for the requests a second."),
 ) -> None:
     """Start a bundle in an empty directory, compare its answers with the expected ones, and time it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the service is ended
-    metrics = verify(bundle, requests, connections)
+    metrics = verify(bundle, read_curated(curated) if curated else None, requests, connections)
     with replacing(out) as partial:
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     latency = metrics["latency_ms"]
     print(
-        f"{bundle}: {metrics['samples']} samples answered as expected; "
+        f"{bundle}: {metrics['samples']} samples answered as expected; {_said(metrics.get('test'))}"
         f"p50 {latency['p50']} ms, p99 {latency['p99']} ms, {metrics['requests_per_second']} requests a second"
     )
+
+
+def _said(test: dict[str, Any] | None) -> str:
+    return f"mAP of {test['images']} test images {test['mAP']:.3f}, as evaluated; " if test else ""
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A small export and its bundle."""
+"""A small export, its bundle, and a small curated dataset."""
 
 import shutil
 from pathlib import Path
 
 import pytest
-from made_export import write_export
+from made_export import write_export, write_scenes
 from running_service import command
 
 
@@ -34,3 +34,11 @@ def pristine_bundle(pristine_export: Path, tmp_path_factory: pytest.TempPathFact
 def bundle(pristine_bundle: Path, tmp_path: Path) -> Path:
     """A bundle to change at will."""
     return Path(shutil.copytree(pristine_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A curated dataset of coloured rectangles on which the export makes no mistake, three images in each split."""
+    directory = tmp_path_factory.mktemp("scenes")
+    write_scenes(directory)
+    return directory

@@ -3,12 +3,15 @@
 import hashlib
 import io
 import json
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import onnx
 from PIL import Image
 
+from Datasets.curated import write_annotations, write_curated
+from Datasets.records import SPLITS, Record, empty_record, implied
 from Deployment.artifact import Artifact
 from Deployment.predictor import Predictor
 
@@ -87,6 +90,33 @@ SAMPLES = {
     "001.jpg": scene(128, 64, {"green": (20, 10, 70, 50)}),
     "002.jpg": scene(48, 96, {}),
 }
+
+
+TRUTH = [
+    {"red": (8, 8, 40, 24), "blue": (30, 40, 60, 60)},
+    {"green": (2, 10, 60, 50)},
+    {},
+]
+
+
+def write_scenes(directory: Path) -> None:
+    """A curated dataset: in each split the images of TRUTH, in the size that the model sees."""
+    files = [encoded(scene(SIZE, SIZE, rectangles), "PNG") for rectangles in TRUTH]
+    records = {split: [_record(split, number, files) for number in range(len(TRUTH))] for split in SPLITS}
+    sizes = {split: [len(file) for file in files] for split in SPLITS}
+    list(write_curated(directory, records, sizes, lambda record: files[int(record["image"][0])]))
+    write_annotations(directory, chain(*records.values()), {name: number for number, name in enumerate(CLASSES)})
+
+
+def _record(split: str, number: int, files: list[bytes]) -> Record:
+    boxes = [
+        {"name": name, **dict(zip(("x1", "y1", "x2", "y2"), sides, strict=True)), "crowd": False, "segmentation": None}
+        for name, sides in TRUTH[number].items()
+    ]
+    record = empty_record(f"{number}_{split}.png", "made")
+    record.update(width=SIZE, height=SIZE, boxes=boxes, split=split)
+    record["sha256"] = hashlib.sha256(files[number]).hexdigest()
+    return implied(record)
 
 
 def write_manifest(export: Path, **changes: object) -> None:

@@ -20,6 +20,7 @@ CODE = {
     "Deployment/answers.py",
     "Deployment/artifact.py",
     "Deployment/bodies.py",
+    "Deployment/coco.py",
     "Deployment/front.py",
     "Deployment/metrics.py",
     "Deployment/page.html",

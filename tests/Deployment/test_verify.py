@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_export import write_manifest
+from made_export import CLASSES, write_manifest
 from running_service import ROOT, is_one_line
+
+from Datasets.records import empty_record
+from Deployment.average_precision import average_precision
 
 
 def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
@@ -56,6 +59,49 @@ def test_a_good_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
     assert 0 < metrics["latency_ms"]["p50"] <= metrics["latency_ms"]["p99"]
     assert metrics["requests_per_second"] > 0
     assert metrics["start_to_ready_seconds"] > 0
+
+
+def test_the_answers_for_the_test_images_are_as_good_as_evaluated(bundle: Path, scenes: Path, tmp_path: Path) -> None:
+    write_manifest(bundle / "export", metrics={"mAP": 1.0, "mAP50": 1.0, "mAP75": 1.0})
+    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(scenes), "--requests", "10")
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "metrics.json").read_text())["test"] == {
+        "images": 3,
+        "mAP": 1.0,
+        "mAP50": 1.0,
+        "mAP75": 1.0,
+    }
+    assert "mAP of 3 test images 1.000, as evaluated" in process.stdout
+
+
+def test_answers_worse_than_evaluated_are_an_error(bundle: Path, scenes: Path, tmp_path: Path) -> None:
+    write_manifest(bundle / "export", metrics={"mAP": 0.998, "mAP50": 1.0, "mAP75": 1.0})
+    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(scenes))
+    assert is_one_line(process), process.stderr
+    assert f"{scenes}: mAP of the service's answers for 3 test images is 1.000000" in process.stderr
+    assert "0.998" in process.stderr
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_average_precision_is_cocos() -> None:
+    """Two objects of a class found, one of them with an IoU of 0.6; one of another class missed; a crowd left alone."""
+
+    def box(name: str, x1: float, x2: float, **more: Any) -> Any:
+        return {"name": name, "x1": x1, "y1": 0, "x2": x2, "y2": 10, **more}
+
+    truth = [box("red", 0, 10), box("red", 20, 30), box("green", 40, 50), box("red", 60, 90)]
+    boxes = [each | {"crowd": each["x1"] == 60, "segmentation": None} for each in truth]
+    found = [box("red", 0, 10, score=0.9), box("red", 20, 26, score=0.8), box("red", 70, 80, score=0.7)]
+    answer: Any = {"width": 99, "height": 10, "labels": [], "counts": [], "boxes": found}
+    figures = average_precision(
+        [empty_record("a", "a") | {"width": 99, "height": 10, "boxes": boxes}], [answer], CLASSES
+    )
+    one_of_two = 51 / 101  # precision 1 up to a recall of 0.5, at COCO's 101 recalls
+    assert figures["mAP50"] == pytest.approx((1 + 0) / 2, abs=1e-6)
+    assert figures["mAP75"] == pytest.approx((one_of_two + 0) / 2, abs=1e-6)
+    assert figures["mAP"] == pytest.approx((3 * 1 + 7 * one_of_two) / 10 / 2, abs=1e-6)
+    nothing = average_precision([empty_record("a", "a")], [answer | {"boxes": []}], CLASSES)
+    assert nothing == {"mAP": 0, "mAP50": 0, "mAP75": 0}
 
 
 def move(answers: Any) -> None:
@@ -120,7 +166,7 @@ def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("seconds", [0.9, 2])
+@pytest.mark.parametrize("seconds", [1.5, 3])
 def test_an_interrupted_verify_leaves_no_process(
     bundle: Path, tmp_path: Path, number: signal.Signals, seconds: float
 ) -> None:

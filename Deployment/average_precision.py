@@ -1,0 +1,58 @@
+"""COCO's average precision of a service's answers, so that it can be held against what evaluation found.
+
+The figures are made as evaluation makes them (the split's records with known boxes, the area of the box, classes that
+have an object, at most 100 detections an image), by other code from the same definition
+(https://cocodataset.org/#detection-eval).
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from Datasets.predictions import Prediction
+from Deployment.coco import to_coco
+
+if TYPE_CHECKING:
+    from Datasets.records import Record  # which imports pyarrow
+
+MIN_SCORE = 0.001  # detections below it change no figure
+
+
+def average_precision(
+    records: "Sequence[Record]", answers: Sequence[Prediction], classes: Sequence[str]
+) -> dict[str, float]:
+    """mAP, mAP50 and mAP75 of the answers for the images of these records, which have boxes; 0 without a detection."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    detections = to_coco((("", answer) for answer in answers), classes)["annotations"]
+    if not detections:
+        return {"mAP": 0.0, "mAP50": 0.0, "mAP75": 0.0}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how far it is
+        truth = COCO()
+        truth.dataset = coco_truth(records, classes)
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+        present = {each["category_id"] for each in truth.dataset["annotations"] if not each["iscrowd"]}
+        evaluation.params.catIds = sorted(present)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU 0.5 to 0.95, recall 0 to 1, class; any area
+    by_name = {"mAP": precision, "mAP50": precision[0], "mAP75": precision[5]}
+    return {name: round(float(values.mean()), 6) for name, values in by_name.items()}
+
+
+def coco_truth(records: "Sequence[Record]", classes: Sequence[str]) -> dict[str, Any]:
+    """The records' boxes as a COCO annotation file; ids of images and categories as in `to_coco`."""
+    annotations: list[dict[str, Any]] = []
+    for number, record in enumerate(records, 1):
+        for box in record["boxes"] or []:
+            sides = [box["x1"], box["y1"], box["x2"] - box["x1"], box["y2"] - box["y1"]]
+            each = {"id": len(annotations) + 1, "image_id": number, "category_id": classes.index(box["name"]) + 1}
+            annotations.append({**each, "bbox": sides, "area": sides[2] * sides[3], "iscrowd": int(box["crowd"])})
+    return {
+        "images": [{"id": i, "width": r["width"], "height": r["height"]} for i, r in enumerate(records, 1)],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(classes, 1)],
+        "annotations": annotations,
+    }
