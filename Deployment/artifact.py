@@ -16,6 +16,8 @@ from Datasets.predictions import Prediction
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+BUNDLE_VERSION = 1
+BUNDLE = "bundle.json"
 MODEL = "model.onnx"
 EXPECTED = "sample/expected.json"
 _SERVED = (MODEL, "sample/")  # what a service needs of an export, beside its manifest
@@ -61,10 +63,16 @@ class Artifact:
 
 
 def load(directory: Path) -> Artifact:
-    """Read and verify the export in `directory`.
+    """Read and verify the export in `directory`, or in the bundle `directory`.
 
-    Raises UserError in one line for a missing or damaged file, and for a manifest that this version cannot serve.
+    A bundle's other files are verified too, also if it is its export that is named. Raises UserError in one line for a
+    missing or damaged file, and for a manifest that this version cannot serve.
     """
+    if (directory / BUNDLE).is_file():
+        _check_bundle(directory)
+        directory = directory / "export"
+    elif (directory.parent / BUNDLE).is_file():
+        _check_bundle(directory.parent)
     path = directory / MANIFEST
     manifest = _read_json(
         path, "is this an export, or a bundle's export/? (the export stage, or `dvc pull`, gives one)"
@@ -78,6 +86,18 @@ def load(directory: Path) -> Artifact:
     for name, digest in sorted(files.items()):
         _check_file(directory, name, digest, required=name in served)
     return Artifact(directory, manifest, served)
+
+
+def _check_bundle(bundle: Path) -> None:
+    path = bundle / BUNDLE
+    content = _read_json(path, "package the export again")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != BUNDLE_VERSION or not isinstance(content.get("files"), dict):
+        raise UserError(
+            f"{path}: format_version is {version!r}, this code reads {BUNDLE_VERSION}; package again with it"
+        )
+    for name, digest in sorted(content["files"].items()):
+        _check_file(bundle, name, digest, required=True, listed_in=BUNDLE)
 
 
 def _read_json(path: Path, remedy: str) -> Any:
@@ -108,18 +128,17 @@ def _check_manifest(manifest: Any, path: Path) -> None:
             raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
 
 
-def _check_file(directory: Path, name: str, digest: object, required: bool) -> None:
+def _check_file(directory: Path, name: str, digest: object, required: bool, listed_in: str = MANIFEST) -> None:
+    remedy = f"{'package' if listed_in == BUNDLE else 'export'} again, or `dvc pull`"
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
-        raise UserError(f"{directory / MANIFEST}: the file name {name!r} points outside the export")
+        raise UserError(f"{directory / listed_in}: the file name {name!r} points outside the export")
     path = directory / relative
     if not path.is_file():
         if required:
-            raise UserError(
-                f"{path}: not found, though {MANIFEST} lists it; export the experiment again, or `dvc pull`"
-            )
+            raise UserError(f"{path}: not found, though {listed_in} lists it; {remedy}")
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != digest:
-        raise UserError(f"{path}: damaged: its sha256 is {found}, not {digest}; export again, or `dvc pull`")
+        raise UserError(f"{path}: damaged: its sha256 is {found}, not {digest}; {remedy}")

@@ -2,41 +2,40 @@
 
     python -m Deployment.package --export Datasets/pretrained/ID --out Deployment/bundles/ID
 
-In: an export. Out: `export/` (the ONNX graph, the manifest, the samples; no weights and no training code), the
-service's code with everything of this project that it imports, `requirements.txt` with the versions installed here, and
-a README that says how to start it. The same export gives the same bytes.
+In: an export. Out: a directory and, beside it, the same as ID.tar.gz: `export/` (the ONNX graph, the manifest, the
+samples; no weights and no training code), the service's code with everything of this project that it imports,
+`requirements.txt` with the versions installed here, the model card, the files for containers, a README that says how to
+start it, and `bundle.json` with the sha256 of every other file, which the service checks when it starts. The same
+export gives the same bytes.
 """
 
+import gzip
+import hashlib
+import json
 import shutil
-from importlib.metadata import PackageNotFoundError, version
+import tarfile
 from pathlib import Path
 
 import typer
 
 from Datasets.atomic import replacing
 from Datasets.command import run
-from Datasets.errors import UserError
 from Datasets.imports import import_closure
-from Deployment.artifact import MANIFEST, Artifact, load
+from Deployment.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
+from Deployment.container import container_files
+from Deployment.model_card import model_card
+from Deployment.requirements import requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = Path("Deployment/serve.py")
 PAGE = Path("Deployment/page.html")
-REQUIREMENTS = (
-    "fastapi",
-    "fastapi-offline",
-    "numpy",
-    "onnxruntime",
-    "pillow",
-    "prometheus-client",
-    "python-multipart",
-    "uvicorn",
-)
 README = """\
-The service of experiment {experiment}. In this directory:
+The service of experiment {experiment}; MODEL_CARD.md says what it can do. In this directory:
 
     python -m pip install -r requirements.txt
-    python -m Deployment.serve export --port 8000
+    python -m Deployment.serve . --port 8000
+
+or, in a container: `docker compose up --build`. kubernetes.yaml is for a cluster.
 """
 
 
@@ -45,23 +44,22 @@ def bundled_code() -> list[Path]:
     return [*import_closure([SERVICE], ROOT), PAGE]
 
 
-def requirements() -> str:
-    """The lines of requirements.txt: the installed versions. Raises UserError if one is not installed."""
-    try:
-        return "".join(f"{name}=={version(name)}\n" for name in REQUIREMENTS)
-    except PackageNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; install this project with its `serve` extra") from error
-
-
 def write_bundle(artifact: Artifact, bundle: Path) -> None:
     """Write a bundle of `artifact` into the new directory `bundle`."""
     for name in [MANIFEST, *artifact.served]:
         _copy(artifact.directory / name, bundle / "export" / name)
     for file in bundled_code():
         _copy(ROOT / file, bundle / file)
-    (bundle / "requirements.txt").write_text(requirements(), encoding="utf-8")
-    readme = README.format(experiment=artifact.manifest["experiment"])
-    (bundle / "README.md").write_text(readme, encoding="utf-8")
+    experiment = artifact.manifest["experiment"]
+    texts = {
+        "requirements.txt": requirements(),
+        "README.md": README.format(experiment=experiment),
+        "MODEL_CARD.md": model_card(artifact.manifest),
+        **container_files(experiment),
+    }
+    for name, text in texts.items():
+        (bundle / name).write_text(text, encoding="utf-8")
+    seal(bundle, experiment)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -69,17 +67,44 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def seal(bundle: Path, experiment: str) -> None:
+    """Write bundle.json: the sha256 of every other file in the directory."""
+    files = {
+        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(bundle.rglob("*"))
+        if path.is_file() and path != bundle / BUNDLE
+    }
+    content = {"format_version": BUNDLE_VERSION, "experiment": experiment, "files": files}
+    (bundle / BUNDLE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def archive(bundle: Path, name: str, out: Path) -> None:
+    """Write a .tar.gz of a directory, as `name`, in which nothing is of this moment, this machine or this user."""
+    with out.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:  # noqa: SIM117
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
+                info = tarfile.TarInfo(f"{name}/{path.relative_to(bundle).as_posix()}")
+                info.size = path.stat().st_size
+                with path.open("rb") as file:
+                    tar.addfile(info, file)
+
+
 def main(
     export: Path = typer.Option(..., help="The export, Datasets/pretrained/ID."),
-    out: Path = typer.Option(..., help="The bundle to write, Deployment/bundles/ID; an old one is replaced."),
+    out: Path = typer.Option(
+        ..., help="The bundle to write, Deployment/bundles/ID; an old one is replaced. Beside it ID.tar.gz."
+    ),
 ) -> None:
     """Make a bundle of an export: the ONNX graph and the service around it, ready to start anywhere."""
     artifact = load(export)
     artifact.samples()
-    with replacing(out) as partial:
+    packed = out.with_name(f"{out.name}.tar.gz")
+    with replacing(packed) as partial_archive, replacing(out) as partial:
         write_bundle(artifact, partial)
+        archive(partial, out.name, partial_archive)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{out}: {size / 1e6:.1f} MB; python -m Deployment.serve export, in there, starts it")
+    sizes = f"{size / 1e6:.1f} MB, {packed.name} {packed.stat().st_size / 1e6:.1f} MB"
+    print(f"{out}: {sizes}; python -m Deployment.serve ., in there, starts it")
 
 
 if __name__ == "__main__":

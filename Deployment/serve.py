@@ -1,8 +1,8 @@
 """The service: an image comes in over HTTP, what the model finds in it goes out as JSON.
 
-    python -m Deployment.serve EXPORT [--host 127.0.0.1] [--port 8000]
+    python -m Deployment.serve BUNDLE_OR_EXPORT [--host 127.0.0.1] [--port 8000]
 
-EXPORT: an export, or a bundle's export/. It is verified, loaded and tried on a sample before the port opens; then the
+It is verified, loaded and tried on a sample before the port opens; then the
 address is printed. The environment variable FOURFOLD_API_KEY sets a key that requests must bear. It runs outside this
 repository, with what a bundle's requirements.txt lists: hence argparse.
 """
@@ -59,7 +59,7 @@ def parse() -> argparse.Namespace:
         parser.add_argument(option, type=kind, default=default, help=f"{text} (default: %(default)s)")
 
     limits = Limits()
-    parser.add_argument("export", type=Path, help="an export, or a bundle's export/")
+    parser.add_argument("export", type=Path, help="a bundle, or an export")
     add("--host", str, "127.0.0.1", "the address to listen at; 0.0.0.0 to be reached from elsewhere")
     add("--port", number(0, 65535), 8000, "0 takes any free one")
     add("--threads", number(1), 1, "threads for the operators of one image")

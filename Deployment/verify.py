@@ -93,7 +93,7 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
 
 
 def _start(directory: Path, out: Path, err: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "Deployment.serve", "export", "--port", "0"]
+    command = [sys.executable, "-m", "Deployment.serve", ".", "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(command, cwd=directory, env=environment, stdout=stdout, stderr=stderr)
@@ -201,7 +201,7 @@ def read_curated(directory: Path) -> "Curated":
 
 def verify(bundle: Path, curated: "Curated | None", requests: int, connections: int) -> dict[str, Any]:
     """The metrics of a bundle that answers as it should. Raises UserError for one that does not."""
-    artifact = load(bundle / "export")
+    artifact = load(bundle)
     samples = artifact.samples()
     images = [image for image, _ in samples.values()]
     with running(bundle) as (port, ready):

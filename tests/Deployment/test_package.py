@@ -1,14 +1,21 @@
 """What a bundle holds, and that it runs where nothing else is installed."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from made_export import write_manifest
+from ruamel.yaml import YAML
 from running_service import ROOT, command, is_one_line, serving
 
+from Deployment.serve import SHUTDOWN_SECONDS
 from Deployment.verify import check
 
 CODE = {
@@ -31,6 +38,16 @@ CODE = {
     "Deployment/workers.py",
 }
 EXPORT = {f"export/{name}" for name in ("manifest.json", "model.onnx", "sample/expected.json")}
+PAPERS = {
+    ".dockerignore",
+    "Dockerfile",
+    "MODEL_CARD.md",
+    "README.md",
+    "bundle.json",
+    "compose.yaml",
+    "kubernetes.yaml",
+    "requirements.txt",
+}
 SAMPLES = {f"export/sample/00{number}.jpg" for number in range(3)}
 FOREIGN = """
 import sys, Deployment.serve
@@ -47,14 +64,109 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def test_a_bundle_holds_the_service_and_what_it_needs_and_no_more(pristine_bundle: Path) -> None:
-    assert set(contents(pristine_bundle)) == CODE | EXPORT | SAMPLES | {"README.md", "requirements.txt"}
+    assert set(contents(pristine_bundle)) == CODE | EXPORT | SAMPLES | PAPERS
 
 
-def test_the_same_export_gives_the_same_bytes_and_replaces_the_old(pristine_export: Path, bundle: Path) -> None:
-    before = contents(bundle)
-    (bundle / "left over.txt").touch()
-    assert command("Deployment.package", "--export", pristine_export, "--out", bundle).returncode == 0
-    assert contents(bundle) == before
+def test_the_archive_holds_the_same_and_nothing_of_its_maker(pristine_bundle: Path) -> None:
+    with tarfile.open(pristine_bundle.with_name("e900.tar.gz")) as tar:
+        members = tar.getmembers()
+        found = {member.name.removeprefix("e900/"): tar.extractfile(member).read() for member in members}
+    assert found == contents(pristine_bundle)
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
+
+
+def test_the_same_export_gives_the_same_bytes_and_replaces_the_old(
+    pristine_export: Path, pristine_bundle: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "e900"
+    again.mkdir()
+    (again / "left over.txt").touch()
+    time.sleep(1.1)  # a time of day in seconds would differ
+    assert command("Deployment.package", "--export", pristine_export, "--out", again).returncode == 0
+    assert contents(again) == contents(pristine_bundle)
+    packed = [bundle.with_name("e900.tar.gz").read_bytes() for bundle in (again, pristine_bundle)]
+    assert packed[0] == packed[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Deployment/serve.py", "Deployment/page.html", "requirements.txt", "export/manifest.json", "export/model.onnx"],
+)
+def test_a_bundle_with_a_changed_byte_does_not_start(bundle: Path, name: str) -> None:
+    changed = bytearray((bundle / name).read_bytes())
+    changed[5] ^= 1
+    (bundle / name).write_bytes(changed)
+    for what in (".", "export"):
+        process = start(bundle, what)
+        assert is_one_line(process), process.stderr
+        assert f"{name}: damaged" in process.stderr
+
+
+def start(bundle: Path, what: str) -> "subprocess.CompletedProcess[str]":
+    """Start a bundle that will not."""
+    line = [sys.executable, "-m", "Deployment.serve", what, "--port", "0"]
+    return subprocess.run(line, cwd=bundle, capture_output=True, text=True, timeout=30)
+
+
+def test_a_bundle_that_lacks_a_file_or_is_of_a_later_format_does_not_start(bundle: Path) -> None:
+    (bundle / "README.md").unlink()
+    assert "README.md: not found, though bundle.json lists it; package again" in start(bundle, ".").stderr
+    listed = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(listed | {"format_version": 2}))
+    process = start(bundle, ".")
+    assert is_one_line(process)
+    assert "bundle.json: format_version is 2, this code reads 1" in process.stderr
+
+
+def test_the_model_card_says_what_the_manifest_does(export: Path, tmp_path: Path) -> None:
+    metrics = {"mAP": 0.51234, "AP": {"red": 0.75, "a | b": 0.25}}
+    write_manifest(export, metrics=metrics, git={"commit": "c0ffee", "dirty": True, "diff": ""}, data={"raw": "d41d"})
+    assert command("Deployment.package", "--export", export, "--out", tmp_path / "bundle").returncode == 0
+    card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
+    for line in (
+        "# Experiment e900",
+        "| mAP | 0.5123 |",
+        "### AP of each class",
+        "| red | 0.75 |",
+        "| a \\| b | 0.25 |",
+    ):
+        assert line in card.splitlines()
+    assert "commit `c0ffee`, with changes that were not committed" in card
+    assert "| raw | d41d |" in card
+    assert "red, green, blue" in card
+
+
+def test_requirements_are_exact_and_complete(pristine_bundle: Path) -> None:
+    lines = (pristine_bundle / "requirements.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines)
+    assert {"fastapi", "starlette", "anyio", "h11", "numpy"} <= {line.partition("==")[0] for line in lines}
+
+
+def test_hadolint_finds_nothing(pristine_bundle: Path) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    process = subprocess.run([hadolint, pristine_bundle / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (0, "")
+
+
+def test_the_containers_are_kept_in_check(pristine_bundle: Path) -> None:
+    yaml = YAML(typ="safe")
+    service = yaml.load(pristine_bundle / "compose.yaml")["services"]["service"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["ports"] == ["127.0.0.1:8000:8000"]
+    deployment, network = yaml.load_all(pristine_bundle / "kubernetes.yaml")
+    pod = deployment["spec"]["template"]
+    container = pod["spec"]["containers"][0]
+    assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"] == network["spec"]["selector"]
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert set(container["resources"]) == {"requests", "limits"}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["path"] in ("/health/ready", "/health/live")
+    assert pod["spec"]["terminationGracePeriodSeconds"] > SHUTDOWN_SECONDS + 5
+    options = [word for arguments in (service["command"], container["args"]) for word in arguments[::2]]
+    for option in options:
+        assert option in command("Deployment.serve", "--help").stdout
 
 
 def test_a_damaged_export_leaves_the_old_bundle_alone(export: Path, bundle: Path) -> None:
@@ -73,33 +185,81 @@ def test_a_missing_export_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
+@dataclass
+class Image:
+    """What a Dockerfile makes, without Docker: a directory for its WORKDIR, a Python for its own."""
+
+    directory: Path
+    python: Path
+    environment: dict[str, str]
+    instructions: dict[str, str]
+
+    def words(self, instruction: str) -> list[str]:
+        """A command in the Dockerfile's exec form."""
+        return json.loads(self.instructions[instruction][self.instructions[instruction].index("[") :])
+
+
 @pytest.fixture(scope="module")
-def clean_python(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with nothing but the bundle's requirements."""
-    directory = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    install = [directory / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
-    process = subprocess.run(
-        [*install, "-r", pristine_bundle / "requirements.txt"], capture_output=True, text=True, timeout=300
-    )
-    if process.returncode:
-        pytest.skip(f"pip reaches no package index: {process.stderr.strip().splitlines()[-1]}")
-    return directory / "bin/python"
+def image(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """What the Dockerfile says, done step by step in an empty directory, with a fresh virtual environment."""
+    base = tmp_path_factory.mktemp("image")
+    subprocess.run([sys.executable, "-m", "venv", base / "venv"], check=True)
+    made = Image(base / "srv", base / "venv/bin/python", {"PATH": f"{base}/venv/bin:/usr/bin:/bin"}, {})
+    text = (pristine_bundle / "Dockerfile").read_text().replace("\\\n", " ")
+    for line in filter(None, text.splitlines()):
+        instruction, _, rest = line.partition(" ")
+        made.instructions[instruction] = rest
+        match instruction:
+            case "ENV":
+                made.environment |= dict(pair.split("=") for pair in rest.split())
+            case "WORKDIR":
+                made.directory.mkdir()
+            case "COPY":
+                source, target = rest.split()
+                assert target == "./" or source == target == "."
+                copy = shutil.copytree if source == "." else shutil.copy
+                copy(pristine_bundle / source, made.directory, **({"dirs_exist_ok": True} if source == "." else {}))
+            case "RUN":
+                run = subprocess.run(rest, shell=True, cwd=made.directory, env=made.environment, capture_output=True)
+                if run.returncode:
+                    pytest.skip(f"pip reaches no package index: {run.stderr.decode().strip().splitlines()[-1]}")
+            case _:
+                assert instruction in ("FROM", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD")
+    return made
 
 
-def test_a_bundle_runs_with_its_requirements_alone(bundle: Path, clean_python: Path) -> None:
-    expected = json.loads((bundle / "export/sample/expected.json").read_text())
-    with serving("export", python=clean_python, cwd=bundle) as service:
+def test_what_the_dockerfile_makes_starts_answers_and_is_healthy(image: Image) -> None:
+    assert image.instructions["FROM"] == f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
+    assert not image.instructions["USER"].startswith(("0", "root"))
+    before = contents(image.directory)
+    entry = [*image.words("ENTRYPOINT"), *image.words("CMD")]
+    assert entry[:4] == ["python", "-m", "Deployment.serve", "."]
+    options = [option for option in entry[4:] if option not in ("--port", "8000")]
+    environment = image.environment | {"FOURFOLD_API_KEY": "a-key-that-is-long-enough"}
+    with serving(".", *options, python=image.python, cwd=image.directory, **environment) as service:
+        expected = json.loads((image.directory / "export/sample/expected.json").read_text())
         for name, answer in expected.items():
-            status, found = service.predict((bundle / "export/sample" / name).read_bytes())
+            data = (image.directory / "export/sample" / name).read_bytes()
+            headers = {"Authorization": "Bearer a-key-that-is-long-enough"}
+            status, found = service.request("POST", "/predict", data, headers)
             assert status == 200
             assert check(name, answer, found, threshold=0.25) == {"boxes": 0, "scores": 0}
-    foreign = subprocess.run([clean_python, "-c", FOREIGN], cwd=bundle, capture_output=True, text=True, check=True)
+        assert service.request("GET", "/docs/swagger-ui-bundle.js")[0] == 200
+        health = [word.replace(":8000", f":{service.port}") for word in image.words("HEALTHCHECK")]
+        run = {"cwd": image.directory, "env": image.environment, "check": False, "capture_output": True}
+        assert subprocess.run(health, **run).returncode == 0
+    assert subprocess.run(health, **run).returncode != 0
+    assert contents(image.directory) == before  # nothing is written: the file system may be read-only
+
+
+def test_nothing_is_imported_from_elsewhere(image: Image) -> None:
+    line = [image.python, "-c", FOREIGN]
+    foreign = subprocess.run(line, cwd=image.directory, capture_output=True, text=True, check=True)
     assert foreign.stdout == "\n"
 
 
-def test_its_environment_is_small(clean_python: Path) -> None:
-    site = next((clean_python.parents[1] / "lib").glob("python*/site-packages"))
+def test_its_environment_is_small(image: Image) -> None:
+    site = next((image.python.parents[1] / "lib").glob("python*/site-packages"))
     size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
     print(f"{size / 1e6:.0f} MB")
     assert size < 250e6

@@ -17,6 +17,7 @@ from running_service import ROOT, is_one_line
 
 from Datasets.records import empty_record
 from Deployment.average_precision import average_precision
+from Deployment.package import seal
 
 
 def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
@@ -51,6 +52,12 @@ def assert_nothing_is_left(process: "subprocess.Popen[str]", out: Path) -> None:
     assert list(out.with_name("temporary").iterdir()) == []
 
 
+def rewrite_manifest(bundle: Path, **changes: object) -> None:
+    """Make a bundle whole again after changes to its export."""
+    write_manifest(bundle / "export", **changes)
+    seal(bundle, "e900")
+
+
 def test_a_good_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
     assert verify(bundle, tmp_path / "metrics.json", "--requests", "50").returncode == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -62,7 +69,7 @@ def test_a_good_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_answers_for_the_test_images_are_as_good_as_evaluated(bundle: Path, scenes: Path, tmp_path: Path) -> None:
-    write_manifest(bundle / "export", metrics={"mAP": 1.0, "mAP50": 1.0, "mAP75": 1.0})
+    rewrite_manifest(bundle, metrics={"mAP": 1.0, "mAP50": 1.0, "mAP75": 1.0})
     process = verify(bundle, tmp_path / "metrics.json", "--curated", str(scenes), "--requests", "10")
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "metrics.json").read_text())["test"] == {
@@ -75,7 +82,7 @@ def test_the_answers_for_the_test_images_are_as_good_as_evaluated(bundle: Path, 
 
 
 def test_answers_worse_than_evaluated_are_an_error(bundle: Path, scenes: Path, tmp_path: Path) -> None:
-    write_manifest(bundle / "export", metrics={"mAP": 0.998, "mAP50": 1.0, "mAP75": 1.0})
+    rewrite_manifest(bundle, metrics={"mAP": 0.998, "mAP50": 1.0, "mAP75": 1.0})
     process = verify(bundle, tmp_path / "metrics.json", "--curated", str(scenes))
     assert is_one_line(process), process.stderr
     assert f"{scenes}: mAP of the service's answers for 3 test images is 1.000000" in process.stderr
@@ -138,7 +145,7 @@ def test_another_answer_than_expected_is_an_error(
     answers = json.loads(path.read_text())
     tamper(answers)
     path.write_text(json.dumps(answers))
-    write_manifest(bundle / "export")
+    rewrite_manifest(bundle)
     process = verify(bundle, tmp_path / "metrics.json")
     assert is_one_line(process), process.stderr
     assert words in process.stderr
@@ -154,6 +161,7 @@ def test_a_tampered_file_is_an_error(bundle: Path, tmp_path: Path) -> None:
 
 def test_the_last_words_of_a_service_that_dies_are_passed_on(bundle: Path, tmp_path: Path) -> None:
     shutil.rmtree(bundle / "Datasets")
+    seal(bundle, "e900")
     process = verify(bundle, tmp_path / "metrics.json")
     assert is_one_line(process)
     assert "No module named 'Datasets'" in process.stderr
