@@ -1,0 +1,106 @@
+"""The images that a person names: single files, directories, archives, and lists of files."""
+
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from Datasets.errors import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+LISTS = (".txt", ".lst")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """name: a POSIX path, relative to the directory or archive that it was found in. read: its bytes, or OSError."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def image_files(sources: Sequence[Path]) -> list[ImageFile]:
+    """All images in these sources. With several sources, a name begins with its source's.
+
+    A source is an image file, a directory (searched to any depth), a .zip or .tar archive, or a .txt file with the path
+    of an image in each line, relative to that file. Raises UserError for a source that does not exist, is damaged or
+    holds no image, and for two images of one name.
+    """
+    found: dict[str, ImageFile] = {}
+    for source in sources:
+        before = len(found)
+        for each in _images(source):
+            inside = len(sources) > 1 and (source.is_dir() or is_archive(source))
+            name = f"{_stem(source)}/{each.name}" if inside else each.name
+            if name in found:
+                raise UserError(f"{source}: {name} is also in another source; rename one, or predict one by one")
+            found[name] = ImageFile(name, each.read)
+        if len(found) == before:
+            raise UserError(f"{source}: holds no image; suffixes looked for: {', '.join(sorted(SUFFIXES))}")
+    return list(found.values())
+
+
+def is_archive(source: Path) -> bool:
+    """Whether a name is an archive's."""
+    return source.name.lower().endswith(ARCHIVES)
+
+
+def _stem(source: Path) -> str:
+    return source.resolve().name.partition(".")[0] if is_archive(source) else source.resolve().name
+
+
+def _images(source: Path) -> Iterator[ImageFile]:
+    if source.is_dir():
+        files = sorted(path for path in source.rglob("*") if _is_image(path.relative_to(source).as_posix()))
+        return (ImageFile(path.relative_to(source).as_posix(), path.read_bytes) for path in files)
+    if not source.is_file():
+        raise UserError(f"{source}: no such file or directory")
+    if is_archive(source):
+        return _in_archive(source)
+    if source.suffix.lower() in LISTS:
+        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
+        return (ImageFile(line, (source.parent / line).read_bytes) for line in lines if line)
+    return iter([ImageFile(source.name, source.read_bytes)])
+
+
+def _in_archive(source: Path) -> Iterator[ImageFile]:
+    """The images of an archive, in its own order: a compressed .tar is read from its beginning to its end only once."""
+    try:
+        if source.suffix.lower() == ".zip":
+            file = zipfile.ZipFile(source)
+            names = [info.filename for info in file.infolist() if not info.is_dir() and _is_image(info.filename)]
+            return iter([ImageFile(name, _zip_reader(file, name)) for name in names])
+        tar = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
+        members = [member for member in tar if member.isfile() and _is_image(member.name)]
+        return iter([ImageFile(member.name.removeprefix("./"), _tar_reader(tar, member)) for member in members])
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{source}: no whole archive: {str(error).partition(chr(10))[0]}; was it cut off?") from error
+
+
+def _zip_reader(file: zipfile.ZipFile, name: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            return file.read(name)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            raise OSError(str(error)) from error
+
+    return read
+
+
+def _tar_reader(file: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            opened = file.extractfile(member)
+            return opened.read() if opened else b""
+        except (tarfile.TarError, EOFError) as error:
+            raise OSError(str(error)) from error
+
+    return read
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = path.name.startswith(".") or path.parts[0] == "__MACOSX"
+    return path.suffix.lower() in SUFFIXES and not hidden

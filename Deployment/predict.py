@@ -1,0 +1,149 @@
+"""Predicts many images: a model labels the next dataset, for a person to correct.
+
+    python -m Deployment.predict EXPORT IMAGES... --to records.parquet
+
+IMAGES: directories, .zip and .tar archives, .txt lists of files, single files. --to: a name that ends in coco.json is
+written in COCO's form, which Data_processing.import_source reads; another .json as an array of the service's answers;
+.parquet as records with scores. An image that cannot be read is a row with its reason (`error`; in COCO's form, an
+entry of `errors`).
+
+Killed and started again, it goes on: what is done is kept in a file beside --to until all is.
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from Datasets.atomic import replacing
+from Datasets.command import run
+from Datasets.errors import UserError
+from Datasets.images import MAX_PIXELS, UnreadableImage
+from Datasets.progress import progress
+from Deployment.artifact import MANIFEST, load
+from Deployment.coco import batch_coco
+from Deployment.image_files import ImageFile, image_files
+from Deployment.predictor import Predictor
+
+AHEAD = 4  # images that are read before a thread is free for them, for each thread
+Row = dict[str, Any]  # `image` and a prediction, or `image` and `error`
+
+
+class Journal:
+    """What is done so far: a line of JSON for each image, after one that says what work they belong to."""
+
+    def __init__(self, path: Path, work: Mapping[str, Any]) -> None:
+        self._path, self._head = path, json.dumps(work, sort_keys=True)
+
+    def rows(self) -> list[Row]:
+        """The rows of an earlier run of the same work; a line that was cut off is left out."""
+        try:
+            lines = self._path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines[1:]] if lines and lines[0] == self._head else []
+
+    def write(self, before: Sequence[Row], rows: Iterable[Row]) -> Iterator[Row]:
+        """Pass `rows` through, each once it is in the file."""
+        with replacing(self._path) as partial:
+            partial.write_text(
+                "".join(f"{line}\n" for line in [self._head, *map(json.dumps, before)]), encoding="utf-8"
+            )
+        with self._path.open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                yield row
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
+
+
+def predict(
+    predictor: Predictor, files: Iterable[ImageFile], jobs: int, max_pixels: int, threshold: float | None
+) -> Iterator[Row]:
+    """A row for each image, in their order, made by so many threads at once."""
+
+    def work(name: str, data: bytes) -> Row:
+        try:
+            digest = hashlib.sha256(data).hexdigest()
+            return {"image": name, "sha256": digest, **predictor(data, max_pixels, threshold)}
+        except UnreadableImage as error:
+            return {"image": name, "error": " ".join(str(error).split())}
+
+    waiting: deque[Future[Row]] = deque()
+    with ThreadPoolExecutor(jobs) as threads:
+        for file in files:
+            waiting.append(_submit(threads, work, file))
+            if len(waiting) > AHEAD * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _submit(threads: ThreadPoolExecutor, work: Any, file: ImageFile) -> Future[Row]:
+    try:
+        return threads.submit(work, file.name, file.read())
+    except OSError as error:
+        failed: Future[Row] = Future()
+        failed.set_result({"image": file.name, "error": f"cannot be read: {error.strerror or error}"})
+        return failed
+
+
+def write(rows: Sequence[Row], classes: Sequence[str], source: str, out: Path) -> None:
+    """Write all rows in the form that the name of `out` says."""
+    if out.suffix == ".parquet":
+        from Deployment.scored_records import write_parquet
+
+        return write_parquet(rows, source, out)
+    with replacing(out) as partial:
+        content = batch_coco(rows, classes) if out.name.endswith("coco.json") else list(rows)
+        partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def main(
+    export: Path = typer.Argument(..., help="The export, Datasets/pretrained/ID, or a bundle."),
+    images: list[Path] = typer.Argument(..., help="Directories, archives, .txt lists and files."),
+    to: Path = typer.Option(..., help="The file to write: .parquet, .json or ...coco.json."),
+    threshold: float | None = typer.Option(None, min=0, max=1, help="The least score; by default the manifest's."),
+    jobs: int = typer.Option(os.cpu_count() or 1, min=1, help="Images worked on at once."),
+    max_pixels: int = typer.Option(MAX_PIXELS, min=1, help="The most pixels of an image."),
+) -> None:
+    """Predict many images, into a file of records."""
+    if to.suffix not in (".parquet", ".json"):
+        raise UserError(f"--to {to}: ends neither in .parquet nor in .json")
+    artifact = load(export)
+    files = image_files(images)
+    model = hashlib.sha256((artifact.directory / MANIFEST).read_bytes()).hexdigest()
+    work = {
+        "model": model,
+        "threshold": threshold,
+        "max_pixels": max_pixels,
+        "images": [str(p.resolve()) for p in images],
+    }
+    journal = Journal(to.with_name(f".{to.name}.progress"), work)
+    done = {row["image"]: row for row in journal.rows()}
+    left = [file for file in files if file.name not in done]
+    if done:
+        print(f"{to}: goes on after {len(done)} images")
+    found = predict(Predictor(artifact), left, jobs, max_pixels, threshold)
+    new = progress(journal.write(list(done.values()), found), len(left), "predict", "images")
+    by_name = {row["image"]: row for row in chain(done.values(), new)}
+    rows = [by_name[file.name] for file in files]
+    write(rows, artifact.manifest["classes"], artifact.manifest["experiment"], to)
+    journal.remove()
+    unreadable = sum("error" in row for row in rows)
+    objects = sum(len(row.get("boxes", ())) for row in rows)
+    print(f"{to}: {len(rows)} images, {objects} objects, {unreadable} unreadable")
+
+
+if __name__ == "__main__":
+    run(main)

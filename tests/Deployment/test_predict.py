@@ -1,0 +1,204 @@
+"""Many images into a file of records, and that file as the next dataset's annotations."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from made_export import SAMPLES, TRUTH, encoded, scene
+from PIL import Image
+from running_service import ROOT, command, is_one_line
+
+from Deployment.answers import Coco
+
+NAMES = ["a/one.png", "b/three.png", "b/two.JPG"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three images in two folders, an image that is none, and a file that does not claim to be one."""
+    directory = tmp_path / "photos"
+    for name, image in zip(NAMES, SAMPLES.values(), strict=True):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(encoded(image, "PNG"))
+    (directory / "b/broken.jpg").write_bytes(encoded(SAMPLES["000.jpg"])[:300])
+    (directory / "notes.md").write_text("not an image")
+    return directory
+
+
+def predict(export: Path, *words: object) -> Any:
+    process = command("Deployment.predict", export, *words)
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+def rows(path: Path) -> dict[str, Any]:
+    """The rows of a .json file, by their images."""
+    return {row["image"]: row for row in json.loads(path.read_text())}
+
+
+def test_a_directory_becomes_records_with_scores_and_reasons(export: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records.parquet"
+    process = predict(export, photos, "--to", out)
+    assert "4 images, 3 objects, 1 unreadable" in process.stdout
+    table = {row["image"]: row for row in pq.read_table(out).to_pylist()}
+    assert list(table) == ["a/one.png", "b/broken.jpg", "b/three.png", "b/two.JPG"]
+    first = table["a/one.png"]
+    assert (first["width"], first["height"], first["source"], first["error"]) == (64, 64, "e900", None)
+    assert first["labels"] == ["blue", "red"]
+    assert all(0.25 <= box["score"] <= 1 and box["crowd"] is False for box in first["boxes"])
+    assert table["b/two.JPG"]["boxes"] == []
+    broken = table["b/broken.jpg"]
+    assert "damaged" in broken["error"]
+    assert (broken["boxes"], broken["labels"], broken["width"]) == (None, None, None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e900", "photos", "records.parquet"]
+
+
+def test_archives_lists_and_files_say_the_same(export: Path, photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as tar:
+        tar.add(photos, ".")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+        for path in photos.rglob("*"):
+            file.write(path, path.relative_to(photos))
+    (tmp_path / "photos/list.txt").write_text("\n".join([*NAMES, "b/broken.jpg", ""]))
+    found = {}
+    for source in ("photos", "photos.tar.gz", "photos.zip", "photos/list.txt"):
+        predict(export, tmp_path / source, "--to", tmp_path / "out.json")
+        found[source] = rows(tmp_path / "out.json")
+    assert set(found["photos"]) == {*NAMES, "b/broken.jpg"}
+    assert all(answer == found["photos"] for answer in found.values())
+    predict(export, photos / "a/one.png", photos / "b", "--to", tmp_path / "out.json")
+    assert set(rows(tmp_path / "out.json")) == {"one.png", "b/broken.jpg", "b/three.png", "b/two.JPG"}
+
+
+def test_a_missing_file_of_a_list_is_a_row_with_its_reason(export: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "list.txt").write_text("a/one.png\nnowhere.png\n")
+    predict(export, photos / "list.txt", "--to", tmp_path / "out.json")
+    found = rows(tmp_path / "out.json")
+    assert found["nowhere.png"]["error"] == "cannot be read: No such file or directory"
+    assert len(found["a/one.png"]["boxes"]) == 2
+
+
+def test_a_model_labels_the_next_dataset(export: Path, tmp_path: Path) -> None:
+    """The whole circle: predict, import, inspect, clean: the accepted records have the boxes that the model drew."""
+    source = tmp_path / "next"
+    source.mkdir()
+    for number, rectangles in enumerate(TRUTH):
+        (source / f"{number}.png").write_bytes(encoded(scene(64, 64, rectangles), "PNG"))
+    (source / "3.png").write_bytes(b"no image")
+    predict(export, source, "--to", source / "coco.json")
+    Coco.model_validate_json((source / "coco.json").read_text())
+
+    imported, inspected, clean = (tmp_path / name for name in ("imported", "inspected", "clean"))
+    file = imported / "next.parquet"
+    stages = [
+        ["import_source", "--source", "next", "--format", "coco", "--path", source, "--out", file],
+        [
+            "inspect_images",
+            "--source",
+            "next",
+            "--path",
+            source,
+            "--imported",
+            file,
+            "--out",
+            inspected / "next.parquet",
+        ],
+        [
+            "clean",
+            "--imported",
+            imported,
+            "--inspected",
+            inspected,
+            "--out",
+            clean,
+            "--max-rejected",
+            "0.5",
+            "--",
+            "next",
+        ],
+    ]
+    for name, *options in stages:
+        process = command(f"Data_processing.{name}", *options)
+        assert process.returncode == 0, process.stderr
+    accepted = {row["image"]: row for row in pq.read_table(clean / "accepted.parquet").to_pylist()}
+    assert set(accepted) == {"0.png", "1.png", "2.png"}
+    for number, rectangles in enumerate(TRUTH):
+        drawn = {b["name"]: (b["x1"], b["y1"], b["x2"], b["y2"]) for b in accepted[f"{number}.png"]["boxes"]}
+        assert drawn == rectangles
+
+
+def test_killed_it_goes_on_and_ends_with_the_same(export: Path, tmp_path: Path) -> None:
+    source = tmp_path / "many"
+    source.mkdir()
+    image = encoded(Image.new("RGB", (1500, 1500)), "PNG")
+    for number in range(60):
+        (source / f"{number:03d}.png").write_bytes(image if number % 10 else encoded(SAMPLES["000.jpg"], "PNG"))
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "Deployment.predict", export, source, "--to", out, "--jobs", "1"]
+    process = subprocess.Popen([*map(str, line)], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / ".out.json.progress"
+    deadline = time.monotonic() + 60
+    while not (journal.exists() and journal.read_text().count("\n") > 10):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    with journal.open("a") as file:
+        file.write('{"image": "torn li')
+    again = predict(export, source, "--to", out)
+    done = int(again.stdout.split("goes on after ")[1].split()[0])
+    assert 10 <= done < 60
+    assert f"predict: {60 - done} images" in again.stderr
+    whole = tmp_path / "whole.json"
+    predict(export, source, "--to", whole)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not journal.exists()
+
+
+def test_another_threshold_is_other_work(export: Path, photos: Path, tmp_path: Path) -> None:
+    out, journal = tmp_path / "out.json", tmp_path / ".out.json.progress"
+    predict(export, photos, "--to", out)
+    before = rows(out)
+    head = {"model": "other", "threshold": None}
+    journal.write_text(json.dumps(head) + "\n" + json.dumps(before["a/one.png"] | {"boxes": []}) + "\n")
+    assert "goes on" not in predict(export, photos, "--to", out).stdout
+    assert rows(out) == before
+    predict(export, photos, "--to", out, "--threshold", 1)
+    assert rows(out)["a/one.png"]["boxes"] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "words"),
+    [
+        ("nowhere", "out.json", "nowhere: no such file"),
+        ("empty", "out.json", "empty: holds no image"),
+        ("photos", "out.csv", "out.csv: ends neither in"),
+        ("cut.zip", "out.json", "cut.zip: no whole archive"),
+        ("cut.tar", "out.json", "cut.tar: no whole archive"),
+    ],
+)
+def test_a_mistake_is_said(export: Path, photos: Path, tmp_path: Path, source: str, to: str, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("cut.zip", "cut.tar"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
+    process = command("Deployment.predict", export, tmp_path / source, "--to", tmp_path / to)
+    assert is_one_line(process), process.stderr
+    assert words in process.stderr
+    assert not (tmp_path / to).exists()
+
+
+def test_two_images_of_one_name_are_said(export: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "other/photos")
+    process = command("Deployment.predict", export, photos, tmp_path / "other/photos", "--to", tmp_path / "out.json")
+    assert is_one_line(process)
+    assert "photos/a/one.png is also in another source" in process.stderr
