@@ -16,6 +16,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ from Deployment.predictor import Predictor
 
 AHEAD = 4  # images that are read before a thread is free for them, for each thread
 Row = dict[str, Any]  # `image` and a prediction, or `image` and `error`
+
+
+class Runtime(StrEnum):
+    """What runs the model."""
+
+    onnx = "onnx"
+    torch = "torch"
 
 
 class Journal:
@@ -115,6 +123,7 @@ def main(
     to: Path = typer.Option(..., help="The file to write: .parquet, .json or ...coco.json."),
     threshold: float | None = typer.Option(None, min=0, max=1, help="The least score; by default the manifest's."),
     jobs: int = typer.Option(os.cpu_count() or 1, min=1, help="Images worked on at once."),
+    runtime: Runtime = typer.Option(Runtime.onnx, help="torch builds the model from the export's own script."),
     max_pixels: int = typer.Option(MAX_PIXELS, min=1, help="The most pixels of an image."),
 ) -> None:
     """Predict many images, into a file of records."""
@@ -134,7 +143,7 @@ def main(
     left = [file for file in files if file.name not in done]
     if done:
         print(f"{to}: goes on after {len(done)} images")
-    found = predict(Predictor(artifact), left, jobs, max_pixels, threshold)
+    found = predict(Predictor(artifact, runtime=runtime.value), left, jobs, max_pixels, threshold)
     new = progress(journal.write(list(done.values()), found), len(left), "predict", "images")
     by_name = {row["image"]: row for row in chain(done.values(), new)}
     rows = [by_name[file.name] for file in files]

@@ -10,6 +10,7 @@ from Datasets.errors import UserError
 from Datasets.images import FORMATS, MAX_PIXELS, UnreadableImage, decode, letterbox
 from Datasets.predictions import Prediction, to_prediction
 from Deployment.artifact import MODEL, Artifact
+from Deployment.torch_runtime import Run, torch_run
 
 OUTPUTS = ["boxes", "scores", "classes"]
 MAX_SCANS = (
@@ -18,25 +19,20 @@ MAX_SCANS = (
 _JPEG, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
 
 
+RUNTIMES = ("onnx", "torch")
+
+
 class Predictor:
     """A model ready to answer; one may serve many threads at once.
 
     threads: how many the graph's operators use for one image. On the demonstration's small model a second is slower.
-    Raises UserError if the graph cannot be loaded.
+    runtime: "onnx" runs the graph by onnxruntime, "torch" the model that the export's script builds. Raises UserError
+    if that cannot be loaded.
     """
 
-    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1, runtime: str = "onnx") -> None:
         self._artifact = artifact
-        onnxruntime = _import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # its errors are raised too, and its warnings nothing to act on
-        path = artifact.directory / MODEL
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no base but this one
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
+        self._run = _onnx_run(artifact, threads) if runtime == "onnx" else torch_run(artifact, threads)
 
     def __call__(
         self,
@@ -53,11 +49,24 @@ class Predictor:
         image = decode(data, max_pixels)
         box = letterbox(image, self._artifact.size)
         images = box.pixels.transpose(2, 0, 1)[None]
-        found = dict(zip(OUTPUTS, self._session.run(OUTPUTS, {"images": images}), strict=True))
-        outputs = {name: value[0] for name, value in found.items()}
+        outputs = {name: value[0] for name, value in self._run(images).items()}
         height, width = image.shape[:2]
         least = self._artifact.threshold if threshold is None else threshold
         return to_prediction(outputs, box, width, height, self._artifact.manifest["classes"], least)
+
+
+def _onnx_run(artifact: Artifact, threads: int) -> Run:
+    onnxruntime = _import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # its errors are raised too, and its warnings nothing to act on
+    path = artifact.directory / MODEL
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base but this one
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
+    return lambda images: dict(zip(OUTPUTS, session.run(OUTPUTS, {"images": images}), strict=True))
 
 
 def check_file(data: bytes, formats: tuple[str, ...]) -> None:

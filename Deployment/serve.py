@@ -23,7 +23,7 @@ from Datasets.errors import UserError
 from Datasets.images import FORMATS
 from Deployment.artifact import Artifact, load
 from Deployment.front import Front, log_as_json
-from Deployment.predictor import Predictor
+from Deployment.predictor import RUNTIMES, Predictor
 from Deployment.service import Limits, create_app
 
 KEY = "FOURFOLD_API_KEY"
@@ -62,6 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("export", type=Path, help="a bundle, or an export")
     add("--host", str, "127.0.0.1", "the address to listen at; 0.0.0.0 to be reached from elsewhere")
     add("--port", number(0, 65535), 8000, "0 takes any free one")
+    add("--runtime", choice(*RUNTIMES), "onnx", "torch builds the model from the export's own script")
     add("--threads", number(1), 1, "threads for the operators of one image")
     add("--parallel", number(1), os.cpu_count() or 1, "images worked on at once")
     add("--waiting", number(0), limits.waiting, "requests that may wait for that; further ones get 503")
@@ -71,7 +72,12 @@ def parse() -> argparse.Namespace:
     add("--max-images", number(1), limits.images, "the most images of a batch")
     add("--max-memory", number(1), limits.memory, "bytes of all bodies that are held at once")
     add("--formats", formats, ",".join(limits.formats), "the formats of image files, with commas between")
-    add("--log-level", level, "info", "debug, info, warning or error; info has a line for each request")
+    add(
+        "--log-level",
+        choice("debug", "info", "warning", "error"),
+        "info",
+        "debug, info, warning or error; info has a line for each request",
+    )
     return parser.parse_args()
 
 
@@ -84,11 +90,15 @@ def formats(text: str) -> tuple[str, ...]:
     return names
 
 
-def level(text: str) -> str:
-    """The option --log-level."""
-    if text not in ("debug", "info", "warning", "error"):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of debug, info, warning, error")
-    return text
+def choice(*allowed: str) -> Callable[[str], str]:
+    """A conversion of an option's text that lets only these pass."""
+
+    def convert(text: str) -> str:
+        if text not in allowed:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(allowed)}")
+        return text
+
+    return convert
 
 
 def api_key() -> str | None:
@@ -102,9 +112,9 @@ def api_key() -> str | None:
     return key
 
 
-def warmed_up(artifact: Artifact, threads: int) -> Predictor:
+def warmed_up(artifact: Artifact, threads: int, runtime: str) -> Predictor:
     """A predictor that has answered for a sample: the first answer is slow, and shows whether there are any."""
-    predictor = Predictor(artifact, threads)
+    predictor = Predictor(artifact, threads, runtime)
     name, (image, _) = next(iter(artifact.samples().items()))
     try:
         predictor(image)
@@ -147,7 +157,7 @@ def serve(options: argparse.Namespace) -> None:
         waiting=options.waiting,
         memory=max(options.max_memory, options.max_bytes),
     )
-    app = create_app(artifact, warmed_up(artifact, options.threads), limits, key is not None)
+    app = create_app(artifact, warmed_up(artifact, options.threads, options.runtime), limits, key is not None)
     with listen(options.host, options.port) as opened:
         log_as_json(options.log_level)
         if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):

@@ -35,6 +35,7 @@ CODE = {
     "Deployment/predictor.py",
     "Deployment/serve.py",
     "Deployment/service.py",
+    "Deployment/torch_runtime.py",
     "Deployment/workers.py",
 }
 EXPORT = {f"export/{name}" for name in ("manifest.json", "model.onnx", "sample/expected.json")}
