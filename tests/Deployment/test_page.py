@@ -1,10 +1,12 @@
 """The page in a real browser."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, chromium
+from made_export import encoded, scene
 from running_service import Service, serving
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
@@ -52,6 +54,52 @@ def test_the_slider_leaves_out_what_scores_less(page: Page, pristine_export: Pat
     page.wait(f"{STATUS}.includes('2 found')")
     page.run("(document.querySelector('#threshold').value = 0.9, threshold.dispatchEvent(new Event('input')))")
     assert page.run(NAMES) == ["blue 0.90"]
+
+
+def test_the_slider_shows_what_scores_less_than_the_manifest_asks(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "small.png").write_bytes(encoded(scene(64, 64, {"red": (8, 8, 12, 12)}), "PNG"))
+    page.choose("#file", tmp_path / "small.png")
+    page.wait(f"{STATUS}.includes('0 found')")
+    page.run("(document.querySelector('#threshold').value = 0.2, threshold.dispatchEvent(new Event('input')))")
+    assert page.run(NAMES) == ["red 0.20"]
+    assert "1 found" in page.run(STATUS)
+    answer = page.run("JSON.parse(document.querySelector('#json').textContent)")
+    assert (answer["labels"], answer["counts"], set(answer)) == (
+        ["red"],
+        [{"name": "red", "count": 1}],
+        {"width", "height", "labels", "counts", "boxes"},
+    )
+
+
+def test_a_dropped_and_a_pasted_image_are_answered(page: Page, pristine_export: Path) -> None:
+    image = base64.b64encode((pristine_export / "sample/000.jpg").read_bytes()).decode()
+    for kind in ("drop", "paste"):
+        page.run("clear()")
+        page.run(
+            f"(() => {{ const bytes = Uint8Array.from(atob('{image}'), (c) => c.charCodeAt(0));"
+            "const moved = new DataTransfer(); moved.items.add(new File([bytes], 'a.jpg', {type: 'image/jpeg'}));"
+            f"window.dispatchEvent('{kind}' === 'drop' ? new DragEvent('drop', {{dataTransfer: moved}})"
+            " : new ClipboardEvent('paste', {clipboardData: moved})); })()"
+        )
+        page.wait(f"{STATUS}.includes('2 found')")
+
+
+def test_the_models_card_is_beside(page: Page) -> None:
+    assert "red, green, blue" in page.run("document.querySelector('#use').textContent")
+    cells = page.run("[...document.querySelectorAll('#facts td')].map((cell) => cell.textContent)")
+    assert cells[:2] == ["mAP50", "1"]
+    assert "commit" in cells
+
+
+def test_the_page_asks_for_the_key(browser: Page, pristine_export: Path) -> None:
+    with serving(pristine_export, FOURFOLD_API_KEY="not-a-secret-but-long") as service:
+        browser.open(f"http://127.0.0.1:{service.port}/")
+        browser.wait("!document.querySelector('#key').hidden")
+        browser.choose("#file", pristine_export / "sample/000.jpg")
+        browser.wait(f"{STATUS}.includes('key is missing')")
+        browser.run("(secret.value = 'not-a-secret-but-long', document.querySelector('#key').requestSubmit())")
+        browser.wait(f"{STATUS}.includes('2 found')")
+        assert browser.run("document.querySelector('#key').hidden")
 
 
 def test_a_file_that_is_no_image_is_said(page: Page, pristine_export: Path) -> None:
