@@ -1,0 +1,115 @@
+"""What the service costs beside its model: requests a second against a bare handler with the same onnxruntime session.
+
+    python -m tests.benchmarks.bench_serve EXPORT [--seconds 5] [--rounds 5] [--connections 16]
+
+The bare handler is FastAPI's, with the same decoding, session and answer, and none of the protection, logging and
+counting. Both run on this machine with the client, in turns, so that a change of its speed meets both; only the ratio
+means anything.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+BARE = """
+import sys
+from pathlib import Path
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from Deployment.artifact import load
+from Deployment.predictor import Predictor
+from Deployment.serve import listen
+from anyio.to_thread import current_default_thread_limiter
+import os
+
+predictor = Predictor(load(Path(sys.argv[1])))
+app = FastAPI()
+
+@app.post("/predict")
+async def predict(request: Request):
+    current_default_thread_limiter().total_tokens = os.cpu_count()
+    return JSONResponse(await run_in_threadpool(predictor, await request.body()))
+
+opened = listen("127.0.0.1", 0)
+print(f"http://127.0.0.1:{opened.getsockname()[1]}", flush=True)
+uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[opened])
+"""
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[int]:
+    """The port of a service, which ends with the block."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout
+        found = re.search(r":(\d+)$", process.stdout.readline())
+        assert found, "the service did not start"
+        yield int(found[1])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(port: int, image: bytes, end: float) -> list[float]:
+    """Seconds that each answer took over one connection, until `end`."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    taken = []
+    while (started := time.perf_counter()) < end:
+        connection.request("POST", "/predict", image)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200, answer.status
+        taken.append(time.perf_counter() - started)
+    connection.close()
+    return taken
+
+
+def load_on(port: int, image: bytes, seconds: float, connections: int) -> tuple[float, float, float]:
+    """Requests a second, and p50 and p99 in milliseconds."""
+    end = time.perf_counter() + seconds
+    with ThreadPoolExecutor(connections) as clients:
+        taken = sorted(t for part in clients.map(lambda _: ask(port, image, end), range(connections)) for t in part)
+    return len(taken) / seconds, 1000 * taken[len(taken) // 2], 1000 * taken[len(taken) * 99 // 100]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure the service against a bare handler.")
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=16)
+    options = parser.parse_args()
+    image = next((options.export / "sample").glob("*.jpg")).read_bytes()
+    bare = [sys.executable, "-c", BARE, str(options.export)]
+    service = [sys.executable, "-m", "Deployment.serve", str(options.export), "--port", "0"]
+    with running(bare) as bare_port, running(service) as port:
+        for warm in (bare_port, port):
+            load_on(warm, image, 1, options.connections)
+        rows = []
+        for _ in range(options.rounds):
+            found = [load_on(each, image, options.seconds, options.connections) for each in (bare_port, port)]
+            rows.append(found)
+            print(
+                "bare {:.0f}/s p50 {:.1f} p99 {:.1f} ms   service {:.0f}/s p50 {:.1f} p99 {:.1f} ms".format(
+                    *found[0], *found[1]
+                )
+            )
+    ratio = statistics.median(ours[0] / theirs[0] for theirs, ours in rows)
+    where = f"{options.connections} connections, {os.cpu_count()} cores"
+    print(f"{ratio:.2f} of the bare handler's requests a second; {where}")
+
+
+if __name__ == "__main__":
+    main()
