@@ -10,6 +10,7 @@ from Datasets.errors import UserError
 IMPORTED = (
     "fastapi",
     "fastapi-offline",
+    "h11",
     "numpy",
     "onnxruntime",
     "pillow",

@@ -24,11 +24,13 @@ from Datasets.images import FORMATS
 from Deployment.artifact import Artifact, load
 from Deployment.front import Front, log_as_json
 from Deployment.predictor import RUNTIMES, Predictor
+from Deployment.protocol import protocol_with
 from Deployment.service import Limits, create_app
 
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
 SHUTDOWN_SECONDS = 8  # how long running requests may take to end after SIGTERM
+HEADER_SECONDS = 10  # from connecting, or from the last answer, to the end of a request's headers
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
@@ -164,10 +166,10 @@ def serve(options: argparse.Namespace) -> None:
             logging.getLogger("fourfold").warning(f"whoever reaches {options.host} may ask: {KEY} is not set")
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"{artifact.manifest['experiment']} answers at http://{host}:{opened.getsockname()[1]}", flush=True)
-        run(Front(app, app.state.metrics, key), opened)
+        run(Front(app, app.state.metrics, key), opened, min(HEADER_SECONDS, limits.seconds))
 
 
-def run(app: Front, opened: socket.socket) -> None:
+def run(app: Front, opened: socket.socket, header_seconds: float) -> None:
     """Serve until a signal; then finish what is running, for SHUTDOWN_SECONDS at most."""
     signal.signal(signal.SIGTERM, _exit)  # uvicorn's own handler calls this one when it has finished
     config = uvicorn.Config(
@@ -175,6 +177,7 @@ def run(app: Front, opened: socket.socket) -> None:
         log_config=None,
         log_level="warning",
         access_log=False,
+        http=protocol_with(header_seconds),
         ws="none",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,

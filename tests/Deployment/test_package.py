@@ -33,6 +33,7 @@ CODE = {
     "Deployment/page.html",
     "Deployment/pages.py",
     "Deployment/predictor.py",
+    "Deployment/protocol.py",
     "Deployment/serve.py",
     "Deployment/service.py",
     "Deployment/torch_runtime.py",

@@ -1,5 +1,6 @@
 """What the service does for those who run it: it lets in whom it may, refuses what is too much, tells what it did."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,30 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(pristine_export: Path) ->
         started = time.monotonic()
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert 0.5 < time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"POST /predict HTTP/1.1\r\nHo", b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\nGET /"]
+)
+def test_headers_that_do_not_arrive_are_not_waited_for(pristine_export: Path, begun: bytes) -> None:
+    with serving(pristine_export, "--seconds", 1) as service:
+        with socket.create_connection((service.host, service.port), timeout=5) as client:
+            client.sendall(begun)
+            started = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                for _ in range(40):  # a byte now and then does not help
+                    client.settimeout(0.1)
+                    with contextlib.suppress(TimeoutError):
+                        if not client.recv(10_000):
+                            break
+                    client.sendall(b"a")
+            assert 0.5 < time.monotonic() - started < 3
+        connection = HTTPConnection(service.host, service.port, timeout=5)
+        for _ in range(3):  # whoever is in time keeps the connection
+            connection.request("POST", "/predict", IMAGE)
+            assert connection.getresponse().read()
+            time.sleep(0.6)
+        assert service.process.poll() is None
 
 
 def test_bodies_are_held_only_as_memory_allows(pristine_export: Path) -> None:
