@@ -1,10 +1,11 @@
 """What the service costs beside its model: requests a second against a bare handler with the same onnxruntime session.
 
-    python -m tests.benchmarks.bench_serve EXPORT [--seconds 5] [--rounds 5] [--connections 16]
+    python -m tests.benchmarks.bench_serve EXPORT [--seconds 5] [--rounds 5] [--connections 16] [--soak 600]
 
 The bare handler is FastAPI's, with the same decoding, session and answer, and none of the protection, logging and
 counting. Both run on this machine with the client, in turns, so that a change of its speed meets both; only the ratio
-means anything.
+means anything. --soak: instead, so many seconds of the service alone, and its memory at the end against that after the
+first tenth.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+
+import psutil
 
 BARE = """
 import sys
@@ -48,14 +51,14 @@ uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(s
 
 
 @contextmanager
-def running(command: list[str]) -> Iterator[int]:
-    """The port of a service, which ends with the block."""
+def running(command: list[str]) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A service and its port; it ends with the block."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout
         found = re.search(r":(\d+)$", process.stdout.readline())
         assert found, "the service did not start"
-        yield int(found[1])
+        yield process, int(found[1])
     finally:
         process.terminate()
         process.wait()
@@ -69,7 +72,7 @@ def ask(port: int, image: bytes, end: float) -> list[float]:
         connection.request("POST", "/predict", image)
         answer = connection.getresponse()
         answer.read()
-        assert answer.status == 200, answer.status
+        assert answer.status in (200, 503), answer.status
         taken.append(time.perf_counter() - started)
     connection.close()
     return taken
@@ -83,6 +86,20 @@ def load_on(port: int, image: bytes, seconds: float, connections: int) -> tuple[
     return len(taken) / seconds, 1000 * taken[len(taken) // 2], 1000 * taken[len(taken) * 99 // 100]
 
 
+def soak(service: list[str], image: bytes, seconds: float, connections: int) -> None:
+    """Print how the service bears a long load. Any answer but 200 or 503 is an error."""
+    with running(service) as (process, port):
+        memory, answers = [], 0.0
+        for part in (seconds / 10, seconds * 9 / 10):
+            rate, p50, p99 = load_on(port, image, part, connections)
+            answers += rate * part
+            memory.append(psutil.Process(process.pid).memory_info().rss / 1e6)
+    print(
+        f"{answers:.0f} answers over {connections} connections in {seconds:.0f} s; p50 {p50:.0f} ms, p99 {p99:.0f} ms; "
+        f"memory {memory[0]:.1f} MB after a tenth, {memory[1]:.1f} MB at the end"
+    )
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure the service against a bare handler.")
@@ -90,11 +107,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--soak", type=float, default=0)
     options = parser.parse_args()
     image = next((options.export / "sample").glob("*.jpg")).read_bytes()
     bare = [sys.executable, "-c", BARE, str(options.export)]
     service = [sys.executable, "-m", "Deployment.serve", str(options.export), "--port", "0"]
-    with running(bare) as bare_port, running(service) as port:
+    if options.soak:
+        return soak(service, image, options.soak, options.connections)
+    with running(bare) as (_, bare_port), running(service) as (_, port):
         for warm in (bare_port, port):
             load_on(warm, image, 1, options.connections)
         rows = []
