@@ -34,6 +34,9 @@ class Format(StrEnum):
     csv = "csv"
     parquet = "parquet"
     json = "json"
+    labelme = "labelme"
+    cvat = "cvat"
+    label_studio = "label_studio"
 
 
 def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:

@@ -5,6 +5,7 @@ https://cocodataset.org/#format-data: a list of polygons [x1, y1, x2, y2, ...], 
 and `counts`: run lengths of background and object in turn, column by column, as a list or compressed into a string.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from Datasets.records import Rle
 
 Polygon = list[float]
 MAX_PERIMETER = 2_000_000  # pixels; the library takes memory for each pixel of it
+MAX_MASK = 2**28  # pixels that a mask is unpacked to
+ELLIPSE_POINTS = 64
 
 
 class RunLengths(msgspec.Struct):
@@ -28,6 +31,88 @@ class RunLengths(msgspec.Struct):
 def encode(polygons: Iterable[Sequence[float]]) -> bytes:
     """Polygons, each x1, y1, x2, y2, ..., as an outline."""
     return msgspec.json.encode([list(polygon) for polygon in polygons])
+
+
+def turned(points: Sequence[float], degrees: float, x: float, y: float) -> Polygon:
+    """A polygon turned about (x, y), clockwise as one sees it, as y points down. Raises ValueError for no numbers."""
+    if not np.isfinite([*points, degrees, x, y]).all():
+        raise ValueError(f"a coordinate that is no number: {list(points)[:8]}, turned by {degrees}")
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    away = np.array(points, float).reshape(-1, 2) - (x, y)
+    return (away @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y)).ravel().tolist()
+
+
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> Polygon:
+    """The four corners of a box."""
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Polygon:
+    """64 points of an ellipse about (x, y). Their polygon has 99.8 % of its area and touches its box on all sides."""
+    angles = np.arange(ELLIPSE_POINTS) * (2 * math.pi / ELLIPSE_POINTS)
+    points = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], 1)
+    if not np.isfinite(points).all():
+        raise ValueError(f"an ellipse about ({x}, {y}) with radii {radius_x} and {radius_y}")
+    return points.ravel().tolist()
+
+
+def from_crop(mask: np.ndarray, left: int, top: int, width: int, height: int) -> bytes:
+    """A mask, bool [h, w], whose upper left pixel is (left, top) of an image of `width` x `height`, as run lengths.
+
+    Raises ValueError for a mask that sets no pixel or reaches outside the image.
+    """
+    if min(left, top) < 0 or left + mask.shape[1] > width or top + mask.shape[0] > height:
+        raise ValueError(f"a mask of {mask.shape[1]} x {mask.shape[0]} at ({left}, {top}) of {width} x {height} pixels")
+    edges = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)  # [w, h + 1], column by column
+    starts, ends = (
+        (left + columns) * height + top + rows for columns, rows in (np.nonzero(edges == 1), np.nonzero(edges == -1))
+    )
+    if not len(starts):
+        raise ValueError("a mask that sets no pixel")
+    apart = starts[1:] != ends[:-1]  # runs that a column's end parts, though the next column goes on, are one
+    starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+    places = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [width * height]])
+    return msgspec.json.encode(RunLengths((height, width), np.diff(places).tolist()))
+
+
+def alternating(counts: Sequence[int], width: int, height: int) -> np.ndarray:
+    """Run lengths of background and object in turn, row by row, as bool [height, width]. Raises ValueError."""
+    lengths = _integers(list(counts))
+    if not 0 < width * height <= MAX_MASK:
+        raise ValueError(f"a mask of {width} x {height} pixels")
+    if (lengths < 0).any() or (lengths > width * height).any() or lengths.sum() != width * height:
+        raise ValueError(f"run lengths that do not add up to {width} x {height} pixels")
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
+
+
+def rle_pack(packed: bytes, width: int, height: int) -> np.ndarray:
+    """Where a brush stroke of Label Studio covers anything, bool [height, width]: its RGBA image's alpha is not 0.
+
+    A stream of bits: 32 of the number of values; 5 of the bits of a value, less 1; four times 4 of the bits of a
+    length, less 1; then runs. A run: 1 bit, 1 if it repeats one value; 2 bits that choose of the four; the length,
+    less 1; the value or values. Source: @thi.ng/rle-pack. Raises ValueError.
+    """
+    bits = "".join(map("{:08b}".format, packed))
+    place = 0
+
+    def number(size: int) -> int:
+        nonlocal place
+        place += size
+        if place > len(bits):
+            raise ValueError("packed run lengths that are cut off")
+        return int(bits[place - size : place], 2)
+
+    total, word, sizes = number(32), number(5) + 1, [number(4) + 1 for _ in range(4)]
+    if total != 4 * width * height or total > MAX_MASK or word != 8:
+        raise ValueError(f"packed run lengths of {total} values of {word} bits for {width} x {height} pixels of RGBA")
+    values, done = np.zeros(total, np.uint8), 0
+    while done < total:
+        repeated, end = number(1), done + number(sizes[number(2)]) + 1
+        if end > total:
+            raise ValueError(f"packed run lengths of more than {total} values")
+        values[done:end] = number(word) if repeated else [number(word) for _ in range(end - done)]
+        done = end
+    return values.reshape(height, width, 4)[:, :, 3] > 0
 
 
 def bounds(outline: bytes) -> tuple[float, float, float, float]:

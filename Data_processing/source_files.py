@@ -1,18 +1,22 @@
 """The files of a source, read where they lie: a directory, a .zip, or a .tar in any of its compressions.
 
-Nothing is unpacked. A name is a POSIX path inside the source; none leads out of it.
+Nothing is unpacked. A name is a POSIX path inside the source; none leads out of it. FILE.json#NAME is the image that a
+JSON file of LabelMe holds as `imageData`, in base64.
 """
 
+import base64
 import io
 import lzma
 import re
 import tarfile
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,11 +52,11 @@ def open_source(path: Path) -> SourceFiles:
     Raises UserError if it does not exist, is no directory or archive, or is damaged.
     """
     if path.is_dir():
-        return Shards(path) if next(path.glob(SHARDS), None) else Directory(path)
+        return WithEmbedded(Shards(path) if next(path.glob(SHARDS), None) else Directory(path))
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory; correct the source's `path`, or `dvc pull` it")
     try:
-        return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
+        return WithEmbedded(Zip(path) if path.suffix.lower() == ".zip" else Tar(path))
     except DAMAGE as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
@@ -177,6 +181,37 @@ class Tar:
             raise tarfile.ReadError("it ends without an end mark")
 
 
+EMBEDDED = ".json#"
+
+
+class ImageData(msgspec.Struct):
+    """The part of a LabelMe file that is the image."""
+
+    imageData: str  # noqa: N815 - LabelMe's name
+
+
+class WithEmbedded:
+    """A source, and the images inside its JSON files."""
+
+    def __init__(self, files: SourceFiles) -> None:
+        self.path, self.sequential, self._files = files.path, files.sequential, files
+
+    def names(self) -> list[str]:
+        return self._files.names()
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._files.read(name)
+        except MissingFile:
+            if EMBEDDED not in name:
+                raise
+        file = f"{name.rpartition(EMBEDDED)[0]}.json"
+        try:
+            return base64.b64decode(msgspec.json.decode(self._files.read(file), type=ImageData).imageData)
+        except (ValueError, RecursionError) as error:  # of JSON, of Unicode and of base64
+            raise MissingFile(f"{file} holds no imageData: {error}") from error
+
+
 def _in_unicode(names: Iterable[str], path: Path) -> Iterator[str]:
     for name in names:
         try:
@@ -199,6 +234,24 @@ def visible(names: Iterable[str], suffixes: Iterable[str], folder: str = "") -> 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:
     """The names of all image files below `folder` ("" for all)."""
     return visible(files.names(), IMAGE_SUFFIXES, folder)
+
+
+class ImageFinder:
+    """The image files of a source, to be found by what annotations call them. folder: where they are, if known."""
+
+    def __init__(self, files: SourceFiles, folder: str | None) -> None:
+        self.folder = folder
+        self._by_base: dict[str, list[str]] = defaultdict(list)
+        for name in images_below(files, folder or ""):
+            self._by_base[name.rpartition("/")[2]].append(name)
+
+    def find(self, name: str) -> list[str]:
+        """The file `name` in the folder; where there is none and the folder is not known, all whose paths end so."""
+        path = inside(self.folder or "", name)
+        files = self._by_base.get(path.rpartition("/")[2], [])
+        if path in files:
+            return [path]
+        return [file for file in files if file.endswith(f"/{path}")] if self.folder is None else []
 
 
 def inside(folder: str, name: str) -> str:

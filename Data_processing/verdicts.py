@@ -12,6 +12,7 @@ REMEDIES = {
     "malformed box": "draw the box again",
     "malformed segmentation": "draw the object again",
     "missing image": "deliver the image, or delete its annotation",
+    "ambiguous image": "name the image with its folder, or set the source's `images`",
     "unreadable image": "deliver the image again",
     "no annotation": "annotate the image, or delete it",
     "wrong size": "correct the annotated size; if only that is wrong and the boxes fit, set clean.trust_image_size",

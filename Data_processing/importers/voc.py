@@ -3,10 +3,16 @@
 Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit", section 10. The first pixel is (1, 1)
 and a box includes its last pixel, so xmin - 1 and xmax are a box's edges in the record's coordinates. `filename` is
 relative to the folder of images.
+
+Beside the folder of annotations: the plain lists train, val, test and trainval in ImageSets/Main and
+ImageSets/Segmentation are splits (trainval is train, unless train or val has the image too; Main goes first); the PNG
+files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
+on. An image that ImageSets/Segmentation lists is a record even without an XML file. SegmentationObject, which cannot be
+told apart without its pixels, is left out.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -26,22 +32,39 @@ from Datasets.errors import UserError
 
 ANNOTATIONS = "Annotations"
 IMAGES = "JPEGImages"
+MASKS = "SegmentationClass"
+LISTS = ("train", "val", "test", "trainval")
+CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow "
+    "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
+)
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of annotations and of images, and the images that are there."""
+    """The folders of annotations and of images, the images that are there, and what stands beside the annotations.
+
+    lists: the lists that name an image, by its name without suffix. masks: the mask of an image, by the same.
+    """
 
     annotations: str
     images: str
     present: frozenset[str]
     by_stem: dict[str, list[str]]
+    lists: Mapping[str, Sequence[str]]
+    masks: Mapping[str, str]
+    mask_names: Mapping[int, str]
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The XML files of a folder, by default VOC's own. Raises UserError naming the folders that hold XML files."""
+    """The XML files of a folder, by default VOC's own, and the lists in ImageSets/Segmentation.
+
+    Raises UserError naming the folders that hold XML files where there are neither.
+    """
     folder = _annotations(options)
-    names = list(visible(files.names(), {".xml"}, folder))
+    present = files.names()
+    lists = {inside(_root(folder), f"ImageSets/Segmentation/{name}.txt") for name in LISTS}
+    names = [*visible(present, {".xml"}, folder), *(name for name in present if name in lists)]
     if not names:
         folders = sorted({str(PurePosixPath(name).parent) for name in visible(files.names(), {".xml"})})
         raise UserError(
@@ -64,12 +87,98 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     by_stem = defaultdict(list)
     for name in present:
         by_stem[_stem(name)].append(name)
-    folders = Folders(_annotations(options), images, frozenset(present), by_stem)
-    return images, (_record(files, name, folders) for name in found)
+    annotations = _annotations(options)
+    root = _root(annotations)
+    masks = {_stem(name.removeprefix(inside(root, MASKS) + "/")): name for name in _masks(files, root)}
+    names = _mask_names(files, root) if masks else {}
+    lists = _lists(files, root)
+    folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names)
+    return images, _records(files, found, folders)
 
 
 def _annotations(options: ImportOptions) -> str:
     return ANNOTATIONS if options.annotations is None else folder_name(options.annotations)
+
+
+def _root(annotations: str) -> str:
+    return folder_name(str(PurePosixPath(annotations).parent))
+
+
+def _masks(files: SourceFiles, root: str) -> Iterator[str]:
+    return visible(files.names(), {".png"}, inside(root, MASKS))
+
+
+def _lists(files: SourceFiles, root: str) -> dict[str, list[str]]:
+    """The lists that name an image, of those whose lines are one word each: others are about one class."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for folder in ("Main", "Segmentation"):
+        for name in LISTS:
+            for image in _list(files, inside(root, f"ImageSets/{folder}/{name}.txt")):
+                found[image].append(f"{folder}/{name}")
+    return found
+
+
+def _list(files: SourceFiles, name: str) -> list[str]:
+    try:
+        lines = files.read(name).decode("utf-8-sig").splitlines()
+    except MissingFile:
+        return []
+    except UnicodeDecodeError as error:
+        raise UserError(f"{files.path}: {name}: not in UTF-8: {error}") from error
+    words = [line.split() for line in lines if line.strip()]
+    return [line[0] for line in words] if all(len(line) == 1 for line in words) else []
+
+
+def _mask_names(files: SourceFiles, root: str) -> dict[int, str]:
+    """The lines of labelmap.txt, `name:color:parts:actions` from background on; VOC's classes where it is not there."""
+    name = inside(root, "labelmap.txt")
+    try:
+        lines = files.read(name).decode("utf-8-sig").splitlines()
+    except MissingFile:
+        return dict(enumerate(CLASSES.split(), 1))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{files.path}: {name}: not in UTF-8: {error}") from error
+    names = [line.partition(":")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    if names[:1] != ["background"] or len(names) > 255:
+        raise UserError(f"{files.path}: {name}: begins with {names[:1]}; a mask's 0 must be `background`, 255 no class")
+    return dict(enumerate(names[1:], 1))
+
+
+def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator[Imported]:
+    described = set()
+    for file in found:
+        if file.lower().endswith(".xml"):
+            described.add(_key(file, folders))
+            row = _record(files, file, folders)
+            _add_lists(row, _key(file, folders), folders)
+            yield row
+    for key, lists in folders.lists.items():
+        segmented = [name for name in lists if name.startswith("Segmentation/")]
+        if segmented and key not in described:
+            file = inside(folders.annotations, f"{key}.xml")
+            row = Imported(_image("", file, folders), f"ImageSets/{segmented[0]}.txt: {key}")
+            _add_lists(row, key, folders)
+            yield row
+
+
+def _key(file: str, folders: Folders) -> str:
+    """An XML file's name as lists have it: without suffix, relative to the folder of annotations."""
+    return str(PurePosixPath(file).relative_to(folders.annotations or ".").with_suffix(""))
+
+
+def _add_lists(row: Imported, key: str, folders: Folders) -> None:
+    """What lists and masks say of a record."""
+    lists = folders.lists.get(key, ())
+    main = [name for name in lists if name.startswith("Main/")]
+    splits = {name.rpartition("/")[2] for name in main or lists}
+    if splits & {"train", "val"}:
+        splits.discard("trainval")
+    if len(splits) > 1:
+        row.problems.append(("malformed annotation", f"{key} is in the lists {', '.join(sorted(splits))}"))
+    elif splits:
+        row.split = splits.pop().replace("trainval", "train")
+    if key in folders.masks:
+        row.mask, row.mask_names = folders.masks[key], folders.mask_names
 
 
 def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
