@@ -52,7 +52,7 @@ def _records(files: SourceFiles, file: str, finder: ImageFinder) -> Iterator[Imp
     try:
         data = files.read(file)
         drawn, tagged = (pattern.search(data) is not None for pattern in (DRAWN, TAGGED))
-        if b"<annotations" not in data:
+        if b"<annotation" not in data:
             raise ValueError("it has no <annotations>, or is not in UTF-8")
         count = 0
         for element in _images(data):

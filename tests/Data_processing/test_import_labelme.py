@@ -11,7 +11,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.outlines import to_rle
-from tests.conftest import succeeded
 from tests.Data_processing.annotated import corners, labelme_file, rows_of, shape
 from tests.Data_processing.sources import SIZE, pack, picture
 from tests.Data_processing.test_clean import accepted, clean, rejected

@@ -1,4 +1,4 @@
-"""What annotation programs write goes through import, inspect and clean, from a directory or an archive, as the same."""
+"""What annotation programs write goes through import, inspect and clean, the same from a directory or an archive."""
 
 import codecs
 
