@@ -68,20 +68,26 @@ def _records(files: SourceFiles, file: str, finder: ImageFinder) -> Iterator[Imp
 def _images(data: bytes) -> Iterator[etree._Element]:
     """The elements `image`, each forgotten once the next is asked for. Nothing is fetched; entities are refused."""
     safe = {"resolve_entities": False, "no_network": True, "remove_comments": True, "remove_pis": True}
-    for event, element in etree.iterparse(io.BytesIO(data), events=("start", "end"), **safe):
-        parent = element.getparent()
-        if event == "start":
-            if parent is None and element.tag != "annotations":
-                raise ValueError(f"its outermost element is {element.tag}, not annotations")
-            if element.getroottree().docinfo.internalDTD is not None:
-                raise ValueError("it declares a document type, which could define entities")
-            if element.tag == "track":
-                raise ValueError("it has tracks, which belong to CVAT for video")
-        elif element.tag == "image" and parent.getparent() is None:
+    root = None
+    for _, element in etree.iterparse(io.BytesIO(data), tag=("image", "track"), **safe):
+        if root is None:
+            root = _checked(element.getroottree())
+        if element.tag == "track":
+            raise ValueError("it has tracks, which belong to CVAT for video")
+        if element.getparent() is root:
             yield element
             element.clear()
             while element.getprevious() is not None:
-                del parent[0]
+                del root[0]
+
+
+def _checked(tree: etree._ElementTree) -> etree._Element:
+    root = tree.getroot()
+    if root.tag != "annotations":
+        raise ValueError(f"its outermost element is {root.tag}, not annotations")
+    if tree.docinfo.internalDTD is not None:
+        raise ValueError("it declares a document type, which could define entities")
+    return root
 
 
 def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bool, tagged: bool) -> Imported:

@@ -77,6 +77,8 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
     tasks = _parse(files, found[0])
+    if not tasks:
+        raise UserError(f"{files.path}: {found[0]}: has no tasks; export it again, with all of them")
     return options.images or "", _records(tasks, found[0], ImageFinder(files, options.images))
 
 

@@ -87,14 +87,14 @@ def _record(files: SourceFiles, file: str, places: Places) -> Imported:
     row = Imported(_image(said, file, places), file)
     row.width, row.height = (_pixels(side, row) for side in (said.image_width, said.image_height))
     flags = [name for name, value in (said.flags or {}).items() if value is True]
-    row.boxes = None if flags and not said.shapes else []
+    boxes: list[ImportedBox] = []
     for shapes in _objects(said.shapes):
         try:
-            row.boxes = [*(row.boxes or ()), _box(shapes, file, row)]
+            boxes.append(_box(shapes, file, row))
         except ValueError as error:
             row.problems.append(("malformed box", f"{error} in {_origin(file, shapes)}"))
-    if said.flags:
-        row.labels = sorted({*flags, *(box.name for box in row.boxes or ())})
+    row.boxes = boxes if said.shapes or not flags else None
+    row.labels = sorted({*flags, *(box.name for box in boxes)}) if said.flags else None
     return row
 
 

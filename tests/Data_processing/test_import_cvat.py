@@ -137,7 +137,7 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path):
     [
         (b"", "annotations"),
         (b"<annotations><image name='a.png'></annotations>", "line 1"),
-        (b"<annotation/>", "not annotations"),
+        (b"<annotation><image/></annotation>", "not annotations"),
         (b"<annotations><version>1.1</version></annotations>", "no <image>"),
         (b"<annotations><track id='0'/></annotations>", "CVAT for video"),
         (b"<!DOCTYPE a [<!ENTITY e 'cat'>]><annotations><image name='&e;'/></annotations>", "document type"),
