@@ -38,10 +38,11 @@ class Result(msgspec.Struct):
     """One region, or one choice."""
 
     type: str
-    value: dict[str, Any]
+    value: dict[str, Any] = {}
     id: str | int | None = None
     original_width: float | None = None
     original_height: float | None = None
+    image_rotation: float | None = 0
 
 
 class Annotation(msgspec.Struct):
@@ -165,6 +166,8 @@ def _add(row: Imported, annotation: Annotation, drawn: bool, labelled: bool) -> 
     row.normalized = True
     row.width, row.height = _size(annotation.result, row)
     named = {result.id for result in annotation.result if _names(result)}
+    if any(result.image_rotation for result in annotation.result):
+        row.problems.append(("malformed annotation", "regions drawn on the turned image; annotate it upright"))
     boxes: list[ImportedBox] = []
     for number, result in enumerate(annotation.result, 1):
         origin = f"{row.origin}, region {number if result.id is None else result.id}"

@@ -105,6 +105,17 @@ def test_what_is_turned_needs_the_images_size(tmp_path, kind):
     assert (row.problems, len(row.boxes), row.width) == ([], 1, None)
 
 
+def test_regions_on_a_turned_image_are_a_problem(tmp_path):
+    row = one(tmp_path, region("rectangle", percent(*BOX), image_rotation=90))
+    assert row.problems == [("malformed annotation", "regions drawn on the turned image; annotate it upright")]
+
+
+def test_regions_that_disagree_about_the_images_size_are_a_problem(tmp_path):
+    other = region("rectangle", percent(*BOX), original_width=61)
+    row = one(tmp_path, region("rectangle", percent(*BOX)), other)
+    assert [rule for rule, _ in row.problems] == ["malformed annotation"]
+
+
 def test_labels_may_stand_apart_from_their_region(tmp_path):
     shape = {**region("rectangle", percent(*BOX)), "type": "rectangle", "value": percent(*BOX)}
     label = {**region("rectangle", percent(*BOX)), "type": "labels", "value": {**percent(*BOX), "labels": ["dog"]}}
@@ -115,7 +126,8 @@ def test_labels_may_stand_apart_from_their_region(tmp_path):
 def test_choices_are_labels_and_key_points_are_boxes_without_area(tmp_path):
     choice = {"type": "choices", "value": {"choices": ["day", "dry"]}, "id": "c"}
     other = {"type": "textarea", "value": {"text": ["a note"]}}
-    row = one(tmp_path, choice, other)
+    relation = {"type": "relation", "from_id": "r", "to_id": "p", "direction": "right"}
+    row = one(tmp_path, choice, other, relation)
     assert (row.labels, row.boxes, row.problems) == (["day", "dry"], None, [])
     row = one(tmp_path, choice, region("keypoint", {"x": 50, "y": 50, "width": 1}, ["nose"]))
     assert (row.labels, corners(row)) == (["day", "dry", "nose"], [("nose", 30, 20, 30, 20)])
