@@ -29,6 +29,7 @@ from Data_processing.source_files import (
     visible,
 )
 from Datasets.errors import UserError
+from Datasets.records import is_safe_path
 
 ANNOTATIONS = "Annotations"
 IMAGES = "JPEGImages"
@@ -156,7 +157,8 @@ def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator
         segmented = [name for name in lists if name.startswith("Segmentation/")]
         if segmented and key not in described:
             file = inside(folders.annotations, f"{key}.xml")
-            row = Imported(_image("", file, folders), f"ImageSets/{segmented[0]}.txt: {key}")
+            image = _image("", file, folders) if is_safe_path(key) else key  # an absolute path is a problem later
+            row = Imported(image, f"ImageSets/{segmented[0]}.txt: {key}")
             _add_lists(row, key, folders)
             yield row
 

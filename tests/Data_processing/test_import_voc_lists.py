@@ -105,3 +105,11 @@ def test_lists_in_another_encoding_are_refused_in_one_line(tmp_path):
     (source / "ImageSets/Main/train.txt").write_bytes("ä\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"train.txt: not in UTF-8"):
         rows_of(source, "voc")
+
+
+@pytest.mark.parametrize("line", ["/etc/passwd", "../../x", "/", "\\\\host\\x"])
+def test_a_listed_name_outside_the_source_is_a_problem(tmp_path, line):
+    source = write_voc(tmp_path / "s", CONTENT)
+    write_lists(source, Segmentation_train=[line])
+    row = rows_of(source, "voc")[f"ImageSets/Segmentation/train.txt: {line}"]
+    assert row.problems[0][0] == "outside the source"
