@@ -92,7 +92,7 @@ def metric_lines(root: Path) -> list[str]:
 
 def results(root: Path) -> list[str]:
     """What the pipeline wrote for git to keep: dvc.lock, and outputs that are not in DVC's cache."""
-    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
         uncached = {out.def_path for out in repo.index.outs if not out.use_cache and not out.stage.is_data_source}

@@ -12,8 +12,8 @@ Metrics = Mapping[str, float]  # by FILE:NAME, names within names joined by dots
 
 def metrics_at(root: Path, commits: Sequence[str]) -> dict[str, dict[str, float]]:
     """By commit: every number in its metrics files, by FILE:NAME. Files that DVC's cache lacks are left out."""
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:

@@ -39,8 +39,8 @@ def try_experiment(root: Path, experiment: str, curated: Path) -> None:
 
 def stage_commands(root: Path, experiment: str) -> dict[str, list[str]]:
     """The words of the command of each stage of an experiment."""
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
