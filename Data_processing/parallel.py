@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import joblib
 
+from Datasets.command import end_with_parent
 from Datasets.errors import UserError
 
 Result = TypeVar("Result")
@@ -40,7 +41,8 @@ class Workers:
             yield from _on_cluster(self.scheduler, function, chunks)
         else:
             work = (joblib.delayed(function)(*chunk) for chunk in chunks)
-            yield from joblib.Parallel(n_jobs=self.jobs, return_as="generator")(work)
+            parallel = joblib.Parallel(n_jobs=self.jobs, return_as="generator", initializer=end_with_parent)
+            yield from parallel(work)
 
 
 def _on_cluster(address: str, function: Callable[..., Result], chunks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:

@@ -21,7 +21,7 @@ def run(function: Callable[..., Any]) -> None:
     Exit codes: 0 done; 1 the user's mistake, told in one line on stderr; 130 interrupted.
     """
     if "DVC_STAGE" in os.environ:
-        _end_with_parent()
+        end_with_parent()
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
     app.command()(function)
     try:
@@ -37,8 +37,8 @@ def run(function: Callable[..., Any]) -> None:
         sys.exit(130)
 
 
-def _end_with_parent() -> None:
-    """Have Linux end this process when DVC dies: a stage that ran on alone would write where the next run does."""
+def end_with_parent() -> None:
+    """Have Linux end this process when its parent dies: alone, it would write where the next run does."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

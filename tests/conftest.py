@@ -42,9 +42,11 @@ STAGES.set_forkserver_preload(["pandas", "pyarrow.parquet", "typer", "joblib", "
 def stage(module: str, *options: str | Path, cwd: Path = ROOT) -> Result:
     """Run `python -m MODULE OPTIONS` in a process of its own, which starts in no time; it starts no others in turn."""
     words = [str(option) for option in options]
+    if cwd != ROOT:  # another checkout, whose code is other code
+        return run_in(cwd, sys.executable, "-m", module, *words)
     with tempfile.TemporaryDirectory() as directory:
         out, err = Path(directory, "out"), Path(directory, "err")
-        process = STAGES.Process(target=_run_module, args=(module, words, cwd, out, err))
+        process = STAGES.Process(target=_run_module, args=(module, words, out, err))
         process.start()
         process.join(timeout=100)
         if process.exitcode is None:
@@ -53,11 +55,11 @@ def stage(module: str, *options: str | Path, cwd: Path = ROOT) -> Result:
         return subprocess.CompletedProcess([module, *words], process.exitcode, out.read_text(), err.read_text())
 
 
-def _run_module(module: str, options: list[str], cwd: Path, out: Path, err: Path) -> None:
+def _run_module(module: str, options: list[str], out: Path, err: Path) -> None:
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ["LOKY_MAX_CPU_COUNT"] = "1"
-    os.chdir(cwd)
+    os.chdir(ROOT)
     sys.argv[1:] = options
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -31,7 +31,7 @@ from tests.Data_processing.annotated import (
 from tests.Data_processing.sources import write_voc
 
 PACKED = [0, 0, 0, 140, 57, 27, 254, 35, 0, 191, 255, 108, 2, 63, 248, 192, 39, 255, 182, 1, 127, 255, 15, 128, 0]
-FACTS = Facts("", None, 9, "0" * 64, 60, 40, b"\0" * 32, 99.0, 50.0, 50.0)
+FACTS = Facts("", None, 9, "0" * 64, 60, 40, b"\0" * 32, 99.0, 50.0, 50.0, None)
 
 
 class Memory:
@@ -64,7 +64,7 @@ def judge(form: str, files: dict[str, bytes]) -> None:
     assert rows
     assert {rule for row in rows for rule, _ in row.problems} <= set(REMEDIES)
     for row in from_arrow(to_arrow(rows, "s")):
-        clean_record(row, "s", FACTS, Rules())
+        clean_record(row, "s", FACTS, None, Rules())
         if row.mask is not None:
             source.read(row.mask)
 

@@ -29,7 +29,7 @@ def split_of(group: str, shares: dict, seed: int) -> str:
 
 def grouped(rows: list[dict], pattern: str = "", bits: int = 24) -> tuple[list[str], Groups]:
     """The name of each row's group, and all that was found."""
-    types = {"image": pa.string(), "source": pa.string(), "sha256": pa.string(), "phash": pa.binary(32)}
+    types = {**dict.fromkeys(("image", "source", "group", "sha256"), pa.string()), "phash": pa.binary(32)}
     found = find_groups(pa.Table.from_pylist(rows, schema=pa.schema(types)).select(COLUMNS), pattern, bits)
     return [found.names[number] for number in found.numbers], found
 

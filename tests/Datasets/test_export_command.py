@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 
+from Data_processing.outlines import to_rle
 from Datasets.export import Format
 from Datasets.exporters.voc_pictures import objects
 from tests.conftest import ROOT, refused, stage, succeeded
 from tests.Datasets.random_datasets import datasets, png, write_dataset
-from tests.Datasets.test_export import rows, same_boxes
+from tests.Datasets.test_exporters import rows, same_boxes
 
 FORMATS = [form.value for form in Format]
 in_batches = settings(  # each starts processes, so few batches of many records, and no search for a smaller failure
@@ -47,6 +48,9 @@ def imported(source: Path, form: str, *options: str) -> dict[bytes, dict]:
     command = ("--source", "s", "--format", form, "--path", source, "--out", out, *options)
     succeeded(stage("Data_processing.import_source", *command))
     found = pq.read_table(out).to_pylist()
+    for row in found:
+        for box, outline in zip(row["boxes"] or (), row["outlines"] or (), strict=True):
+            box["segmentation"] = outline and to_rle(outline, row["width"], row["height"])
     assert [row["problems"] for row in found if row["problems"]] == []
     return {(source / row["image"]).read_bytes(): row for row in found}
 

@@ -104,7 +104,7 @@ def write_scenes(directory: Path) -> None:
     files = [encoded(scene(SIZE, SIZE, rectangles), "PNG") for rectangles in TRUTH]
     records = {split: [_record(split, number, files) for number in range(len(TRUTH))] for split in SPLITS}
     sizes = {split: [len(file) for file in files] for split in SPLITS}
-    list(write_curated(directory, records, sizes, lambda record: files[int(record["image"][0])]))
+    list(write_curated(directory, records, sizes, lambda record: (files[int(record["image"][0])], None)))
     write_annotations(directory, chain(*records.values()), {name: number for number, name in enumerate(CLASSES)})
 
 
