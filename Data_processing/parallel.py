@@ -13,7 +13,7 @@ from Datasets.errors import UserError
 
 Result = TypeVar("Result")
 WINDOW = 8  # chunks that wait for each of a cluster's threads
-TIMEOUT = 10  # seconds for a scheduler to answer
+TIMEOUT = 5  # seconds for a scheduler to answer
 
 
 class Engine(StrEnum):

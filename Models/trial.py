@@ -67,7 +67,7 @@ def write_few(curated: Curated, out: Path, train: int) -> None:
     records = {split: [named_in_source(record) for _, record in rows[split]] for split in SPLITS}
     sizes = {split: [len(data[record["image"]]) for _, record in rows[split]] for split in SPLITS}
     out.mkdir()
-    list(write_curated(out, records, sizes, lambda record: data[f"{record['source']}/{record['image']}"]))
+    list(write_curated(out, records, sizes, lambda record: (data[f"{record['source']}/{record['image']}"], None)))
     write_annotations(out, [record for split in SPLITS for record in records[split]], curated.classes)
 
 
