@@ -32,8 +32,8 @@ class ImageRules:
     max_aspect: float = 20.0
     min_contrast: float = 2.0
     min_sharpness: float = 3.0
-    min_brightness: float = 4.0
-    max_brightness: float = 251.0
+    min_brightness: float = 2.0
+    max_brightness: float = 254.0  # products on white come close
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,7 @@ def test_a_model_labels_the_next_dataset(export: Path, tmp_path: Path) -> None:
             "0.5",
             "--min-contrast=0",  # scenes are of two colours, or of one
             "--min-sharpness=0",
+            "--max-brightness=255",
             "--",
             "next",
         ],
