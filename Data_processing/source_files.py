@@ -11,7 +11,6 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -234,24 +233,6 @@ def visible(names: Iterable[str], suffixes: Iterable[str], folder: str = "") -> 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:
     """The names of all image files below `folder` ("" for all)."""
     return visible(files.names(), IMAGE_SUFFIXES, folder)
-
-
-class ImageFinder:
-    """The image files of a source, to be found by what annotations call them. folder: where they are, if known."""
-
-    def __init__(self, files: SourceFiles, folder: str | None) -> None:
-        self.folder = folder
-        self._by_base: dict[str, list[str]] = defaultdict(list)
-        for name in images_below(files, folder or ""):
-            self._by_base[name.rpartition("/")[2]].append(name)
-
-    def find(self, name: str) -> list[str]:
-        """The file `name` in the folder; where there is none and the folder is not known, all whose paths end so."""
-        path = inside(self.folder or "", name)
-        files = self._by_base.get(path.rpartition("/")[2], [])
-        if path in files:
-            return [path]
-        return [file for file in files if file.endswith(f"/{path}")] if self.folder is None else []
 
 
 def inside(folder: str, name: str) -> str:

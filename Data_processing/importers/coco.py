@@ -5,16 +5,15 @@ the first pixel; segmentations are polygons, or run lengths in either of COCO's 
 folder that the file does not name. An annotation with neither box nor segmentation is a label of the whole image.
 """
 
-import codecs
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from Data_processing.annotation_files import decode_json, guess_folder, only_file
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds
-from Data_processing.source_files import MissingFile, SourceFiles, inside, visible
+from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError
 
 Id = int | float | str  # pandas writes whole numbers as 1.0, which is the same key as 1
@@ -57,40 +56,18 @@ class Coco(msgspec.Struct, gc=False):
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The annotation file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    names = list(visible(files.names(), {".json"}))
-    if options.annotations is not None:
-        name = inside("", options.annotations)
-        if name not in names:
-            raise UserError(f"{files.path}: has no file {name}; JSON files in it: {', '.join(names[:5]) or 'none'}")
-        return [name]
-    if len(names) != 1:
-        raise UserError(f"{files.path}: holds {len(names)} JSON files ({', '.join(names[:5])}); set `annotations`")
-    return names
+    return only_file(files, ".json", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    coco = _parse(files, found[0])
+    coco: Coco = decode_json(files, found[0], Coco, "COCO annotations")
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
     folder = options.images
     if folder is None:
-        folder = _guess_folder(files, found[0], [inside("", image.file_name) for image in coco.images[:100]])
+        sample = [inside("", image.file_name) for image in coco.images[:100]]
+        folder = guess_folder(files, found[0], sample, files.names())
     return folder, _records(coco, names, found[0], folder)
-
-
-def _parse(files: SourceFiles, name: str) -> Coco:
-    try:
-        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8), type=Coco)
-    except MissingFile as error:
-        raise UserError(f"{files.path}: {error}") from error
-    except msgspec.ValidationError as error:
-        raise UserError(f"{files.path}: {name}: no COCO annotations: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
 
 
 def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]:
@@ -102,28 +79,6 @@ def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]
                 "give each its own id"
             )
     return names
-
-
-def _guess_folder(files: SourceFiles, file: str, images: Sequence[str]) -> str:
-    """The folder that holds images of these names; "" if there is none, so that annotations alone can be imported.
-
-    Of several, the one that the annotation file lies in, or is named after (`instances_train2017.json`), is meant.
-    Raises UserError if none of them is.
-    """
-    wanted: dict[str, list[str]] = defaultdict(list)
-    for name in images:
-        wanted[name.rpartition("/")[2]].append(name)
-    folders: Counter[str] = Counter()
-    for path in files.names():
-        for name in wanted.get(path.rpartition("/")[2], ()):
-            if path == name or path.endswith(f"/{name}"):
-                folders[path.removesuffix(name).rstrip("/")] += 1
-    own, stem = file.rpartition("/")[0], PurePosixPath(file).stem
-    meant = [folder for folder in folders if folder == own or stem.endswith(f"_{PurePosixPath(folder).name}")]
-    candidates = meant or list(folders)
-    if len(candidates) > 1:
-        raise UserError(f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images`")
-    return candidates[0] if candidates else ""
 
 
 def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterator[Imported]:

@@ -11,12 +11,13 @@ in UTF-8; its delimiter is an option, else the one of comma, semicolon and tab t
 
 import csv
 import io
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 from pathlib import PurePosixPath
 
+from Data_processing.annotation_files import guess_folder
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
 from Datasets.errors import UserError
@@ -271,7 +272,7 @@ def _image_names(
     folder = options.images
     if folder is None:
         sample = [inside("", name) for name in islice(filter(None, images), 100)]
-        folder = _guess_folder(files, file, sample, present.union(by_stem))
+        folder = guess_folder(files, file, sample, present.union(by_stem))
 
     def full_name(name: str) -> str:
         path = inside(folder, name)
@@ -280,19 +281,3 @@ def _image_names(
         return by_stem[path][0] if len(by_stem.get(path, ())) == 1 else f"{path}.jpg"
 
     return folder, full_name
-
-
-def _guess_folder(files: SourceFiles, file: str, images: Sequence[str], known: set[str]) -> str:
-    """The folder that holds images of these names: the table's own, or the only one; "" if there is none."""
-    wanted: dict[str, list[str]] = defaultdict(list)
-    for name in images:
-        wanted[name.rpartition("/")[2]].append(name)
-    folders: Counter[str] = Counter()
-    for path in known:
-        for name in wanted.get(path.rpartition("/")[2], ()):
-            if path == name or path.endswith(f"/{name}"):
-                folders[path.removesuffix(name).rstrip("/")] += 1
-    own = file.rpartition("/")[0]
-    if own in folders or len(folders) < 2:
-        return own if own in folders else next(iter(folders), "")
-    raise UserError(f"{files.path}: images of {file} lie in {' and in '.join(sorted(folders)[:5])}; set `images`")

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
+from Data_processing.annotation_files import ImageFinder, only_file
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, rectangle, turned
-from Data_processing.source_files import ImageFinder, MissingFile, SourceFiles, inside, visible
+from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
@@ -30,15 +31,7 @@ TAGGED = re.compile(rb"<tag\s")
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The annotation file: the one named, or the only .xml. Raises UserError if that leaves none or several."""
-    names = list(visible(files.names(), {".xml"}))
-    if options.annotations is not None:
-        name = inside("", options.annotations)
-        if name not in names:
-            raise UserError(f"{files.path}: has no file {name}; XML files in it: {', '.join(names[:5]) or 'none'}")
-        return [name]
-    if len(names) != 1:
-        raise UserError(f"{files.path}: holds {len(names)} XML files ({', '.join(names[:5])}); set `annotations`")
-    return names
+    return only_file(files, ".xml", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

@@ -6,15 +6,15 @@ an array of {"name", "x1", "x2", "y1", "y2"} in pixels. mask: the path of a PNG 
 classes.json beside the file says which class a value of its pixels stands for: {"car": 0} makes 1 a car.
 """
 
-import codecs
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
 
+from Data_processing.annotation_files import decode_json
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.source_files import MissingFile, SourceFiles, inside, visible
+from Data_processing.source_files import SourceFiles, inside, visible
 from Datasets.errors import UserError
 from Datasets.records import Count, is_safe_path
 
@@ -40,7 +40,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, else the file's own, else the source) and the records."""
     file = found[0]
-    entries = _decode(files, file)
+    entries: Any = decode_json(files, file, Any, "array of images")
     if not isinstance(entries, list):
         raise UserError(f"{files.path}: {file}: no array of images [{', '.join(PARTS)}]")
     names = files.names()
@@ -54,23 +54,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 
 
-def _decode(files: SourceFiles, name: str) -> Any:
-    try:
-        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8))
-    except MissingFile as error:
-        raise UserError(f"{files.path}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
-
-
 def _mask_names(files: SourceFiles, file: str, names: list[str]) -> dict[int, str]:
     if file not in names:
         raise UserError(f"{files.path}: holds masks, but no {file}, which says what the values of their pixels mean")
-    classes = _decode(files, file)
+    classes: Any = decode_json(files, file, Any, "classes")
     if not isinstance(classes, dict) or not all(type(n) is int and 0 <= n < 254 for n in classes.values()):
         raise UserError(f"{files.path}: {file}: no object of class names and their ids, 0 to 253")
     if len(set(classes.values())) < len(classes):

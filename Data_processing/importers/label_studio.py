@@ -14,7 +14,6 @@ several annotations the one that is marked as ground truth counts; where none is
 several about its image.
 """
 
-import codecs
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -24,9 +23,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from Data_processing.annotation_files import ImageFinder, decode_json, only_file
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds, ellipse, encode, from_crop, rectangle, rle_pack, turned
-from Data_processing.source_files import IMAGE_SUFFIXES, ImageFinder, MissingFile, SourceFiles, inside, visible
+from Data_processing.source_files import IMAGE_SUFFIXES, SourceFiles, inside
 from Datasets.errors import UserError
 
 PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -64,36 +64,17 @@ class Task(msgspec.Struct):
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The exported file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    names = list(visible(files.names(), {".json"}))
-    if options.annotations is not None:
-        name = inside("", options.annotations)
-        if name not in names:
-            raise UserError(f"{files.path}: has no file {name}; JSON files in it: {', '.join(names[:5]) or 'none'}")
-        return [name]
-    if len(names) != 1:
-        raise UserError(f"{files.path}: holds {len(names)} JSON files ({', '.join(names[:5])}); set `annotations`")
-    return names
+    return only_file(files, ".json", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    tasks = _parse(files, found[0])
+    tasks: list[Task] = decode_json(
+        files, found[0], list[Task], "Label Studio tasks, exported as JSON and not as JSON-MIN"
+    )
     if not tasks:
         raise UserError(f"{files.path}: {found[0]}: has no tasks; export it again, with all of them")
     return options.images or "", _records(tasks, found[0], ImageFinder(files, options.images))
-
-
-def _parse(files: SourceFiles, name: str) -> list[Task]:
-    try:
-        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8), type=list[Task])
-    except MissingFile as error:
-        raise UserError(f"{files.path}: {error}") from error
-    except msgspec.ValidationError as error:
-        raise UserError(
-            f"{files.path}: {name}: no Label Studio tasks: {error}; export them as JSON, not as JSON-MIN or another"
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{files.path}: {name}: not JSON: {error}; was the file cut off?") from error
 
 
 def _records(tasks: list[Task], file: str, finder: ImageFinder) -> Iterator[Imported]:

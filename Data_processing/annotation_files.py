@@ -1,0 +1,85 @@
+"""What several importers do: find an annotation file, read JSON, find the images that annotations mean."""
+
+import codecs
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+import msgspec
+
+from Data_processing.imported import ImportOptions
+from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside, visible
+from Datasets.errors import UserError
+
+T = TypeVar("T")
+
+
+def only_file(files: SourceFiles, suffix: str, options: ImportOptions) -> list[str]:
+    """The annotation file: the one named, or the only one. Raises UserError if that leaves none or several."""
+    names, kind = list(visible(files.names(), {suffix})), suffix[1:].upper()
+    if options.annotations is not None:
+        name = inside("", options.annotations)
+        if name not in names:
+            raise UserError(f"{files.path}: has no file {name}; {kind} files in it: {', '.join(names[:5]) or 'none'}")
+        return [name]
+    if len(names) != 1:
+        raise UserError(f"{files.path}: holds {len(names)} {kind} files ({', '.join(names[:5])}); set `annotations`")
+    return names
+
+
+def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str) -> T:
+    """A JSON file, with or without a byte order mark, as `kind`. Raises UserError; what: what the file is not, then."""
+    try:
+        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8), type=kind)
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
+    except msgspec.ValidationError as error:
+        raise UserError(f"{files.path}: {name}: no {what}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
+
+
+def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: Iterable[str]) -> str:
+    """The folder below which `known` names are that end in these `images`; "" if there is none.
+
+    Of several, the one that the annotation file lies in is meant, or the one that it is named after
+    (`instances_train2017.json`). Raises UserError if none of them is.
+    """
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for name in images:
+        wanted[name.rpartition("/")[2]].append(name)
+    folders: dict[str, None] = {}
+    for path in known:
+        for name in wanted.get(path.rpartition("/")[2], ()):
+            if path == name or path.endswith(f"/{name}"):
+                folders[path.removesuffix(name).rstrip("/")] = None
+    own, stem = file.rpartition("/")[0], PurePosixPath(file).stem
+    if own in folders:
+        return own
+    candidates = [folder for folder in folders if stem.endswith(f"_{PurePosixPath(folder).name}")] or sorted(folders)
+    if len(candidates) > 1:
+        raise UserError(f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images`")
+    return candidates[0] if candidates else ""
+
+
+class ImageFinder:
+    """The image files of a source, to be found by what annotations call them. folder: where they are, if known."""
+
+    def __init__(self, files: SourceFiles, folder: str | None) -> None:
+        self.folder = folder
+        self._by_base: dict[str, list[str]] = defaultdict(list)
+        for name in images_below(files, folder or ""):
+            self._by_base[name.rpartition("/")[2]].append(name)
+
+    def find(self, name: str) -> list[str]:
+        """The file `name` in the folder; where there is none and the folder is not known, all whose paths end so."""
+        path = inside(self.folder or "", name)
+        files = self._by_base.get(path.rpartition("/")[2], [])
+        if path in files:
+            return [path]
+        return [file for file in files if file.endswith(f"/{path}")] if self.folder is None else []
