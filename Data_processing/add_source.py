@@ -1,0 +1,279 @@
+"""Add a delivery as a source: recognise its format, try the import, put it into Datasets/raw, version it, list it.
+
+    python -m Data_processing.add_source raccoon ~/Downloads/raccoon.zip
+
+Says what the delivery holds, copies it to Datasets/raw/NAME (a delivery that lies in Datasets/raw stays where it is),
+runs `dvc add`, and adds an entry to `sources` in params.yaml, of which all else stays as it is, to the byte. What is
+given is never changed. All happens or nothing: whatever fails or interrupts it, what was done so far is undone.
+"""
+
+import filecmp
+import gc
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from Data_processing.import_source import Format, parse_columns
+from Data_processing.imported import ImportOptions
+from Data_processing.params_file import add_entry, kept_classes, load_params, written_entry
+from Data_processing.recognise import Guess, Remembering, Seen, recognise, try_import
+from Data_processing.source_files import DVC_CACHE, folder_name, open_source
+from Datasets.atomic import replacing
+from Datasets.command import run
+from Datasets.errors import UserError
+
+PARAMS = Path("params.yaml")
+RAW = Path("Datasets/raw")
+
+
+def check_project(name: str) -> None:
+    """Raise UserError if this is no project under DVC's control, or the name is taken or no name."""
+    if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", name):
+        raise UserError(f"source {name!r}: a name has letters, digits, - and _ only, and begins with a letter")
+    if not PARAMS.is_file() or not RAW.is_dir():
+        raise UserError(f"{Path.cwd()}: has no {PARAMS} or no {RAW}; run this in the project's own folder")
+    if not Path(".dvc").is_dir():
+        raise UserError(f"{Path.cwd()}: DVC is not initialised here; `dvc init` does that, in a git repository")
+    if name in (load_params(PARAMS).get("sources") or {}):
+        raise UserError(f"{PARAMS}: sources has {name!r} already; choose another name, or delete that entry")
+
+
+def target_of(name: str, path: Path) -> Path:
+    """Where the delivery will lie: itself if that is in Datasets/raw, else there by the name, with its suffix.
+
+    Raises UserError for a path that is not there or holds Datasets/raw, and for a target that is something else.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or directory; name the delivery, a directory, .zip or .tar")
+    whole, raw = path.resolve(), RAW.resolve()
+    if raw.is_relative_to(whole):
+        raise UserError(f"{path}: {RAW} is in it; name the delivery itself")
+    if whole.is_relative_to(raw):
+        target = RAW / whole.relative_to(raw)
+        if re.search(r"[\"$`\\\n]", str(target)):
+            raise UserError(f'{target}: a name with one of " $ ` \\ cannot stand in a command; rename it')
+        return target
+    suffix = re.search(r"(\.tar)?\.\w+$", path.name)
+    target = RAW / f"{name}{suffix[0] if suffix and path.is_file() else ''}"
+    if (target.exists() or target.is_symlink()) and not same(path, target):
+        raise UserError(f"{target}: is there already, with other content; choose another name, or remove it")
+    if not target.exists() and pointer_of(target).exists():
+        raise UserError(
+            f"{pointer_of(target)}: is there already; choose another name, or `dvc pull` it and add {target}"
+        )
+    return target
+
+
+def pointer_of(target: Path) -> Path:
+    """The file that `dvc add` writes."""
+    return target.with_name(f"{target.name}.dvc")
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files or directories have the same content."""
+    if one.is_file() or other.is_file():
+        return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
+    files = [{file.relative_to(top) for file in top.rglob("*") if not file.is_dir()} for top in (one, other)]
+    return files[0] == files[1] and all(filecmp.cmp(one / name, other / name, shallow=False) for name in files[0])
+
+
+def check_links(path: Path) -> None:
+    """Raise UserError for what cannot be copied into a source: links out of it, or to directories; pipes and such."""
+    for file in path.rglob("*") if path.is_dir() else ():
+        if file.is_symlink():
+            end = file.resolve(strict=False)
+            inside = end.is_relative_to(path.resolve()) or DVC_CACHE.search(end.as_posix())
+            if not inside or not end.is_file():
+                raise UserError(f"{file}: is a link that leads to no file inside {path}; put the file itself there")
+        elif not file.is_file() and not file.is_dir():
+            raise UserError(f"{file}: is neither a file nor a directory; remove it")
+
+
+def copy(path: Path, target: Path) -> None:
+    """Copy a delivery; it appears under the target's name whole or not at all."""
+    with replacing(target) as partial:
+        if path.is_dir():
+            shutil.copytree(path, partial)
+        else:
+            shutil.copyfile(path, partial)
+
+
+def dvc_add(target: Path) -> None:
+    """Run `dvc add`. Raises UserError with what it says if it fails. It ends before this function does."""
+    command = [sys.executable, "-m", "dvc", "add", "--quiet", target.as_posix()]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )  # in a session of its own, so that Ctrl-C reaches it through us alone
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        with uninterrupted():
+            _end(process)
+        raise
+    if process.returncode:
+        lines = [line for line in said.splitlines() if line.strip()]
+        told = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no message")
+        reason = re.sub(r"\x1b\[[\d;]*m|^ERROR:\s*", "", told).removeprefix("ERROR: ").strip()
+        raise UserError(f"dvc add {target}: {reason}; nothing was added")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Pass over Ctrl-C meanwhile."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def add(name: str, path: Path, target: Path, entry: dict[str, Any]) -> None:
+    """Copy, `dvc add`, and list the source; or raise, and leave all as it was."""
+    files = {file: file.read_bytes() if file.is_file() else None for file in (pointer_of(target), _ignored_by(target))}
+    there, done = target.exists(), False
+    try:
+        if not there:
+            copy(path, target)
+        dvc_add(target)
+        with uninterrupted():
+            add_entry(PARAMS, name, entry)
+            done = True
+    except BaseException:
+        if not done:
+            with uninterrupted():
+                _undo(target, there, files)
+        raise
+
+
+def _ignored_by(target: Path) -> Path:
+    """The file to which `dvc add` may add a line."""
+    return target.with_name(".gitignore")
+
+
+def _undo(target: Path, there: bool, files: dict[Path, bytes | None]) -> None:
+    if not there and target.is_dir():
+        shutil.rmtree(target)
+    elif not there:
+        target.unlink(missing_ok=True)
+    for file, content in files.items():
+        if content is None:
+            file.unlink(missing_ok=True)
+        elif file.read_bytes() != content:
+            file.write_bytes(content)
+
+
+def ask(question: str, answers: Sequence[str], option: str) -> int:
+    """The number of the answer chosen, from 0. Raises UserError where there is no terminal to ask on."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        told = ", ".join(answers[:10])
+        raise UserError(f"{question} {told}; say it with {option}")
+    print(question)
+    for number, answer in enumerate(answers, 1):
+        print(f"  {number}  {answer}")
+    while True:
+        chosen = typer.prompt("number", type=int)
+        if 1 <= chosen <= len(answers):
+            return int(chosen) - 1
+        print(f"one of 1 to {len(answers)}")
+
+
+def entry_of(form: Format, path: Path, options: ImportOptions) -> dict[str, Any]:
+    """What params.yaml says of the source."""
+    entry: dict[str, Any] = {"format": form.value, "path": path.as_posix(), "annotations": options.annotations}
+    entry["images"] = "." if options.images == "" else options.images
+    entry |= {"preset": options.preset, "columns": [f"{ours}={theirs}" for ours, theirs in options.columns.items()]}
+    entry |= {"normalized": options.normalized, "delimiter": options.delimiter}
+    return {key: value for key, value in entry.items() if value not in (None, [])}
+
+
+def tell(path: Path, guess: Guess, seen: Seen) -> None:
+    """Print what was seen."""
+    missing = f"; the first that is not there: {seen.first_missing}" if seen.first_missing else ""
+    print(f"{path}: {guess.format}: {guess.why}")
+    print(f"  records  {seen.records}")
+    print(f"  images   {seen.found} found, below {seen.folder or '.'}{missing}")
+    print(f"  boxes    {seen.boxes}{f', and {seen.masks} masks' if seen.masks else ''}")
+    print(f"  classes  {_counts(dict(seen.classes.most_common(30)))}{' …' if len(seen.classes) > 30 else ''}")
+    print(f"  splits   {_counts(seen.splits)}{'' if seen.splits else ' stated'}")
+    print(f"  problems {'' if seen.problems else 'none'}")
+    for rule, (number, first) in seen.problems.items():
+        print(f"    {number} {rule}; the first: {first:.200}")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" if count else name for name, count in counts.items()) or "none"
+
+
+def hint_keep(seen: Seen) -> None:
+    """Say which classes clean.keep leaves out."""
+    keep, left_out = kept_classes(load_params(PARAMS), seen.classes)
+    if left_out:
+        told = ", ".join([*keep, *left_out])
+        print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
+        print(f"  with them: `keep: [{told}]`; classes that no source has must not be in it")
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="what to call the source")],
+    path: Annotated[Path, typer.Argument(help="the delivery: a directory, .zip or .tar")],
+    format: Annotated[Format | None, typer.Option(help="its annotation format, if several fit")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder of them")] = None,
+    images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the delivery itself")] = None,
+    preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages")] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
+    normalized: Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="csv: between fields; tab")] = None,
+) -> None:
+    """Recognise a delivery, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
+    gc.disable()  # as in import_source.py
+    check_project(name)
+    target = target_of(name, path)
+    of_table = (parse_columns(columns or ()), preset, normalized, delimiter)
+    if of_table != ({}, None, None, None):
+        if format not in (None, Format.csv):
+            raise UserError(f"{format}: columns, preset, normalized and delimiter belong to the format csv")
+        format = Format.csv
+    given = ImportOptions(annotations, None if images is None else folder_name(images), *of_table)
+    check_links(path)
+    files = Remembering(open_source(path))
+    guess, options = recognise(files, given, format, ask)
+    seen = try_import(files, name, guess.format, options)
+    tell(path, guess, seen)
+    entry = entry_of(guess.format, target, options)
+    if not dry_run:
+        print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
+        add(name, path, target, entry)
+    print(f"{PARAMS}{' would get' if dry_run else ' has got'}:\n{written_entry(name, entry)}", end="")
+    hint_keep(seen)
+    if dry_run:
+        print("nothing was changed")
+    else:
+        print(f"next: `dvc repro report`, and `git add {PARAMS} {pointer_of(target)}`")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,120 @@
+"""params.yaml as a person keeps it: an entry comes into `sources`, and every other byte stays."""
+
+import io
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
+
+from Datasets.atomic import replacing
+from Datasets.classes import ClassRules, parse_merges, parse_renames
+from Datasets.errors import UserError
+
+
+def load_params(path: Path) -> dict[str, Any]:
+    """The parameters. Raises UserError if the file is no YAML of groups, or `sources` none of entries."""
+    return _parse(_text(path), path)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not in UTF-8: {error}") from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        params = YAML(typ="safe").load(text)
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(params, dict) or not isinstance(params.get("sources") or {}, dict):
+        raise UserError(f"{path}: no groups of parameters, or `sources` is no mapping of names to entries")
+    return params
+
+
+def written_entry(name: str, entry: dict[str, Any], indent: str = "  ") -> str:
+    """The lines of an entry of `sources`."""
+    yaml, text = YAML(), io.StringIO()
+    yaml.width = 10**6
+    lists = {key: _in_brackets(value) if isinstance(value, list) else value for key, value in entry.items()}
+    yaml.dump({name: lists}, text)
+    return "".join(f"{indent}{line}\n" for line in text.getvalue().splitlines())
+
+
+def _in_brackets(values: Sequence[str]) -> CommentedSeq:
+    sequence = CommentedSeq(values)
+    sequence.fa.set_flow_style()
+    return sequence
+
+
+def add_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
+    """Add an entry at the end of `sources`. Raises UserError, and changes nothing, where that cannot be done."""
+    text = _text(path)
+    params, changed = _parse(text, path), _with_entry(text, name, entry)
+    expected = {**params, "sources": {**(params.get("sources") or {}), name: entry}}
+    try:
+        right = _parse(changed, path) == expected
+    except UserError:
+        right = False
+    if not right:
+        raise UserError(f"{path}: `sources` is written in a way that no entry can be added to; write {name!r} there")
+    with replacing(path) as partial:
+        partial.write_bytes(changed.encode())
+        shutil.copymode(path, partial)
+
+
+def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
+    root = YAML().compose(text)
+    node = next((v for k, v in root.value if k.value == "sources"), None) if isinstance(root, MappingNode) else None
+    if node is None:
+        lines, at = f"sources:\n{written_entry(name, entry)}", len(text)
+    elif isinstance(node, MappingNode) and node.value and node.flow_style:
+        at = _end(node.value[-1][1])
+        return f"{text[:at]}, {_in_braces(name, entry)}{text[at:]}"
+    elif isinstance(node, MappingNode) and node.value:
+        lines, at = written_entry(name, entry, " " * node.value[0][0].start_mark.column), _end(node)
+    else:
+        at = node.start_mark.index
+        text = text[:at].rstrip(" ") + text[node.end_mark.index :]
+        lines, at = written_entry(name, entry), min(at, len(text))
+    at = _next_line(text, at)
+    broken = newline if at == len(text) and not text.endswith("\n") else ""
+    return text[:at] + broken + lines.replace("\n", newline) + text[at:]
+
+
+def _next_line(text: str, at: int) -> int:
+    if at and text[at - 1] == "\n":
+        return at
+    return text.find("\n", at) + 1 or len(text)
+
+
+def _end(node: Node) -> int:
+    """Where a value ends, without the comments and empty lines that follow."""
+    if not isinstance(node, CollectionNode) or node.flow_style or not node.value:
+        return int(node.end_mark.index)
+    last = node.value[-1]
+    return _end(last[1] if isinstance(last, tuple) else last)
+
+
+def _in_braces(name: str, entry: dict[str, Any]) -> str:
+    yaml, text = YAML(), io.StringIO()
+    yaml.width, yaml.default_flow_style = 10**6, True
+    yaml.dump({name: entry}, text)
+    return re.sub(r"^\{|\}\n?$", "", text.getvalue())
+
+
+def kept_classes(params: dict[str, Any], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The classes in clean.keep, and those of `names` (renamed and merged) that it leaves out."""
+    clean = params.get("clean") or {}
+    renames = parse_renames([*(clean.get("rename") or ()), *parse_merges(clean.get("merge") or ())])
+    rules = ClassRules(clean.get("keep") or (), renames, clean.get("drop") or ())
+    ours = {renames.get(name, name): rules.name(name) for name in names}
+    return list(rules.keep), sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)
