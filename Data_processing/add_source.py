@@ -21,10 +21,11 @@ from typing import Annotated, Any
 
 import typer
 
+from Data_processing.guesses import Guess
 from Data_processing.import_source import Format, parse_columns
 from Data_processing.imported import ImportOptions
-from Data_processing.params_file import add_entry, kept_classes, load_params, written_entry
-from Data_processing.recognise import Guess, Remembering, Seen, recognise, try_import
+from Data_processing.params_file import add_entry, kept_classes, load_params, with_entry, written_entry
+from Data_processing.recognise import Remembering, Seen, recognise, try_import
 from Data_processing.source_files import DVC_CACHE, folder_name, open_source
 from Datasets.atomic import replacing
 from Datasets.command import run
@@ -108,7 +109,7 @@ def copy(path: Path, target: Path) -> None:
 
 def dvc_add(target: Path) -> None:
     """Run `dvc add`. Raises UserError with what it says if it fails. It ends before this function does."""
-    command = [sys.executable, "-m", "dvc", "add", "--quiet", target.as_posix()]
+    command = [sys.executable, "-m", "dvc", "add", target.as_posix()]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -154,6 +155,7 @@ def add(name: str, path: Path, target: Path, entry: dict[str, Any]) -> None:
     """Copy, `dvc add`, and list the source; or raise, and leave all as it was."""
     files = {file: file.read_bytes() if file.is_file() else None for file in (pointer_of(target), _ignored_by(target))}
     there, done = target.exists(), False
+    with_entry(PARAMS, name, entry)  # what is wrong there is better known before the copy
     try:
         if not there:
             copy(path, target)
@@ -236,6 +238,27 @@ def hint_keep(seen: Seen) -> None:
         print(f"  with them: `keep: [{told}]`; classes that no source has must not be in it")
 
 
+def add_source(name: str, path: Path, form: Format | None, given: ImportOptions, dry_run: bool) -> None:
+    """Look, try, tell, and unless `dry_run`, add. Raises UserError, nothing having changed."""
+    check_project(name)
+    target = target_of(name, path)
+    check_links(path)
+    files = Remembering(open_source(path))
+    guess, options = recognise(files, given, form, ask)
+    seen = try_import(files, name, guess.format, options)
+    tell(path, guess, seen)
+    entry = entry_of(guess.format, target, options)
+    if not dry_run:
+        print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
+        add(name, path, target, entry)
+    print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
+    hint_keep(seen)
+    if dry_run:
+        print("nothing was changed")
+    else:
+        print(f"next: `dvc repro report`, and `git add {PARAMS} {pointer_of(target)}`")
+
+
 def main(
     name: Annotated[str, typer.Argument(help="what to call the source")],
     path: Annotated[Path, typer.Argument(help="the delivery: a directory, .zip or .tar")],
@@ -250,29 +273,17 @@ def main(
 ) -> None:
     """Recognise a delivery, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
     gc.disable()  # as in import_source.py
-    check_project(name)
-    target = target_of(name, path)
     of_table = (parse_columns(columns or ()), preset, normalized, delimiter)
     if of_table != ({}, None, None, None):
         if format not in (None, Format.csv):
             raise UserError(f"{format}: columns, preset, normalized and delimiter belong to the format csv")
         format = Format.csv
     given = ImportOptions(annotations, None if images is None else folder_name(images), *of_table)
-    check_links(path)
-    files = Remembering(open_source(path))
-    guess, options = recognise(files, given, format, ask)
-    seen = try_import(files, name, guess.format, options)
-    tell(path, guess, seen)
-    entry = entry_of(guess.format, target, options)
-    if not dry_run:
-        print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
-        add(name, path, target, entry)
-    print(f"{PARAMS}{' would get' if dry_run else ' has got'}:\n{written_entry(name, entry)}", end="")
-    hint_keep(seen)
-    if dry_run:
-        print("nothing was changed")
-    else:
-        print(f"next: `dvc repro report`, and `git add {PARAMS} {pointer_of(target)}`")
+    try:
+        add_source(name, path, format, given, dry_run)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was added", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

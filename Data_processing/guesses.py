@@ -1,8 +1,8 @@
 """What format a delivery may have, by the names and contents of its files.
 
-The keys of a JSON file, the outermost element of an XML file, the form of data.yaml and of label files show it; a table
-may be anything; folders as classes are asked for where nothing else is found. Of each folder only the first SAMPLE files
-of a kind are looked into. Whether a guess is right, the importer shows (recognise.py).
+The keys of a JSON file, the outermost element of an XML file, the form of data.yaml and of label files show it; a
+table may be anything; folders as classes are guessed where nothing else is found. Of each folder only the first SAMPLE
+files of a kind are looked into. Whether a guess is right, the importer shows (recognise.py).
 """
 
 import itertools
@@ -138,14 +138,13 @@ def _of_yolo(files: SourceFiles, names: Sequence[str]) -> Iterator[Guess]:
             yield Guess(Format.yolo, f"{name} has names, and train, val or test", name)
     if found:
         return
-    classes = [
+    classes: list[str | None] = [
         n for n in visible(names, {".txt", ".names"}) if n.endswith(".names") or f"/{n}".endswith("/classes.txt")
     ]
     texts = (name for name in _sampled(visible(files.names(), {".txt"})) if name not in classes)
     labels = next((name for name in texts if LABELS.match(_content(files, name))), None)
-    why = f"label files such as {labels}"
-    if labels:
-        yield from (Guess(Format.yolo, why, name) for name in classes or [None])
+    for file in classes or [None] if labels else ():
+        yield Guess(Format.yolo, f"label files such as {labels}", file)
 
 
 def _of_tables(names: Sequence[str]) -> Iterator[Guess]:

@@ -56,8 +56,16 @@ def _in_brackets(values: Sequence[str]) -> CommentedSeq:
 
 def add_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
     """Add an entry at the end of `sources`. Raises UserError, and changes nothing, where that cannot be done."""
+    changed = with_entry(path, name, entry)
+    with replacing(path) as partial:
+        partial.write_bytes(changed.encode())
+        shutil.copymode(path, partial)
+
+
+def with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
+    """The file's text with an entry at the end of `sources`. Raises UserError where it would mean something else."""
     text = _text(path)
-    params, changed = _parse(text, path), _with_entry(text, name, entry)
+    params, changed = _parse(text, path), _insert(text, name, entry)
     expected = {**params, "sources": {**(params.get("sources") or {}), name: entry}}
     try:
         right = _parse(changed, path) == expected
@@ -65,12 +73,10 @@ def add_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
         right = False
     if not right:
         raise UserError(f"{path}: `sources` is written in a way that no entry can be added to; write {name!r} there")
-    with replacing(path) as partial:
-        partial.write_bytes(changed.encode())
-        shutil.copymode(path, partial)
+    return changed
 
 
-def _with_entry(text: str, name: str, entry: dict[str, Any]) -> str:
+def _insert(text: str, name: str, entry: dict[str, Any]) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
     root = YAML().compose(text)
     node = next((v for k, v in root.value if k.value == "sources"), None) if isinstance(root, MappingNode) else None
