@@ -24,7 +24,7 @@ import typer
 from Data_processing.guesses import Guess
 from Data_processing.import_source import Format, parse_columns
 from Data_processing.imported import ImportOptions
-from Data_processing.params_file import add_entry, kept_classes, load_params, with_entry, written_entry
+from Data_processing.params_file import add_entry, in_brackets, kept_classes, load_params, with_entry, written_entry
 from Data_processing.recognise import Remembering, Seen, recognise, try_import
 from Data_processing.source_files import DVC_CACHE, folder_name, open_source
 from Datasets.atomic import replacing
@@ -99,12 +99,18 @@ def check_links(path: Path) -> None:
 
 
 def copy(path: Path, target: Path) -> None:
-    """Copy a delivery; it appears under the target's name whole or not at all."""
+    """Copy a delivery; it appears under the target's name whole or not at all.
+
+    Contents only: folders that may not be written to, as on a delivered disc, would be in DVC's way.
+    """
     with replacing(target) as partial:
-        if path.is_dir():
-            shutil.copytree(path, partial)
-        else:
+        if path.is_file():
             shutil.copyfile(path, partial)
+            return
+        for file in sorted(path.rglob("*")):
+            if not file.is_dir():
+                (partial / file.relative_to(path)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, partial / file.relative_to(path))
 
 
 def dvc_add(target: Path) -> None:
@@ -128,7 +134,7 @@ def dvc_add(target: Path) -> None:
     if process.returncode:
         lines = [line for line in said.splitlines() if line.strip()]
         told = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no message")
-        reason = re.sub(r"\x1b\[[\d;]*m|^ERROR:\s*", "", told).removeprefix("ERROR: ").strip()
+        reason = re.sub(r"\x1b\[[\d;]*m|^ERROR:\s*", "", told).removeprefix("ERROR: ").strip(" .")
         raise UserError(f"dvc add {target}: {reason}; nothing was added")
 
 
@@ -233,9 +239,8 @@ def hint_keep(seen: Seen) -> None:
     """Say which classes clean.keep leaves out."""
     keep, left_out = kept_classes(load_params(PARAMS), seen.classes)
     if left_out:
-        told = ", ".join([*keep, *left_out])
         print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
-        print(f"  with them: `keep: [{told}]`; classes that no source has must not be in it")
+        print(f"  with them: `keep: {in_brackets([*keep, *left_out])}`; classes that no source has must not be in it")
 
 
 def add_source(name: str, path: Path, form: Format | None, given: ImportOptions, dry_run: bool) -> None:

@@ -54,6 +54,14 @@ def _in_brackets(values: Sequence[str]) -> CommentedSeq:
     return sequence
 
 
+def in_brackets(values: Sequence[str]) -> str:
+    """A list as one line of YAML, quoted where it must be."""
+    yaml, text = YAML(), io.StringIO()
+    yaml.width = 10**6
+    yaml.dump(_in_brackets(values), text)
+    return text.getvalue().strip()
+
+
 def add_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
     """Add an entry at the end of `sources`. Raises UserError, and changes nothing, where that cannot be done."""
     changed = with_entry(path, name, entry)

@@ -103,7 +103,7 @@ def recognise(files: SourceFiles, options: ImportOptions, form: Format | None, a
         reasons += more
     if not fits:
         raise UserError(reasons[0] if reasons else f"{files.path}: {_nothing(files)}")
-    fit = _chosen(fits, ask)
+    fit = _chosen(files.path, fits, ask)
     images = options.images
     if len(fit.images) > 1:
         shown = [folder or "." for folder in fit.images]
@@ -125,16 +125,16 @@ def _fitting(files: SourceFiles, found: Iterable[Guess], options: ImportOptions)
     return fits, reasons
 
 
-def _chosen(fits: Sequence[Fit], ask: Ask) -> Fit:
+def _chosen(path: Path, fits: Sequence[Fit], ask: Ask) -> Fit:
     forms = list(dict.fromkeys(fit.guess.format for fit in fits))
     if len(forms) > 1:
         told = [f"{form} ({next(f.guess.why for f in fits if f.guess.format is form)})" for form in forms]
-        form = forms[ask("several formats fit: which one is meant?", told, "--format")]
+        form = forms[ask(f"{path}: several formats fit: which one is meant?", told, "--format")]
         fits = [fit for fit in fits if fit.guess.format is form]
     if len(fits) == 1:
         return fits[0]
     told = [fit.guess.annotations or "." for fit in fits]
-    return fits[ask(f"several annotations in {forms[0]} form fit: which are meant?", told, "--annotations")]
+    return fits[ask(f"{path}: several annotations in {forms[0]} form fit: which are meant?", told, "--annotations")]
 
 
 def try_import(files: SourceFiles, name: str, form: Format, options: ImportOptions) -> Seen:

@@ -378,15 +378,14 @@ def test_classes_are_compared_with_keep_as_clean_will_call_them():
 def test_a_voc_archive_goes_all_the_way_beside_the_demonstration(tmp_path):
     checkout = tmp_path / "checkout"
     copy_checkout(checkout)
-    archive = pack(write_voc(tmp_path / "cats", BOXES, "annotations", "images"), tmp_path / "Cats 1.zip")
+    archive = pack(write_voc(tmp_path / "cats", BOXES, "my boxes", "images & more"), tmp_path / "Cats 1.zip")
     delivered, params = archive.read_bytes(), (checkout / "params.yaml").read_text()
     told = succeeded(run_in(checkout, "python", "-m", MODULE, "cats", archive)).stdout
-    for part in ("voc: 6 XML files in annotations", "records  6", "6 found", "cat 6", "dvc repro report"):
+    for part in ("voc: 6 XML files in my boxes", "records  6", "6 found", "cat 6", "dvc repro report"):
         assert part in told
     assert "not in clean.keep, so left out as it stands: cat\n" in told
-    entry = (
-        "  cats:\n    format: voc\n    path: Datasets/raw/cats.zip\n    annotations: annotations\n    images: images\n"
-    )
+    lines = ("format: voc", "path: Datasets/raw/cats.zip", "annotations: my boxes", "images: images & more")
+    entry = "".join(["  cats:\n", *(f"    {line}\n" for line in lines)])
     assert entry in told
     assert (checkout / "params.yaml").read_text().replace(entry, "", 1) == params
     assert archive.read_bytes() == delivered
@@ -411,7 +410,10 @@ def test_a_coco_directory_goes_all_the_way_instead_of_the_demonstration(tmp_path
 
     copy_checkout(checkout, without_digits)
     source = write_coco(tmp_path / "delivery", BOXES)
+    (source / "images").chmod(0o555)  # as on a disc
     told = succeeded(run_in(checkout, "python", "-m", MODULE, "cats", source)).stdout
+    (source / "images").chmod(0o755)
+    assert (checkout / "Datasets/raw/cats/images").stat().st_mode & 0o200
     assert "not in clean.keep" not in told
     assert "  cats:\n    format: coco\n    path: Datasets/raw/cats\n" in told
     succeeded(run_in(checkout, "dvc", "repro", "curate"))
