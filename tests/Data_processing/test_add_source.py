@@ -50,9 +50,9 @@ def found(path: Path, form=None, ask=never, **options) -> dict:
 
 
 @pytest.fixture
-def project(tmp_path) -> Path:
+def bare(tmp_path) -> Path:
     """As much of a project as the command looks at, without a repository."""
-    root = write(tmp_path / "project", {"params.yaml": (ROOT / "params.yaml").read_bytes(), ".dvc/config": ""})
+    root = write(tmp_path / "bare", {"params.yaml": (ROOT / "params.yaml").read_bytes(), ".dvc/config": ""})
     write(root, {"Datasets/raw/.gitignore": (ROOT / "Datasets/raw/.gitignore").read_bytes()})
     return root
 
@@ -191,23 +191,23 @@ DOUBTS = {
 
 
 @pytest.mark.parametrize("option", DOUBTS)
-def test_doubt_without_a_terminal_names_the_option_which_then_settles_it(project, tmp_path, option):
+def test_doubt_without_a_terminal_names_the_option_which_then_settles_it(bare, tmp_path, option):
     source = doubtful(tmp_path / "s", option)
-    before = state(project)
-    refused(add(project, "s", source, "--dry-run"), *DOUBTS[option], option)
+    before = state(bare)
+    refused(add(bare, "s", source, "--dry-run"), *DOUBTS[option], option)
     for answer in DOUBTS[option]:
-        told = succeeded(add(project, "s", source, "--dry-run", option, answer)).stdout
+        told = succeeded(add(bare, "s", source, "--dry-run", option, answer)).stdout
         assert f"{option[2:]}: {answer}\n" in told
-    assert state(project) == before
+    assert state(bare) == before
 
 
 @pytest.mark.parametrize("option", DOUBTS)
-def test_doubt_on_a_terminal_is_a_numbered_question(project, tmp_path, option):
+def test_doubt_on_a_terminal_is_a_numbered_question(bare, tmp_path, option):
     ours, theirs = pty.openpty()
     source = doubtful(tmp_path / "s", option)
     command = [sys.executable, "-m", MODULE, "s", source, "--dry-run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=project, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = subprocess.Popen(command, cwd=bare, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     said = _until(ours, "number")
     shown = dict(line.split()[:2] for line in said.splitlines() if line.startswith("  "))
@@ -230,8 +230,8 @@ def _until(terminal: int, end: str, said: str = "") -> str:
 
 
 @pytest.mark.parametrize("name", ["", "1st", "no-cats", "a b", "a/b", "a.b", "digits"])
-def test_a_name_that_is_none_or_taken_is_refused(project, monkeypatch, name):
-    monkeypatch.chdir(project)
+def test_a_name_that_is_none_or_taken_is_refused(bare, monkeypatch, name):
+    monkeypatch.chdir(bare)
     with pytest.raises(UserError, match="a name has letters" if name != "digits" else "sources has 'digits' already"):
         check_project(name)
     if name != "digits":  # the import stage says the same
@@ -239,44 +239,44 @@ def test_a_name_that_is_none_or_taken_is_refused(project, monkeypatch, name):
             import_source(name, Format.coco, Path("x"), Path("y"))
 
 
-def test_what_cannot_be_added_is_refused_and_changes_nothing(project, tmp_path):
+def test_what_cannot_be_added_is_refused_and_changes_nothing(bare, tmp_path):
     source = write_coco(tmp_path / "s", BOXES)
-    refused(add(project, "s", tmp_path / "nowhere"), "nowhere", "no such file")
-    refused(add(project, "s", project), "Datasets/raw is in it")
+    refused(add(bare, "s", tmp_path / "nowhere"), "nowhere", "no such file")
+    refused(add(bare, "s", bare), "Datasets/raw is in it")
     write(tmp_path, {"cut.zip": b"PK"})
-    refused(add(project, "s", tmp_path / "cut.zip"), "no whole .zip")
-    write(project, {"Datasets/raw/s/other.txt": "mine"})
-    before = state(project)
-    refused(add(project, "s", source), "Datasets/raw/s: is there already, with other content")
+    refused(add(bare, "s", tmp_path / "cut.zip"), "no whole .zip")
+    write(bare, {"Datasets/raw/s/other.txt": "mine"})
+    before = state(bare)
+    refused(add(bare, "s", source), "Datasets/raw/s: is there already, with other content")
     (source / "out").symlink_to("/etc")
-    refused(add(project, "t", source), "leads to no file inside")
+    refused(add(bare, "t", source), "leads to no file inside")
     (source / "out").unlink()
     os.mkfifo(source / "pipe")
-    refused(add(project, "t", source), "neither a file nor a directory")
-    assert state(project) == before
-    shutil.rmtree(project / ".dvc")
-    refused(add(project, "t", source), "DVC is not initialised")
-    (project / "params.yaml").write_text("sources: [")
-    (project / ".dvc").mkdir()
-    refused(add(project, "t", source), "params.yaml: not YAML")
+    refused(add(bare, "t", source), "neither a file nor a directory")
+    assert state(bare) == before
+    shutil.rmtree(bare / ".dvc")
+    refused(add(bare, "t", source), "DVC is not initialised")
+    (bare / "params.yaml").write_text("sources: [")
+    (bare / ".dvc").mkdir()
+    refused(add(bare, "t", source), "params.yaml: not YAML")
 
 
 @pytest.mark.parametrize("kind", ["directory", "all.tar.gz"])
-def test_a_failing_dvc_add_leaves_nothing(project, tmp_path, kind):
+def test_a_failing_dvc_add_leaves_nothing(bare, tmp_path, kind):
     source = write_coco(tmp_path / "s", BOXES)
     source = source if kind == "directory" else pack(source, tmp_path / kind)
-    before = state(project), state(tmp_path / "s")
-    refused(run_in(project, sys.executable, "-m", MODULE, "t", source, PYTHONPATH=str(ROOT)), "dvc add Datasets/raw/t")
-    assert (state(project), state(tmp_path / "s")) == before
+    before = state(bare), state(tmp_path / "s")
+    refused(run_in(bare, sys.executable, "-m", MODULE, "t", source, PYTHONPATH=str(ROOT)), "dvc add Datasets/raw/t")
+    assert (state(bare), state(tmp_path / "s")) == before
 
 
 @pytest.fixture
-def repository(project) -> Path:
+def repository(bare) -> Path:
     """The same under git and DVC."""
-    shutil.rmtree(project / ".dvc")
+    shutil.rmtree(bare / ".dvc")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        succeeded(run_in(project, *command))
-    return project
+        succeeded(run_in(bare, *command))
+    return bare
 
 
 @pytest.mark.parametrize("moment", ["copy", "add"])
@@ -324,6 +324,16 @@ def test_a_delivery_in_raw_stays_and_can_be_two_sources(repository, tmp_path):
         "delivery",
         "delivery.dvc",
     ]
+
+
+def test_a_failing_dvc_add_of_a_delivery_in_raw_leaves_that_alone(repository):
+    write_coco(repository / "Datasets/raw/delivery", BOXES)
+    succeeded(run_in(repository, "dvc", "add", "Datasets/raw/delivery"))
+    (repository / ".dvc/config").write_text("[core")
+    before = {name: content for name, content in state(repository).items() if ".git/" not in name}
+    words = [sys.executable, "-m", MODULE, "s", "Datasets/raw/delivery"]
+    refused(run_in(repository, *words, PYTHONPATH=str(ROOT)), "dvc add Datasets/raw/delivery")
+    assert {name: content for name, content in state(repository).items() if ".git/" not in name} == before
 
 
 ENTRY = {"format": "csv", "path": "Datasets/raw/x", "images": "no", "columns": ["image=a b", "label=k"]}
