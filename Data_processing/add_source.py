@@ -20,12 +20,19 @@ from typing import Annotated, Any
 
 import typer
 
-from Data_processing.delivery import RAW, check_links, copy, pointer_of, target_of
-from Data_processing.guesses import Guess
+from Data_processing.adding.delivery import RAW, check_links, copy, pointer_of, target_of
+from Data_processing.adding.guesses import Guess
+from Data_processing.adding.params_file import (
+    add_entry,
+    in_brackets,
+    kept_classes,
+    load_params,
+    with_entry,
+    written_entry,
+)
+from Data_processing.adding.recognise import Remembering, Seen, recognise, try_import
 from Data_processing.import_source import Format, parse_columns
 from Data_processing.imported import ImportOptions
-from Data_processing.params_file import add_entry, in_brackets, kept_classes, load_params, with_entry, written_entry
-from Data_processing.recognise import Remembering, Seen, recognise, try_import
 from Data_processing.source_files import folder_name, open_source
 from Datasets.command import run
 from Datasets.errors import UserError

@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.box_rules import BoxRules
-from Data_processing.clean_batches import ACCEPTED_SCHEMA, Outcome, clean_sources, find_sources
-from Data_processing.cleaning_rules import ImageRules, Rules
+from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, clean_sources, find_sources
+from Data_processing.cleaning.box_rules import BoxRules
+from Data_processing.cleaning.rules import ImageRules, Rules
+from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.imported import source_path
 from Data_processing.parallel import Engine, Workers
-from Data_processing.verdicts import Rejection, Repair
 from Datasets.atomic import replacing
 from Datasets.classes import ClassRules, check_keep, class_ids, parse_merges, parse_renames, write_classes
 from Datasets.command import run

@@ -52,7 +52,7 @@ class Imported:
 
     origin: file and line or id. mask: the path inside the source of a PNG file of the image's size; mask_names: the
     class that a value of its pixels stands for; 0 is background, 255 not annotated. problems: pairs
-    of a rule of verdicts.py and the value at fault.
+    of a rule of cleaning/verdicts.py and the value at fault.
     """
 
     image: str

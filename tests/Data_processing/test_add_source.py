@@ -16,11 +16,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from Data_processing.add_source import check_project, entry_of
+from Data_processing.adding.params_file import add_entry, kept_classes
+from Data_processing.adding.recognise import Remembering, recognise, try_import
 from Data_processing.import_source import Format
 from Data_processing.import_source import main as import_source
 from Data_processing.imported import ImportOptions
-from Data_processing.params_file import add_entry, kept_classes
-from Data_processing.recognise import Remembering, recognise, try_import
 from Data_processing.source_files import open_source
 from Datasets.errors import UserError
 from tests.conftest import ROOT, copy_checkout, edit_params, refused, run_in, stage, succeeded

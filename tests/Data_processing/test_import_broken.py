@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from Data_processing.cleaning_rules import Rules, clean_record
+from Data_processing.cleaning.rules import Rules, clean_record
+from Data_processing.cleaning.verdicts import REMEDIES
 from Data_processing.import_source import check_paths
 from Data_processing.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.inspected import Facts
 from Data_processing.source_files import MissingFile, WithEmbedded
-from Data_processing.verdicts import REMEDIES
 from Datasets.errors import UserError
 from tests.Data_processing.annotated import (
     BOX,

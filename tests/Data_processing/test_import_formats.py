@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from Data_processing.cleaning_rules import Rules, clean_record
+from Data_processing.cleaning.rules import Rules, clean_record
+from Data_processing.cleaning.verdicts import REMEDIES
 from Data_processing.import_source import check_paths
 from Data_processing.imported import Imported, ImportOptions, from_arrow, to_arrow
 from Data_processing.inspected import Facts
 from Data_processing.source_files import open_source
-from Data_processing.verdicts import REMEDIES
 from Datasets.errors import UserError
 from Datasets.json_format import write_json
 from Datasets.records import SCHEMA, Box, empty_record

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from Data_processing.box_rules import BoxRules, clean_boxes
+from Data_processing.cleaning.box_rules import BoxRules, clean_boxes
+from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.imported import Imported
 from Data_processing.inspected import Facts
 from Data_processing.masks import VOID
-from Data_processing.verdicts import Rejection, Repair
 from Datasets.classes import ClassRules
 from Datasets.records import Count, Record, contradictions, empty_record, implied
 

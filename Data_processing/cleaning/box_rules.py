@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.imported import Imported, ImportedBox
 from Data_processing.outlines import to_rle
-from Data_processing.verdicts import Rejection, Repair
 from Datasets.classes import ClassRules
 from Datasets.records import Box
 

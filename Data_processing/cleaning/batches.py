@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from Data_processing.cleaning_rules import Cleaned, Rules, clean_record
+from Data_processing.cleaning.rules import Cleaned, Rules, clean_record
+from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.imported import BATCH, Imported, from_arrow, source_path, to_arrow
 from Data_processing.inspected import HASH_BYTES, Facts, read_inspected
 from Data_processing.parallel import Engine, Workers
-from Data_processing.verdicts import Rejection, Repair
 from Datasets.errors import UserError
 from Datasets.records import SCHEMA, boxes_array
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from Data_processing.guesses import Guess, classes_folder, common_folder, guesses, of_folders
+from Data_processing.adding.guesses import Guess, classes_folder, common_folder, guesses, of_folders
 from Data_processing.import_source import Format, check_paths
 from Data_processing.imported import Imported, ImportOptions, write_imported
 from Data_processing.source_files import EMBEDDED, SourceFiles, images_below
