@@ -25,6 +25,7 @@ from Datasets.records import is_safe_path
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 SHARDS = "*-of-*.parquet"  # of a curated dataset
+UNUSUAL = re.compile(r"\\|//|^/|/$|^$|(^|/)\.(/|$)")  # paths that pathlib, which is slow, would write otherwise
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
@@ -237,7 +238,8 @@ def images_below(files: SourceFiles, folder: str) -> Iterator[str]:
 
 def inside(folder: str, name: str) -> str:
     """A name that an annotation gives, relative to a folder, as a path inside the source; Windows' \\ counts as /."""
-    return str(PurePosixPath(folder, name.replace("\\", "/")))
+    path = f"{folder}/{name}" if folder else name
+    return str(PurePosixPath(folder, name.replace("\\", "/"))) if UNUSUAL.search(path) else path
 
 
 def folder_name(option: str) -> str:

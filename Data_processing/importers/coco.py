@@ -5,13 +5,17 @@ the first pixel; segmentations are polygons, or run lengths in either of COCO's 
 folder that the file does not name. An annotation with neither box nor segmentation is a label of the whole image.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 
 from Data_processing.annotation_files import decode_json, guess_folder, only_file
-from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.imported import MAX_SIDE, NO_OUTLINE, BoxRows, BoxTable, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError
@@ -62,6 +66,9 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     coco: Coco = decode_json(files, found[0], Coco, "COCO annotations")
+    for number, annotation in enumerate(coco.annotations, 1):
+        if annotation.id is None:
+            annotation.id = f"number {number}"
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
     folder = options.images
     if folder is None:
@@ -82,26 +89,72 @@ def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]
 
 
 def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterator[Imported]:
-    of_image: dict[Id, list[Annotation]] = defaultdict(list)
-    for number, annotation in enumerate(coco.annotations, 1):
-        if annotation.id is None:
-            annotation.id = f"number {number}"
-        of_image[annotation.image_id].append(annotation)
-    labels = sum(map(_is_label, coco.annotations))
+    labels = sum(_is_label(annotation) for annotation in coco.annotations if annotation.bbox is None)
     drawn = labels < len(coco.annotations) or not labels
+    table, uncommon = _tabulate(coco.annotations, names, file)
+    of_image = _by_image(coco.annotations)
     ids = Counter(image.id for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
         row.width, row.height = _pixels(image.width, row), _pixels(image.height, row)
-        _add_annotations(row, of_image.get(image.id, ()), names, file, drawn, labels > 0)
+        places = of_image.get(image.id, NOWHERE)
+        if labels or (uncommon and not uncommon.isdisjoint(places.tolist())):
+            annotations = [coco.annotations[place] for place in places.tolist()]
+            _add_annotations(row, annotations, names, file, drawn, labels > 0)
+        else:
+            row.boxes = BoxRows(table, places)
         if ids[image.id] > 1:
             row.problems.insert(0, ("repeated id", f"{ids[image.id]} images have the id {image.id}"))
         yield row
-    for image_id, annotations in of_image.items():
+    for image_id, places in of_image.items():
         if image_id not in ids:
-            problem = ("unlisted image", f"image_id {image_id} in {len(annotations)} annotations")
-            origin = f"{file}: annotation {annotations[0].id}"
+            problem = ("unlisted image", f"image_id {image_id} in {len(places)} annotations")
+            origin = _origin(file, coco.annotations[places[0]])
             yield Imported(f"image_id {image_id}", origin, problems=[problem])
+
+
+def _by_image(annotations: Sequence[Annotation]) -> dict[Id, np.ndarray]:
+    """The places, int64 [A], of each image's annotations."""
+    ids, images = _numbered([annotation.image_id for annotation in annotations])
+    order = np.argsort(images, kind="stable")
+    ends = np.bincount(images, minlength=len(ids)).cumsum().tolist()
+    return {image_id: order[start:end] for image_id, (start, end) in zip(ids, pairwise([0, *ends]), strict=True)}
+
+
+def _numbered(ids: Sequence[Id]) -> tuple[list[Id], np.ndarray]:
+    """The distinct ids as they first come, and of which of them each one is, int64 [N]."""
+    try:
+        encoded = pa.array(ids).dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    except (pa.ArrowException, OverflowError):  # numbers and text, or too large: slower
+        numbers = {found: number for number, found in enumerate(dict.fromkeys(ids))}
+        return list(numbers), np.fromiter(map(numbers.__getitem__, ids), np.int64, len(ids))
+
+
+def _tabulate(annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> tuple[BoxTable, set[int]]:
+    """All annotations as boxes, and the places of those that are no common box and mean nothing in the table.
+
+    Column by column, a fraction of what an object for each box costs.
+    """
+    boxes = [annotation.bbox for annotation in annotations]
+    classes = [names.get(annotation.category_id) for annotation in annotations]
+    known = zip(classes, boxes, strict=True)
+    uncommon = {n for n, (name, box) in enumerate(known) if name is None or box is None or len(box) != 4}
+    for place in uncommon:
+        boxes[place] = [math.nan] * 4
+    numbers = chain.from_iterable(boxes)  # type: ignore[arg-type]
+    x, y, width, height = np.fromiter(numbers, np.float64, 4 * len(boxes)).reshape(-1, 4).T
+    columns = {
+        "name": pa.array(classes, pa.large_string()),
+        **{"x1": x, "y1": y, "x2": x + width, "y2": y + height},
+        "origin": pa.array([_origin(file, annotation) for annotation in annotations], pa.large_string()),
+        "crowd": pa.array([bool(annotation.iscrowd) for annotation in annotations], pa.bool_()),
+    }
+    return BoxTable(pa.record_batch(columns), [annotation.segmentation for annotation in annotations]), uncommon
+
+
+def _origin(file: str, annotation: Annotation) -> str:
+    return f"{file}: annotation {annotation.id}"
 
 
 def _add_annotations(
@@ -111,7 +164,7 @@ def _add_annotations(
     boxes: list[ImportedBox] = []
     labels: list[str] = []
     for annotation in annotations:
-        name, origin = names.get(annotation.category_id), f"{file}: annotation {annotation.id}"
+        name, origin = names.get(annotation.category_id), _origin(file, annotation)
         if name is None:
             row.problems.append(("unknown category", f"category_id {annotation.category_id} of {origin}"))
         elif _is_label(annotation):
@@ -128,7 +181,7 @@ def _add_annotations(
 def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
     """The box, or the one around the segmentation where there is none. Raises ValueError."""
     segmentation = bytes(annotation.segmentation)
-    outline = None if segmentation in _NOTHING else segmentation
+    outline = None if segmentation in NO_OUTLINE else segmentation
     if annotation.bbox is None:
         corners = bounds(segmentation)
         return ImportedBox(name, *corners, origin, bool(annotation.iscrowd), outline)
@@ -138,11 +191,11 @@ def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
     return ImportedBox(name, x, y, x + width, y + height, origin, bool(annotation.iscrowd), outline)
 
 
-_NOTHING = {b"", b"null", b"[]", b"[[]]", b"{}"}
+NOWHERE = np.empty(0, np.int64)
 
 
 def _is_label(annotation: Annotation) -> bool:
-    return annotation.bbox is None and bytes(annotation.segmentation) in _NOTHING
+    return annotation.bbox is None and bytes(annotation.segmentation) in NO_OUTLINE
 
 
 def _pixels(value: float | None, row: Imported) -> int | None:

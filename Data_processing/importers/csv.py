@@ -211,8 +211,8 @@ class Table:
         row.problems.append(("malformed annotation", f"{len(fields)} fields at {origin}, the header has {self._width}"))
 
     def _draw(self, row: Imported, label: str, stated: Sequence[str], fields: list[str], origin: str) -> None:
-        if row.boxes is None:
-            row.boxes = []
+        row.boxes = row.boxes or []
+        assert isinstance(row.boxes, list)
         try:
             x1, y1, x2, y2 = map(float, stated)
             if not label:

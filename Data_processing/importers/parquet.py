@@ -144,7 +144,7 @@ def _boxes(column: pa.ListArray) -> Iterator[list[Stated] | None]:
 
 
 def _add_box(row: Imported, box: Stated, origin: str) -> None:
-    assert row.boxes is not None
+    assert isinstance(row.boxes, list)
     name, x1, y1, x2, y2, crowd, segmentation = box
     if not name or None in (x1, y1, x2, y2):
         row.problems.append(("malformed box", f"a box without a name, x1, y1, x2 or y2 at {origin}"))

@@ -287,7 +287,7 @@ def _split(image: str, listing: Listing) -> str | None:
 
 
 def _add_boxes(row: Imported, text: str, file: str, dataset: Dataset) -> None:
-    assert row.boxes is not None
+    assert isinstance(row.boxes, list)
     for number, line in enumerate(text.splitlines(), 1):
         origin = f"{file}:{number}"
         if not (fields := line.split()):
