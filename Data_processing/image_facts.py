@@ -31,11 +31,11 @@ def inspect(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
         image = open_image(data, max_pixels)
     except UnreadableImage as error:
         return {**row, "reason": str(error)}
-    grey = Image.fromarray(to_rgb(image)).convert("L")
+    grey = image.convert("L") if image.mode in ("RGB", "L") else Image.fromarray(to_rgb(image)).convert("L")
     row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
     grey.thumbnail((LOOK, LOOK), Image.Resampling.BILINEAR)
-    luma = np.asarray(grey)
-    row |= {"brightness": float(luma.mean()), "contrast": float(luma.std()), "sharpness": sharpness(luma)}
+    brightness, contrast = mean_and_deviation(grey)
+    row |= {"brightness": brightness, "contrast": contrast, "sharpness": sharpness(np.asarray(grey))}
     return {**row, "phash": perceptual_hash(grey)}
 
 
@@ -58,14 +58,26 @@ def perceptual_hash(grey: Image.Image) -> bytes:
     smooth areas look alike: unrelated demonstration scenes come as close as 4 bits, but not below 58 of 256.
     C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010; by the library imagehash.
     """
-    return np.packbits(imagehash.phash(grey, hash_size=16).hash).tobytes()
+    small = grey.resize((64, 64), Image.Resampling.LANCZOS, reducing_gap=2.0)  # a third of the library's time for it
+    return np.packbits(imagehash.phash(small, hash_size=16).hash).tobytes()
+
+
+def mean_and_deviation(grey: Image.Image) -> tuple[float, float]:
+    """The mean and the standard deviation of an image of mode L."""
+    levels, counts = np.arange(256), np.array(grey.histogram())
+    mean = float(counts @ levels / counts.sum())
+    return mean, float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
 
 
 def sharpness(luma: np.ndarray) -> float:
     """The variance of the Laplacian of uint8 [H, W]: low where nothing has an edge (Pech-Pacheco et al., 2000)."""
-    y = np.pad(luma.astype(np.int32), 1, mode="edge")
-    laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
-    return float(laplacian.var())
+    y = np.pad(luma, 1, mode="edge").astype(np.int16)
+    laplacian = y[:-2, 1:-1] + y[2:, 1:-1]
+    laplacian += y[1:-1, :-2]
+    laplacian += y[1:-1, 2:]
+    laplacian -= 4 * y[1:-1, 1:-1]
+    values = laplacian.ravel().astype(np.float32)
+    return float(values @ values / values.size - values.mean(dtype=np.float64) ** 2)
 
 
 class Kind(StrEnum):
