@@ -18,6 +18,9 @@ lint: .venv/installed ## check style, types and the walls between the rooms
 	mypy Datasets Data_processing Models Deployment
 	lint-imports
 
+bench: .venv/installed ## measure the data work, and write tests/benchmarks/README.md
+	python -m tests.benchmarks.data_work
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
@@ -25,4 +28,4 @@ lint: .venv/installed ## check style, types and the walls between the rooms
 	@rm -rf build *.egg-info
 	@touch $@
 
-.PHONY: help repro test lint
+.PHONY: help repro test lint bench

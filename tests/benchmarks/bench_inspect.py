@@ -1,0 +1,106 @@
+"""Inspecting images, against Pillow's bare decoding in as many processes; and a source of which 1 % is new.
+
+    python -m tests.benchmarks.bench_inspect [--images 3000] [--rounds 3]
+
+The time that a process of ours takes to start with nothing to do is measured apart and taken off both sides.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+
+from tests.benchmarks.generated import write_images
+from tests.benchmarks.measuring import Figure, alternated, cost, python
+
+IMAGES = 3000
+
+
+def decode(file: Path) -> None:
+    """The reference: the whole image as RGB."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        image.load()
+        image.convert("RGB")
+
+
+def decode_all(directory: Path) -> None:
+    """Decode a directory's images by a process a core."""
+    with Pool(os.cpu_count()) as pool:
+        pool.map(decode, sorted(directory.rglob("*.jpg")), chunksize=32)
+
+
+def figures(images: int = IMAGES, rounds: int = 3) -> Iterator[Figure]:
+    """Measure decoding, and an increment."""
+    with tempfile.TemporaryDirectory() as temporary:
+        source, few = Path(temporary, "source"), Path(temporary, "few")
+        write_images(source, images)
+        write_images(few, 1)
+        bare = partial(cost, python("tests.benchmarks.bench_inspect", "--bare", source))
+        bare_start = partial(cost, python("tests.benchmarks.bench_inspect", "--bare", few))
+        start, ours = partial(cost, _command(few)), partial(cost, _command(source))
+        found = alternated(rounds, bare=bare, ours=ours, start=start, bare_start=bare_start)
+        rates = [images / (found[a].seconds - found[b].seconds) for a, b in (("bare", "bare_start"), ("ours", "start"))]
+        yield Figure(
+            f"inspect of {images:,} JPEGs of 640 x 480",
+            "Image.open().load() and convert('RGB') in a process a core",
+            f"{rates[1] / rates[0]:.2f} of its rate",
+            "0.8",
+            f"{rates[1]:.0f} images a second, bare {rates[0]:.0f}; "
+            f"starting, {found['start'].seconds:.1f} and {found['bare_start'].seconds:.1f} s, taken off",
+        )
+        yield _increment(source, images, start().seconds)
+
+
+def _increment(source: Path, images: int, start: float) -> Figure:
+    facts = source.parent / "facts.sqlite"
+    whole = cost(_command(source, "--facts", facts))
+    for number in range(images // 100):
+        write_images_over(source, images, number)
+    again = cost(_command(source, "--facts", facts))
+    return Figure(
+        f"inspect of the same with {images // 100} new images and --facts",
+        "the first run with --facts",
+        f"{(again.seconds - start) / (whole.seconds - start):.3f} of its time",
+        "0.05",
+        f"{again.seconds:.1f} s against {whole.seconds:.1f} s; starting, {start:.1f} s, taken off both",
+    )
+
+
+def write_images_over(source: Path, images: int, number: int) -> None:
+    """Put a new image in the place of an old one."""
+    from PIL import Image
+
+    file = source / f"images/{number * 100:06d}.jpg"
+    with Image.open(file) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file, quality=85)
+
+
+def _command(source: Path, *options: object) -> list[str]:
+    imported = source.with_suffix(".imported.parquet")
+    common = ("--source", "s", "--path", source)
+    if not imported.exists():
+        cost(python("Data_processing.import_source", *common, "--format", "coco", "--out", imported))
+    out = source.with_suffix(".inspected.parquet")
+    return python("Data_processing.inspect_images", *common, "--imported", imported, "--out", out, *options)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure inspecting.")
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bare", type=Path, help="only decode this directory's images")
+    options = parser.parse_args()
+    if options.bare:
+        return decode_all(options.bare)
+    for figure in figures(options.images, options.rounds):
+        print(figure)
+
+
+if __name__ == "__main__":
+    main()
