@@ -93,6 +93,5 @@ def machine() -> str:
     memory = psutil.virtual_memory().total / 2**30
     names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     model = names[0].partition(":")[2].strip() if names else platform.processor()
-    return (
-        f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, Python {platform.python_version()}, {platform.system()}"
-    )
+    where = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB, {where}; load before {psutil.getloadavg()[0]:.1f}"
