@@ -10,6 +10,7 @@ after `--`, it also takes params.yaml's `sources` as DVC unpacks it: `--digits.f
 
 import csv
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -96,6 +97,8 @@ def reject_conflicts(partial: Path, account: Account) -> None:
         for row in copies.itertuples():
             account.rejected.append((row.source, row.image, Rejection("conflicting duplicates", row.origin, value)))
     account.accepted -= len(conflicting)
+    out = set(zip(conflicting["source"], conflicting["image"], strict=True))
+    account.repairs = [repair for repair in account.repairs if repair[:2] not in out]
     table = pq.read_table(partial)
     kept = np.setdiff1d(np.arange(len(table)), conflicting.index)
     pq.write_table(table.take(kept), partial, compression="zstd")
@@ -186,6 +189,9 @@ def main(
     images = ImageRules(
         trust_image_size, min_side, max_side, max_aspect, min_contrast, min_sharpness, min_brightness, max_brightness
     )
+    for name, value in vars(images).items():
+        if math.isnan(value):
+            raise UserError(f"clean.{name}: is no number")
     rules = Rules(images, BoxRules(classes, max_box_share, doubled_iou), without_kept is WithoutKept.negative)
     found = find_sources(source_names(sources), imported, inspected)
     with replacing(out / "accepted.parquet") as partial:

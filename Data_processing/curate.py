@@ -80,7 +80,8 @@ def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, state
     splits = np.where(stated < 0, split_numbers(name_hashes(groups.names), shares, seed), stated)
     empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
     if empty:
-        distance, better = best_seeds(groups.names, counts, shares, 200)[0]
+        free = (stated < 0).any()
+        distance, better = best_seeds(groups.names, counts, shares, 200)[0] if free else (1, 0)
         advice = f"set curate.seed: {better}" if distance < 1 else "deliver more groups, or set its share to 0"
         found = f"{len(groups.names)} groups of {len(groups.numbers)} images"
         raise UserError(f"{found} leave {' and '.join(empty)} empty; {advice}")

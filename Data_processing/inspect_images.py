@@ -1,6 +1,6 @@
 """Inspect one source's images: each is read and decoded once, in parallel.
 
-    python -m Data_processing.inspect_images --source digits --path Datasets/raw/digits --imported FILE --out FILE
+    python -m Data_processing.inspect_images --source digits --imported FILE --out FILE
 
 Looks at every image and mask that a record names and at every image file beside them. Writes a Parquet file with a row
 a file: what stage clean judges by, and what duplicates are found by. With --facts, images whose bytes were seen before
@@ -18,7 +18,7 @@ import typer
 
 from Data_processing.facts_store import FactsStore
 from Data_processing.image_facts import Kind, Task, inspect_chunk
-from Data_processing.imported import images_folder
+from Data_processing.imported import images_folder, source_path
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.parallel import Engine, Workers
 from Data_processing.source_files import SourceFiles, images_below, open_source
@@ -75,9 +75,9 @@ def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
 
 def main(
     source: Annotated[str, typer.Option(help="the source's name")],
-    path: Annotated[Path, typer.Option(help="the source: directory, .zip or .tar")],
     imported: Annotated[Path, typer.Option(help="the import stage's Parquet file")],
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
+    path: Annotated[Path | None, typer.Option(help="the source, if it is not where it was imported from")] = None,
     facts: Annotated[Path | None, typer.Option(help="SQLite file that keeps facts from run to run")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="larger images are not decoded")] = MAX_PIXELS,
     engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
@@ -85,6 +85,7 @@ def main(
     jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
 ) -> None:
     """Read and decode each image of a source once and note what is found."""
+    path = path or Path(source_path(imported))
     tasks = find_tasks(open_source(path), imported)
     rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)
     with replacing(out) as partial:

@@ -1,9 +1,11 @@
 """Work on many chunks, by processes of this machine or by a Dask cluster, with the same results in the same order."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar
 
 import joblib
@@ -37,11 +39,15 @@ class Workers:
         On a cluster, every worker must see the files that a chunk names and be able to import the function. What a
         worker that died had in hand is done again by another. Raises UserError if the scheduler does not answer.
         """
+        if self.engine is Engine.dask and not self.scheduler:
+            raise UserError("work.scheduler: the engine dask needs the address of a scheduler, such as tcp://HOST:8786")
         if self.engine is Engine.dask:
             yield from _on_cluster(self.scheduler, function, chunks)
         else:
             work = (joblib.delayed(function)(*chunk) for chunk in chunks)
-            parallel = joblib.Parallel(n_jobs=self.jobs, return_as="generator", initializer=end_with_parent)
+            parallel = joblib.Parallel(
+                n_jobs=self.jobs, return_as="generator", initializer=partial(end_with_parent, os.getpid())
+            )
             yield from parallel(work)
 
 

@@ -5,7 +5,6 @@ JSON file of LabelMe holds as `imageData`, in base64.
 """
 
 import base64
-import io
 import lzma
 import re
 import tarfile
@@ -22,7 +21,25 @@ import pyarrow.parquet as pq
 from Datasets.errors import UserError
 from Datasets.records import is_safe_path
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
+IMAGE_SUFFIXES = {
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".jp2",
+        ".ppm",
+        ".pgm",
+        ".pnm",
+    ),
+    *(".dib", ".heic", ".heif", ".avif"),  # not read, and so told as unreadable
+}
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 UNUSUAL = re.compile(r"\\|//|^/|/$|^$|(^|/)\.(/|$)")  # paths that pathlib, which is slow, would write otherwise
@@ -136,13 +153,15 @@ class Zip:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._zip = zipfile.ZipFile(path)
+        infos = (info for info in self._zip.infolist() if not info.is_dir())
+        self._members = {info.filename.replace("\\", "/").removeprefix("./"): info for info in infos}
 
     def names(self) -> list[str]:
-        return sorted({info.filename for info in self._zip.infolist() if not info.is_dir()})
+        return sorted(self._members)
 
     def read(self, name: str) -> bytes:
         try:
-            return self._zip.read(name)
+            return self._zip.read(self._members[name])
         except KeyError:
             raise MissingFile(f"there is no file {name}") from None
         except (*DAMAGE, NotImplementedError, RuntimeError) as error:  # of another kind of compression, or encrypted
@@ -150,14 +169,15 @@ class Zip:
 
 
 class Tar:
-    """A source that is a .tar file, compressed or not. Only regular files count: a link could lead anywhere."""
+    """A source that is a .tar file, compressed or not. Links are followed to files inside it, and nowhere else."""
 
     sequential = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tar = tarfile.open(path)  # noqa: SIM115 - read from as long as the source is
-        self._members = {member.name.removeprefix("./"): member for member in self._tar if member.isfile()}
+        files = (member for member in self._tar if member.isfile() or member.islnk() or member.issym())
+        self._members = {member.name.removeprefix("./"): member for member in files}
         self._check_end()
 
     def names(self) -> list[str]:
@@ -168,8 +188,10 @@ class Tar:
             raise MissingFile(f"there is no file {name}")
         try:
             file = self._tar.extractfile(self._members[name])
-            return (file or io.BytesIO()).read()
-        except DAMAGE as error:
+            if file is None:
+                raise MissingFile(f"{name} is a link to no file")
+            return file.read()
+        except (*DAMAGE, KeyError, RecursionError) as error:  # the last two: links that lead out, or in a circle
             raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
 
     def _check_end(self) -> None:

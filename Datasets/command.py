@@ -37,11 +37,16 @@ def run(function: Callable[..., Any]) -> None:
         sys.exit(130)
 
 
-def end_with_parent() -> None:
-    """Have Linux end this process when its parent dies: alone, it would write where the next run does."""
+def end_with_parent(parent: int | None = None) -> None:
+    """Have Linux end this process when its parent dies: alone, it would write where the next run does.
+
+    parent: its process id, if known; if it has died already, this process ends at once.
+    """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if parent not in (None, os.getppid()):
+            os._exit(1)
 
 
 def _dashes(token: str) -> str:

@@ -123,6 +123,8 @@ def _batches(
             images = batch["image"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             masks = pc.struct_field(batch["mask"], "path").to_pylist()
+            if unknown := set(images).difference(facts):
+                raise UserError(f"{source.inspected}: knows nothing of {min(unknown)}; inspect {source.name} again")
             pairs = [(facts[image], facts.get(mask)) for image, mask in zip(images, masks, strict=True)]
             yield batch, source.name, pairs, here
         known = recorded[source_path(source.imported)]

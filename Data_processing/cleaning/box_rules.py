@@ -57,6 +57,8 @@ def clean_boxes(row: Imported, width: int, height: int, rules: BoxRules) -> Clea
 
 def _mapped(box: ImportedBox, classes: ClassRules) -> str | Rejection | None:
     """The box's wanted name; None if its class is not wanted."""
+    if not box.name.strip():
+        return Rejection("unknown category", box.origin, "a class without a name")
     name = classes.name(box.name)
     meant = classes.meant(box.name) if name is None else None
     if meant:

@@ -110,6 +110,8 @@ def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> Rejection | R
         return Rejection("missing image", row.origin, facts.reason or "")
     if facts.reason is not None:
         return Rejection("unreadable image", row.origin, facts.reason)
+    if facts.brightness is None:
+        return Rejection("wrong mask", row.origin, f"{row.image} is named as an image and as a mask")
     if all(stated is None for stated in (row.labels, row.counts, row.boxes, row.mask)):
         return Rejection("no annotation", row.origin, row.image)
     fault = next(judge_look(facts, rules), None)
@@ -177,6 +179,8 @@ def named(row: Imported, classes: ClassRules) -> Names | Rejection:
     stated = [*(row.labels or ()), *(count["name"] for count in row.counts or ())]
     of_mask = row.mask_names or {}
     for name in (*stated, *of_mask.values()):
+        if not name.strip():
+            return Rejection("unknown category", row.origin, "a class without a name")
         if meant := classes.meant(name):
             return Rejection("misspelt class", row.origin, f"{name!r}, perhaps meant: {meant!r}")
     labels = None if row.labels is None else sorted({ours for name in row.labels if (ours := classes.name(name))})

@@ -278,6 +278,7 @@ def _image_names(
         path = inside(folder, name)
         if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             return path
-        return by_stem[path][0] if len(by_stem.get(path, ())) == 1 else f"{path}.jpg"
+        found = by_stem.get(path, [])
+        return found[0] if len(found) == 1 else path if found else f"{path}.jpg"  # of several, none
 
     return folder, full_name

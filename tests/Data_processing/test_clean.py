@@ -3,6 +3,8 @@
 import json
 import shutil
 import sys
+import tarfile
+import zipfile
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.clean import source_names
 from Data_processing.image_facts import inspect
+from Data_processing.imported import Imported, write_imported
 from Data_processing.inspect_images import write_rows
 from tests.conftest import ROOT, png_bomb, refused, run_in, stage, succeeded
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
@@ -165,10 +168,11 @@ def test_records_of_one_image_are_all_rejected(tmp_path):
 
 
 def test_copies_of_an_image_with_other_labels_are_rejected(tmp_path):
-    source = write_coco(tmp_path / "source", {**CONTENT, "x.png": [("dog", 3, 4, 20, 30)]})
+    source = write_coco(tmp_path / "source", {**CONTENT, "x.png": [("dog", -3, 4, 20, 30)]})
     shutil.copy(source / "images/0.png", source / "images/x.png")
     refused(clean(source, tmp_path), "2 conflicting duplicates")
     assert rejected(tmp_path) == {"images/0.png": "conflicting duplicates", "images/x.png": "conflicting duplicates"}
+    assert pd.read_csv(tmp_path / "clean/repairs.csv").empty
     succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
     assert len(accepted(tmp_path)) == 5
     succeeded(clean(source, tmp_path, "--keep-conflicts"))
@@ -267,6 +271,58 @@ def test_merged_classes_are_one_and_an_image_without_any_kept_can_be_rejected(tm
     assert rejected(tmp_path) == {"images/bus.png": "no kept class"}
     refused(clean(source, tmp_path, "--keep", "car", "--keep", "car"), "'car'", "twice")
     refused(clean(source, tmp_path, "--merge", "car"), "merge", "NEW=OLD+OLD")
+
+
+def test_links_and_odd_names_in_archives_lose_no_image(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    (source / "images/1.png").unlink()
+    (source / "images/1.png").hardlink_to(source / "images/0.png")
+    (source / "images/2.png").unlink()
+    (source / "images/2.png").symlink_to("0.png")
+    (source / "images/3.png").unlink()
+    (source / "images/3.png").symlink_to("/etc/passwd")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(source, ".")
+    succeeded(clean(tmp_path / "s.tar", tmp_path, "--max_rejected=0.5"))
+    assert rejected(tmp_path) == {"images/3.png": "missing image"}
+    assert len(accepted(tmp_path)) == 5
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as zipped:
+        for number in range(6):
+            zipped.writestr(f".\\images\\{number}.png", picture(number))
+        zipped.write(source / "annotations.json", "./annotations.json")
+    succeeded(clean(tmp_path / "s.zip", tmp_path))
+    assert len(accepted(tmp_path)) == 6
+
+
+def test_an_image_that_cannot_be_read_for_its_kind_is_told(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    (source / "images/0.png").rename(source / "images/0.jfif")
+    (source / "images/x.heic").write_bytes(b"ftypheic")
+    change_coco(source, lambda coco: coco["images"][0].update(file_name="0.jfif"))
+    succeeded(clean(source, tmp_path, "--max_rejected=0.5"))
+    assert rejected(tmp_path) == {"images/x.heic": "unreadable image"}
+
+
+def test_a_class_without_a_name_and_a_limit_that_is_no_number_are_refused(tmp_path):
+    source = write_coco(tmp_path / "source", {**CONTENT, "a.png": [(" ", 3, 4, 20, 30)]})
+    succeeded(clean(source, tmp_path, "--max_rejected=0.5"))
+    assert rejected(tmp_path) == {"images/a.png": "unknown category"}
+    refused(clean(source, tmp_path, "--min-contrast", "nan"), "clean.min_contrast")
+
+
+def test_an_image_that_is_also_a_mask_is_rejected(tmp_path):
+    both = Imported("images/0.png", "x", boxes=[], mask="images/0.png", mask_names={1: "cat"})
+    rows = [both, Imported("images/1.png", "y", boxes=[])]
+    source = write_coco(tmp_path / "source", CONTENT)
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    imported.parent.mkdir()
+    write_imported(rows, "s", imported, source_path=source, images="nowhere")
+    succeeded(stage("Data_processing.inspect_images", "--source", "s", "--imported", imported, "--out", inspected))
+    directories = ("--imported", imported.parent, "--inspected", inspected.parent, "--out", tmp_path / "clean")
+    succeeded(stage("Data_processing.clean", *directories, "--max_rejected", "0.5", "s"))
+    assert len(rejected(tmp_path)) == 1
+    write_imported([*rows, Imported("images/2.png", "z", boxes=[])], "s", imported, source_path=source)
+    refused(stage("Data_processing.clean", *directories, "s"), "images/2.png", "inspect s again")
 
 
 def test_names_that_no_source_has_are_warned_of(tmp_path):

@@ -170,6 +170,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(tmp_path, source, cl
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, source):
     options = ("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9")
     refused(inspect(imported(source, tmp_path), tmp_path / "o", *options), "tcp://127.0.0.1:9", "engine: local")
+    refused(inspect(imported(source, tmp_path), tmp_path / "o", "--engine", "dask"), "work.scheduler")
 
 
 def test_masks_are_looked_at_as_masks(tmp_path):

@@ -16,7 +16,7 @@ from Data_processing.imported import Imported, ImportedBox, read_imported, write
 from Data_processing.outlines import encode, run_lengths, to_rle
 from Datasets.curated import Curated
 from Datasets.errors import UserError
-from tests.conftest import stage, succeeded
+from tests.conftest import refused, stage, succeeded
 from tests.Data_processing.sources import SIZE, picture, write_coco
 
 CLASSES = {"sky": 0, "road": 1}
@@ -185,8 +185,10 @@ def test_a_sources_splits_are_kept_if_the_user_says_so_and_groups_stay_whole(tmp
     rows[8].labels = ["cat"]
     result = succeeded(run_stages(tmp_path, rows, "--keep-splits"))
     assert "1 images do not keep their source's split" in result.stderr
+    without_val = [row for row in rows if row.split != "val"]
     dataset = Curated(tmp_path / "curated")
     found = {r["image"]: split for split in ("train", "val", "test") for r in dataset.records(split)}
+    refused(run_stages(tmp_path, without_val, "--keep-splits"), "val empty", "share to 0")
     assert found == {f"s/{n}.png": "train" if n == 8 else ("train", "val", "test")[n % 3] for n in range(9)}
 
 
