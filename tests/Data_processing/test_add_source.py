@@ -23,7 +23,7 @@ from Data_processing.import_source import main as import_source
 from Data_processing.imported import ImportOptions
 from Data_processing.source_files import open_source
 from Datasets.errors import UserError
-from tests.conftest import ROOT, copy_checkout, edit_params, refused, run_in, stage, succeeded
+from tests.conftest import ROOT, copy_checkout, edit_params, refused, run_in, succeeded
 from tests.Data_processing import annotated, test_import_formats
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
 from tests.Data_processing.test_import_formats import write
@@ -64,7 +64,7 @@ def state(root: Path) -> dict[str, bytes | None]:
 
 
 def add(root: Path, *words: str | Path):
-    return stage(MODULE, *words, cwd=root)
+    return run_in(root, sys.executable, "-m", MODULE, *words, PYTHONPATH=str(ROOT))  # `bare` has no code of its own
 
 
 @pytest.mark.parametrize("kind", ["directory", "all.zip", "all.tar.gz"])
