@@ -80,11 +80,31 @@ class Letterbox:
         """Boxes [N, 4] (x1, y1, x2, y2) from the square's pixels back to the image's."""
         return (boxes - self._offsets()) / self._scales()
 
+    def mask_to_square(self, mask: np.ndarray, fill: int) -> np.ndarray:
+        """A mask [H, W] of the image as [size, size], by the nearest pixel; `fill` where the square is padded."""
+        size = self.pixels.shape[0]
+        rows, inside_rows = _nearest((np.arange(size) + 0.5 - self.top) / self.scale_y, mask.shape[0])
+        columns, inside_columns = _nearest((np.arange(size) + 0.5 - self.left) / self.scale_x, mask.shape[1])
+        inside = inside_rows[:, None] & inside_columns[None]
+        return np.where(inside, mask[rows[:, None], columns[None]], mask.dtype.type(fill))
+
+    def mask_to_image(self, mask: np.ndarray, width: int, height: int) -> np.ndarray:
+        """A mask [size, size] of the square as [height, width] of the image, by the nearest pixel."""
+        rows, _ = _nearest((np.arange(height) + 0.5) * self.scale_y + self.top, mask.shape[0])
+        columns, _ = _nearest((np.arange(width) + 0.5) * self.scale_x + self.left, mask.shape[1])
+        return mask[rows[:, None], columns[None]]
+
     def _scales(self) -> np.ndarray:
         return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
 
     def _offsets(self) -> np.ndarray:
         return np.array([self.left, self.top, self.left, self.top])
+
+
+def _nearest(places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pixel, of `size` in a row, that each place lies in, and whether it lies in one at all."""
+    pixels = np.floor(places).astype(np.int64)
+    return pixels.clip(0, size - 1), (pixels >= 0) & (pixels < size)
 
 
 def letterbox(image: np.ndarray, size: int) -> Letterbox:

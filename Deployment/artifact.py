@@ -41,6 +41,11 @@ class Artifact:
     served: list[str]
 
     @property
+    def task(self) -> str:
+        """The record's field that the model predicts, as in Datasets/predictions.py."""
+        return self.manifest["task"]
+
+    @property
     def size(self) -> int:
         """The side of the model's square input in pixels."""
         return self.manifest["input"]["size"]

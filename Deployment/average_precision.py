@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from Datasets.predictions import Prediction
+from Datasets.predictions import Detection
 from Deployment.coco import to_coco
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MIN_SCORE = 0.001  # detections below it change no figure
 
 
 def average_precision(
-    records: "Sequence[Record]", answers: Sequence[Prediction], classes: Sequence[str]
+    records: "Sequence[Record]", answers: Sequence[Detection], classes: Sequence[str]
 ) -> dict[str, float]:
     """mAP, mAP50 and mAP75 of the answers for the images of these records, which have boxes; 0 without a detection."""
     from pycocotools.coco import COCO

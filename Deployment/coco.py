@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from Datasets.predictions import PredictedBox, Prediction
+from Datasets.predictions import Detection, PredictedBox
 
 Answer = dict[str, Any]
 
 
 def to_coco(
-    answers: Iterable[tuple[str, Prediction]], classes: Sequence[str], errors: Sequence[Mapping[str, str]] = ()
+    answers: Iterable[tuple[str, Detection]], classes: Sequence[str], errors: Sequence[Mapping[str, str]] = ()
 ) -> Answer:
     """Predictions with their images' names in the form of answers.Coco."""
     ids = {name: number for number, name in enumerate(classes, 1)}

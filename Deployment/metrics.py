@@ -5,7 +5,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from Datasets.predictions import Prediction
+from Datasets.predictions import Prediction, counts_in
 from Deployment.workers import Workers
 
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -40,7 +40,7 @@ class Metrics:
     def count_prediction(self, prediction: Prediction) -> None:
         """Count an image and the objects found in it."""
         self._images.inc()
-        for each in prediction["counts"]:
+        for each in counts_in(prediction):
             self._objects.labels(each["name"]).inc(each["count"])
 
     def text(self) -> bytes:

@@ -8,11 +8,10 @@ from PIL import Image, UnidentifiedImageError
 
 from Datasets.errors import UserError
 from Datasets.images import FORMATS, MAX_PIXELS, UnreadableImage, decode, letterbox
-from Datasets.predictions import Prediction, to_prediction
+from Datasets.predictions import OUTPUTS, Prediction, to_prediction
 from Deployment.artifact import MODEL, Artifact
 from Deployment.torch_runtime import Run, torch_run
 
-OUTPUTS = ["boxes", "scores", "classes"]
 MAX_SCANS = (
     100  # of a JPEG; progressive ones have about 10, and a few bytes more make a decoder go over all pixels again
 )
@@ -52,7 +51,9 @@ class Predictor:
         outputs = {name: value[0] for name, value in self._run(images).items()}
         height, width = image.shape[:2]
         least = self._artifact.threshold if threshold is None else threshold
-        return to_prediction(outputs, box, width, height, self._artifact.manifest["classes"], least)
+        return to_prediction(
+            self._artifact.task, outputs, box, width, height, self._artifact.manifest["classes"], least
+        )
 
 
 def _onnx_run(artifact: Artifact, threads: int) -> Run:
@@ -66,7 +67,8 @@ def _onnx_run(artifact: Artifact, threads: int) -> Run:
     except Exception as error:  # onnxruntime's exceptions share no base but this one
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
-    return lambda images: dict(zip(OUTPUTS, session.run(OUTPUTS, {"images": images}), strict=True))
+    names = OUTPUTS[artifact.task]
+    return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
 def check_file(data: bytes, formats: tuple[str, ...]) -> None:

@@ -34,14 +34,13 @@ import typer
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError
-from Datasets.predictions import Difference, Prediction, largest_difference
+from Datasets.predictions import TOLERANCE, Detection, Prediction, counts_in, largest_difference
 from Deployment.artifact import load
 from Deployment.average_precision import MIN_SCORE, average_precision
 
 if TYPE_CHECKING:
     from Datasets.curated import Curated
 
-TOLERANCE = Difference(boxes=0.01, scores=1e-4)  # pixels; scores lie in 0 to 1
 MAP_TOLERANCE = 1e-3
 UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # of this process's environment, in the service's
 CHUNK = 256  # test images held in memory at once
@@ -122,23 +121,24 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def check(sample: str, expected: Prediction, actual: Prediction, threshold: float) -> Difference:
+def check(task: str, sample: str, expected: Prediction, actual: Prediction, threshold: float) -> dict[str, float]:
     """How far an answer lies from the expected one. Raises UserError naming the sample and what differs too much."""
     for side in ("width", "height"):
         if actual[side] != expected[side]:
             raise UserError(f"sample {sample}: the answer's {side} is {actual[side]}, expected {expected[side]}")
-    found = largest_difference(expected, actual, threshold, TOLERANCE["scores"])
-    if found["boxes"] == float("inf"):
-        raise UserError(f"sample {sample}: the answer has {_objects(actual)}, expected {_objects(expected)}")
-    for what in ("boxes", "scores"):
-        if found[what] > TOLERANCE[what]:
-            difference = f"{found[what]:.6g}, more than {TOLERANCE[what]:g}"
+    found = largest_difference(task, expected, actual, threshold)
+    for what, tolerance in TOLERANCE[task].items():
+        if found[what] == float("inf"):
+            raise UserError(f"sample {sample}: the answer has {_shown(actual)}, expected {_shown(expected)}")
+        if found[what] > tolerance:
+            difference = f"{found[what]:.6g}, more than {tolerance:g}"
             raise UserError(f"sample {sample}: the answer's {what} differ from the expected ones by {difference}")
     return found
 
 
-def _objects(prediction: Prediction) -> str:
-    return ", ".join(f"{count['count']} {count['name']}" for count in prediction["counts"]) or "nothing"
+def _shown(prediction: Prediction) -> str:
+    counts = [f"{count['count']} {count['name']}" for count in counts_in(prediction)]
+    return ", ".join(counts or prediction["labels"]) or "nothing"
 
 
 def latencies(port: int, images: Sequence[bytes], requests: int) -> list[float]:
@@ -160,16 +160,16 @@ def requests_per_second(port: int, images: Sequence[bytes], requests: int, conne
     return sum(counts) / (time.perf_counter() - started)
 
 
-def answers_for(port: int, images: Sequence[bytes], rows: Sequence[int], connections: int) -> list[Prediction]:
+def answers_for(port: int, images: Sequence[bytes], rows: Sequence[int], connections: int) -> list[Detection]:
     """The answers for the images in these rows, over several connections at once, down to the lowest scores."""
     own = threading.local()  # a connection for each thread
 
-    def ask(image: bytes) -> Prediction:
+    def ask(image: bytes) -> Detection:
         if not hasattr(own, "client"):
             own.client = Client(port)
         return own.client.predict(image, f"?threshold={MIN_SCORE}")
 
-    found: list[Prediction] = []
+    found: list[Detection] = []
     with ThreadPoolExecutor(connections) as clients:
         for first in range(0, len(rows), CHUNK):
             found += clients.map(ask, [images[row] for row in rows[first : first + CHUNK]])
@@ -207,14 +207,15 @@ def verify(bundle: Path, curated: "Curated | None", requests: int, connections: 
     with running(bundle) as (port, ready):
         client = Client(port)
         found = [
-            check(name, answer, client.predict(image), artifact.threshold) for name, (image, answer) in samples.items()
+            check(artifact.task, name, answer, client.predict(image), artifact.threshold)
+            for name, (image, answer) in samples.items()
         ]
         test = {"test": measure_test(port, curated, artifact.manifest, connections)} if curated else {}
         taken = np.array(latencies(port, images, requests)) * 1000
         rate = requests_per_second(port, images, requests, connections)
     return {
         "samples": len(samples),
-        "difference": {what: max(difference[what] for difference in found) for what in ("boxes", "scores")},
+        "difference": {what: max(difference[what] for difference in found) for what in TOLERANCE[artifact.task]},
         **test,
         "latency_ms": {"p50": round(np.percentile(taken, 50), 2), "p99": round(np.percentile(taken, 99), 2)},
         "requests_per_second": round(rate),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from Datasets.images import decode
-from Datasets.predictions import Prediction
+from Datasets.predictions import Detection
 from Models.data_loading import Samples
 from Models.evaluation import Match, match
 
@@ -17,7 +17,7 @@ COLUMNS = 2
 FONT_SIZE = 13
 
 
-def worst_images(samples: Samples, predictions: Sequence[Prediction], count: int) -> list[int]:
+def worst_images(samples: Samples, predictions: Sequence[Detection], count: int) -> list[int]:
     """The images with most mistakes (missed objects and detections of nothing or of a wrong class), worst first."""
     matches = [match(samples, i, prediction, same_class=True) for i, prediction in enumerate(predictions)]
     return sorted(range(len(matches)), key=lambda i: (-_mistakes(matches[i]), i))[:count]
@@ -27,7 +27,7 @@ def _mistakes(matched: Match) -> int:
     return len(matched.extra) + len(matched.missed)
 
 
-def draw_worst(samples: Samples, predictions: Sequence[Prediction], indices: Sequence[int]) -> Image.Image:
+def draw_worst(samples: Samples, predictions: Sequence[Detection], indices: Sequence[int]) -> Image.Image:
     """Two panels for each image. Green: truth and prediction agree; red: an object not found, or a false detection."""
     tiles = [_tile(samples, index, predictions[index]) for index in indices]
     width, height = 2 * PANEL + 2 * MARGIN, PANEL + CAPTION + MARGIN
@@ -40,7 +40,7 @@ def draw_worst(samples: Samples, predictions: Sequence[Prediction], indices: Seq
     return sheet
 
 
-def _tile(samples: Samples, index: int, prediction: Prediction) -> Image.Image:
+def _tile(samples: Samples, index: int, prediction: Detection) -> Image.Image:
     matched = match(samples, index, prediction, same_class=True)
     image = Image.fromarray(decode(samples.file(index)))
     scale = PANEL / max(image.size)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from Datasets.errors import UserError
-from Datasets.predictions import Prediction, largest_difference
+from Datasets.predictions import TOLERANCE, Prediction, largest_difference
 
 MANIFEST = "manifest.json"
 
@@ -25,16 +25,15 @@ def report_drift(root: Path, experiment: str) -> None:
         name = path.relative_to(export / "script").as_posix()
         print(f"{name}: {tree_state(path, root / name)}, {commit_state(path, root, name, commit)}")
     try:
-        boxes, scores = apart(export, manifest)
+        found = apart(export, manifest)
     except Exception as error:  # whatever today's code does with yesterday's weights
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{export}: today's code does not build it: {reason[0]} {' '.join(reason[1:3])}") from error
     tolerance = manifest["agreement"]["tolerance"]
-    if boxes > tolerance["boxes"] or scores > tolerance["scores"]:
-        raise UserError(
-            f"{export}: today's code answers otherwise: up to {boxes:.3g} pixels and {scores:.3g} in score apart"
-        )
-    print(f"{export.relative_to(root)}: today's code answers as exported ({boxes:.1g} pixels, {scores:.1g} in score)")
+    said = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+    if any(value > tolerance[name] for name, value in found.items()):
+        raise UserError(f"{export}: today's code answers otherwise; it differs by up to: {said}")
+    print(f"{export.relative_to(root)}: today's code answers as exported; it differs by at most: {said}")
 
 
 def read_manifest(export: Path) -> dict[str, Any]:
@@ -70,8 +69,8 @@ def commit_state(exported: Path, root: Path, name: str, commit: str | None) -> s
     return f"{'as in' if same else 'differs from'} its commit {commit[:7]}"
 
 
-def apart(export: Path, manifest: Mapping[str, Any]) -> tuple[float, float]:
-    """The largest difference in pixels and score between the samples' stated answers and those of today's code."""
+def apart(export: Path, manifest: Mapping[str, Any]) -> dict[str, float]:
+    """How far, at most, today's code is from the samples' stated answers, by the names in Datasets/predictions.py."""
     from safetensors.torch import load_file
 
     from Models.rebuild import predict_files, torch_detector
@@ -79,8 +78,8 @@ def apart(export: Path, manifest: Mapping[str, Any]) -> tuple[float, float]:
     expected: dict[str, Prediction] = json.loads((export / "sample/expected.json").read_text(encoding="utf-8"))
     model = importlib.import_module(manifest["script"]["module"]).build(**manifest["script"]["build"]).eval()
     model.load_state_dict(load_file(export / "weights.safetensors"))
-    threshold, size = manifest["score_threshold"], manifest["input"]["size"]
+    task, threshold, size = manifest["task"], manifest["score_threshold"], manifest["input"]["size"]
     files = [export / "sample" / name for name in expected]
-    answers = predict_files(torch_detector(model), files, size, manifest["classes"], threshold)
-    each = [largest_difference(expected[name], answers[name], threshold) for name in expected]
-    return max(d["boxes"] for d in each), max(d["scores"] for d in each)
+    answers = predict_files(torch_detector(model), task, files, size, manifest["classes"], threshold)
+    each = [largest_difference(task, expected[name], answers[name], threshold) for name in expected]
+    return {what: max(difference[what] for difference in each) for what in TOLERANCE[task]}

@@ -23,7 +23,7 @@ from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.curated import Curated
 from Datasets.errors import UserError
-from Datasets.predictions import Prediction
+from Datasets.predictions import Detection
 from Models.data_loading import Samples
 from Models.drawing import draw_worst, worst_images
 from Models.evaluation import (
@@ -76,9 +76,9 @@ def main(
     print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in ("mAP50", "mAP", "F1")))
 
 
-def above(prediction: Prediction, threshold: float) -> Prediction:
+def above(prediction: Detection, threshold: float) -> Detection:
     """The prediction without the boxes of a lower score; its labels and counts are not adjusted."""
-    return Prediction(**{**prediction, "boxes": [box for box in prediction["boxes"] if box["score"] >= threshold]})
+    return Detection(**{**prediction, "boxes": [box for box in prediction["boxes"] if box["score"] >= threshold]})
 
 
 def figures(scores: Scores, matches: Sequence[Match]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
 
-from Datasets.predictions import Prediction, to_prediction
+from Datasets.predictions import Detection, to_detection
 from Models.data_loading import Samples
 
 MIN_SCORE = 0.001  # detections below it change no figure
@@ -35,7 +35,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Match:
-    """One image's detections against its objects; indices of `Prediction.boxes` and of the samples' single boxes.
+    """One image's detections against its objects; indices of `Detection.boxes` and of the samples' single boxes.
 
     pairs: (detection, object). extra: detections of nothing. missed: objects not detected. Detections inside a crowd
     box are in none of them.
@@ -46,12 +46,12 @@ class Match:
     missed: list[int]
 
 
-def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Prediction]:
+def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Detection]:
     """The model's detections in each image, mapped back to its own pixels. Leaves the model in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
-    found: list[Prediction] = []
+    found: list[Detection] = []
     with torch.inference_mode():
         for part in samples.batches(order):
             outputs = {name: values.cpu().numpy() for name, values in model(part.images.to(device)).items()}
@@ -59,7 +59,7 @@ def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = M
                 width, height = samples.records[index]["width"], samples.records[index]["height"]
                 assert width and height, "a curated record has the true size of its image"
                 arrays = {name: values[row] for name, values in outputs.items()}
-                found.append(to_prediction(arrays, square, width, height, samples.classes, threshold))
+                found.append(to_detection(arrays, square, width, height, samples.classes, threshold))
     return found
 
 
@@ -79,7 +79,7 @@ def coco_truth(samples: Samples) -> dict[str, Any]:
     }
 
 
-def coco_detections(predictions: Sequence[Prediction], classes: Sequence[str]) -> list[dict[str, Any]]:
+def coco_detections(predictions: Sequence[Detection], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Predictions in the form of a COCO result file, with the ids of `coco_truth`."""
     return [
         {
@@ -115,7 +115,7 @@ def coco_scores(truth: dict[str, Any], detections: list[dict[str, Any]]) -> Scor
     )
 
 
-def match(samples: Samples, index: int, prediction: Prediction, same_class: bool) -> Match:
+def match(samples: Samples, index: int, prediction: Detection, same_class: bool) -> Match:
     """Give each detection, best score first, the free object that it overlaps most, if by an IoU of at least IOU."""
     truth, kinds = samples.boxes(index, crowd=False)
     crowds, _ = samples.boxes(index, crowd=True)
@@ -135,7 +135,7 @@ def match(samples: Samples, index: int, prediction: Prediction, same_class: bool
     return Match(pairs, extra, np.flatnonzero(free).tolist())
 
 
-def best_threshold(samples: Samples, predictions: Sequence[Prediction]) -> tuple[float, float]:
+def best_threshold(samples: Samples, predictions: Sequence[Detection]) -> tuple[float, float]:
     """The score from which to believe a detection: where F1 is best over all classes; and that F1.
 
     Raises nothing: without a single right detection the threshold is 0.5 and F1 is 0.
@@ -158,7 +158,7 @@ def best_threshold(samples: Samples, predictions: Sequence[Prediction]) -> tuple
     return float(np.floor(scores[order[best]] * 1e4) / 1e4), float(f1[best])
 
 
-def confusion(samples: Samples, predictions: Sequence[Prediction]) -> list[tuple[str, str]]:
+def confusion(samples: Samples, predictions: Sequence[Detection]) -> list[tuple[str, str]]:
     """(actual, predicted) class of each object and of each detection of nothing, whatever the classes in a match."""
     rows: list[tuple[str, str]] = []
     for index, prediction in enumerate(predictions):

@@ -22,11 +22,10 @@ from Datasets.command import run
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Datasets.images import FILL
-from Datasets.predictions import Prediction
+from Datasets.predictions import TOLERANCE, Prediction
 from Models.data_loading import Samples
 from Models.exporting import (
     LOWEST_SCORE,
-    TOLERANCE,
     agreement,
     copy_scripts,
     onnx_detector,
@@ -60,7 +59,7 @@ def main(
         partial.mkdir()
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
         scripts = copy_scripts(script_file(script), ROOT, partial / "script")
-        write_onnx(model, done.train["size"], partial / "model.onnx")
+        write_onnx(model, load_script(done.script).TASK, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
         expected = answers(torch_detector(model), images, done, metrics["score_threshold"])
@@ -70,13 +69,13 @@ def main(
         manifest["files"] = file_hashes(partial)
         write_json(manifest, partial / "manifest.json")
     for what in ("script", "onnx"):
-        apart = manifest["agreement"][what]
-        print(f"{out}: {what} is within {apart['boxes']:.1g} pixels and {apart['scores']:.1g} in score of training")
+        apart = ", ".join(f"{name} {value:.1g}" for name, value in manifest["agreement"][what].items())
+        print(f"{out}: {what} and training differ on the samples by at most: {apart}")
 
 
 def answers(detect: Detect, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Prediction]:
     """What a detector says of the samples, by their file names."""
-    return predict_files(detect, images, done.train["size"], done.classes, threshold)
+    return predict_files(detect, load_script(done.script).TASK, images, done.train["size"], done.classes, threshold)
 
 
 def compare(model: nn.Module, export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
@@ -84,14 +83,15 @@ def compare(model: nn.Module, export: Path, images: Sequence[Path], done: Run, t
 
     Raises UserError if that is more than the tolerance.
     """
+    task = load_script(done.script).TASK
     eager = answers(torch_detector(model), images, done, threshold)
-    graph = answers(onnx_detector(export / "model.onnx"), images, done, threshold)
+    graph = answers(onnx_detector(export / "model.onnx", task), images, done, threshold)
     rebuilt = rebuilt_answers(export, images, threshold)
     return {
         "samples": len(images),
-        "script": agreement(eager, rebuilt, threshold, "the exported script"),
-        "onnx": agreement(eager, graph, threshold, "the ONNX graph"),
-        "tolerance": TOLERANCE,
+        "script": agreement(task, eager, rebuilt, threshold, "the exported script"),
+        "onnx": agreement(task, eager, graph, threshold, "the ONNX graph"),
+        "tolerance": TOLERANCE[task],
     }
 
 

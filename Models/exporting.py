@@ -17,14 +17,12 @@ from torch import nn
 
 from Datasets.errors import UserError
 from Datasets.imports import import_closure
-from Datasets.predictions import Difference, Prediction, largest_difference
+from Datasets.predictions import OUTPUTS, TOLERANCE, Prediction, largest_difference
 from Models.data_loading import Samples
 from Models.rebuild import Detect
 
 OPSET = 20
-OUTPUTS = ("boxes", "scores", "classes")
 REBUILD = Path("Models/rebuild.py")
-TOLERANCE = Difference(boxes=0.01, scores=1e-4)
 LOWEST_SCORE = 0.01  # detections from this score on are compared, many more than the samples' answers show
 
 
@@ -37,7 +35,7 @@ def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
     return files
 
 
-def write_onnx(model: nn.Module, size: int, path: Path) -> None:
+def write_onnx(model: nn.Module, task: str, size: int, path: Path) -> None:
     """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
 
     The exporter notes the stack trace of each node; these are removed, for they hold the paths of this machine.
@@ -53,7 +51,7 @@ def write_onnx(model: nn.Module, size: int, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=list(OUTPUTS),
+            output_names=list(OUTPUTS[task]),
             dynamic_shapes=(sides,),
             verbose=False,
         )
@@ -71,7 +69,7 @@ def _strip(graph: onnx.ModelProto) -> None:
         part.doc_string = ""
 
 
-def onnx_detector(path: Path) -> Detect:
+def onnx_detector(path: Path, task: str) -> Detect:
     """The graph in onnxruntime."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its import alone reports to its maker, from version 1.29 on
     import onnxruntime
@@ -79,7 +77,7 @@ def onnx_detector(path: Path) -> Detect:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def detect(images: np.ndarray) -> Mapping[str, np.ndarray]:
-        return dict(zip(OUTPUTS, session.run(list(OUTPUTS), {"images": images}), strict=True))
+        return dict(zip(OUTPUTS[task], session.run(list(OUTPUTS[task]), {"images": images}), strict=True))
 
     return detect
 
@@ -100,16 +98,17 @@ def rebuilt_answers(export: Path, files: Sequence[Path], threshold: float) -> di
 
 
 def agreement(
-    expected: Mapping[str, Prediction], actual: Mapping[str, Prediction], threshold: float, what: str
-) -> Difference:
-    """The largest difference over all samples. Raises UserError if it is above TOLERANCE."""
-    each = [largest_difference(expected[name], actual[name], threshold, TOLERANCE["scores"]) for name in expected]
-    worst = Difference(boxes=max(d["boxes"] for d in each), scores=max(d["scores"] for d in each))
-    if worst["boxes"] > TOLERANCE["boxes"] or worst["scores"] > TOLERANCE["scores"]:
-        raise UserError(
-            f"{what} and the trained model differ by {worst['boxes']:.3g} pixels and {worst['scores']:.3g} in score, "
-            f"more than {TOLERANCE['boxes']:g} and {TOLERANCE['scores']:g}: forward() does not mean the same in both"
-        )
+    task: str, expected: Mapping[str, Prediction], actual: Mapping[str, Prediction], threshold: float, what: str
+) -> dict[str, float]:
+    """The largest differences over all samples. Raises UserError if one is above its tolerance."""
+    each = [largest_difference(task, expected[name], actual[name], threshold) for name in expected]
+    worst = {name: max(difference[name] for difference in each) for name in TOLERANCE[task]}
+    for name, tolerance in TOLERANCE[task].items():
+        if worst[name] > tolerance:
+            raise UserError(
+                f"{what} and the trained model differ in {name} by {worst[name]:.3g}, more than {tolerance:g}: "
+                f"forward() does not mean the same in both"
+            )
     return worst
 
 

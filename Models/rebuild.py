@@ -35,7 +35,7 @@ def torch_detector(model: nn.Module) -> Detect:
 
 
 def predict_files(
-    detect: Detect, files: Sequence[Path], size: int, classes: Sequence[str], threshold: float
+    detect: Detect, task: str, files: Sequence[Path], size: int, classes: Sequence[str], threshold: float
 ) -> dict[str, Prediction]:
     """The answer for each image file, by its name."""
     answers = {}
@@ -45,7 +45,7 @@ def predict_files(
         outputs = detect(np.ascontiguousarray(square.pixels.transpose(2, 0, 1)[None]))
         arrays = {name: values[0] for name, values in outputs.items()}
         height, width = pixels.shape[:2]
-        answers[file.name] = to_prediction(arrays, square, width, height, classes, threshold)
+        answers[file.name] = to_prediction(task, arrays, square, width, height, classes, threshold)
     return answers
 
 
@@ -61,7 +61,11 @@ def main() -> None:
     model = script.build(**manifest["script"]["build"]).eval()
     model.load_state_dict(load_file(EXPORT / "weights.safetensors"))
     size, classes = manifest["input"]["size"], manifest["classes"]
-    print(json.dumps(predict_files(torch_detector(model), arguments.images, size, classes, threshold), indent=1))
+    print(
+        json.dumps(
+            predict_files(torch_detector(model), script.TASK, arguments.images, size, classes, threshold), indent=1
+        )
+    )
 
 
 if __name__ == "__main__":

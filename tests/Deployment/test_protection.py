@@ -227,8 +227,10 @@ def test_only_the_formats_allowed_are_decoded(pristine_export: Path) -> None:
 
 def test_sigterm_finishes_what_is_running(pristine_export: Path) -> None:
     with serving(pristine_export, "--parallel", 1) as service, ThreadPoolExecutor(3) as clients:
-        answers = [clients.submit(service.predict, LARGE) for _ in range(3)]
-        time.sleep(0.4)
+        image = encoded(Image.new("RGB", (4000, 4000)), "PNG")
+        answers = [clients.submit(service.predict, image) for _ in range(3)]
+        while b"fourfold_requests_waiting 2.0" not in service.answer("GET", "/metrics")[2]:
+            assert not any(answer.done() for answer in answers)
         service.process.send_signal(signal.SIGTERM)
         started = time.monotonic()
         assert service.process.wait(10) == 0

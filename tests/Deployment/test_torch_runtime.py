@@ -66,7 +66,7 @@ def test_the_script_answers_as_the_graph_does(scripted: Path) -> None:
         for image in map(encoded, SAMPLES.values()):
             (_, expected), (status, found) = graph.predict(image), script.predict(image)
             assert status == 200
-            difference = check("sample", expected, found, threshold=0.25)
+            difference = check("boxes", "sample", expected, found, threshold=0.25)
             assert difference["boxes"] < 1e-5 and difference["scores"] < 1e-6
 
 

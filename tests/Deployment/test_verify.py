@@ -174,13 +174,20 @@ def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("seconds", [1.5, 3])
+@pytest.mark.parametrize("moment", ["*/stdout", "*/stdout with a port"])
 def test_an_interrupted_verify_leaves_no_process(
-    bundle: Path, tmp_path: Path, number: signal.Signals, seconds: float
+    bundle: Path, tmp_path: Path, number: signal.Signals, moment: str
 ) -> None:
     process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
-    time.sleep(seconds)
+    pattern, _, needed = moment.partition(" with a ")
+    for _ in range(6000):
+        if any(not needed or path.stat().st_size for path in (tmp_path / "temporary").glob(pattern)):
+            break
+        time.sleep(0.01)
     process.send_signal(number)
-    assert process.wait(15) == 130
+    try:
+        assert process.wait(15) == 130
+    finally:
+        process.kill()
     assert_nothing_is_left(process, tmp_path / "metrics.json")
     assert not (tmp_path / "metrics.json").exists()

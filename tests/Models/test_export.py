@@ -25,7 +25,7 @@ def differences(export, answers):
     expected = json.loads((export / "sample" / "expected.json").read_text())
     threshold = json.loads((export / "manifest.json").read_text())["score_threshold"]
     assert sorted(expected) == sorted(answers) and any(prediction["boxes"] for prediction in expected.values())
-    each = [largest_difference(expected[name], answers[name], threshold) for name in expected]
+    each = [largest_difference("boxes", expected[name], answers[name], threshold) for name in expected]
     return max(d["boxes"] for d in each), max(d["scores"] for d in each)
 
 
@@ -52,7 +52,7 @@ def test_it_opens_through_its_graph(elsewhere):
         outputs = {output.name: value[0] for output, value in zip(session.get_outputs(), values, strict=True)}
         height, width = pixels.shape[:2]
         threshold = manifest["score_threshold"]
-        answers[path.name] = to_prediction(outputs, square, width, height, manifest["classes"], threshold)
+        answers[path.name] = to_prediction("boxes", outputs, square, width, height, manifest["classes"], threshold)
     boxes, scores = differences(elsewhere, answers)
     assert boxes <= 0.01 and scores <= 1e-4
 
