@@ -19,6 +19,10 @@ from hypothesis import settings
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
+DEMONSTRATION = {"params.yaml": ROOT / "params.yaml", "dvc.yaml": ROOT / "dvc.yaml"}  # what the tests run
+if (ROOT / "tests/demonstration/pipeline.yaml").exists():  # a project with parameters and stages of its own
+    DEMONSTRATION["params.yaml"] = ROOT / "tests/demonstration/parameters.yaml"
+    DEMONSTRATION["dvc.yaml"] = ROOT / "tests/demonstration/pipeline.yaml"
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported, as Models/train.py does
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children
@@ -118,13 +122,14 @@ AUTHOR = {
 def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> None:
     """Copy what git would have of this checkout, uncommitted files too, into a new repository with one commit.
 
+    Its parameters and stages are the demonstration's, whatever this project's own are.
     Copies with the same parameters have the same commit, wherever and whenever they are made.
     """
     listed = run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
     for name in filter(None, listed):
         if (ROOT / name).is_file() and name != "dvc.lock":
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+            shutil.copy2(DEMONSTRATION.get(name, ROOT / name), target / name)
     edit_params(target, edit)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
         succeeded(run_in(target, "git", *command, **AUTHOR))

@@ -32,8 +32,13 @@ WRITES = {
 
 @pytest.fixture(scope="module")
 def stages() -> dict:
+    """The stages of this project."""
+    return stages_of(ROOT)
+
+
+def stages_of(directory: Path) -> dict:
     """The stages of dvc.yaml as DVC resolves them, by their names."""
-    return {stage.addressing: stage for stage in Repo(str(ROOT)).index.stages if stage.cmd}
+    return {stage.addressing: stage for stage in Repo(str(directory)).index.stages if stage.cmd}
 
 
 def entry_files(command: str) -> list[Path]:
@@ -102,7 +107,8 @@ def test_a_forbidden_import_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("room", ["Data_processing", "Models", "Deployment"])
-def test_a_rooms_stages_run_without_the_other_rooms(project, stages, room, tmp_path):
+def test_a_rooms_stages_run_without_the_other_rooms(project, room, tmp_path):
+    stages = stages_of(project)
     shutil.copytree(project, tmp_path / "alone", symlinks=True)
     for other in set(ROOMS) - {"Datasets", room}:
         shutil.rmtree(tmp_path / "alone" / other)

@@ -23,7 +23,7 @@ from Data_processing.import_source import main as import_source
 from Data_processing.imported import ImportOptions
 from Data_processing.source_files import open_source
 from Datasets.errors import UserError
-from tests.conftest import ROOT, copy_checkout, edit_params, refused, run_in, succeeded
+from tests.conftest import DEMONSTRATION, ROOT, copy_checkout, edit_params, refused, run_in, succeeded
 from tests.Data_processing import annotated, test_import_formats
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
 from tests.Data_processing.test_import_formats import write
@@ -52,7 +52,7 @@ def found(path: Path, form=None, ask=never, **options) -> dict:
 @pytest.fixture
 def bare(tmp_path) -> Path:
     """As much of a project as the command looks at, without a repository."""
-    root = write(tmp_path / "bare", {"params.yaml": (ROOT / "params.yaml").read_bytes(), ".dvc/config": ""})
+    root = write(tmp_path / "bare", {"params.yaml": (DEMONSTRATION["params.yaml"]).read_bytes(), ".dvc/config": ""})
     write(root, {"Datasets/raw/.gitignore": (ROOT / "Datasets/raw/.gitignore").read_bytes()})
     return root
 
@@ -299,7 +299,7 @@ def test_an_interruption_leaves_nothing(repository, tmp_path, moment):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted: nothing was added\n")
     assert {name for name in state(repository) if ".git/" not in name} == before
-    assert (repository / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    assert (repository / "params.yaml").read_bytes() == (DEMONSTRATION["params.yaml"]).read_bytes()
     assert (source / "film.raw").stat().st_size == 200_000_000
 
 
@@ -343,8 +343,8 @@ OTHERS = "work:\n    engine:   'local' # quoted\nclean: {keep: [a, \"b\"], min: 
 @pytest.mark.parametrize(
     "text",
     [
-        (ROOT / "params.yaml").read_text(),
-        (ROOT / "params.yaml").read_text().replace("\n", "\r\n"),
+        (DEMONSTRATION["params.yaml"]).read_text(),
+        (DEMONSTRATION["params.yaml"]).read_text().replace("\n", "\r\n"),
         f"{OTHERS}sources:\n    a:\n        format: coco # it\n        path: p\n    # the end\n\n# really",
         f"sources:\n  a: {{format: coco, path: p}}\n\n# about work\n{OTHERS}",
         f"sources: {{}} # none yet\n{OTHERS}",

@@ -13,14 +13,15 @@ from ruamel.yaml import YAML
 from running_service import ROOT, serving
 
 from Deployment.package import seal
-from tests.conftest import AUTHOR, run_in, succeeded
+from tests.conftest import AUTHOR, DEMONSTRATION, run_in, succeeded
 
-DVC_YAML = YAML(typ="safe").load(ROOT / "dvc.yaml")
+DVC_YAML = YAML(typ="safe").load(DEMONSTRATION["dvc.yaml"])
 
 
 def test_every_experiment_has_a_bundle_and_an_export_in_the_registry() -> None:
     experiments = YAML(typ="safe").load(ROOT / "params.yaml")["experiments"]
-    paths = {name: artifact["path"] for name, artifact in DVC_YAML["artifacts"].items()}
+    artifacts = YAML(typ="safe").load(ROOT / "dvc.yaml")["artifacts"]
+    paths = {name: artifact["path"] for name, artifact in artifacts.items()}
     expected = {name: f"Deployment/bundles/{name}" for name in experiments}
     expected |= {f"{name}-export": f"Datasets/pretrained/{name}" for name in experiments}
     assert paths == expected, "name each experiment's bundle and export under `artifacts` in dvc.yaml"
