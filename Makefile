@@ -7,8 +7,11 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 repro: .venv/installed ## rebuild everything that is out of date, from the images to the verified service
-	@if grep -q '^sources: {}' params.yaml; then \
-	  echo 'params.yaml: has no source yet; python -m Data_processing.add_source NAME PATH adds one'; else set -x; dvc repro; fi
+ifeq ($(shell grep -c '^sources: {}' params.yaml),1)
+	@echo 'params.yaml: has no source yet; python -m Data_processing.add_source NAME PATH adds one'
+else
+	dvc repro
+endif
 
 test: .venv/installed ## run the tests
 	python -m pytest -n auto --dist worksteal

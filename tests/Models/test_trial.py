@@ -29,7 +29,8 @@ def test_a_stage_that_fails_is_told_by_its_own_line(tmp_path):
     for experiment in EXPERIMENTS[:1]:
         words = ["try", experiment, "--curated", tmp_path]
         refused(stage("Models.experiment", *words), "classes.json: not found")
-    refused(stage("Models.experiment", "try", "e999"), f"has no experiment 'e999'; it has: {', '.join(EXPERIMENTS) or 'none'}")
+    there = ", ".join(EXPERIMENTS) or "none"
+    refused(stage("Models.experiment", "try", "e999"), f"has no experiment 'e999'; it has: {there}")
 
 
 def test_what_an_experiment_starts_from_need_not_be_there_yet(shapes, tmp_path):
