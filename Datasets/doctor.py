@@ -1,0 +1,57 @@
+"""Look at a checkout, and say what is wrong and the command that mends it.
+
+    python -m Datasets.doctor
+
+Looks at git, the data, the remote, the cache, left-over processes, the queue of experiments and installed versions, and
+changes nothing. Exit code 1 if something is wrong.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from Datasets.command import run
+from Datasets.errors import UserError
+from Datasets.health import data, machine, repository
+from Datasets.health.finding import Finding
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def look(root: Path) -> Iterator[Finding]:
+    """Everything that is found wrong, the most basic first."""
+    yield from repository.check(root)
+    yield from machine.check_versions(root)
+    yield from machine.check_processes(root)
+    yield from look_with_dvc(root)
+
+
+def look_with_dvc(root: Path) -> Iterator[Finding]:
+    """What DVC knows to be wrong."""
+    try:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+    except ImportError:
+        return  # check_versions tells
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    checks = (data.check_data, data.check_remote, data.check_cache, machine.check_queue)
+    try:
+        with Repo(str(root)) as repo:
+            for check in checks:
+                yield from check(repo)
+    except DvcException as error:
+        yield Finding(f"dvc: {' '.join(str(error).split())}", "dvc repro --dry, after mending what is named")
+
+
+def main() -> None:
+    """Say what is wrong with this checkout, and how to mend it."""
+    findings = list(look(ROOT))
+    for finding in findings:
+        print(f"{finding.what}\n    {finding.mend}")
+    if findings:
+        raise UserError(f"{len(findings)} to mend")
+    print("nothing found wrong in git, data, remote, cache, processes, queue and versions")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+"""Is the data here, and can it be shared?"""
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+from Datasets.health.finding import Finding, some
+
+PATIENCE = 20.0  # seconds for a remote to answer
+Repo = Any  # dvc.repo.Repo, whose module has no types
+
+
+def check_data(repo: Repo) -> Iterator[Finding]:
+    """Everything that dvc.lock and the .dvc files name is in the workspace, or at least in the cache."""
+    status = repo.data_status()
+    lost = {_plain(path) for path in status["not_in_cache"]}
+    gone = {_plain(path) for path in status["uncommitted"].get("deleted", [])}
+    lost = {path for path in lost if not (Path(repo.root_dir) / path).exists()}
+    made = {_of_root(repo, out) for stage in repo.index.stages if stage.cmd for out in stage.outs}
+    if back := sorted(gone - lost):
+        yield Finding(f"{some(back)}: deleted, but still in DVC's cache", f"dvc checkout {_words(back)}")
+    remote = repo.config["core"].get("remote")
+    if remote and lost:
+        yield Finding(f"{some(sorted(lost))}: neither here nor in DVC's cache", "dvc pull --allow-missing && dvc repro")
+    elif lost & made:
+        yield Finding(f"{some(sorted(lost & made))}: neither here nor in DVC's cache", "dvc repro")
+    if not remote and (given := sorted(lost - made)):
+        add = "dvc remote add --default store URL && dvc pull"
+        yield Finding(f"{some(given)}: neither here nor in DVC's cache, and there is no remote that may have it", add)
+    yield from _sources(repo, {_of_root(repo, out) for out in repo.index.outs})
+
+
+def _sources(repo: Repo, known: set[str]) -> Iterator[Finding]:
+    sources = _params(repo).get("sources")
+    for name, entry in (sources if isinstance(sources, dict) else {}).items():
+        path = str(entry.get("path", "")) if isinstance(entry, dict) else ""
+        if path and path not in known and not (Path(repo.root_dir) / path).exists():
+            put = f"cp -r DELIVERY {shlex.quote(path)} && dvc add {shlex.quote(path)}"
+            yield Finding(f"params.yaml: source {name}: {path} is not there, and neither DVC nor a stage makes it", put)
+
+
+def _params(repo: Repo) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        params = YAML(typ="safe").load(Path(repo.root_dir, "params.yaml"))
+    except (OSError, YAMLError):
+        return {}
+    return params if isinstance(params, dict) else {}
+
+
+def _plain(path: str) -> str:
+    return path.rstrip("/\\").replace("\\", "/")
+
+
+def _of_root(repo: Repo, out: Any) -> str:
+    return Path(os.path.relpath(out.fs_path, repo.root_dir)).as_posix()
+
+
+def _words(paths: list[str]) -> str:
+    return " ".join(map(shlex.quote, paths))
+
+
+def check_remote(repo: Repo) -> Iterator[Finding]:
+    """The default remote answers."""
+    name = repo.config["core"].get("remote")
+    if name is None:
+        return
+    url = repo.config["remote"].get(name, {}).get("url", "")
+    answer: Queue[str | None] = Queue()
+    Thread(target=lambda: answer.put(_ask(repo, name)), daemon=True).start()
+    try:
+        reason = answer.get(timeout=PATIENCE)
+    except Empty:
+        reason = f"no answer in {PATIENCE:.0f} s"
+    if reason is not None:
+        mend = f"dvc remote modify {shlex.quote(name)} url URL"
+        yield Finding(f"remote {name}, {url}: cannot be reached: {reason}", f"{mend}, or its credentials with --local")
+
+
+def _ask(repo: Repo, name: str) -> str | None:
+    """Why a remote cannot be reached; None if it can. It need not exist before the first push, but its parent must."""
+    try:
+        store = repo.cloud.get_remote_odb(name)
+        if store.fs.exists(store.path) or store.fs.protocol not in ("local", "s3"):
+            return None
+        parent = store.fs.parent(store.path) if store.fs.protocol == "local" else store.path.partition("/")[0]
+        return None if store.fs.exists(parent) else f"{parent}: not found"
+    except Exception as error:  # each kind of remote has its own, and this asks why, whatever it is
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def check_cache(repo: Repo) -> Iterator[Finding]:
+    """The cache is on the workspace's file system, where a file and its copy in the cache can be one."""
+    kinds = repo.config["cache"].get("type") or []
+    cache = Path(repo.cache.local.path)
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    if there.stat().st_dev != Path(repo.root_dir).stat().st_dev and "symlink" not in kinds:
+        mend = "dvc config --local cache.type symlink && dvc checkout --relink"
+        yield Finding(
+            f"{cache}: DVC's cache is on another file system, so all data is copied and lies there twice", mend
+        )
