@@ -23,7 +23,8 @@ def look(root: Path) -> Iterator[Finding]:
     yield from repository.check(root)
     yield from machine.check_versions(root)
     yield from machine.check_processes(root)
-    yield from look_with_dvc(root)
+    if (root / ".git").exists():
+        yield from look_with_dvc(root)
 
 
 def look_with_dvc(root: Path) -> Iterator[Finding]:
@@ -40,7 +41,7 @@ def look_with_dvc(root: Path) -> Iterator[Finding]:
             for check in checks:
                 yield from check(repo)
     except DvcException as error:
-        yield Finding(f"dvc: {' '.join(str(error).split())}", "dvc repro --dry, after mending what is named")
+        yield Finding(f"dvc: {' '.join(str(error).split())}", "edit the file that is named")
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def stages() -> dict:
 
 def stages_of(directory: Path) -> dict:
     """The stages of dvc.yaml as DVC resolves them, by their names."""
-    return {stage.addressing: stage for stage in Repo(str(directory)).index.stages if stage.cmd}
+    return {stage.name: stage for stage in Repo(str(directory)).index.stages if stage.cmd}
 
 
 def entry_files(command: str) -> list[Path]:

@@ -16,22 +16,21 @@ Repo = Any  # dvc.repo.Repo, whose module has no types
 
 def check_data(repo: Repo) -> Iterator[Finding]:
     """Everything that dvc.lock and the .dvc files name is in the workspace, or at least in the cache."""
-    status = repo.data_status()
-    lost = {_plain(path) for path in status["not_in_cache"]}
-    gone = {_plain(path) for path in status["uncommitted"].get("deleted", [])}
-    lost = {path for path in lost if not (Path(repo.root_dir) / path).exists()}
-    made = {_of_root(repo, out) for stage in repo.index.stages if stage.cmd for out in stage.outs}
-    if back := sorted(gone - lost):
-        yield Finding(f"{some(back)}: deleted, but still in DVC's cache", f"dvc checkout {_words(back)}")
+    missing = [out for out in repo.index.outs if out.hash_info and not out.exists]
+    cached = {out: out.use_cache and out.cache.exists(out.hash_info.value) for out in missing}
     remote = repo.config["core"].get("remote")
+    if back := [_path(out) for out in missing if cached[out]]:
+        yield Finding(f"{some(back)}: deleted, but still in DVC's cache", f"dvc checkout {_words(back)}")
+    lost = [out for out in missing if not cached[out]]
+    given = [_path(out) for out in lost if not out.stage.cmd]
     if remote and lost:
-        yield Finding(f"{some(sorted(lost))}: neither here nor in DVC's cache", "dvc pull --allow-missing && dvc repro")
-    elif lost & made:
-        yield Finding(f"{some(sorted(lost & made))}: neither here nor in DVC's cache", "dvc repro")
-    if not remote and (given := sorted(lost - made)):
-        add = "dvc remote add --default store URL && dvc pull"
-        yield Finding(f"{some(given)}: neither here nor in DVC's cache, and there is no remote that may have it", add)
-    yield from _sources(repo, {_of_root(repo, out) for out in repo.index.outs})
+        yield Finding(f"{some([*map(_path, lost)])}: neither here nor in DVC's cache", "dvc pull")
+    elif given:
+        what = f"{some(given)}: neither here nor in DVC's cache, and there is no remote that may have it"
+        yield Finding(what, "dvc remote add --default store URL && dvc pull")
+    elif lost:
+        yield Finding(f"{some([*map(_path, lost)])}: neither here nor in DVC's cache", "dvc repro")
+    yield from _sources(repo, {_path(out) for out in repo.index.outs})
 
 
 def _sources(repo: Repo, known: set[str]) -> Iterator[Finding]:
@@ -54,12 +53,8 @@ def _params(repo: Repo) -> dict[str, Any]:
     return params if isinstance(params, dict) else {}
 
 
-def _plain(path: str) -> str:
-    return path.rstrip("/\\").replace("\\", "/")
-
-
-def _of_root(repo: Repo, out: Any) -> str:
-    return Path(os.path.relpath(out.fs_path, repo.root_dir)).as_posix()
+def _path(out: Any) -> str:
+    return Path(os.path.relpath(out.fs_path, out.repo.root_dir)).as_posix()
 
 
 def _words(paths: list[str]) -> str:
@@ -86,7 +81,7 @@ def check_remote(repo: Repo) -> Iterator[Finding]:
 def _ask(repo: Repo, name: str) -> str | None:
     """Why a remote cannot be reached; None if it can. It need not exist before the first push, but its parent must."""
     try:
-        store = repo.cloud.get_remote_odb(name)
+        store = repo.cloud.get_remote(name)
         if store.fs.exists(store.path) or store.fs.protocol not in ("local", "s3"):
             return None
         parent = store.fs.parent(store.path) if store.fs.protocol == "local" else store.path.partition("/")[0]
