@@ -29,17 +29,19 @@ class Augmentation(NamedTuple):
     colour: float = 0.0
 
 
-def augment(batch: Batch, how: Augmentation, seed: Sequence[int]) -> Batch:
+def augment(batch: Batch, how: Augmentation, seed: Sequence[int], rows: slice | None = None, of: int = 0) -> Batch:
     """The batch, varied; its targets `boxes` and `mask` (int [N, H, W]), where it has them, move with the images.
 
-    A box that is mostly cut off becomes a crowd box, which the loss ignores.
+    A box that is mostly cut off becomes a crowd box, which the loss ignores. rows: which images of a larger batch of
+    `of` these are, if they are a part of one; they are varied as they would be in the whole.
     """
     if not any(how):
         return batch
     random = np.random.default_rng(seed)
-    scale, shift = _placement(how, len(batch.indices), random)
+    rows, of = (rows, of) if rows else (slice(None), len(batch.indices))
+    scale, shift = (values[rows] for values in _placement(how, of, random))
     if how.colour:
-        factors = torch.tensor(random.uniform(1 - how.colour, 1 + how.colour, (3, len(batch.indices), 1, 1, 1)))
+        factors = torch.tensor(random.uniform(1 - how.colour, 1 + how.colour, (3, of, 1, 1, 1))[:, rows])
         batch = batch._replace(images=_recolour(batch.images, factors.float()))
     if not (how.flip or how.zoom or how.crop):
         return batch

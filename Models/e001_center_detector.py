@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 TASK = "boxes"  # the record's field that this model learns
 STRIDE = 8
@@ -99,8 +99,8 @@ class CenterDetector(nn.Module):
         height, width = at8.shape[2:]
         upsampled = F.interpolate(at16, scale_factor=2.0)[:, :, :height, :width]
         x = self.neck(self.lateral4(at4) + self.lateral8(at8) + upsampled)
-        reach = self.reach(x).clamp(max=6).exp() * (2 * STRIDE)
-        return Maps(self.heat(x), self.kind(x), reach)
+        heat, kind, reach = (head(x).float() for head in (self.heat, self.kind, self.reach))  # bfloat16, if told so
+        return Maps(heat, kind, reach.clamp(max=6).exp() * (2 * STRIDE))
 
     def loss(self, images: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """The parts of the loss, scalars to be summed.
@@ -111,7 +111,7 @@ class CenterDetector(nn.Module):
         """
         maps = self.maps(images)
         goal = make_goal(targets, maps.heat.shape[2], maps.heat.shape[3])
-        weight = goal.weight / goal.weight.sum().clamp(min=1e-6)
+        weight = goal.weight / whole_batch(goal.weight.sum(), least=1e-6)
         kind = F.cross_entropy(maps.kind, goal.kind, reduction="none")
         return {
             "heat": focal_loss(maps.heat[:, 0], goal.heat, goal.ignored),
@@ -180,7 +180,20 @@ def focal_loss(logits: Tensor, goal: Tensor, ignored: Tensor) -> Tensor:
     found = -F.logsigmoid(logits) * (1 - chance) ** 2
     background = -F.logsigmoid(-logits) * chance**2 * (1 - goal) ** 4
     each = torch.where(centre, found, background * ~ignored)
-    return each.sum() / centre.sum().clamp(min=1)
+    return each.sum() / whole_batch(centre.sum(), least=1)
+
+
+def whole_batch(total: Tensor, least: float) -> Tensor:
+    """A sum over the batch, at least `least`, to divide a loss by.
+
+    Where processes share a batch, the sum over all of them, divided by their number: the mean of the processes' losses
+    is then the loss of the whole batch.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return total.clamp(min=least)
+    summed = total.detach().float()
+    distributed.all_reduce(summed)
+    return summed.clamp(min=least) / distributed.get_world_size()
 
 
 def giou_loss(boxes: Tensor, goal: Tensor) -> Tensor:

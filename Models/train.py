@@ -9,7 +9,9 @@ last.safetensors and best.safetensors (of the epoch that was best on val), weigh
 (the row of that epoch).
 
 Killed and started again it goes on where it was, and ends with the same bytes; see Models/checkpoints.py. On two cores
-the demonstration takes a good minute and reaches a mAP50 of 0.97.
+the demonstration takes a good minute and reaches a mAP50 of 0.97. `--processes 2`, or torchrun, shares each step out:
+
+    torchrun --nproc-per-node 2 -m Models.train --script e001_center_detector --out Models/outputs/e001/train
 """
 
 import csv
@@ -17,31 +19,32 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from Datasets.atomic import replacing
+from Datasets.command import run
+from Datasets.errors import UserError
+from Models.precision import Precision, chosen
+from Models.trackers import Tracker, check_tracker, open_tracker
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from Models.data_loading import Samples
+    from Models.training import Options, Row
 
 # Torch (on Linux) reads this when it is imported: threads that spin long while they wait for each other make training
 # many times slower as soon as anything else runs on the machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's sums depend on the moment
 
-import torch
-import typer
-from safetensors.torch import save_file
-from torch import nn
-
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.curated import Curated
-from Datasets.errors import UserError
-from Models.checkpoints import checkpoint_path, remove_checkpoint
-from Models.data_loading import Samples
-from Models.evaluation import coco_detections, coco_scores, coco_truth, predict
-from Models.pretrained import RANDOM, read_initial, start_from
-from Models.scripts import ROOT, Run, build_model, load_script, parse_build_arguments, script_file, write_run
-from Models.training import Options, Row, train
+RESULTS = ("weights.safetensors", "best.safetensors", "last.safetensors", "run.json", "metrics.json")
 
 
 class Keep(StrEnum):
@@ -54,17 +57,21 @@ class Keep(StrEnum):
 class Validation:
     """Measures a model on the val split."""
 
-    def __init__(self, samples: Samples, batch: int) -> None:
+    def __init__(self, samples: "Samples", batch: int) -> None:
+        from Models.evaluation import coco_truth
+
         self.samples, self.batch, self.truth = samples, batch, coco_truth(samples)
 
-    def __call__(self, model: nn.Module) -> Mapping[str, float]:
+    def __call__(self, model: "nn.Module") -> Mapping[str, float]:
+        from Models.evaluation import coco_detections, coco_scores, predict
+
         self.samples.cache()
         found = coco_detections(predict(model, self.samples, self.batch), self.samples.classes)
         scores = coco_scores(self.truth, found)
         return {"val_mAP": round(scores.mAP, 6), "val_mAP50": round(scores.mAP50, 6)}
 
 
-def write_history(rows: Sequence[Row], path: Path) -> None:
+def write_history(rows: Sequence["Row"], path: Path) -> None:
     """Write one row an epoch as tab-separated values with a header, the form that `dvc plots` reads."""
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]) if rows else ["step"], delimiter="\t", lineterminator="\n")
@@ -72,14 +79,18 @@ def write_history(rows: Sequence[Row], path: Path) -> None:
         writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
 
 
-def write_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+def write_weights(weights: Mapping[str, "torch.Tensor"], path: Path) -> None:
     """Write all weights and running statistics as safetensors."""
+    from safetensors.torch import save_file
+
     with replacing(path) as partial:
         save_file({name: values.cpu().contiguous() for name, values in weights.items()}, partial)
 
 
 def check_device(name: str) -> None:
     """Raise UserError if this machine has no such device."""
+    import torch
+
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -93,7 +104,7 @@ def main(
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     init: Annotated[
         Path, typer.Option(help="weights to start from: an export's directory, or a .safetensors file")
-    ] = Path("Datasets/pretrained") / RANDOM,
+    ] = Path("Datasets/pretrained/random"),
     size: Annotated[
         int, typer.Option(min=32, max=8192, help="pixels of the square's side that images are fitted to")
     ] = 96,
@@ -112,8 +123,20 @@ def main(
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; they decide the last bits")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu",
     deterministic: Annotated[bool, typer.Option(help="use only operations that give the same bits each time")] = True,
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the device has it")] = Precision.fp32,
+    processes: Annotated[int, typer.Option(min=1, max=1024, help="that share each step, started by torchrun")] = 1,
+    tracker: Annotated[Tracker, typer.Option(help="where to send each epoch's figures as well")] = Tracker.none,
 ) -> None:
     """Train a model script on the curated dataset."""
+    check_tracker(tracker)
+    if processes > batch:
+        raise UserError(f"processes: {processes} cannot share the {batch} images of a step; raise batch or lower it")
+    from Models import processes as together
+    from Models.training import Options
+
+    if processes > 1 and not together.launched():
+        together.launch(processes, threads, "Models.train", sys.argv[1:])
+        return
     options = Options(
         size=size,
         epochs=epochs,
@@ -131,20 +154,42 @@ def main(
         threads=threads,
         device=device,
         deterministic=deterministic,
+        precision=precision.value,
     )
+    with together.joined(device):
+        learn(script, out, model or [], curated, init, options, tracker)
+
+
+def learn(
+    script: str, out: Path, model: Sequence[str], curated: Path, init: Path, options: "Options", tracker: Tracker
+) -> None:
+    """Train, in each of the processes, and write, in the first; the arguments are those of `main`."""
+    import torch
+
+    from Datasets.curated import Curated
+    from Models.checkpoints import checkpoint_path, remove_checkpoint
+    from Models.data_loading import Samples
+    from Models.pretrained import read_initial, start_from
+    from Models.processes import count, is_first
+    from Models.scripts import ROOT, Run, build_model, load_script, parse_build_arguments, script_file, write_run
+    from Models.training import train
+
     module = load_script(script)
-    arguments = parse_build_arguments(module.build, model or [])
+    arguments = parse_build_arguments(module.build, model)
     data = Curated(curated)
-    samples, validation = Samples(data, "train", size), Validation(Samples(data, "val", size), batch)
-    check_device(device)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.manual_seed(seed)
+    samples = Samples(data, "train", options.size)
+    validation = Validation(Samples(data, "val", options.size), options.batch)
+    check_device(options.device)
+    precision = chosen(Precision(options.precision), options.device)
+    options = replace(options, precision=precision.value, processes=count())
+    torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(options.deterministic)
+    torch.manual_seed(options.seed)
     network = build_model(module, len(data.classes), arguments)
     initial = read_initial(init)
     for line in start_from(network, initial, list(data.classes)) if initial else []:
         print(line, file=sys.stderr)
-    for name in ("weights.safetensors", "best.safetensors", "last.safetensors", "run.json", "metrics.json"):
+    for name in RESULTS if is_first() else ():
         (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
 
     done = Run(
@@ -157,15 +202,23 @@ def main(
     )
     scripts = [Path("Models/train.py"), script_file(script)]
     checkpoint = checkpoint_path(asdict(done), scripts, ROOT, done.data)
-    state = train(network, samples, options, validation, checkpoint, lambda r: write_history(r, out / "history.tsv"))
+    track = open_tracker(tracker, {**asdict(options), **arguments}, script, checkpoint) if is_first() else None
 
+    def report(rows: "list[Row]") -> None:
+        write_history(rows, out / "history.tsv")
+        if track:
+            track(rows)
+
+    state = train(network, samples, options, validation, checkpoint, report)
+    if not is_first():
+        return
     last, best = network.state_dict(), state.best or {"epoch": len(state.history), "model": network.state_dict()}
     write_weights(last, out / "last.safetensors")
     write_weights(best["model"], out / "best.safetensors")
-    write_weights(best["model"] if keep == Keep.best else last, out / "weights.safetensors")
+    write_weights(best["model"] if options.keep == Keep.best else last, out / "weights.safetensors")
     write_run(done, out)
     with replacing(out / "metrics.json") as partial:
-        row = state.history[best["epoch"] - 1 if keep == Keep.best else -1]
+        row = state.history[best["epoch"] - 1 if options.keep == Keep.best else -1]
         metrics = {name: value for name, value in row.items() if name != "learning_rate"}
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     remove_checkpoint(checkpoint)

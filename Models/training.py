@@ -1,13 +1,14 @@
 """The training loop: plain PyTorch, exact to resume.
 
 The order of the images follows from (seed, epoch), and whatever else is random from (seed, step): so a training that
-was killed and goes on from a checkpoint ends, on a CPU with the same number of threads, with the same bits.
+was killed and goes on from a checkpoint ends, on a CPU with the same number of threads, with the same bits. Several
+processes share out the images of each step; Models/processes.py says how.
 """
 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from torch import nn
 
 from Datasets.errors import UserError
 from Models.augmentation import Augmentation, augment
+from Models.batch_norm import synchronised
 from Models.checkpoints import load_checkpoint, save_checkpoint
 from Models.data_loading import Batch, Samples, epoch_order
+from Models.precision import autocast
+from Models.processes import Loss, count, from_first, is_first, loss_of, mean, rank, share
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
 CHECKPOINT_STEPS = 50  # a checkpoint costs about as much as a third of a step
@@ -48,16 +52,20 @@ class Options:
     threads: int
     device: str
     deterministic: bool
+    precision: str = "fp32"
+    processes: int = 1
 
 
 @dataclass
 class State:
     """A training in progress: step counts the steps done, sums adds up the loss's parts over the epoch so far.
 
+    loss: the model's, with gradients averaged over the processes.
     best: epoch, value (of the first figure that validation gives) and model (its weights) of the best epoch so far.
     """
 
     model: nn.Module
+    loss: Loss
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     step: int
@@ -77,34 +85,39 @@ def train(
     """Train `model` in place; the state's history has a row for each epoch: its loss and what `validate` measured.
 
     The first figure that `validate` gives, the more the better, decides which epoch is best, and on stopping early.
-    report: is given all rows so far, at the start and after each epoch. Raises UserError, with the step and its images,
-    when the loss or its gradient is no number; the last checkpoint stays.
+    report: is given all rows so far, at the start and after each epoch. Of several processes, the first validates,
+    reports and saves. Raises UserError, with the step and its images, when the loss or its gradient is no number; the
+    last checkpoint stays.
     """
     samples.cache()
     steps = len(epoch_order(len(samples), options.batch, 0, 0))
+    if len(samples) // steps < count():
+        raise UserError(f"processes: {count()} cannot share the {len(samples) // steps} images of a step; raise batch")
     state = start(model, options, options.epochs * steps)
     resume(state, checkpoint)
-    report(state.history)
+    if is_first():
+        report(state.history)
     for epoch in range(state.step // steps, options.epochs):
-        if stalled(state, options.patience):
+        if from_first(stalled(state, options.patience)):
             break
         meter = Meter(epoch, options.epochs, steps, state)
-        order = epoch_order(len(samples), options.batch, options.seed, epoch)
-        for batch in samples.batches(order[state.step % steps :]):
+        order = epoch_order(len(samples), options.batch, options.seed, epoch)[state.step % steps :]
+        for images, batch in zip(order, samples.batches(each[share(len(each))] for each in order), strict=True):
             try:
-                update(state, batch, options)
+                update(state, batch, options, len(images))
             except NotFinite as error:
-                raise UserError(explained(error, state.step, samples, batch, options, checkpoint)) from error
-            meter.tick(len(batch.indices))
+                raise UserError(explained(error, state.step, samples, images, options, checkpoint)) from error
+            meter.tick(len(images))
             if state.step % CHECKPOINT_STEPS == 0 and state.step % steps:  # at the end of an epoch, once it is reported
                 save(state, checkpoint)
         row: Row = {"step": state.step, "epoch": epoch + 1, "learning_rate": float(state.schedule.get_last_lr()[0])}
         row |= {name: value / steps for name, value in state.sums.items()}
-        measured = validate(model)
+        measured = validate(model) if is_first() else {}
         state.history.append({**row, **measured})
         keep_best(state, next(iter(measured.values()), None))
         state.sums = {}
-        report(state.history)
+        if is_first():
+            report(state.history)
         meter.epoch_line()
         if state.step % CHECKPOINT_STEPS == 0:
             save(state, checkpoint)
@@ -130,22 +143,25 @@ def stalled(state: State, patience: int) -> bool:
 def start(model: nn.Module, options: Options, steps: int) -> State:
     """A training that has done nothing yet."""
     model.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = synchronised(model, options.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=options.learning_rate, total_steps=steps, pct_start=WARM_UP
     )
-    return State(model, optimizer, schedule, 0, {}, [])
+    return State(model, loss_of(model), optimizer, schedule, 0, {}, [])
 
 
 class NotFinite(ArithmeticError):
     """The loss, or its gradient, is infinite or no number."""
 
 
-def explained(error: NotFinite, step: int, samples: Samples, batch: Batch, options: Options, checkpoint: Path) -> str:
+def explained(
+    error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options, checkpoint: Path
+) -> str:
     """The line about a step that failed: its images, and what there is to do."""
-    names = [samples.records[index]["image"] for index in batch.indices]
+    names = [samples.records[index]["image"] for index in images]
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     kept = f"; the checkpoint before it is kept: {checkpoint}" if checkpoint.exists() else ""
     return (
@@ -159,15 +175,21 @@ def varied(options: Options) -> Augmentation:
     return Augmentation(options.flip, options.zoom, options.crop, options.colour)
 
 
-def update(state: State, batch: Batch, options: Options) -> None:
-    """One step of the optimizer. Raises NotFinite, before the weights are touched."""
+def update(state: State, batch: Batch, options: Options, images: int | None = None) -> None:
+    """One step of the optimizer. Raises NotFinite, in every process, before the weights are touched.
+
+    images: how many the step has in all processes, if `batch` is only this one's share of them.
+    """
     state.model.train()
-    torch.manual_seed(options.seed * 1_000_003 + state.step)  # so that there is no random state to save
-    batch = augment(batch, varied(options), [options.seed, state.step])
+    images = images or len(batch.indices)
+    torch.manual_seed(options.seed * 1_000_003 + state.step + 2**40 * rank())  # so there is no random state to save
+    batch = augment(batch, varied(options), [options.seed, state.step], share(images), images)
     targets = {name: values.to(options.device) for name, values in batch.targets.items()}
-    losses = state.model.loss(batch.images.to(options.device), targets)  # type: ignore[operator]
+    with autocast(options.precision, options.device):
+        losses = state.loss(batch.images.to(options.device), targets)
     total = torch.stack(list(losses.values())).sum()
-    parts = {"loss": float(total.detach()), **{f"{name}_loss": float(part.detach()) for name, part in losses.items()}}
+    values = mean(torch.stack([total, *losses.values()]).detach()).tolist()
+    parts = dict(zip(["loss", *(f"{name}_loss" for name in losses)], values, strict=True))
     if not math.isfinite(parts["loss"]):
         raise NotFinite(f"the loss is {parts['loss']}")
     state.optimizer.zero_grad()
@@ -183,6 +205,8 @@ def update(state: State, batch: Batch, options: Options) -> None:
 
 def save(state: State, path: Path) -> None:
     """Write the checkpoint; where that fails, say so and go on: what is trained is worth more than what secures it."""
+    if not is_first():
+        return
     parts = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
     rest = {name: getattr(state, name) for name in ("step", "sums", "history", "best")}
     try:
@@ -192,8 +216,8 @@ def save(state: State, path: Path) -> None:
 
 
 def resume(state: State, path: Path) -> None:
-    """Set `state` to the checkpoint, if there is one."""
-    saved = load_checkpoint(path)
+    """Set `state` to the checkpoint, if the first process has one."""
+    saved = from_first(load_checkpoint(path) if is_first() else None)
     if saved is None:
         return
     for name in ("model", "optimizer", "schedule"):
