@@ -69,7 +69,7 @@ def shared_statistics(x: Tensor) -> tuple[Tensor, Tensor, float]:
     mean, variance = mean.double(), variance.double()  # the difference of two large squares follows
     sums = torch.cat([mean * number, (variance + mean**2) * number, mean.new_tensor([number])])
     total: Tensor = _Sum.apply(sums)  # type: ignore[no-untyped-call]
-    whole = float(total[-1])
+    whole = float(total[-1].detach())
     mean, square = (total[:-1] / whole).chunk(2)
     return mean.float(), (square - mean**2).clamp(min=0).float(), whole
 

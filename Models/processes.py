@@ -40,7 +40,7 @@ def launch(processes: int, threads: int, module: str, words: Sequence[str]) -> N
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # torchrun's own account of a failure, which follows what the process said of it
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # torchrun warns where it is not set
     place = ["--standalone", "--local-addr=127.0.0.1", "--monitor-interval=0.1", f"--nproc-per-node={processes}"]
     try:
@@ -54,6 +54,8 @@ def launch(processes: int, threads: int, module: str, words: Sequence[str]) -> N
         if error.sigval == error.sigval.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + error.sigval) from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @contextmanager
@@ -159,4 +161,4 @@ def loss_of(model: nn.Module) -> Loss:
     """
     if count() == 1:
         return model.loss  # type: ignore[return-value]
-    return nn.parallel.DistributedDataParallel(_Loss(model), broadcast_buffers=False, find_unused_parameters=True)
+    return nn.parallel.DistributedDataParallel(_Loss(model), find_unused_parameters=True)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 # many times slower as soon as anything else runs on the machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's sums depend on the moment
+if "TORCHELASTIC_RUN_ID" in os.environ:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process warns that it found no unused weights
 
 RESULTS = ("weights.safetensors", "best.safetensors", "last.safetensors", "run.json", "metrics.json")
 

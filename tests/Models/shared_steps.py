@@ -1,0 +1,49 @@
+"""Prints the loss of each of some steps, as JSON, trained by as many processes as torchrun starts it in.
+
+torchrun --nproc-per-node 2 tests/Models/shared_steps.py CURATED STEPS float64
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from Datasets.curated import Curated
+from Models import e001_center_detector as e001
+from Models.data_loading import Samples, epoch_order
+from Models.processes import is_first, joined, share
+from Models.training import Options, start, update
+
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+
+
+def losses(curated: Path, steps: int) -> list[float]:
+    """The loss of each step over the whole batch of 8."""
+    options = Options(48, 50, 8, 6e-3, 0.01, True, 0.25, 0.2, 0.3, 10.0, 0, "last", 0, 1, "cpu", True)
+    samples = Samples(Curated(curated), "train", 48)
+    torch.manual_seed(0)
+    state = start(e001.build(classes=2, width=8), options, 400)
+    order = [part for epoch in range(-(-steps // 8)) for part in epoch_order(len(samples), 8, 0, epoch)][:steps]
+    found = []
+    for part in order:
+        state.sums = {}
+        update(state, next(samples.batches([part[share(len(part))]])), options, len(part))
+        found.append(state.sums["loss"])
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[3] == "float64":  # in which differences are those of the method, not of rounding
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double
+    with joined("cpu"):
+        found = losses(Path(sys.argv[1]), int(sys.argv[2]))
+        if is_first():
+            print(json.dumps(found))
