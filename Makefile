@@ -22,7 +22,7 @@ lint: .venv/installed ## check style, types and the walls between the rooms
 	mypy Datasets Data_processing Models Deployment
 	lint-imports
 
-bench: .venv/installed ## measure the data work, and write tests/benchmarks/README.md
+bench: .venv/installed ## measure data work and training, and write tests/benchmarks/README.md
 	python -m tests.benchmarks.data_work
 
 .venv/installed: pyproject.toml constraints.txt

@@ -1,9 +1,9 @@
-"""All figures of data work, and the table of them: `make bench`.
+"""All figures and the table of them: `make bench`.
 
-    python -m tests.benchmarks.data_work [import inspect curation sharing start]
+    python -m tests.benchmarks.data_work [import inspect curation sharing train resume start]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
-stays. A name may be followed by a number, as in `curation=100000`: of images, for want of time.
+stays. A name may be followed by a number, as in `curation=100000`: of images, steps or kills, for want of time.
 """
 
 import importlib
@@ -16,9 +16,9 @@ from typing import Any
 
 from tests.benchmarks.measuring import machine
 
-BENCHMARKS = ("import", "inspect", "curation", "sharing", "start")
+BENCHMARKS = ("import", "inspect", "curation", "sharing", "train", "resume", "start")
 HERE = Path(__file__).parent
-HEAD = """# Benchmarks of data work
+HEAD = """# Benchmarks
 
 Written by `make bench`; do not edit. Ratios are medians of runs taken in turns with their reference; seconds are this
 machine's, which may have had other work to do.
