@@ -1,4 +1,4 @@
-"""Every command of the tutorial, in the order in which a reader types them, in one shell, with the reader's own images."""
+"""Every command of the tutorial, in the order in which a reader types them, in one shell, with images of one's own."""
 
 import json
 import os
@@ -72,14 +72,18 @@ def test_every_command_works_as_written(tmp_path, home):
     environment |= {"HOME": str(home), "PIP_NO_INDEX": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-xc", "\n".join(script(template, port))]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, cwd=home, env=environment, start_new_session=True, **pipes)
-    try:
-        said, _ = process.communicate(timeout=300)
-    finally:
-        if process.poll() is None or process.returncode:
-            os.killpg(process.pid, signal.SIGKILL)  # the service, too
-    assert process.returncode == 0, said[-3000:]
+    with (tmp_path / "said").open("w") as file:
+        shell = subprocess.Popen(
+            command, cwd=home, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            shell.wait(timeout=300)
+        finally:
+            if shell.returncode != 0:
+                os.killpg(shell.pid, signal.SIGKILL)  # the service, too
+            said = (tmp_path / "said").read_text(encoding="utf-8")
+            print(said[-3000:])
+    assert shell.returncode == 0
     for part in ("has no source yet", "classes  raccoon 40", "e001.1 is done", '"counts":', "nothing found wrong"):
         assert part in said
     project = home / "raccoons"
