@@ -10,7 +10,10 @@ from dvc.repo import Repo
 from tests.conftest import ROOT, stage, succeeded
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXTS = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *ROOT.glob("*/README.md")]}
+TEXTS = {
+    path: path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")]
+}
 
 
 def test_the_graph_is_the_pipelines():
@@ -67,3 +70,9 @@ def test_the_documented_test_command_is_the_one_that_runs():
 def test_every_extra_that_is_installed_exists():
     extras = set(re.search(r"'\.\[(.*?)\]'", README)[1].split(","))
     assert extras == set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+
+
+def test_every_link_of_a_document_leads_somewhere():
+    for path, text in TEXTS.items():
+        links = re.findall(r"\]\(([^)#:]+)\)", text)
+        assert [link for link in links if not (path.parent / link).exists()] == [], path

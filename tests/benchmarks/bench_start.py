@@ -86,8 +86,8 @@ def figures(images: int = 0, bundle: Path = BUNDLE) -> Iterator[Figure]:
     """Measure all three, once each."""
     kinds = {
         "data work only, to the report": lambda place: pipeline(place, "", ["report"]),
-        "training, to the verified service": lambda place: pipeline(place, "[train,serve]", []),
         "serving only, from a bundle to its first right answer": lambda place: service(place, bundle),
+        "training, to the verified service": lambda place: pipeline(place, "[train,serve]", []),
     }
     for what, measured in kinds.items():
         if "serving" in what and not bundle.is_dir():
