@@ -31,16 +31,17 @@ WEIGHTS = "Models/outputs/e001/train/weights.safetensors"
 
 def make_short(processes: int, params: dict) -> None:
     """Parameters of a training of some seconds, with a checkpoint every two epochs or so."""
-    params["digits"]["scenes"] = 240
+    params["digits"]["scenes"] = 120
     params["clean"]["max_rejected"] = 0.2
-    params["experiments"]["e001"]["train"].update(epochs=10, threads=1, batch=6, processes=processes)
+    params["experiments"]["e001"]["train"].update(epochs=6, threads=1, batch=2, processes=processes)
+    params["experiments"]["e001"]["model"]["width"] = 8
 
 
 def command(mode: str, name: str) -> list[str]:
     """What runs the training anew; what is killed leaves its checkpoint, so that it goes on."""
     if mode == "repro":
-        return ["dvc", "repro", "--force", STAGE]
-    run = f"dvc exp run --force --name {name} {STAGE}"
+        return ["dvc", "repro", "--single-item", "--force", STAGE]
+    run = f"dvc exp run --single-item --force --name {name} {STAGE}"
     return (
         run.split() if mode == "exp" else ["sh", "-c", f"{run} --queue && dvc queue start && dvc queue logs -f {name}"]
     )
