@@ -208,7 +208,7 @@ def main(
     path: Annotated[Path, typer.Argument(help="the delivery: a directory, .zip or .tar")],
     format: Annotated[Format | None, typer.Option(help="its annotation format, if several fit")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
-    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder of them")] = None,
+    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")] = None,
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the delivery itself")] = None,
     preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages")] = None,
     columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,

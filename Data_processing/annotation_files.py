@@ -1,8 +1,10 @@
-"""What several importers do: find an annotation file, read JSON, find the images that annotations mean."""
+"""What several importers do: find annotation files, read JSON, find the images that annotations mean."""
 
 import codecs
+import re
 from collections import defaultdict
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -13,6 +15,40 @@ from Data_processing.source_files import MissingFile, SourceFiles, images_below,
 from Datasets.errors import UserError
 
 T = TypeVar("T")
+LETTER = r"[^\W\d_]"
+SPLIT_WORD = re.compile(
+    rf"(?<!{LETTER})(?:(train)(?:ing)?|(val)(?:id(?:ation)?)?|(test))(?!{LETTER})\d*", re.IGNORECASE
+)
+
+
+def matching(files: SourceFiles, pattern: str) -> list[str]:
+    """The files that a pattern names, such as `annotations/instances_*.json`. Raises UserError if there are none."""
+    names = [name for name in files.names() if fnmatchcase(name, inside("", pattern))]
+    if not names:
+        raise UserError(f"{files.path}: has no file like {pattern}; correct `annotations`")
+    return names
+
+
+def split_of(file: str) -> str | None:
+    """The split that an annotation file is about by its name, else by its nearest folder's.
+
+    `train/_annotations.coco.json` and `instances_train2017.json` are about train, what names two is about none.
+    """
+    for part in (PurePosixPath(file).stem, *(folder.name for folder in PurePosixPath(file).parents)):
+        splits = {_split(word) for word in SPLIT_WORD.finditer(part)}
+        if splits:
+            return splits.pop() if len(splits) == 1 else None
+    return None
+
+
+def split_pattern(file: str) -> str:
+    """The name with `*` for each word, and year behind it, that states its split: what files of other splits match."""
+    split = split_of(file)
+    return SPLIT_WORD.sub(lambda word: "*" if _split(word) == split else word[0], file)
+
+
+def _split(word: re.Match[str]) -> str:
+    return next(split for split in word.groups() if split).lower()
 
 
 def only_file(files: SourceFiles, suffix: str, options: ImportOptions) -> list[str]:

@@ -3,21 +3,26 @@
     python -m Data_processing.import_source --source digits --format coco --path Datasets/raw/digits --out FILE
 
 Reads annotation files only, from a directory or straight out of a .zip or .tar. Writes a Parquet file of records as the
-source states them (see imported.py); nothing is judged here, that is the clean stage's work.
+source states them (see imported.py); nothing is judged here, that is the clean stage's work. `annotations` with a `*`,
+such as `annotations/instances_*.json`, means all files that match: each file's name or folder then says the split.
 """
 
 import gc
 import importlib
+import posixpath
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from Data_processing.annotation_files import matching, split_of
 from Data_processing.imported import Imported, ImportOptions, write_imported
-from Data_processing.source_files import folder_name, open_source
+from Data_processing.source_files import SourceFiles, folder_name, open_source
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError
@@ -37,6 +42,27 @@ class Format(StrEnum):
     labelme = "labelme"
     cvat = "cvat"
     label_studio = "label_studio"
+
+
+def read_annotations(
+    files: SourceFiles, form: Format, options: ImportOptions
+) -> tuple[list[str], str, Iterator[Imported]]:
+    """The annotation files, the folder that the images are in, and the records. Raises UserError."""
+    importer = importlib.import_module(f"Data_processing.importers.{form.value}")
+    if "*" not in (options.annotations or "") or options.annotations in files.names():
+        found = importer.find(files, options)
+        return found, *importer.read(files, found, options)
+    named = matching(files, options.annotations or "")
+    each = [replace(options, annotations=file) for file in named]
+    parts = [importer.read(files, importer.find(files, part), part) for part in each]
+    rows = (_with_split(rows, split_of(file)) for file, (_, rows) in zip(named, parts, strict=True))
+    return named, posixpath.commonpath([folder for folder, _ in parts]), chain.from_iterable(rows)
+
+
+def _with_split(rows: Iterable[Imported], split: str | None) -> Iterator[Imported]:
+    for row in rows:
+        row.split = row.split or split
+        yield row
 
 
 def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:
@@ -63,7 +89,7 @@ def main(
     format: Annotated[Format, typer.Option(help="its annotation format")],
     path: Annotated[Path, typer.Option(help="directory, .zip or .tar")],
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
-    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder of them")] = None,
+    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")] = None,
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
     preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages")] = None,
     columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
@@ -75,15 +101,12 @@ def main(
         raise UserError(f"source {source!r}: a name has letters, digits, - and _ only, and begins with a letter")
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     files = open_source(path)
-    importer = importlib.import_module(f"Data_processing.importers.{format.value}")
     folder = None if images is None else folder_name(images)
     of_table = (parse_columns(columns or ()), preset, normalized, delimiter)
     if of_table != ({}, None, None, None) and format is not Format.csv:
         raise UserError(f"{format.value}: columns, preset, normalized and delimiter belong to the format csv")
-    options = ImportOptions(annotations, folder, *of_table)
-    found = importer.find(files, options)
     with replacing(out) as partial:
-        folder, rows = importer.read(files, found, options)
+        found, folder, rows = read_annotations(files, format, ImportOptions(annotations, folder, *of_table))
         count = write_imported(check_paths(rows), source, partial, source_path=path, images=folder)
     print(f"{source}: {count} records from {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}")
 

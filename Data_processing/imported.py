@@ -113,9 +113,9 @@ class Imported:
 class ImportOptions:
     """What a source's entry in params.yaml says beside its format and path.
 
-    annotations: the file or folder of annotations. images: the folder of images ("" for the source itself).
-    columns: of a CSV file, our name to the file's; preset: a set of them; normalized: whether its boxes are fractions;
-    delimiter: between its fields. None and {} leave it to the importer.
+    annotations: the file or folder of annotations, or a pattern of files. images: the folder of images ("" for the
+    source itself). columns: of a CSV file, our name to the file's; preset: a set of them; normalized: whether its
+    boxes are fractions; delimiter: between its fields. None and {} leave it to the importer.
     """
 
     annotations: str | None = None

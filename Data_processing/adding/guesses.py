@@ -7,20 +7,22 @@ files of a kind are looked into. Whether a guess is right, the importer shows (r
 
 import itertools
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 import msgspec
 
+from Data_processing.annotation_files import split_of, split_pattern
 from Data_processing.import_source import Format
 from Data_processing.imported import ImportOptions
 from Data_processing.source_files import SHARDS, MissingFile, SourceFiles, folder_name, images_below, visible
 
 SAMPLE = 20  # files of a folder looked into
 COCO = {"images", "annotations", "categories"}
-SPLIT = re.compile(r"train(ing)?|val(id(ation)?)?|test", re.IGNORECASE)
+SPLIT = re.compile(r"train(ing)?|val(id(ation)?)?|test", re.IGNORECASE)  # a key or folder of this name
 LABELS = re.compile(rb"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # a line of YOLO's
 
 
@@ -36,8 +38,13 @@ class Guess:
 def guesses(files: SourceFiles, options: ImportOptions, form: Format | None) -> list[Guess]:
     """What the delivery may be, as the options allow; if `form` is given, at least that."""
     chosen = folder_name(options.annotations or ".")
-    names = [name for name in files.names() if not chosen or name == chosen or name.startswith(f"{chosen}/")]
+    names = [
+        name
+        for name in files.names()
+        if not chosen or name == chosen or name.startswith(f"{chosen}/") or fnmatchcase(name, chosen)
+    ]
     found = [*_of_json(files, names), *_of_xml(files, names), *_of_yolo(files, names), *_of_tables(names)]
+    found = _joined(found, names)
     if any(guess.format is Format.parquet for guess in found) and any(map(_is_shard, names)):
         found = [guess for guess in found if guess.format is not Format.json]  # metadata.json says the same again
     if form is not None:
@@ -47,6 +54,21 @@ def guesses(files: SourceFiles, options: ImportOptions, form: Format | None) -> 
     if options.annotations is not None:
         found = list({g.format: replace(g, annotations=options.annotations) for g in found}.values())
     return found or ([] if form is None else [Guess(form, "as --format says", options.annotations)])
+
+
+def _joined(found: Sequence[Guess], names: Iterable[str]) -> list[Guess]:
+    """The guesses, those whose files differ in the split that their names state as one."""
+    alike = defaultdict(list)
+    for guess in found:
+        alike[guess.format, split_pattern(guess.annotations or "")].append(guess)
+    joined = []
+    for (form, pattern), group in alike.items():
+        files = [guess.annotations or "" for guess in group]
+        if len(set(map(split_of, files))) > 1 and sorted(files) == sorted(n for n in names if fnmatchcase(n, pattern)):
+            joined.append(Guess(form, f"{' and '.join(files)}, a file a split", pattern))
+        else:
+            joined += group
+    return joined
 
 
 def _is_shard(name: str) -> bool:

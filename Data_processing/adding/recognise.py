@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from Data_processing.adding.guesses import Guess, classes_folder, common_folder, guesses, of_folders
-from Data_processing.import_source import Format, check_paths
+from Data_processing.import_source import Format, check_paths, read_annotations
 from Data_processing.imported import Imported, ImportOptions, write_imported
 from Data_processing.source_files import EMBEDDED, SourceFiles, images_below
 from Datasets.errors import UserError
@@ -140,8 +140,7 @@ def _chosen(path: Path, fits: Sequence[Fit], ask: Ask) -> Fit:
 def try_import(files: SourceFiles, name: str, form: Format, options: ImportOptions) -> Seen:
     """Import the whole source into a temporary file, as the import stage would, and return what it states."""
     seen, names = Seen(), set(files.names())
-    importer = importlib.import_module(f"Data_processing.importers.{form.value}")
-    seen.folder, rows = importer.read(files, importer.find(files, options), options)
+    _, seen.folder, rows = read_annotations(files, form, options)
 
     def watched() -> Iterator[Imported]:
         for row in check_paths(rows):
@@ -197,10 +196,9 @@ def _candidates(files: SourceFiles, form: Format) -> list[str]:
 
 def _count(files: SourceFiles, form: Format, options: ImportOptions) -> tuple[int, int]:
     """How many of the first records have an image, and how many those are. Raises UserError if they state nothing."""
-    importer = importlib.import_module(f"Data_processing.importers.{form.value}")
     names = set(files.names())
-    found = importer.find(files, options)
-    rows = list(itertools.islice(importer.read(files, found, options)[1], TRIED))
+    found, _, every = read_annotations(files, form, options)
+    rows = list(itertools.islice(every, TRIED))
     stated = any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows)
     if not stated:
         raise UserError(f"{files.path}: {found[0]} states neither labels nor boxes nor masks")

@@ -1,0 +1,123 @@
+"""Deliveries with an annotation file a split are one source, whose records keep their splits."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from Data_processing.add_source import entry_of
+from Data_processing.adding.recognise import Remembering, recognise, try_import
+from Data_processing.annotation_files import split_of, split_pattern
+from Data_processing.import_source import Format
+from Data_processing.imported import ImportOptions, images_folder, read_imported
+from Data_processing.source_files import open_source
+from Datasets.errors import UserError
+from tests.conftest import refused, stage, succeeded
+from tests.Data_processing.sources import pack, picture, write_coco
+
+SPLITS = {"train": {"a.png": "cat", "b.png": "dog"}, "val": {"c.png": "cat"}, "test": {"d.png": "bird"}}
+
+
+def as_roboflow(root: Path) -> Path:
+    """A folder a split, of images and their annotations; ids and file names begin anew in each."""
+    for split, images in SPLITS.items():
+        folder = root / split.replace("val", "valid")
+        write_coco(folder, {name: [(kind, 3, 4, 20, 30)] for name, kind in images.items()}, folder="")
+        (folder / "annotations.json").rename(folder / "_annotations.coco.json")
+    return root
+
+
+def as_coco(root: Path) -> Path:
+    """All annotation files in one folder, and a folder of images a split."""
+    (root / "annotations").mkdir(parents=True)
+    for split, images in SPLITS.items():
+        boxes = {name: [(kind, 3, 4, 20, 30)] for name, kind in images.items()}
+        source = write_coco(root / "made", boxes, folder=f"{split}2017")
+        shutil.move(source / "annotations.json", root / f"annotations/instances_{split}2017.json")
+        shutil.move(source / f"{split}2017", root)
+    (root / "made").rmdir()
+    (root / "annotations/captions_train2017.json").write_text('{"images": [], "annotations": []}')
+    return root
+
+
+def as_tables(root: Path) -> Path:
+    """TensorFlow's tables beside the images."""
+    for split, images in SPLITS.items():
+        (root / split).mkdir(parents=True)
+        with (root / split / "_annotations.csv").open("w", newline="") as file:
+            rows = [[name, 60, 40, kind, 3, 4, 20, 30] for name, kind in images.items()]
+            csv.writer(file).writerows(
+                [["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"], *rows]
+            )
+        for number, name in enumerate(images):
+            (root / split / name).write_bytes(picture(number))
+    return root
+
+
+def never(question: str, *_) -> int:
+    raise AssertionError(f"asked {question}")
+
+
+@pytest.mark.parametrize("kind", ["directory", "all.zip", "all.tar.gz"])
+@pytest.mark.parametrize(
+    ("write", "entry"),
+    [
+        (as_roboflow, {"format": "coco", "annotations": "*/_annotations.coco.json"}),
+        (as_coco, {"format": "coco", "annotations": "annotations/instances_*.json"}),
+        (as_tables, {"format": "csv", "annotations": "*/_annotations.csv"}),
+    ],
+)
+def test_files_of_several_splits_are_recognised_and_read_as_one_source(tmp_path, write, entry, kind):
+    source = write(tmp_path / "source")
+    source = source if kind == "directory" else pack(source, tmp_path / kind)
+    files = Remembering(open_source(source))
+    guess, options = recognise(files, ImportOptions(), None, never)
+    assert entry_of(guess.format, Path("x"), options) == {**entry, "path": "x"}
+    seen = try_import(files, "s", guess.format, options)
+    assert (seen.records, seen.found, seen.problems) == (4, 4, {})
+    assert seen.splits == {"train": 2, "val": 1, "test": 1}
+    named = ("--format", entry["format"], "--annotations", entry["annotations"])
+    out = tmp_path / "s.parquet"
+    told = succeeded(stage("Data_processing.import_source", "--source", "s", "--path", source, "--out", out, *named))
+    assert "s: 4 records from " in told.stdout
+    rows = {Path(row.image).name: (row.split, row.boxes[0].name) for row in read_imported(out)}
+    assert rows == {name: (split, kind) for split, images in SPLITS.items() for name, kind in images.items()}
+    assert images_folder(out) == ""
+
+
+def test_one_file_of_several_states_no_split_and_is_read_alone(tmp_path):
+    files = Remembering(open_source(as_coco(tmp_path / "s")))
+    chosen = ImportOptions(annotations="annotations/instances_val2017.json")
+    guess, options = recognise(files, chosen, None, never)
+    seen = try_import(files, "s", guess.format, options)
+    assert (seen.records, seen.splits, seen.folder) == (1, {}, "val2017")
+
+
+def test_a_pattern_that_matches_nothing_is_named(tmp_path):
+    options = ("--format", "coco", "--annotations", "*/x_*.json", "--path", as_coco(tmp_path / "s"))
+    line = stage("Data_processing.import_source", "--source", "s", "--out", tmp_path / "o", *options)
+    refused(line, "has no file like */x_*.json", "annotations")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "split", "pattern"),
+    [
+        ("valid/_annotations.coco.json", "val", "*/_annotations.coco.json"),
+        ("annotations/instances_train2017.json", "train", "annotations/instances_*.json"),
+        ("Test/Training/ann-TEST.json", "test", "*/Training/ann-*.json"),
+        ("train/test/a.json", "test", "train/*/a.json"),
+        ("attest/trainval.json", None, "attest/trainval.json"),
+        ("val/train_val.json", None, "val/train_val.json"),
+    ],
+)
+def test_names_state_splits(file, split, pattern):
+    assert (split_of(file), split_pattern(file)) == (split, pattern)
+
+
+def test_a_damaged_file_of_several_is_named(tmp_path):
+    source = as_roboflow(tmp_path / "s")
+    (source / "valid/_annotations.coco.json").write_text("{")
+    with pytest.raises(UserError, match=r"valid/_annotations.coco.json: not JSON"):
+        try_import(open_source(source), "s", Format.coco, ImportOptions(annotations="*/_annotations.coco.json"))
