@@ -52,19 +52,14 @@ class ImportedBox(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, eq=False)
 class BoxTable:
-    """The boxes of many images, which takes far less time than an object for each.
-
-    columns: the fields of ImportedBox but the outline. outlines: their texts, NO_OUTLINE where there is nothing.
-    """
+    """The boxes of many images, which takes far less time than an object for each: columns are ImportedBox's fields."""
 
     columns: pa.RecordBatch
-    outlines: Sequence[msgspec.Raw]
 
     def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """All fields of some boxes, int64 [B]."""
         places = pa.array(rows)
-        taken = {name: self.columns[name].take(places).cast(kind) for name, kind in _BOX_FIELDS.items()}
-        return taken | {"outline": _outlines([self.outlines[row] for row in rows.tolist()])}
+        return {name: self.columns[name].take(places).cast(kind) for name, kind in _BOX_FIELDS.items()}
 
 
 class BoxRows(Sequence[ImportedBox]):
@@ -172,7 +167,7 @@ PLAIN = ("image", "width", "height", "group", "split", "labels", "counts", "norm
 def to_arrow(rows: Sequence[Imported], source: str) -> pa.RecordBatch:
     """Rows as IMPORTED_SCHEMA has them; made column by column, several times as fast as row by row."""
     boxes = _box_columns([row.boxes for row in rows if row.boxes is not None])
-    offsets = [0, *accumulate(len(row.boxes or ()) for row in rows)]
+    offsets = [0, *accumulate(0 if row.boxes is None else len(row.boxes) for row in rows)]
     unknown = pa.array([row.boxes is None for row in rows], pa.bool_())
 
     def lists(values: pa.Array) -> pa.ListArray:
@@ -185,7 +180,7 @@ def to_arrow(rows: Sequence[Imported], source: str) -> pa.RecordBatch:
     masks = [None if row.mask is None else {"path": row.mask} for row in rows]
     names = [None if row.mask_names is None else list(row.mask_names.items()) for row in rows]
     columns = {
-        **{name: pa.array([getattr(row, name) for row in rows], IMPORTED_SCHEMA.field(name).type) for name in PLAIN},
+        **{n: pa.array(list(map(attrgetter(n), rows)), IMPORTED_SCHEMA.field(n).type) for n in PLAIN},
         "source": pa.array([source] * len(rows), pa.string()),
         "boxes": lists(pa.StructArray.from_arrays([*corners, nothing], fields=list(BOX_TYPE))),
         "origins": pa.StructArray.from_arrays(origins, fields=list(IMPORTED_SCHEMA.field("origins").type)),
@@ -204,33 +199,36 @@ def to_arrow(rows: Sequence[Imported], source: str) -> pa.RecordBatch:
 _BOX_FIELDS = {
     **{field.name: field.type for field in BOX_TYPE if field.name != "segmentation"},
     "origin": pa.string(),
+    "outline": pa.binary(),
 }
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
 
 
 def _box_columns(boxes: Iterable[list[ImportedBox] | BoxRows]) -> dict[str, pa.Array]:
     """The fields of all boxes of some images, joined."""
-    parts = [_listed([])]
+    parts = []
     for table, images in groupby(boxes, lambda image: image.table if isinstance(image, BoxRows) else None):
         if table is None:
             parts.append(_listed(list(chain.from_iterable(images))))
         else:
             parts.append(table.take(np.concatenate([image.rows for image in images if isinstance(image, BoxRows)])))
-    return {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
+    if len(parts) == 1:
+        return parts[0]  # joining would copy all outlines once more
+    return {name: pa.concat_arrays([part[name] for part in parts or [_listed([])]]) for name in _listed([])}
 
 
 def _listed(boxes: Sequence[ImportedBox]) -> dict[str, pa.Array]:
-    kinds = _BOX_FIELDS | {"outline": pa.binary()}
-    return {name: pa.array(list(map(attrgetter(name), boxes)), kind) for name, kind in kinds.items()}
+    return {name: pa.array(list(map(attrgetter(name), boxes)), kind) for name, kind in _BOX_FIELDS.items()}
 
 
-def _outlines(texts: Sequence[msgspec.Raw]) -> pa.BinaryArray:
+def outlines_array(texts: Sequence[msgspec.Raw]) -> pa.LargeBinaryArray:
     """The texts, null where there is nothing; joined at once, as an object for each would double the time."""
-    ends = np.fromiter(map(len, map(memoryview, texts)), np.int64, len(texts)).cumsum()  # type: ignore[arg-type]
-    buffers = [None, pa.py_buffer(np.append(0, ends)), pa.py_buffer(b"".join(texts))]
-    joined = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers).cast(pa.binary())
-    empty = pc.is_in(joined, value_set=pa.array(sorted(NO_OUTLINE), pa.binary()))
-    return pc.if_else(empty, None, joined)
+    sizes = np.fromiter(map(len, map(memoryview, texts)), np.int64, len(texts))  # type: ignore[arg-type]
+    stated = np.ones(len(texts), bool)
+    for place in np.flatnonzero(sizes <= max(map(len, NO_OUTLINE))).tolist():
+        stated[place] = bytes(texts[place]) not in NO_OUTLINE
+    buffers = [pa.array(stated).buffers()[1], pa.py_buffer(np.append(0, sizes.cumsum())), pa.py_buffer(b"".join(texts))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers)
 
 
 def from_arrow(batch: pa.RecordBatch) -> list[Imported]:

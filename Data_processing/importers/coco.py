@@ -13,9 +13,19 @@ from itertools import chain, pairwise
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from Data_processing.annotation_files import decode_json, guess_folder, only_file
-from Data_processing.imported import MAX_SIDE, NO_OUTLINE, BoxRows, BoxTable, Imported, ImportedBox, ImportOptions
+from Data_processing.imported import (
+    MAX_SIDE,
+    NO_OUTLINE,
+    BoxRows,
+    BoxTable,
+    Imported,
+    ImportedBox,
+    ImportOptions,
+    outlines_array,
+)
 from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError
@@ -137,20 +147,34 @@ def _tabulate(annotations: Sequence[Annotation], names: dict[Id, str], file: str
     Column by column, a fraction of what an object for each box costs.
     """
     boxes = [annotation.bbox for annotation in annotations]
-    classes = [names.get(annotation.category_id) for annotation in annotations]
-    known = zip(classes, boxes, strict=True)
-    uncommon = {n for n, (name, box) in enumerate(known) if name is None or box is None or len(box) != 4}
+    ids, categories = _numbered([annotation.category_id for annotation in annotations])
+    classes = pa.array([names.get(category) for category in ids], pa.large_string()).take(pa.array(categories))
+    uncommon = {place for place, box in enumerate(boxes) if box is None or len(box) != 4}
+    uncommon.update(np.flatnonzero(classes.is_null()).tolist())
     for place in uncommon:
         boxes[place] = [math.nan] * 4
     numbers = chain.from_iterable(boxes)  # type: ignore[arg-type]
     x, y, width, height = np.fromiter(numbers, np.float64, 4 * len(boxes)).reshape(-1, 4).T
     columns = {
-        "name": pa.array(classes, pa.large_string()),
+        "name": classes,
         **{"x1": x, "y1": y, "x2": x + width, "y2": y + height},
-        "origin": pa.array([_origin(file, annotation) for annotation in annotations], pa.large_string()),
+        "origin": _origins(file, annotations),
         "crowd": pa.array([bool(annotation.iscrowd) for annotation in annotations], pa.bool_()),
+        "outline": outlines_array([annotation.segmentation for annotation in annotations]),
     }
-    return BoxTable(pa.record_batch(columns), [annotation.segmentation for annotation in annotations]), uncommon
+    return BoxTable(pa.record_batch(columns)), uncommon
+
+
+def _origins(file: str, annotations: Sequence[Annotation]) -> pa.LargeStringArray:
+    """The origin of each annotation; whole numbers, which ids nearly always are, are written all at once."""
+    prefix, between = (pa.scalar(text, pa.large_string()) for text in (f"{file}: annotation", " "))
+    try:
+        ids = pa.array([annotation.id for annotation in annotations])
+    except (pa.ArrowException, OverflowError):  # numbers and text, or too large
+        ids = pa.array([str(annotation.id) for annotation in annotations])
+    if not pa.types.is_floating(ids.type):  # which are written otherwise
+        return pc.binary_join_element_wise(prefix, ids.cast(pa.large_string()), between)
+    return pa.array([_origin(file, annotation) for annotation in annotations], pa.large_string())
 
 
 def _origin(file: str, annotation: Annotation) -> str:
