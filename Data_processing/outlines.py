@@ -75,6 +75,12 @@ def from_crop(mask: np.ndarray, left: int, top: int, width: int, height: int) ->
     return msgspec.json.encode(RunLengths((height, width), np.diff(places).tolist()))
 
 
+def from_mask(mask: np.ndarray) -> bytes:
+    """A mask, bool [height, width], as compressed run lengths."""
+    rle = _text(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+    return msgspec.json.encode(RunLengths((mask.shape[0], mask.shape[1]), rle["counts"]))
+
+
 def alternating(counts: Sequence[int], width: int, height: int) -> np.ndarray:
     """Run lengths of background and object in turn, row by row, as bool [height, width]. Raises ValueError."""
     lengths = _integers(list(counts))

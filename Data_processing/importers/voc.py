@@ -7,8 +7,8 @@ relative to the folder of images.
 Beside the folder of annotations: the plain lists train, val, test and trainval in ImageSets/Main and
 ImageSets/Segmentation are splits (trainval is train, unless train or val has the image too; Main goes first); the PNG
 files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
-on. An image that ImageSets/Segmentation lists is a record even without an XML file. SegmentationObject, which cannot be
-told apart without its pixels, is left out.
+on. An image that ImageSets/Segmentation lists is a record even without an XML file. The PNG files in SegmentationObject
+give the boxes of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by.
 """
 
 from collections import defaultdict
@@ -28,12 +28,14 @@ from Data_processing.source_files import (
     inside,
     visible,
 )
+from Data_processing.voc_objects import Objects, add_outlines, read_objects
 from Datasets.errors import UserError
 from Datasets.records import is_safe_path
 
 ANNOTATIONS = "Annotations"
 IMAGES = "JPEGImages"
 MASKS = "SegmentationClass"
+OBJECTS = "SegmentationObject"
 LISTS = ("train", "val", "test", "trainval")
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -45,7 +47,7 @@ CLASSES = (
 class Folders:
     """The folders of annotations and of images, the images that are there, and what stands beside the annotations.
 
-    lists: the lists that name an image, by its name without suffix. masks: the mask of an image, by the same.
+    lists: the lists that name an image, by its name without suffix. masks, objects: those of an image, by the same.
     """
 
     annotations: str
@@ -55,6 +57,7 @@ class Folders:
     lists: Mapping[str, Sequence[str]]
     masks: Mapping[str, str]
     mask_names: Mapping[int, str]
+    objects: Mapping[str, Objects]
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -90,10 +93,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         by_stem[_stem(name)].append(name)
     annotations = _annotations(options)
     root = _root(annotations)
-    masks = {_stem(name.removeprefix(inside(root, MASKS) + "/")): name for name in _masks(files, root)}
+    masks, drawn = (_pictures(files, inside(root, folder)) for folder in (MASKS, OBJECTS))
     names = _mask_names(files, root) if masks else {}
-    lists = _lists(files, root)
-    folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names)
+    objects = read_objects(files, drawn)
+    folders = Folders(annotations, images, frozenset(present), by_stem, _lists(files, root), masks, names, objects)
     return images, _records(files, found, folders)
 
 
@@ -105,8 +108,9 @@ def _root(annotations: str) -> str:
     return folder_name(str(PurePosixPath(annotations).parent))
 
 
-def _masks(files: SourceFiles, root: str) -> Iterator[str]:
-    return visible(files.names(), {".png"}, inside(root, MASKS))
+def _pictures(files: SourceFiles, folder: str) -> dict[str, str]:
+    """The PNG files in a folder, by their names without suffix."""
+    return {_stem(name.removeprefix(f"{folder}/")): name for name in visible(files.names(), {".png"}, folder)}
 
 
 def _lists(files: SourceFiles, root: str) -> dict[str, list[str]]:
@@ -152,6 +156,8 @@ def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator
             described.add(_key(file, folders))
             row = _record(files, file, folders)
             _add_lists(row, _key(file, folders), folders)
+            if isinstance(row.boxes, list) and _key(file, folders) in folders.objects:
+                row.problems += add_outlines(row.boxes, folders.objects[_key(file, folders)])
             yield row
     for key, lists in folders.lists.items():
         segmented = [name for name in lists if name.startswith("Segmentation/")]

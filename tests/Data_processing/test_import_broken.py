@@ -5,11 +5,13 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from Data_processing import masks
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.cleaning.verdicts import REMEDIES
 from Data_processing.import_source import check_paths
@@ -102,6 +104,10 @@ def whole(tmp_path_factory) -> dict[str, dict[str, bytes]]:
     ):
         (voc / name).parent.mkdir(parents=True, exist_ok=True)
         (voc / name).write_text(text)
+    (voc / "SegmentationObject").mkdir()
+    (voc / "SegmentationObject/a.png").write_bytes(
+        masks.encode(np.pad(np.ones((26, 17), np.uint8), ((4, 10), (3, 40))))
+    )
     return {directory.name: contents(directory) for directory in base.iterdir()}
 
 
