@@ -80,6 +80,13 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str) -
         raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
 
 
+def parse_number(text: str) -> float:
+    """A number as text; without `_`, which Python reads over. Raises ValueError."""
+    if "_" in text:
+        raise ValueError(f"could not convert string to float: {text!r}")
+    return float(text)
+
+
 def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: Iterable[str]) -> str:
     """The folder below which `known` names are that end in these `images`; "" if there is none.
 

@@ -19,9 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
+from Data_processing.accepted import COLUMNS as ACCEPTED
 from Data_processing.accepted import Chosen, open_accepted
 from Data_processing.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.parallel import Engine, Workers
+from Data_processing.parquet_files import check_parquet
 from Data_processing.record_files import RecordFiles
 from Data_processing.source_files import SourceFiles, open_source
 from Data_processing.split import (
@@ -146,6 +148,7 @@ def main(
     """Group, split and pack the accepted images."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
+    check_parquet(cleaned / "accepted.parquet", ACCEPTED, "clean")
     table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes", "split"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     counts = count_classes(groups.numbers, table["labels"])

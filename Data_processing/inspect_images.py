@@ -18,9 +18,10 @@ import typer
 
 from Data_processing.facts_store import FactsStore
 from Data_processing.image_facts import Kind, Task, inspect_chunk
-from Data_processing.imported import images_folder, source_path
+from Data_processing.imported import IMPORTED_SCHEMA, images_folder, source_path
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.parallel import Engine, Workers
+from Data_processing.parquet_files import check_parquet
 from Data_processing.source_files import SourceFiles, images_below, open_source
 from Datasets.atomic import replacing
 from Datasets.command import run
@@ -85,6 +86,7 @@ def main(
     jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
 ) -> None:
     """Read and decode each image of a source once and note what is found."""
+    check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
     tasks = find_tasks(open_source(path), imported)
     rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)

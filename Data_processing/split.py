@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import typer
 
 from Data_processing.duplicates import COLUMNS, find_groups
+from Data_processing.parquet_files import check_parquet
 from Datasets.command import run
 from Datasets.errors import UserError
 from Datasets.records import SPLITS
@@ -114,6 +115,7 @@ def main(
     """Look for a seed that deals every class out as wished; takes the group `curate` of params.yaml but its seed."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
+    check_parquet(accepted, [*COLUMNS, "labels"], "clean")
     table = pq.read_table(accepted, columns=[*COLUMNS, "labels"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     groups.tell(group_pattern)

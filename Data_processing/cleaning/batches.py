@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from Data_processing.cleaning.rules import Cleaned, Rules, clean_record
 from Data_processing.cleaning.verdicts import Rejection, Repair
-from Data_processing.imported import BATCH, Imported, from_arrow, source_path, to_arrow
-from Data_processing.inspected import HASH_BYTES, Facts, read_inspected
+from Data_processing.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
+from Data_processing.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, read_inspected
 from Data_processing.parallel import Engine, Workers
+from Data_processing.parquet_files import check_parquet
 from Datasets.errors import UserError
 from Datasets.records import SCHEMA, boxes_array
 
@@ -58,6 +59,8 @@ def find_sources(names: Sequence[str], imported: Path, inspected: Path) -> list[
                 raise UserError(
                     f"{path}: not found; is {source.name} a source of params.yaml, and did `dvc repro` import it?"
                 )
+        check_parquet(source.imported, IMPORTED_SCHEMA.names, "import")
+        check_parquet(source.inspected, INSPECTED_SCHEMA.names, "inspect")
     return sources
 
 

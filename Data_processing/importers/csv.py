@@ -17,7 +17,7 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import PurePosixPath
 
-from Data_processing.annotation_files import guess_folder
+from Data_processing.annotation_files import guess_folder, parse_number
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
 from Datasets.errors import UserError
@@ -214,7 +214,7 @@ class Table:
         row.boxes = row.boxes or []
         assert isinstance(row.boxes, list)
         try:
-            x1, y1, x2, y2 = map(float, stated)
+            x1, y1, x2, y2 = map(parse_number, stated)
             if not label:
                 raise ValueError("a box without a class")
             crowd = "crowd" in self._columns and TRUTH[fields[self._columns["crowd"]].strip().lower()]
@@ -249,7 +249,7 @@ class Table:
 
 def _pixels(text: str, row: Imported) -> int | None:
     try:
-        value = float(text or 0)
+        value = parse_number(text or "0")
     except ValueError:
         value = -1
     if not 0 <= value <= MAX_SIDE:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from Data_processing.annotation_files import ImageFinder, only_file
+from Data_processing.annotation_files import ImageFinder, only_file, parse_number
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, rectangle, turned
 from Data_processing.source_files import MissingFile, SourceFiles, inside
@@ -156,7 +156,7 @@ def _mask(shape: etree._Element, row: Imported) -> bytes:
     if not all(0 <= value <= MAX_SIDE for value in place):
         raise ValueError(f"a mask at {place}")
     left, top, width, height = map(int, place)
-    counts = [int(text) for text in (shape.get("rle") or "").split(",")]
+    counts = [int(text) for text in (shape.get("rle") or "").replace("_", "?").split(",")]  # Python reads over _
     return from_crop(alternating(counts, width, height), left, top, row.width, row.height)
 
 
@@ -167,7 +167,7 @@ def _point(shape: etree._Element) -> list[float]:
 
 
 def _points(text: str) -> list[float]:
-    pairs = [[float(value) for value in pair.split(",")] for pair in text.split(";")]
+    pairs = [[parse_number(value) for value in pair.split(",")] for pair in text.split(";")]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"points {text[:60]!r}")
     return [value for pair in pairs for value in pair]
@@ -177,12 +177,12 @@ def _number(shape: etree._Element, key: str, default: str | None = None) -> floa
     text = shape.get(key, default)
     if text is None:
         raise ValueError(f"no {key}")
-    return float(text)
+    return parse_number(text)
 
 
 def _pixels(text: str | None, row: Imported) -> int | None:
     try:
-        value = float(text or 0)
+        value = parse_number(text or "0")
     except ValueError:
         value = -1
     if value and not 1 <= value <= MAX_SIDE:

@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
+from Data_processing.annotation_files import parse_number
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import (
     IMAGE_SUFFIXES,
@@ -249,7 +250,7 @@ def _box(element: etree._Element, origin: str) -> ImportedBox:
     if not name:
         raise ValueError("an object without a name")
     try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
+        x1, y1, x2, y2 = (parse_number(text or "") for text in texts)
     except ValueError:
         raise ValueError(f"bndbox {texts}") from None
     (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
@@ -263,7 +264,7 @@ def _edges(first: float, last: float) -> tuple[float, float]:
 
 def _pixels(text: str | None, row: Imported) -> int | None:
     try:
-        value = float(text or 0)
+        value = parse_number(text or "0")
     except ValueError:
         return None
     if not 0 <= value <= MAX_SIDE:

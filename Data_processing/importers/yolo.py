@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from Data_processing.annotation_files import parse_number
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import encode
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, inside, visible
@@ -293,7 +294,7 @@ def _add_boxes(row: Imported, text: str, file: str, dataset: Dataset) -> None:
         if not (fields := line.split()):
             continue
         try:
-            index, values = float(fields[0]), [float(text) for text in fields[1:]]
+            index, *values = map(parse_number, fields)
             name = dataset.names.get(index)  # type: ignore[call-overload]  # 1.0 is the same key as 1
             if name is None:
                 row.problems.append(("unknown category", f"class {fields[0]:.80} at {origin}"))

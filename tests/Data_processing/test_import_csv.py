@@ -90,6 +90,7 @@ def test_labels_without_boxes_are_of_the_whole_image_and_none_is_a_negative(tmp_
         ("a.jpg,cat,1,1,2,2,3,4,5", "malformed annotation"),
         ("a.jpg,cat,1,1,2,,60,train", "malformed box"),
         ("a.jpg,,1,1,2,2,60,train", "malformed box"),
+        ("a.jpg,cat,1,1,2,1_0,60,train", "malformed box"),
         ("a.jpg,cat,1,1,2,two,60,train", "malformed box"),
         ("a.jpg,cat,1,1,2,2,-60,train", "malformed annotation"),
         ("a.jpg,cat,1,1,2,2,1e99,train", "malformed annotation"),

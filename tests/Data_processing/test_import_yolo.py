@@ -116,6 +116,7 @@ def test_an_image_in_two_splits_has_none(tmp_path):
         ("0 0.5 nan 0.1 0.1", "malformed box"),
         ("0 0.5 inf 0.1 0.1", "malformed box"),
         ("0 0,5 0,5 0,1 0,1", "malformed box"),
+        ("0 0.5 0.5 0.1 0.0_1", "malformed box"),
         ("cat 0.5 0.5 0.1 0.1", "malformed box"),
         (b"\xff\xfe0\x00", "malformed annotation"),
     ],

@@ -82,6 +82,31 @@ def test_a_file_that_keeps_no_facts_is_named(tmp_path, source):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize("content", ["cut", "other"])
+def test_a_parquet_file_that_its_stage_did_not_write_is_named(tmp_path, source, content):
+    """By every command that a user may give one to."""
+    common = imported(source, tmp_path)
+    succeeded(inspect(common, tmp_path / "inspected.parquet", "--jobs", "1"))
+    whole = {name: (tmp_path / f"{name}.parquet").read_bytes() for name in ("imported", "inspected")}
+    bad = whole["imported"][:-9] if content == "cut" else whole["inspected"]
+    why = "no whole Parquet file" if content == "cut" else "has no column"
+    for name in whole:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "s.parquet").write_bytes(whole[name])
+    (tmp_path / "imported/s.parquet").write_bytes(bad)
+    out = ("--out", tmp_path / "out")
+    stated = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    refused(stage("Data_processing.clean", *stated, *out, "s"), "imported/s.parquet", why, "stage import")
+    (tmp_path / "imported.parquet").write_bytes(bad)
+    refused(inspect(common, tmp_path / "out"), "imported.parquet", why, "stage import")
+    (tmp_path / "accepted.parquet").write_bytes(bad)
+    told = ("accepted.parquet", why, "stage clean")
+    refused(stage("Data_processing.split", "--accepted", tmp_path / "accepted.parquet"), *told)
+    summary = ("--summary", tmp_path / "summary")
+    refused(stage("Data_processing.curate", "--cleaned", tmp_path, *out, *summary), *told)
+    assert not (tmp_path / "out").exists()
+
+
 def test_killed_on_the_way_it_goes_on_where_it_was(tmp_path, source):
     common, facts = imported(source, tmp_path), tmp_path / "facts.sqlite"
     command = [
