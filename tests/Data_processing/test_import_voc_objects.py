@@ -14,8 +14,8 @@ from Data_processing.imported import ImportedBox
 from Data_processing.outlines import to_rle
 from Data_processing.voc_objects import Objects, add_outlines, read_objects
 from tests.Data_processing.annotated import rows_of
+from tests.Data_processing.broken import Memory
 from tests.Data_processing.sources import SIZE, pack, write_voc
-from tests.Data_processing.test_import_broken import Memory
 
 HORSE, PERSON, DOG = (2, 10, 40, 38), (12, 4, 28, 30), (45, 20, 58, 36)
 

@@ -64,14 +64,16 @@ def measure(directory: Path, images: int) -> tuple[Cost, Cost]:
 
 def figures(largest: int = SIZES[-1]) -> Iterator[Figure]:
     """Measure every size up to the largest; each ratio is against the one before."""
-    before: tuple[int, float] | None = None
+    before: tuple[int, float, float] | None = None
     with tempfile.TemporaryDirectory() as temporary:
         for images in sorted({*(size for size in SIZES if size < largest), largest}):
             cleaned, dealt = measure(Path(temporary, str(images)), images)
-            seconds, ratio, aim = cleaned.seconds + dealt.seconds, "", ""
+            seconds, processor = cleaned.seconds + dealt.seconds, cleaned.processor + dealt.processor
+            ratio = aim = ""
             if before:
                 growth = images * math.log(images) / (before[0] * math.log(before[0]))
-                ratio, aim = f"{seconds / before[1]:.1f} times the time", f"{growth:.1f} (n log n), below 4,000 MB"
+                ratio = f"{seconds / before[1]:.1f} times the time, {processor / before[2]:.1f} by processor time"
+                aim = f"{growth:.1f} (n log n), below 4,000 MB"
             yield Figure(
                 f"clean, duplicates and split of {images:,} records with {BOXES * images:,} boxes",
                 f"{before[0]:,} records" if before else "",
@@ -80,7 +82,7 @@ def figures(largest: int = SIZES[-1]) -> Iterator[Figure]:
                 f"clean {cleaned.seconds:.1f} s and {cleaned.memory:.0f} MB; "
                 f"duplicates and split {dealt.seconds:.1f} s and {dealt.memory:.0f} MB",
             )
-            before = images, seconds
+            before = images, seconds, processor
 
 
 def main() -> None:
