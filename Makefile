@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
 repro: .venv/installed ## rebuild everything that is out of date, from the images to the verified service
 ifeq ($(shell grep -c '^sources: {}' params.yaml),1)
@@ -12,6 +12,11 @@ ifeq ($(shell grep -c '^sources: {}' params.yaml),1)
 else
 	dvc repro
 endif
+
+setup: .venv/installed ## install the git hooks, and the drivers that merge dvc.lock and .dvc files
+	git config merge.dvc-lock.driver 'python -m Datasets.merge_lock %O %A %B'
+	git config merge.dvc.driver 'dvc git-hook merge-driver --ancestor %O --our %A --their %B'
+	pre-commit install
 
 test: .venv/installed ## run the tests
 	python -m pytest -n auto --dist worksteal
@@ -25,6 +30,9 @@ lint: .venv/installed ## check style, types and the walls between the rooms
 bench: .venv/installed ## measure data work and training, and write tests/benchmarks/README.md
 	python -m tests.benchmarks.data_work
 
+s3: .venv/installed ## start an S3 server on this machine to try sharing with; Ctrl-C stops it
+	python -m tests.s3_server
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
@@ -32,4 +40,4 @@ bench: .venv/installed ## measure data work and training, and write tests/benchm
 	@rm -rf build *.egg-info
 	@touch $@
 
-.PHONY: help repro test lint bench
+.PHONY: help repro setup test lint bench s3
