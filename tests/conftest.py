@@ -150,6 +150,14 @@ def project(tmp_path_factory, worker_id) -> Path:
     return directory
 
 
+def copy_with_results(project: Path, target: Path) -> Path:
+    """A copy of the small project with dvc.lock committed."""
+    shutil.copytree(project, target, symlinks=True)
+    succeeded(run_in(target, "git", "add", "-A"))
+    succeeded(run_in(target, "git", "commit", "-qm", "Results", **AUTHOR))
+    return target
+
+
 @pytest.fixture(scope="session")
 def curated(project: Path) -> Path:
     """The small project's curated dataset."""

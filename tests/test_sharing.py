@@ -15,7 +15,7 @@ import pytest
 from dvc.cli import main as dvc_in_process
 from ruamel.yaml import YAML
 
-from tests.conftest import AUTHOR, ROOT, Result, run_in, succeeded
+from tests.conftest import AUTHOR, ROOT, Result, copy_with_results, run_in, succeeded
 from tests.s3_server import Server, serving
 
 README = (ROOT / "Datasets/README.md").read_text(encoding="utf-8")
@@ -28,14 +28,6 @@ def documented(kind: str) -> list[list[str]]:
     """The two lines with which Datasets/README.md replaces the default remote by one of another kind."""
     (group,) = [part for part in README.split("\n\n") if f"store url {kind}://" in part]
     return [line[2:].partition("  #")[0].split() for line in group.splitlines() if line.startswith("$ ")]
-
-
-def copy_with_results(project: Path, target: Path) -> Path:
-    """A copy of the small project with dvc.lock committed."""
-    shutil.copytree(project, target, symlinks=True)
-    succeeded(run_in(target, "git", "add", "-A"))
-    succeeded(run_in(target, "git", "commit", "-qm", "Results", **AUTHOR))
-    return target
 
 
 def outputs(directory: Path) -> dict[str, str]:
@@ -102,6 +94,8 @@ def test_a_project_travels_over_s3(project, s3, tmp_path):
     assert "Data and pipelines are up to date." in succeeded(run_in(bob, "dvc", "repro")).stdout
     assert run_in(bob, "git", "status", "--porcelain").stdout == ""
     pull_a_damaged_object(bob, s3)
+    pull_without_room(bob, s3)
+    pull_read_only(bob, s3)
     wrong_secret(bob, s3)
     wrong_buckets(bob, s3)
 
@@ -152,6 +146,29 @@ def pull_a_damaged_object(bob: Path, s3: Server) -> None:
     stored.write_bytes(whole)
     succeeded(run_in(bob, "dvc", "pull", "curate", **s3.environment))
     assert hashlib.md5(shard.read_bytes()).hexdigest() == md5
+
+
+def mounted(mount: str, bob: Path, s3: Server) -> Result | None:
+    """What `dvc pull curate` says where something is mounted for it alone, or None where users may not mount."""
+    if run_in(bob, "unshare", "-Urm", "true").returncode:
+        return None
+    return run_in(bob, "unshare", "-Urm", "bash", "-c", f"{mount} && exec dvc pull curate", **s3.environment)
+
+
+def pull_without_room(bob: Path, s3: Server) -> None:
+    """The cache is a disk of 200 kB."""
+    shutil.rmtree(bob / "Datasets/curated")
+    if told := mounted("mount -t tmpfs -o size=200k tmpfs .dvc/cache", bob, s3):
+        failed(told, "No space left on device")
+        assert not (bob / "Datasets/curated").exists()
+
+
+def pull_read_only(bob: Path, s3: Server) -> None:
+    """Nobody may write into Datasets; afterwards all is pulled as if nothing had been."""
+    if told := mounted("mount --bind Datasets Datasets && mount -o remount,bind,ro Datasets", bob, s3):
+        failed(told, "Read-only file system", "Datasets/curated")
+    succeeded(run_in(bob, "dvc", "pull", "curate", **s3.environment))
+    assert "Data and pipelines are up to date." in succeeded(run_in(bob, "dvc", "repro", "curate")).stdout
 
 
 def wrong_secret(bob: Path, s3: Server) -> None:
