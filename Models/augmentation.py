@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from Datasets.errors import UserError
 from Datasets.images import FILL
-from Models.data_loading import Batch
+from Models.data_loading import IGNORED, Batch
 
 LEAST_VISIBLE = 0.4  # of a box's area; one that is cut off further is neither object nor background
-IGNORED = -1  # in a mask: what came in from outside the image
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
@@ -27,6 +27,12 @@ class Augmentation(NamedTuple):
     zoom: float = 0.0
     crop: float = 0.0
     colour: float = 0.0
+
+
+def check_augmentation(how: Augmentation, task: str) -> None:
+    """Raise UserError for what would make the targets of a task wrong."""
+    if task == "counts" and (how.zoom or how.crop):
+        raise UserError("zoom, crop: would cut off objects that are still counted; set both to 0 for a task of counts")
 
 
 def augment(batch: Batch, how: Augmentation, seed: Sequence[int], rows: slice | None = None, of: int = 0) -> Batch:

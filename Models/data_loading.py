@@ -1,5 +1,17 @@
-"""Curated images with their boxes, letterboxed, in batches of tensors."""
+"""Curated images and what their records say of the field to learn, letterboxed, in batches of tensors.
 
+For each task, `loss` is given as targets:
+
+| task   | targets of N images fitted to squares of S pixels                                                       |
+|--------|---------------------------------------------------------------------------------------------------------|
+| boxes  | boxes float32 [N, M, 4] (x1, y1, x2, y2 in pixels of the square), classes int64 [N, M], -1 where an image |
+|        | has fewer than M, crowd bool [N, M]                                                                     |
+| mask   | mask int64 [N, S, S]: class id + 1, 0 for background, IGNORED where nothing is annotated                |
+| labels | labels bool [N, C]: whether the image shows the class                                                   |
+| counts | counts int64 [N, C]: how many objects of the class the image shows                                      |
+"""
+
+import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,6 +20,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 
 from Datasets.curated import Curated
 from Datasets.errors import UserError
@@ -16,6 +29,9 @@ from Datasets.progress import progress
 from Datasets.records import Record
 
 CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit into this; else decoded for each batch
+VOID = 255  # in a mask file: not annotated
+IGNORED = -1  # in a mask of the targets: not annotated, the square's padding, or moved in from outside the image
+WANTED = {"boxes": "a box", "mask": "a mask", "labels": "a label", "counts": "an object counted"}
 WORKERS = 2  # threads that decode: Pillow lets go of the interpreter while it does
 Targets = dict[str, torch.Tensor]
 T = TypeVar("T")
@@ -32,18 +48,19 @@ class Batch(NamedTuple):
 
 
 class Samples:
-    """The images of a split whose boxes are known, scaled and padded to a square of `size` pixels.
+    """The images of a split whose field `task` is known, scaled and padded to a square of `size` pixels.
 
-    Images with an empty list of boxes are kept, as background; those without a list are left out. Raises UserError for
-    a split that holds none, for a class that is not in classes.json and for an image that cannot be read.
+    Images known to hold nothing are kept, as background; those of which nothing is known are left out. Raises UserError
+    for a split that holds none, for a class that is not in classes.json and for an image that cannot be read.
     """
 
-    def __init__(self, curated: Curated, split: str, size: int) -> None:
+    def __init__(self, curated: Curated, split: str, size: int, task: str = "boxes") -> None:
         self.where = curated.directory
         self.classes = list(curated.classes)
+        self.task = task
         self._files = curated.images(split)
         records = curated.records(split)
-        self._rows = [row for row, record in enumerate(records) if record["boxes"] is not None]
+        self._rows = [row for row, record in enumerate(records) if record[task] is not None]  # type: ignore[literal-required]
         self.records: list[Record] = [records[row] for row in self._rows]
         self._size = size
         self._lock = Lock()  # a Parquet file is read by one thread at a time
@@ -74,6 +91,24 @@ class Samples:
         ids = [self.classes.index(box["name"]) for box in found]
         return np.array(sides, np.float64).reshape(-1, 4), np.array(ids, np.int64)
 
+    def mask(self, index: int) -> np.ndarray:
+        """The semantic mask uint8 [H, W] in the image's own pixels: class id + 1, 0 for background, VOID."""
+        mask = np.asarray(Image.open(io.BytesIO((self.records[index]["mask"] or {})["bytes"])))
+        unknown = mask[(mask > len(self.classes)) & (mask != VOID)]
+        if unknown.size:
+            name = self.records[index]["image"]
+            raise UserError(f"{self.where}: {name}: its mask has a value {unknown[0]} without a class; curate again")
+        return mask
+
+    def labels(self, index: int) -> np.ndarray:
+        """bool [C]: whether the image shows each class."""
+        return np.isin(self.classes, self.records[index]["labels"] or [])
+
+    def counts(self, index: int) -> np.ndarray:
+        """int64 [C]: how many objects of each class the image shows."""
+        found = {each["name"]: each["count"] for each in self.records[index]["counts"] or []}
+        return np.array([found.get(name, 0) for name in self.classes], np.int64)
+
     def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
         """The batches of indices that `order` lists, decoded ahead of their use."""
         yield from ahead(self._batch, order)
@@ -81,10 +116,20 @@ class Samples:
     def _batch(self, indices: Sequence[int]) -> Batch:
         squares = [self.letterbox(index) for index in indices]
         pixels = torch.from_numpy(np.stack([square.pixels for square in squares]))
-        targets = pad([self._targets(index, square) for index, square in zip(indices, squares, strict=True)])
-        return Batch(pixels.permute(0, 3, 1, 2), targets, indices, squares)
+        each = [self._targets(index, square) for index, square in zip(indices, squares, strict=True)]
+        stack = pad if self.task == "boxes" else torch.utils.data.default_collate
+        return Batch(pixels.permute(0, 3, 1, 2), stack(each), indices, squares)
 
     def _targets(self, index: int, square: Letterbox) -> Targets:
+        if self.task == "boxes":
+            return self._box_targets(index, square)
+        if self.task == "mask":
+            mask = square.mask_to_square(self.mask(index), VOID).astype(np.int64)
+            return {"mask": torch.from_numpy(np.where(mask == VOID, IGNORED, mask))}
+        values = self.labels(index) if self.task == "labels" else self.counts(index)
+        return {self.task: torch.from_numpy(values)}
+
+    def _box_targets(self, index: int, square: Letterbox) -> Targets:
         single, crowd = self.boxes(index, crowd=False), self.boxes(index, crowd=True)
         boxes = square.to_square(np.concatenate([single[0], crowd[0]]))
         return {
@@ -101,12 +146,23 @@ class Samples:
             raise UserError(f"{self.where}: {name}: {error}; run the stages inspect, clean and curate") from error
 
     def _check(self, split: str) -> None:
-        boxes = [(record["image"], box["name"]) for record in self.records for box in record["boxes"] or []]
-        if not boxes:
-            raise UserError(f"{self.where}: no image of the {split} split has a box; give the split a larger share")
-        for image, name in boxes:
+        named = [(record["image"], name) for record in self.records for name in names_in(record, self.task)]
+        if not (named or (self.task == "mask" and self.records)):
+            hint = "set curate.draw_masks, or " if self.task == "mask" else ""
+            found = f"no image of the {split} split has {WANTED[self.task]}"
+            raise UserError(f"{self.where}: {found}; {hint}give the split a larger share")
+        for image, name in named:
             if name not in self.classes:
                 raise UserError(f"{self.where}: {image}: class {name!r} is not in classes.json; run the curate stage")
+
+
+def names_in(record: Record, task: str) -> list[str]:
+    """The class of each thing in a field of a record; of a mask, whose pixels have ids, none."""
+    if task == "boxes":
+        return [box["name"] for box in record["boxes"] or []]
+    if task == "counts":
+        return [each["name"] for each in record["counts"] or [] if each["count"]]
+    return record["labels"] or [] if task == "labels" else []
 
 
 def pad(targets: Sequence[Targets]) -> Targets:

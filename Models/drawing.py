@@ -1,13 +1,17 @@
-"""The picture of the worst predictions: truth on the left, prediction on the right."""
+"""The picture of the worst answers: truth on the left, prediction on the right."""
 
-from collections.abc import Sequence
+import colorsys
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from Datasets.images import decode
-from Datasets.predictions import Detection
-from Models.data_loading import Samples
-from Models.evaluation import Match, match
+from Datasets.predictions import mask_of
+from Models.data_loading import VOID, Samples
+from Models.evaluating import counts, labels
+from Models.evaluating.boxes import above, match
 
 PANEL = 300  # pixels of the longer side of an image as drawn
 MARGIN = 8
@@ -15,37 +19,45 @@ CAPTION = 22
 RIGHT, WRONG, CROWD = (0, 150, 60), (215, 30, 30), (90, 90, 90)
 COLUMNS = 2
 FONT_SIZE = 13
+OPACITY = 0.6  # of a mask on its image
+Panels = tuple[str, Image.Image, Image.Image]  # what to write above them, truth, prediction
 
 
-def worst_images(samples: Samples, predictions: Sequence[Detection], count: int) -> list[int]:
-    """The images with most mistakes (missed objects and detections of nothing or of a wrong class), worst first."""
-    matches = [match(samples, i, prediction, same_class=True) for i, prediction in enumerate(predictions)]
-    return sorted(range(len(matches)), key=lambda i: (-_mistakes(matches[i]), i))[:count]
-
-
-def _mistakes(matched: Match) -> int:
-    return len(matched.extra) + len(matched.missed)
-
-
-def draw_worst(samples: Samples, predictions: Sequence[Detection], indices: Sequence[int]) -> Image.Image:
-    """Two panels for each image. Green: truth and prediction agree; red: an object not found, or a false detection."""
-    tiles = [_tile(samples, index, predictions[index]) for index in indices]
+def draw_worst(samples: Samples, predictions: Sequence[Any], indices: Sequence[int], threshold: float) -> Image.Image:
+    """Two panels for each of the samples `indices`, whose answers `predictions` are."""
+    heading, panels = PANELS[samples.task]
+    tiles = [
+        _tile(*panels(samples, index, answer, threshold)) for index, answer in zip(indices, predictions, strict=True)
+    ]
     width, height = 2 * PANEL + 2 * MARGIN, PANEL + CAPTION + MARGIN
     columns = min(COLUMNS, len(tiles))
     sheet = Image.new("RGB", (columns * width, CAPTION + -(-len(tiles) // columns) * height), "white")
-    heading = "left: truth, red where missed; right: prediction with its score, red where wrong"
     ImageDraw.Draw(sheet).text((MARGIN, 3), heading, "black", ImageFont.load_default(FONT_SIZE))
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * width, CAPTION + number // columns * height))
     return sheet
 
 
-def _tile(samples: Samples, index: int, prediction: Detection) -> Image.Image:
-    matched = match(samples, index, prediction, same_class=True)
+def _tile(caption: str, left: Image.Image, right: Image.Image) -> Image.Image:
+    tile = Image.new("RGB", (2 * PANEL + 2 * MARGIN, PANEL + CAPTION + MARGIN), "white")
+    ImageDraw.Draw(tile).text((MARGIN, 3), caption, "black", ImageFont.load_default(FONT_SIZE))
+    tile.paste(left, (MARGIN, CAPTION))
+    tile.paste(right, (MARGIN + PANEL + MARGIN // 2, CAPTION))
+    return tile
+
+
+def _image(samples: Samples, index: int) -> tuple[Image.Image, float]:
+    """The image as drawn, and its scale."""
     image = Image.fromarray(decode(samples.file(index)))
     scale = PANEL / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    left, right = image.copy(), image.copy()
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
+
+
+def _box_panels(samples: Samples, index: int, prediction: Any, threshold: float) -> Panels:
+    prediction = above(prediction, threshold)
+    matched = match(samples, index, prediction, same_class=True)
+    left, scale = _image(samples, index)
+    right = left.copy()
     for sides, kind in zip(*samples.boxes(index, crowd=True), strict=True):
         _box(left, sides * scale, f"{samples.classes[kind]} (crowd)", CROWD)
     for number, (sides, kind) in enumerate(zip(*samples.boxes(index, crowd=False), strict=True)):
@@ -53,12 +65,58 @@ def _tile(samples: Samples, index: int, prediction: Detection) -> Image.Image:
     for number, box in reversed(list(enumerate(prediction["boxes"]))):  # the surest on top
         sides = [box["x1"] * scale, box["y1"] * scale, box["x2"] * scale, box["y2"] * scale]
         _box(right, sides, f"{box['name']} {box['score']:.2f}", WRONG if number in matched.extra else RIGHT)
-    tile = Image.new("RGB", (2 * PANEL + 2 * MARGIN, PANEL + CAPTION + MARGIN), "white")
     caption = f"{samples.records[index]['image']}: {len(matched.missed)} missed, {len(matched.extra)} false"
-    ImageDraw.Draw(tile).text((MARGIN, 3), caption, "black", ImageFont.load_default(FONT_SIZE))
-    tile.paste(left, (MARGIN, CAPTION))
-    tile.paste(right, (MARGIN + PANEL + MARGIN // 2, CAPTION))
-    return tile
+    return caption, left, right
+
+
+def _mask_panels(samples: Samples, index: int, prediction: Any, threshold: float) -> Panels:
+    image, _ = _image(samples, index)
+    truth, found = samples.mask(index), mask_of(prediction)
+    wrong = (truth != found)[truth != VOID].mean() if (truth != VOID).any() else 0.0
+    shown = [samples.classes[value - 1] for value in np.unique(truth) if value not in (0, VOID)]
+    names = f"{', '.join(shown) or 'nothing'}; found {', '.join(prediction['labels']) or 'nothing'}"
+    caption = f"{samples.records[index]['image']}: {wrong:.1%} wrong: {names}"
+    return caption, _tinted(image, truth), _tinted(image, found)
+
+
+def _tinted(image: Image.Image, mask: np.ndarray) -> Image.Image:
+    """The image under the colours of its mask's values; neighbouring values have colours far apart."""
+    palette = np.array([colorsys.hsv_to_rgb(value * 0.381966 % 1, 0.9, 0.95) for value in range(256)]) * 255
+    palette[VOID] = CROWD
+    sized = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
+    blended = np.asarray(image) * (1 - OPACITY) + palette[sized] * OPACITY
+    return Image.fromarray(np.where((sized > 0)[..., None], blended, np.asarray(image)).astype(np.uint8))
+
+
+def _label_panels(samples: Samples, index: int, prediction: Any, threshold: float) -> Panels:
+    scores = labels.scores_of(samples, [prediction])[0]
+    return _listed(samples, index, samples.labels(index).astype(int), (scores >= threshold).astype(int), scores)
+
+
+def _count_panels(samples: Samples, index: int, prediction: Any, threshold: float) -> Panels:
+    scores = labels.scores_of(samples, [prediction])[0]
+    return _listed(samples, index, samples.counts(index), counts.counted(samples, [prediction], threshold)[0], scores)
+
+
+def _listed(samples: Samples, index: int, truth: np.ndarray, found: np.ndarray, scores: np.ndarray) -> Panels:
+    """The classes with their numbers, written onto the image: int [C] each."""
+    left, _ = _image(samples, index)
+    right = left.copy()
+    for image, numbers, sure in ((left, truth, None), (right, found, scores)):
+        for line, kind in enumerate(np.flatnonzero(numbers)):
+            times = f"{numbers[kind]} " if samples.task == "counts" else ""
+            text = times + samples.classes[kind] + ("" if sure is None else f" {sure[kind]:.2f}")
+            at = (0.0, line * (FONT_SIZE + 7.0))
+            _text(image, at, text, RIGHT if truth[kind] == found[kind] else WRONG)
+    return f"{samples.records[index]['image']}: {np.abs(truth - found).sum()} wrong", left, right
+
+
+def _text(image: Image.Image, at: tuple[float, float], text: str, colour: tuple[int, int, int]) -> None:
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(FONT_SIZE)
+    _, _, width, height = draw.textbbox((0, 0), text, font)
+    draw.rectangle((at[0], at[1], at[0] + width + 3, at[1] + height + 3), fill=colour)
+    draw.text((at[0] + 2, at[1] + 1), text, "white", font)
 
 
 def _box(image: Image.Image, sides: Sequence[float], text: str, colour: tuple[int, int, int]) -> None:
@@ -69,5 +127,12 @@ def _box(image: Image.Image, sides: Sequence[float], text: str, colour: tuple[in
     _, _, width, height = draw.textbbox((0, 0), text, font)
     at = min(x1, image.width - width - 4), y1 - height - 4 if y1 > height + 4 else y2
     at = max(0.0, at[0]), max(0.0, min(at[1], image.height - height - 4))
-    draw.rectangle((at[0], at[1], at[0] + width + 3, at[1] + height + 3), fill=colour)
-    draw.text((at[0] + 2, at[1] + 1), text, "white", font)
+    _text(image, at, text, colour)
+
+
+PANELS: dict[str, tuple[str, Callable[[Samples, int, Any, float], Panels]]] = {
+    "boxes": ("left: truth, red where missed; right: prediction with its score, red where wrong", _box_panels),
+    "mask": ("left: truth; right: prediction; a colour for each class, grey where nothing is annotated", _mask_panels),
+    "labels": ("left: truth, red where missed; right: prediction with its score, red where wrong", _label_panels),
+    "counts": ("left: truth, red where miscounted; right: prediction with its score, red where wrong", _count_panels),
+}

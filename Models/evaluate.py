@@ -3,16 +3,15 @@
     python -m Models.evaluate --script e001_center_detector --trained Models/outputs/e001/train \\
         --out Models/outputs/e001/evaluate
 
-The score threshold, from which a detection is believed, is chosen on the val split (best F1). Writes into --out:
+The score threshold, from which an answer is believed, is chosen on the val split. Writes into --out:
 precision_recall.csv and confusion.csv (plots), worst.png (the test images with most mistakes, truth and prediction
-drawn) and, last, metrics.json: COCO's mAP, mAP50, mAP75 and AP of each class, and precision, recall and F1 at the
-threshold.
+drawn) and, last, metrics.json. The modules in Models/evaluating say what the figures of each task are.
 """
 
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,21 +22,10 @@ from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.curated import Curated
 from Datasets.errors import UserError
-from Datasets.predictions import Detection
 from Models.data_loading import Samples
-from Models.drawing import draw_worst, worst_images
-from Models.evaluation import (
-    Match,
-    Scores,
-    best_threshold,
-    coco_detections,
-    coco_scores,
-    coco_truth,
-    confusion,
-    match,
-    predict,
-)
-from Models.scripts import read_run, trained_model
+from Models.drawing import draw_worst
+from Models.evaluation import TASKS, predict
+from Models.scripts import load_script, read_run, trained_model
 
 
 def main(
@@ -55,52 +43,32 @@ def main(
     options = done.train
     torch.set_num_threads(options["threads"])
     model = trained_model(done, trained)
-    val, test = Samples(data, "val", options["size"]), Samples(data, "test", options["size"])
+    task = load_script(script).TASK
+    val, test = (Samples(data, split, options["size"], task) for split in ("val", "test"))
 
-    threshold, _ = best_threshold(val, predict(model, val, options["batch"]))
+    threshold = TASKS[task].best_threshold(val, predict(model, val, options["batch"]))
     predictions = predict(model, test, options["batch"])
-    scores = coco_scores(coco_truth(test), coco_detections(predictions, test.classes))
-    absent = [name for name in test.classes if name not in scores.AP]
-    if absent:
-        print(f"no test image has {', '.join(absent)}: without AP, and not in mAP", file=sys.stderr)
-    believed = [above(prediction, threshold) for prediction in predictions]
-    matches = [match(test, i, prediction, same_class=True) for i, prediction in enumerate(believed)]
+    measured = TASKS[task].measure(test, predictions, threshold)
+    tell_absent(measured.metrics, test.classes)
 
-    write_csv(out / "precision_recall.csv", ["recall", "precision"], curve(scores))
-    write_csv(out / "confusion.csv", ["actual", "predicted"], confusion(test, believed))
+    curve = [(f"{recall:.6g}", f"{precision:.6f}") for recall, precision in measured.curve]
+    write_csv(out / "precision_recall.csv", ["recall", "precision"], curve)
+    write_csv(out / "confusion.csv", ["actual", "predicted"], measured.confusion)
+    indices = sorted(range(len(test)), key=lambda i: (-measured.mistakes[i], i))[:worst]
     with replacing(out / "worst.png") as partial:
-        draw_worst(test, believed, worst_images(test, believed, worst)).save(partial, "PNG")
+        draw_worst(test, [predictions[i] for i in indices], indices, threshold).save(partial, "PNG")
     with replacing(out / "metrics.json") as partial:
-        metrics = {"images": len(test), "score_threshold": threshold, **figures(scores, matches)}
+        metrics = {"images": len(test), "score_threshold": threshold, **measured.metrics}
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in ("mAP50", "mAP", "F1")))
+    print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in measured.told))
 
 
-def above(prediction: Detection, threshold: float) -> Detection:
-    """The prediction without the boxes of a lower score; its labels and counts are not adjusted."""
-    return Detection(**{**prediction, "boxes": [box for box in prediction["boxes"] if box["score"] >= threshold]})
-
-
-def figures(scores: Scores, matches: Sequence[Match]) -> dict[str, Any]:
-    """The metrics, rounded to six digits. matches: of each image at the threshold, class for class."""
-    right = sum(len(each.pairs) for each in matches)
-    detected = right + sum(len(each.extra) for each in matches)
-    objects = right + sum(len(each.missed) for each in matches)
-    named = {
-        "mAP": scores.mAP,
-        "mAP50": scores.mAP50,
-        "mAP75": scores.mAP75,
-        "precision": right / max(1, detected),
-        "recall": right / max(1, objects),
-        "F1": 2 * right / max(1, detected + objects),
-    }
-    rounded = {name: round(value, 6) for name, value in named.items()}
-    return {**rounded, "AP": {name: round(value, 6) for name, value in scores.AP.items()}}
-
-
-def curve(scores: Scores) -> list[tuple[str, str]]:
-    """(recall, precision) at COCO's 101 recalls."""
-    return [(f"{i / 100:.2f}", f"{value:.6f}") for i, value in enumerate(scores.precision)]
+def tell_absent(metrics: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Say which classes a group of figures by class does not have."""
+    for name, group in metrics.items():
+        absent = [each for each in classes if each not in group] if isinstance(group, dict) else []
+        if absent:
+            print(f"no test image has {', '.join(absent)}: without {name}, and in no mean", file=sys.stderr)
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

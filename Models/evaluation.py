@@ -1,57 +1,25 @@
-"""How good predictions are: COCO's average precision, the threshold that serves best, and which objects are mistaken.
+"""A model's answers for the images of a split, and the figures that tell how good they are, by what it learns."""
 
-Boxes are in the pixels of the images as annotated, as people will get them, not in the model's square.
-"""
-
-import contextlib
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
 from torch import nn
 
-from Datasets.predictions import Detection, to_detection
+from Datasets.predictions import to_prediction
 from Models.data_loading import Samples
+from Models.evaluating import boxes, counts, labels, mask
 
+TASKS: dict[str, ModuleType] = {"boxes": boxes, "mask": mask, "labels": labels, "counts": counts}
 MIN_SCORE = 0.001  # detections below it change no figure
-IOU = 0.5  # overlap from which a detection counts as of an object, where one figure is asked for
-BACKGROUND = "background"
 
 
-@dataclass(frozen=True)
-class Scores:
-    """COCO's figures for boxes, at most 100 detections an image. AP: of each class that has an object."""
-
-    mAP: float  # noqa: N815
-    mAP50: float  # noqa: N815
-    mAP75: float  # noqa: N815
-    AP: dict[str, float]
-    precision: np.ndarray  # at IoU 0.5 and recalls of 0, 0.01, ... 1; mean over the classes that have an object
-
-
-@dataclass(frozen=True)
-class Match:
-    """One image's detections against its objects; indices of `Detection.boxes` and of the samples' single boxes.
-
-    pairs: (detection, object). extra: detections of nothing. missed: objects not detected. Detections inside a crowd
-    box are in none of them.
-    """
-
-    pairs: list[tuple[int, int]]
-    extra: list[int]
-    missed: list[int]
-
-
-def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Detection]:
-    """The model's detections in each image, mapped back to its own pixels. Leaves the model in evaluation mode."""
+def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
+    """The model's answer for each image, a Prediction in its own pixels. Leaves the model in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
-    found: list[Detection] = []
+    found: list[Any] = []
     with torch.inference_mode():
         for part in samples.batches(order):
             outputs = {name: values.cpu().numpy() for name, values in model(part.images.to(device)).items()}
@@ -59,133 +27,12 @@ def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = M
                 width, height = samples.records[index]["width"], samples.records[index]["height"]
                 assert width and height, "a curated record has the true size of its image"
                 arrays = {name: values[row] for name, values in outputs.items()}
-                found.append(to_detection(arrays, square, width, height, samples.classes, threshold))
+                found.append(to_prediction(samples.task, arrays, square, width, height, samples.classes, threshold))
     return found
 
 
-def coco_truth(samples: Samples) -> dict[str, Any]:
-    """The samples' boxes as a COCO annotation file; the ids of images and categories are our indices and ids plus 1."""
-    annotations: list[dict[str, Any]] = []
-    for index in range(len(samples)):
-        for crowd in (False, True):
-            for (x1, y1, x2, y2), kind in zip(*samples.boxes(index, crowd), strict=True):
-                sides = [float(x1), float(y1), float(x2 - x1), float(y2 - y1)]
-                each = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": int(kind) + 1}
-                annotations.append({**each, "bbox": sides, "area": sides[2] * sides[3], "iscrowd": int(crowd)})
-    return {
-        "images": [{"id": i + 1, "width": r["width"], "height": r["height"]} for i, r in enumerate(samples.records)],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(samples.classes)],
-        "annotations": annotations,
-    }
-
-
-def coco_detections(predictions: Sequence[Detection], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Predictions in the form of a COCO result file, with the ids of `coco_truth`."""
-    return [
-        {
-            "image_id": index + 1,
-            "category_id": classes.index(box["name"]) + 1,
-            "bbox": [box["x1"], box["y1"], box["x2"] - box["x1"], box["y2"] - box["y1"]],
-            "score": box["score"],
-        }
-        for index, prediction in enumerate(predictions)
-        for box in prediction["boxes"]
-    ]
-
-
-def coco_scores(truth: dict[str, Any], detections: list[dict[str, Any]]) -> Scores:
-    """COCO's average precision (https://cocodataset.org/#detection-eval), by faster-coco-eval."""
-    names = {each["id"]: each["name"] for each in truth["categories"]}
-    present = sorted({each["category_id"] for each in truth["annotations"] if not each["iscrowd"]})
-    if not detections:
-        return Scores(0.0, 0.0, 0.0, {names[number]: 0.0 for number in present}, np.zeros(101))
-    with contextlib.redirect_stdout(io.StringIO()):
-        boxes = COCO(truth)
-        evaluation = COCOeval_faster(boxes, boxes.loadRes(detections), "bbox")
-        evaluation.params.catIds = present
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU 0.5 to 0.95, recall 0 to 1, class; any area
-    return Scores(
-        mAP=float(precision.mean()),
-        mAP50=float(precision[0].mean()),
-        mAP75=float(precision[5].mean()),
-        AP={names[number]: float(precision[:, :, i].mean()) for i, number in enumerate(present)},
-        precision=precision[0].mean(1),
-    )
-
-
-def match(samples: Samples, index: int, prediction: Detection, same_class: bool) -> Match:
-    """Give each detection, best score first, the free object that it overlaps most, if by an IoU of at least IOU."""
-    truth, kinds = samples.boxes(index, crowd=False)
-    crowds, _ = samples.boxes(index, crowd=True)
-    boxes = np.array([[b["x1"], b["y1"], b["x2"], b["y2"]] for b in prediction["boxes"]]).reshape(-1, 4)
-    overlaps, covered = iou(boxes, truth), coverage(boxes, crowds)
-    pairs: list[tuple[int, int]] = []
-    extra: list[int] = []
-    free = np.ones(len(truth), bool)
-    for number, box in enumerate(prediction["boxes"]):
-        allowed = free & (kinds == samples.classes.index(box["name"])) if same_class else free
-        candidates = np.where(allowed, overlaps[number], 0.0)
-        if candidates.size and candidates.max() >= IOU:
-            pairs.append((number, int(candidates.argmax())))
-            free[candidates.argmax()] = False
-        elif not (covered[number] >= IOU).any():
-            extra.append(number)
-    return Match(pairs, extra, np.flatnonzero(free).tolist())
-
-
-def best_threshold(samples: Samples, predictions: Sequence[Detection]) -> tuple[float, float]:
-    """The score from which to believe a detection: where F1 is best over all classes; and that F1.
-
-    Raises nothing: without a single right detection the threshold is 0.5 and F1 is 0.
-    """
-    scores: list[float] = []
-    right: list[bool] = []
-    objects = 0
-    for index, prediction in enumerate(predictions):
-        matched = match(samples, index, prediction, same_class=True)
-        for number in [pair[0] for pair in matched.pairs] + matched.extra:
-            scores.append(prediction["boxes"][number]["score"])
-            right.append(number not in matched.extra)
-        objects += len(matched.pairs) + len(matched.missed)
-    if not any(right):
-        return 0.5, 0.0
-    order = np.argsort(-np.array(scores), kind="stable")
-    found = np.cumsum(np.array(right)[order])
-    f1 = 2 * found / (np.arange(1, len(order) + 1) + objects)
-    best = int(f1.argmax())
-    return float(np.floor(scores[order[best]] * 1e4) / 1e4), float(f1[best])
-
-
-def confusion(samples: Samples, predictions: Sequence[Detection]) -> list[tuple[str, str]]:
-    """(actual, predicted) class of each object and of each detection of nothing, whatever the classes in a match."""
-    rows: list[tuple[str, str]] = []
-    for index, prediction in enumerate(predictions):
-        matched = match(samples, index, prediction, same_class=False)
-        names = [samples.classes[kind] for kind in samples.boxes(index, crowd=False)[1]]
-        rows += [(names[thing], prediction["boxes"][number]["name"]) for number, thing in matched.pairs]
-        rows += [(names[thing], BACKGROUND) for thing in matched.missed]
-        rows += [(BACKGROUND, prediction["boxes"][number]["name"]) for number in matched.extra]
-    return rows
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes [N, 4] and [M, 4], as [N, M]."""
-    shared = _intersection(first, second)
-    return shared / (_area(first)[:, None] + _area(second)[None] - shared)
-
-
-def coverage(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Which part of each box [N, 4] lies inside each of [M, 4], as [N, M]."""
-    return _intersection(first, second) / _area(first)[:, None]
-
-
-def _intersection(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    return np.clip(high - low, 0, None).prod(2)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
+def validate(model: nn.Module, samples: Samples, batch: int) -> dict[str, float]:
+    """The figures for a row of the history; the first decides which epoch is best."""
+    samples.cache()
+    figures: dict[str, float] = TASKS[samples.task].validate(samples, predict(model, samples, batch))
+    return figures

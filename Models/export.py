@@ -54,12 +54,13 @@ def main(
     metrics = read_metrics(evaluated / "metrics.json")
     model = trained_model(done, trained)
     torch.set_num_threads(done.train["threads"])
-    test = Samples(Curated(curated), "test", done.train["size"])
+    task = load_script(done.script).TASK
+    test = Samples(Curated(curated), "test", done.train["size"], task)
     with replacing(out) as partial:
         partial.mkdir()
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
         scripts = copy_scripts(script_file(script), ROOT, partial / "script")
-        write_onnx(model, load_script(done.script).TASK, done.train["size"], partial / "model.onnx")
+        write_onnx(model, task, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
         expected = answers(torch_detector(model), images, done, metrics["score_threshold"])

@@ -14,6 +14,7 @@ from torch import nn
 
 from Datasets.atomic import replacing
 from Datasets.errors import UserError
+from Datasets.predictions import OUTPUTS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,8 +44,8 @@ def script_file(name: str) -> Path:
     return file
 
 
-def load_script(name: str, task: str = "boxes") -> ModuleType:
-    """Import a model script. Raises UserError if there is none of that name, or it learns something else."""
+def load_script(name: str) -> ModuleType:
+    """Import a model script. Raises UserError if there is none of that name, or what it learns is no task."""
     script_file(name)
     try:
         script = importlib.import_module(f"Models.{name}")
@@ -53,8 +54,8 @@ def load_script(name: str, task: str = "boxes") -> ModuleType:
     missing = [part for part in ("TASK", "build") if not hasattr(script, part)]
     if missing:
         raise UserError(f"Models/{name}.py: has no {missing[0]}; Models/README.md says what a model script holds")
-    if task != script.TASK:
-        raise UserError(f"Models/{name}.py: learns {script.TASK!r}; only {task!r} can be trained so far")
+    if script.TASK not in OUTPUTS:
+        raise UserError(f"Models/{name}.py: TASK is {script.TASK!r}; it is one of: {', '.join(OUTPUTS)}")
     return script
 
 

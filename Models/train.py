@@ -15,6 +15,7 @@ the demonstration takes a good minute and reaches a mAP50 of 0.97. `--processes 
 """
 
 import csv
+import functools
 import json
 import os
 import sys
@@ -34,9 +35,7 @@ from Models.trackers import Tracker, check_tracker, open_tracker
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-    from Models.data_loading import Samples
     from Models.training import Options, Row
 
 # Torch (on Linux) reads this when it is imported: threads that spin long while they wait for each other make training
@@ -54,23 +53,6 @@ class Keep(StrEnum):
 
     last = "last"
     best = "best"
-
-
-class Validation:
-    """Measures a model on the val split."""
-
-    def __init__(self, samples: "Samples", batch: int) -> None:
-        from Models.evaluation import coco_truth
-
-        self.samples, self.batch, self.truth = samples, batch, coco_truth(samples)
-
-    def __call__(self, model: "nn.Module") -> Mapping[str, float]:
-        from Models.evaluation import coco_detections, coco_scores, predict
-
-        self.samples.cache()
-        found = coco_detections(predict(model, self.samples, self.batch), self.samples.classes)
-        scores = coco_scores(self.truth, found)
-        return {"val_mAP": round(scores.mAP, 6), "val_mAP50": round(scores.mAP50, 6)}
 
 
 def write_history(rows: Sequence["Row"], path: Path) -> None:
@@ -169,18 +151,21 @@ def learn(
     import torch
 
     from Datasets.curated import Curated
+    from Models.augmentation import check_augmentation
     from Models.checkpoints import checkpoint_path, remove_checkpoint
     from Models.data_loading import Samples
+    from Models.evaluation import validate
     from Models.pretrained import read_initial, start_from
     from Models.processes import count, is_first
     from Models.scripts import ROOT, Run, build_model, load_script, parse_build_arguments, script_file, write_run
-    from Models.training import train
+    from Models.training import train, varied
 
     module = load_script(script)
     arguments = parse_build_arguments(module.build, model)
     data = Curated(curated)
-    samples = Samples(data, "train", options.size)
-    validation = Validation(Samples(data, "val", options.size), options.batch)
+    check_augmentation(varied(options), module.TASK)
+    samples = Samples(data, "train", options.size, module.TASK)
+    validation = Samples(data, "val", options.size, module.TASK)
     check_device(options.device)
     precision = chosen(Precision(options.precision), options.device)
     options = replace(options, precision=precision.value, processes=count())
@@ -211,7 +196,8 @@ def learn(
         if track:
             track(rows)
 
-    state = train(network, samples, options, validation, checkpoint, report)
+    on_val = functools.partial(validate, samples=validation, batch=options.batch)
+    state = train(network, samples, options, on_val, checkpoint, report)
     if not is_first():
         return
     last, best = network.state_dict(), state.best or {"epoch": len(state.history), "model": network.state_dict()}

@@ -9,7 +9,7 @@ def unusual(split, number, record, files):
     if number == 1:
         record["boxes"] = []
     elif number == 2:
-        record["boxes"] = None
+        record["boxes"] = record["mask"] = None
     elif number == 3:
         record["boxes"].append(box("disc", 40, 0, 64, 48, crowd=True))
 

@@ -29,9 +29,10 @@ def box(name, x1, y1, x2, y2, crowd=False):
 
 
 def scene(seed):
-    """A 64 x 48 picture as PNG bytes, and its boxes: one shape in each of three columns, or none in a column."""
+    """A 64 x 48 picture and its mask as PNG bytes, and its boxes: at most one shape in each of three columns."""
     random = np.random.default_rng(seed)
     pixels = random.integers(150, 220, (48, 64, 3), dtype=np.uint8)
+    mask = np.zeros((48, 64), np.uint8)
     boxes = []
     for column in range(3):
         name = str(random.choice(list(CLASSES)))
@@ -41,10 +42,15 @@ def scene(seed):
         shape = (np.hypot(x, y) <= side / 2) if name == "disc" else np.ones((side, side), bool)
         if random.random() < 0.7:
             pixels[top : top + side, left : left + side][shape] = COLOURS[name]
+            mask[top : top + side, left : left + side][shape] = CLASSES[name] + 1
             boxes.append(box(name, left, top, left + side, top + side))
+    return png(pixels), png(mask), boxes
+
+
+def png(pixels):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue(), boxes
+    return file.getvalue()
 
 
 def write_scenes(directory, counts, seed=0, change=None):
@@ -55,7 +61,8 @@ def write_scenes(directory, counts, seed=0, change=None):
         records[split] = []
         for number in range(count):
             record = empty_record(f"{split}_{number}.png", "shapes")
-            files[record["image"]], record["boxes"] = scene([seed, split_number, number])
+            files[record["image"]], mask, record["boxes"] = scene([seed, split_number, number])
+            record["mask"] = {"bytes": mask, "path": f"shapes/{record['image']}.mask.png"}
             record.update(width=64, height=48, split=split, group=str(number))
             if change:
                 change(split, number, record, files)

@@ -13,8 +13,16 @@ from shape_scenes import refused, write_scenes
 
 from Datasets.curated import Curated
 from Models.data_loading import Samples
-from Models.drawing import draw_worst, worst_images
-from Models.evaluation import best_threshold, coco_detections, coco_scores, coco_truth, confusion, match
+from Models.drawing import draw_worst
+from Models.evaluating.boxes import (
+    best_threshold,
+    coco_detections,
+    coco_scores,
+    coco_truth,
+    confusion,
+    match,
+    measure,
+)
 
 
 def predicted(*boxes):
@@ -77,22 +85,22 @@ def test_perfect_predictions_have_a_precision_of_1(samples):
     perfect = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
     scores = coco_scores(coco_truth(samples), coco_detections(perfect, samples.classes))
     assert scores.mAP == pytest.approx(1) and scores.precision.min() == pytest.approx(1)
-    assert best_threshold(samples, perfect) == (0.9, 1.0)
+    assert best_threshold(samples, perfect) == 0.9
     assert all(actual == found for actual, found in confusion(samples, perfect))
 
 
 def test_no_prediction_has_a_precision_of_0(samples):
     scores = coco_scores(coco_truth(samples), [])
     assert scores.mAP == 0 and set(scores.AP) == {"disc", "square"}
-    assert best_threshold(samples, [predicted()] * len(samples)) == (0.5, 0.0)
+    assert best_threshold(samples, [predicted()] * len(samples)) == 0.5
 
 
 def test_the_threshold_parts_right_from_wrong(samples):
     found = [predicted(*((*each, 0.7) for each in truth_of(samples, i))) for i in range(len(samples))]
     for prediction in found[::2]:
         prediction["boxes"].append(predicted(("disc", 0.0, 0.0, 3.0, 3.0, 0.4))["boxes"][0])
-    threshold, f1 = best_threshold(samples, found)
-    assert 0.4 < threshold <= 0.7 and f1 == 1
+    threshold = best_threshold(samples, found)
+    assert 0.4 < threshold <= 0.7 and measure(samples, found, threshold).metrics["F1"] == 1
 
 
 def test_the_confusion_counts_each_object_and_each_false_detection(samples):
@@ -111,12 +119,12 @@ def test_a_detection_in_a_crowd_is_not_a_mistake(samples):
     assert with_nothing_else.extra == []
 
 
-def test_the_worst_images_come_first_and_are_drawn(samples):
+def test_the_images_with_most_mistakes_are_found_and_drawn(samples):
     found = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
     found[7] = predicted(("disc", 0.0, 0.0, 9.0, 9.0, 0.8), ("square", 50.0, 30.0, 63.0, 47.0, 0.7))
-    worst = worst_images(samples, found, 3)
-    assert worst[0] == 7 and len(worst) == 3
-    picture = np.asarray(draw_worst(samples, found, worst))
+    mistakes = measure(samples, found, 0.5).mistakes
+    assert max(range(len(samples)), key=lambda i: mistakes[i]) == 7
+    picture = np.asarray(draw_worst(samples, [found[7], found[0]], [7, 0], 0.5))
     red, green = (picture == [215, 30, 30]).all(2).sum(), (picture == [0, 150, 60]).all(2).sum()
     assert red > 500 and green > 500
 
@@ -127,7 +135,7 @@ def test_what_evaluating_writes(outputs):
     assert metrics["mAP50"] > 0.5 and set(metrics["AP"]) == {"disc", "square"} and metrics["images"] == 11
     assert 0 < metrics["score_threshold"] < 1
     rows = list(csv.DictReader((out / "precision_recall.csv").open()))
-    assert len(rows) == 101 and (rows[0]["recall"], rows[-1]["recall"]) == ("0.00", "1.00")
+    assert len(rows) == 101 and (rows[0]["recall"], rows[-1]["recall"]) == ("0", "1")
     assert {"actual", "predicted"} == set(next(csv.DictReader((out / "confusion.csv").open())))
     assert Image.open(out / "worst.png").size[0] > 600
 

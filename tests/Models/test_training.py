@@ -16,7 +16,7 @@ from Models import e001_center_detector as e001
 from Models import scripts
 from Models.checkpoints import load_checkpoint
 from Models.data_loading import Samples, epoch_order
-from Models.evaluation import coco_detections, coco_scores, coco_truth, predict
+from Models.evaluation import validate
 from Models.training import Options, save, start, train, update
 
 KILLED = """
@@ -66,8 +66,8 @@ def test_it_learns_a_handful_of_images_by_heart(tmp_path):
     model = e001.build(classes=2, width=16)
     options = tiny_options(size=64, epochs=60, batch=6)
     rows = train(model, samples, options, lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None).history
-    scores = coco_scores(coco_truth(samples), coco_detections(predict(model, samples, 6), samples.classes))
-    assert scores.mAP50 > 0.95 and scores.mAP > 0.7
+    figures = validate(model, samples, 6)
+    assert figures["val_mAP50"] > 0.95 and figures["val_mAP"] > 0.7
     assert [row["epoch"] for row in rows] == list(range(1, 61)) and rows[-1]["loss"] < rows[0]["loss"] / 4
 
 
@@ -231,7 +231,7 @@ def test_a_split_without_images_is_told(tmp_path, empty):
     ("source", "part"),
     [
         ("TASK = 'boxes'\n", "has no build; Models/README.md says"),
-        ("TASK = 'smells'\ndef build(classes: int): ...\n", "learns 'smells'"),
+        ("TASK = 'smells'\ndef build(classes: int): ...\n", "TASK is 'smells'"),
         ("TASK = 'boxes'\ndef build(classes: int): ...\n", "build() gives no torch.nn.Module with a method loss()"),
         ("TASK = 'boxes'\ndef build(classes:\n", "cannot be imported: SyntaxError"),
         ("import nothing_of_that_name\n", "cannot be imported: ModuleNotFoundError"),
