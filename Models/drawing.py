@@ -32,7 +32,12 @@ def draw_worst(samples: Samples, predictions: Sequence[Any], indices: Sequence[i
     width, height = 2 * PANEL + 2 * MARGIN, PANEL + CAPTION + MARGIN
     columns = min(COLUMNS, len(tiles))
     sheet = Image.new("RGB", (columns * width, CAPTION + -(-len(tiles) // columns) * height), "white")
-    ImageDraw.Draw(sheet).text((MARGIN, 3), heading, "black", ImageFont.load_default(FONT_SIZE))
+    font = ImageFont.load_default(FONT_SIZE)
+    ImageDraw.Draw(sheet).text((MARGIN, 3), heading, "black", font)
+    at = MARGIN + font.getlength(heading)
+    for value, name in enumerate(samples.classes if samples.task == "mask" else [], 1):
+        ImageDraw.Draw(sheet).text((at + MARGIN, 3), name, _colour(value), font)
+        at += MARGIN + font.getlength(name)
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (number % columns * width, CAPTION + number // columns * height))
     return sheet
@@ -73,19 +78,22 @@ def _mask_panels(samples: Samples, index: int, prediction: Any, threshold: float
     image, _ = _image(samples, index)
     truth, found = samples.mask(index), mask_of(prediction)
     wrong = (truth != found)[truth != VOID].mean() if (truth != VOID).any() else 0.0
-    shown = [samples.classes[value - 1] for value in np.unique(truth) if value not in (0, VOID)]
-    names = f"{', '.join(shown) or 'nothing'}; found {', '.join(prediction['labels']) or 'nothing'}"
-    caption = f"{samples.records[index]['image']}: {wrong:.1%} wrong: {names}"
+    caption = f"{samples.records[index]['image']}: {wrong:.1%} of the pixels wrong"
     return caption, _tinted(image, truth), _tinted(image, found)
 
 
 def _tinted(image: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The image under the colours of its mask's values; neighbouring values have colours far apart."""
-    palette = np.array([colorsys.hsv_to_rgb(value * 0.381966 % 1, 0.9, 0.95) for value in range(256)]) * 255
-    palette[VOID] = CROWD
+    """The image under the colours of its mask's values."""
+    palette = np.array([_colour(value) for value in range(256)])
     sized = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
     blended = np.asarray(image) * (1 - OPACITY) + palette[sized] * OPACITY
     return Image.fromarray(np.where((sized > 0)[..., None], blended, np.asarray(image)).astype(np.uint8))
+
+
+def _colour(value: int) -> tuple[int, int, int]:
+    """The colour of a mask's value; neighbouring values have colours far apart."""
+    red, green, blue = colorsys.hsv_to_rgb(value * 0.381966 % 1, 0.9, 0.6 + 0.35 * (value % 2))
+    return CROWD if value == VOID else (round(255 * red), round(255 * green), round(255 * blue))
 
 
 def _label_panels(samples: Samples, index: int, prediction: Any, threshold: float) -> Panels:
@@ -132,7 +140,7 @@ def _box(image: Image.Image, sides: Sequence[float], text: str, colour: tuple[in
 
 PANELS: dict[str, tuple[str, Callable[[Samples, int, Any, float], Panels]]] = {
     "boxes": ("left: truth, red where missed; right: prediction with its score, red where wrong", _box_panels),
-    "mask": ("left: truth; right: prediction; a colour for each class, grey where nothing is annotated", _mask_panels),
+    "mask": ("left: truth, grey where not annotated; right: prediction; the colours are", _mask_panels),
     "labels": ("left: truth, red where missed; right: prediction with its score, red where wrong", _label_panels),
     "counts": ("left: truth, red where miscounted; right: prediction with its score, red where wrong", _count_panels),
 }

@@ -2,7 +2,7 @@
 
     python -m Models.experiment new e004 "Wider backbone" --step "width 48" --step "width 64"
     python -m Models.experiment note e004 "the heads, too?"      (--journal: into NOTES.md instead)
-    python -m Models.experiment try e004                         (trains a few steps, and keeps nothing)
+    python -m Models.experiment try e004 e005                    (trains a few steps, and keeps nothing)
     python -m Models.experiment run e004.1 -S experiments.e004.model.width=48
     python -m Models.experiment conclude e004 "48 is enough"
     python -m Models.experiment list [--open]
@@ -117,13 +117,13 @@ def run(
 
 
 def try_(
-    experiment: Annotated[str, typer.Argument(help="id of the experiment in params.yaml", show_default=False)],
+    experiments: Annotated[list[str], typer.Argument(help="ids of experiments in params.yaml", show_default=False)],
     curated: Annotated[Path, typer.Option(help="curated dataset")] = ROOT / "Datasets/curated",
 ) -> None:
     """Train, evaluate and export on a few batches in a temporary directory, recording nothing."""
-    from Models.trial import try_experiment
+    from Models.trial import try_experiments
 
-    try_experiment(ROOT, experiment, curated)
+    try_experiments(ROOT, experiments, curated)
 
 
 def drift(experiment: Id) -> None:

@@ -1,4 +1,4 @@
-"""Trying an experiment: train, evaluate and export on a few batches, in a temporary directory, recording nothing."""
+"""Trying experiments: train, evaluate and export on a few batches, in a temporary directory, recording nothing."""
 
 import importlib
 import os
@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from Datasets.command import run
@@ -21,24 +21,32 @@ STAGES = ("train", "evaluate", "export")
 PATHS = ("--curated", "--out", "--trained", "--evaluated")  # options that are led elsewhere
 
 
-def try_experiment(root: Path, experiment: str, curated: Path) -> None:
+def try_experiments(root: Path, experiments: Sequence[str], curated: Path) -> None:
     """Run the stages' own commands, as DVC resolves them, on a few images of `curated`.
 
     Raises UserError for an experiment that params.yaml does not have; a stage that fails says why itself.
     """
-    begun = time.monotonic()
-    commands = stage_commands(root, experiment)
+    commands = stage_commands(root, experiments)
+    for experiment in experiments:
+        begun = time.monotonic()
+        try_stages(commands[experiment], curated)
+        print(
+            f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, and nothing kept"
+        )
+
+
+def try_stages(commands: Mapping[str, list[str]], curated: Path) -> None:
+    """Run the commands of one experiment in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory:
         place = Path(directory)
         os.environ["DVC_ROOT"] = str(place)  # where checkpoints go
         write_few(Curated(curated), place / "curated", BATCHES * option(commands["train"], "--batch", 16))
         for stage in STAGES:
             run_here(commands[stage], place)
-    print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, and nothing kept")
 
 
-def stage_commands(root: Path, experiment: str) -> dict[str, list[str]]:
-    """The words of the command of each stage of an experiment."""
+def stage_commands(root: Path, experiments: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Of each experiment the words of the command of each stage."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -48,9 +56,10 @@ def stage_commands(root: Path, experiment: str) -> dict[str, list[str]]:
     except DvcException as error:
         raise UserError(f"dvc: {error}") from error
     there = [name.partition("@")[2] for name in commands if name.startswith("train@")]
-    if experiment not in there:
-        raise UserError(f"params.yaml: has no experiment {experiment!r}; it has: {', '.join(there) or 'none'}")
-    return {stage: shlex.split(commands[f"{stage}@{experiment}"]) for stage in STAGES}
+    for each in experiments:
+        if each not in there:
+            raise UserError(f"params.yaml: has no experiment {each!r}; it has: {', '.join(there) or 'none'}")
+    return {each: {stage: shlex.split(commands[f"{stage}@{each}"]) for stage in STAGES} for each in experiments}
 
 
 def option(words: Sequence[str], name: str, default: int) -> int:

@@ -108,6 +108,7 @@ def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:
 def make_small(params: dict) -> None:
     """Parameters with which the whole chain runs in well under a minute."""
     params["digits"]["scenes"] = 240
+    params["experiments"] = {"e001": params["experiments"]["e001"]}
     params["experiments"]["e001"]["train"].update(epochs=3, threads=1)
     params["clean"]["max_rejected"] = 0.2
 

@@ -1,6 +1,5 @@
 """Every experiment of params.yaml trains, evaluates and exports, and trying it leaves nothing behind."""
 
-import pytest
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT, copy_checkout, refused, run_in, stage, succeeded
@@ -14,14 +13,14 @@ def state():
     return [line for line in lines if "cache" not in line and ".dvc/tmp" not in line]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_path, experiment):
+def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_path):
     before = state()
     environment = {"TMPDIR": str(tmp_path), "DVC_ROOT": str(tmp_path / "elsewhere")}
-    done = run_in(ROOT, "python", "-m", "Models.experiment", "try", experiment, "--curated", shapes, **environment)
+    done = run_in(ROOT, "python", "-m", "Models.experiment", "try", *EXPERIMENTS, "--curated", shapes, **environment)
     succeeded(done)
-    assert "epoch 1/1" in done.stderr
-    assert f"{experiment} trains, evaluates and exports" in done.stdout
+    assert done.stderr.count("epoch 1/1") >= len(EXPERIMENTS)
+    for experiment in EXPERIMENTS:
+        assert f"{experiment} trains, evaluates and exports" in done.stdout
     assert state() == before and [p for p in tmp_path.iterdir() if "inductor" not in p.name] == []
 
 
@@ -34,10 +33,7 @@ def test_a_stage_that_fails_is_told_by_its_own_line(tmp_path):
 
 
 def test_what_an_experiment_starts_from_need_not_be_there_yet(shapes, tmp_path):
-    def start_another_from_it(params):
-        params["experiments"]["e900"] = {**params["experiments"]["e001"], "init": "e001"}
-
-    copy_checkout(tmp_path, start_another_from_it)
-    done = succeeded(stage("Models.experiment", "try", "e900", "--curated", shapes, cwd=tmp_path))
+    copy_checkout(tmp_path, lambda params: None)
+    done = succeeded(stage("Models.experiment", "try", "e003", "--curated", shapes, cwd=tmp_path))
     assert "Datasets/pretrained/e001: not there yet; tried from random weights" in done.stderr
     assert run_in(tmp_path, "git", "status", "--porcelain").stdout == ""
