@@ -12,7 +12,7 @@ from typing import Any
 
 from Datasets.errors import UserError
 from Datasets.images import FILL
-from Datasets.predictions import Prediction
+from Datasets.predictions import OUTPUTS, Prediction
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -123,8 +123,8 @@ def _check_manifest(manifest: Any, path: Path) -> None:
     for key, kind in _KEYS.items():
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"{path}: {key!r} is missing or of the wrong type; export the experiment again")
-    if manifest["task"] != "boxes":
-        raise UserError(f"{path}: task is {manifest['task']!r}; only 'boxes' can be served")
+    if manifest["task"] not in OUTPUTS:
+        raise UserError(f"{path}: task is {manifest['task']!r}; those that can be served are {', '.join(OUTPUTS)}")
     size = manifest["input"].get("size")
     if not isinstance(size, int) or size < 1:
         raise UserError(f"{path}: input size is {size!r}; export the experiment again")

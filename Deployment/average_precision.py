@@ -16,8 +16,6 @@ from Deployment.coco import to_coco
 if TYPE_CHECKING:
     from Datasets.records import Record  # which imports pyarrow
 
-MIN_SCORE = 0.001  # detections below it change no figure
-
 
 def average_precision(
     records: "Sequence[Record]", answers: Sequence[Detection], classes: Sequence[str]
@@ -26,7 +24,7 @@ def average_precision(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    detections = to_coco((("", answer) for answer in answers), classes)["annotations"]
+    detections = to_coco((("", answer) for answer in answers), "boxes", classes)["annotations"]
     if not detections:
         return {"mAP": 0.0, "mAP50": 0.0, "mAP75": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how far it is

@@ -35,8 +35,16 @@ def _purpose(manifest: Mapping[str, Any]) -> str:
         "metrics hold for such images; nobody has examined it on others, nor for fairness, nor against people who mean "
         "to deceive it. A decision that matters to a person should not rest on its answers alone.\n\n"
         f"Images are scaled so that their longer side has {side} pixels: what is smaller than a few pixels then is not "
-        f"found. Detections with a score below {manifest['score_threshold']} are left out unless asked for."
+        f"found. {_ANSWERS[manifest['task']].format(manifest['score_threshold'])}"
     )
+
+
+_ANSWERS = {
+    "boxes": "Detections with a score below {} are left out unless asked for.",
+    "mask": "Every pixel gets the most likely class, or background, without a score.",
+    "labels": "A class is named from a score of {} on unless another is asked for.",
+    "counts": "A class is named, and counted as 1 or more, from a score of {} on unless another is asked for.",
+}
 
 
 def _training(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -28,7 +28,7 @@ from Datasets.command import run
 from Datasets.errors import UserError
 from Datasets.images import MAX_PIXELS, UnreadableImage
 from Datasets.progress import progress
-from Deployment.artifact import MANIFEST, load
+from Deployment.artifact import MANIFEST, Artifact, load
 from Deployment.coco import batch_coco
 from Deployment.image_files import ImageFile, image_files
 from Deployment.predictor import Predictor
@@ -106,14 +106,15 @@ def _submit(threads: ThreadPoolExecutor, work: Any, file: ImageFile) -> Future[R
         return failed
 
 
-def write(rows: Sequence[Row], classes: Sequence[str], source: str, out: Path) -> None:
+def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
     """Write all rows in the form that the name of `out` says."""
+    manifest = artifact.manifest
     if out.suffix == ".parquet":
         from Deployment.scored_records import write_parquet
 
-        return write_parquet(rows, source, out)
+        return write_parquet(rows, manifest["experiment"], out)
     with replacing(out) as partial:
-        content = batch_coco(rows, classes) if out.name.endswith("coco.json") else list(rows)
+        content = batch_coco(rows, artifact.task, manifest["classes"]) if out.name.endswith("coco.json") else list(rows)
         partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
@@ -147,11 +148,16 @@ def main(
     new = progress(journal.write(list(done.values()), found), len(left), "predict", "images")
     by_name = {row["image"]: row for row in chain(done.values(), new)}
     rows = [by_name[file.name] for file in files]
-    write(rows, artifact.manifest["classes"], artifact.manifest["experiment"], to)
+    write(rows, artifact, to)
     journal.remove()
     unreadable = sum("error" in row for row in rows)
-    objects = sum(len(row.get("boxes", ())) for row in rows)
-    print(f"{to}: {len(rows)} images, {objects} objects, {unreadable} unreadable")
+    print(f"{to}: {len(rows)} images, {_said(rows, artifact.task)}, {unreadable} unreadable")
+
+
+def _said(rows: Sequence[Row], task: str) -> str:
+    if task in ("boxes", "counts"):
+        return f"{sum(each['count'] for row in rows for each in row.get('counts', ()))} objects"
+    return f"{sum(len(row.get('labels', ())) for row in rows)} labels"
 
 
 if __name__ == "__main__":

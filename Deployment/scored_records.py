@@ -1,5 +1,11 @@
-"""Predictions as a Parquet file of records, as in Datasets/records.py, with a score for each box and errors."""
+"""Predictions as a Parquet file of records, as in Datasets/records.py, with scores and errors.
 
+The column of the model's task is filled, and those that follow from it: `mask` with the PNG file's bytes, `counts` and
+`labels`. `boxes` have a `score` each; `scores` has the chance of each class where the model gives one, and how many
+objects it expects.
+"""
+
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +17,10 @@ from Datasets.atomic import replacing
 from Datasets.records import BOX_TYPE, SCHEMA
 
 SCORED_BOX = pa.struct([*BOX_TYPE, pa.field("score", pa.float64())])
+SCORED_CLASS = pa.struct({"name": pa.string(), "score": pa.float64(), "expected": pa.float64()})
 SCORED_SCHEMA = pa.schema(
     [field.with_type(pa.list_(SCORED_BOX)) if field.name == "boxes" else field for field in SCHEMA]
-    + [pa.field("error", pa.string())]
+    + [pa.field("scores", pa.list_(SCORED_CLASS)), pa.field("error", pa.string())]
 )
 
 
@@ -25,5 +32,13 @@ def write_parquet(rows: Sequence[Mapping[str, Any]], source: str, out: Path) -> 
 
 
 def _record(row: Mapping[str, Any], source: str) -> dict[str, Any]:
-    boxes = None if "error" in row else [{**box, "crowd": False, "segmentation": None} for box in row["boxes"]]
-    return {**dict.fromkeys(SCORED_SCHEMA.names), **row, "source": source, "boxes": boxes}
+    record = {**dict.fromkeys(SCORED_SCHEMA.names), **row, "source": source}
+    if "boxes" in row:
+        record["boxes"] = [{**box, "crowd": False, "segmentation": None} for box in row["boxes"]]
+    if "mask" in row:
+        record["mask"] = {"bytes": base64.b64decode(row["mask"]), "path": f"{row['image']}.mask.png"}
+    if "scores" in row:
+        expected = row.get("expected", {})
+        scores = row["scores"].items()
+        record["scores"] = [{"name": name, "score": score, "expected": expected.get(name)} for name, score in scores]
+    return record

@@ -57,7 +57,8 @@ class Format(StrEnum):
 
 FormatQuery = Annotated[Format, Query(description="`record`, or `coco` for COCO's form of annotations")]
 ThresholdQuery = Annotated[
-    float | None, Query(ge=0, le=1, description="the least score; by default the manifest's `score_threshold`")
+    float | None,
+    Query(ge=0, le=1, description="the least score; by default the manifest's `score_threshold`; masks have no scores"),
 ]
 
 
@@ -69,7 +70,7 @@ def create_app(artifact: Artifact, predictor: Predictor, limits: Limits, key: bo
     app = FastAPI(
         title=f"Fourfold: experiment {artifact.manifest['experiment']}",
         version=str(artifact.manifest.get("git", {}).get("commit") or "unknown"),
-        description="Finds " + ", ".join(artifact.manifest["classes"]) + ".",
+        description=f"Finds {', '.join(artifact.manifest['classes'])}: {artifact.task}.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -127,32 +128,31 @@ def _add_facts(app: FastAPI, artifact: Artifact) -> None:
 
 def _add_predictions(app: FastAPI, artifact: Artifact, predictor: Predictor, workers: Workers, limits: Limits) -> None:
     metrics: Metrics = app.state.metrics
-    classes = artifact.manifest["classes"]
     bodies = BodyReader(limits.body, limits.memory, busy)
-    work = Work(predictor, limits, metrics)
+    work = Work(predictor, limits, metrics, artifact)
+    coco = answers.coco_of(artifact.task)
 
-    async def run(request: Request, function: Callable[..., Any], threshold: float | None) -> Any:
+    async def run(request: Request, function: Callable[..., Response], *options: Any) -> Response:
         end = asyncio.get_running_loop().time() + limits.seconds
         async with bodies.reading(request, end) as body:
-            return await workers.run(end, function, body, request.headers.get(TYPE, ""), threshold)
+            return await workers.run(end, function, body, request.headers.get(TYPE, ""), *options)
 
     @app.post(
         "/predict",
         summary="What is in an image: an image file as the body, or as the file of a form",
-        response_model=answers.Record | answers.Coco,
+        response_model=answers.RECORDS[artifact.task] | coco,
         responses=errors(400, 401, 408, 413, 422, 503),
         openapi_extra=_body({**_AS_BODY, **_form("file", _FILE)}),
     )
     async def predict(
         request: Request, format: FormatQuery = Format.record, threshold: ThresholdQuery = None
     ) -> Response:
-        answer = await run(request, work.predict, threshold)
-        return JSONResponse(to_coco([("", answer)], classes) if format is Format.coco else answer)
+        return await run(request, work.predict, threshold, format)
 
     @app.post(
         "/predict/batch",
         summary=f"What is in each of up to {limits.images} images, the files of a form",
-        response_model=answers.Batch | answers.Coco,
+        response_model=answers.batch_of(artifact.task) | coco,
         responses=errors(400, 401, 408, 413, 415, 422, 503),
         openapi_extra=_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),
     )
@@ -161,21 +161,22 @@ def _add_predictions(app: FastAPI, artifact: Artifact, predictor: Predictor, wor
     ) -> Response:
         if not is_form(request.headers.get(TYPE, "")):
             raise HTTPException(415, f"a batch is a form with files, of type {FORM}")
-        found = await run(request, work.predict_batch, threshold)
-        return JSONResponse(batch_coco(found, classes) if format is Format.coco else {"answers": found})
+        return await run(request, work.predict_batch, threshold, format)
 
 
 class Work:
-    """What the threads do with a request's body."""
+    """What the threads do with a request's body, up to the answer: to write out a large mask takes its time too."""
 
-    def __init__(self, predictor: Predictor, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, predictor: Predictor, limits: Limits, metrics: Metrics, artifact: Artifact) -> None:
         self._predictor, self._limits, self._metrics = predictor, limits, metrics
+        self._task, self._classes = artifact.task, artifact.manifest["classes"]
 
-    def predict(self, body: bytes, content_type: str, threshold: float | None) -> Prediction:
+    def predict(self, body: bytes, content_type: str, threshold: float | None, format: Format) -> Response:
         """What is in one image. Raises UnreadableImage, and HTTPException for a wrong form."""
-        return self._predict(single_image(body, content_type), threshold)
+        found = self._predict(single_image(body, content_type), threshold)
+        return JSONResponse(to_coco([("", found)], self._task, self._classes) if format is Format.coco else found)
 
-    def predict_batch(self, body: bytes, content_type: str, threshold: float | None) -> list[Any]:
+    def predict_batch(self, body: bytes, content_type: str, threshold: float | None, format: Format) -> Response:
         """What is in each image of a form, or why it cannot be read. Raises TimeoutError after the limit of seconds."""
         end = time.monotonic() + self._limits.seconds
         found = []
@@ -183,7 +184,8 @@ class Work:
             if time.monotonic() > end:
                 raise TimeoutError
             found.append(self._named(sent, threshold))
-        return found
+        coco = format is Format.coco
+        return JSONResponse(batch_coco(found, self._task, self._classes) if coco else {"answers": found})
 
     def _named(self, sent: Sent, threshold: float | None) -> dict[str, Any]:
         try:

@@ -16,6 +16,16 @@ def pristine_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export
 
 
+@pytest.fixture(scope="session")
+def exports(pristine_export: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """By task an export that nobody may change."""
+    made = {"boxes": pristine_export}
+    for number, task in enumerate(("mask", "labels", "counts"), 901):
+        made[task] = tmp_path_factory.mktemp("made") / f"e{number}"
+        write_export(made[task], task)
+    return made
+
+
 @pytest.fixture
 def export(pristine_export: Path, tmp_path: Path) -> Path:
     """An export to change at will."""

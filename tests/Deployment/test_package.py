@@ -34,6 +34,7 @@ CODE = {
     "Deployment/pages.py",
     "Deployment/predictor.py",
     "Deployment/protocol.py",
+    "Deployment/run_lengths.py",
     "Deployment/serve.py",
     "Deployment/service.py",
     "Deployment/torch_runtime.py",

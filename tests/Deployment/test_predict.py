@@ -17,7 +17,7 @@ from made_export import SAMPLES, TRUTH, encoded, scene
 from PIL import Image
 from running_service import ROOT, command, is_one_line
 
-from Deployment.answers import Coco
+from Deployment.answers import coco_of
 
 NAMES = ["a/one.png", "b/three.png", "b/two.JPG"]
 
@@ -95,7 +95,7 @@ def test_a_model_labels_the_next_dataset(export: Path, tmp_path: Path) -> None:
         (source / f"{number}.png").write_bytes(encoded(scene(64, 64, rectangles), "PNG"))
     (source / "3.png").write_bytes(b"no image")
     predict(export, source, "--to", source / "coco.json")
-    Coco.model_validate_json((source / "coco.json").read_text())
+    coco_of("boxes").model_validate_json((source / "coco.json").read_text())
 
     imported, inspected, clean = (tmp_path / name for name in ("imported", "inspected", "clean"))
     file = imported / "next.parquet"
