@@ -5,14 +5,14 @@
 | boxes  | COCO's mAP, mAP50 and mAP75                                                                              |
 | mask   | mIoU: of each class that the truth has, the pixels in truth and answer by those in either; their mean    |
 | labels | macroF1: F1 of each class that the truth has, at the manifest's threshold; their mean                    |
-| counts | macroF1 as for labels, and MAE: how far the expected counts are off, mean over images and classes        |
+| counts | macroF1 as for labels, and MAE: how far counts are off, mean over the classes that each image shows      |
 
 Only images whose truth is known count, of a mask only the pixels that are annotated.
 """
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def figures(task: str, records: "Sequence[Record]", answers: Sequence[Any], clas
     else:
         found = {"macroF1": macro_f1(records, answers, classes)}
     if task == "counts":
-        found["MAE"] = count_error(records, answers, classes)
+        found["MAE"] = count_error(records, answers)
     return {name: round(value, 6) for name, value in found.items()}
 
 
@@ -51,7 +51,7 @@ def mean_iou(records: "Sequence[Record]", answers: Sequence[Any], classes: int) 
     both[VOID] = 0
     right, there = both.diagonal(), both.sum(1)
     ious = right / np.maximum(1, there + both.sum(0) - right)
-    return float(_mean(ious[1 : classes + 1][there[1 : classes + 1] > 0]))
+    return _mean(ious[1 : classes + 1][there[1 : classes + 1] > 0])
 
 
 def _truth(record: "Record") -> np.ndarray:
@@ -68,22 +68,23 @@ def macro_f1(records: "Sequence[Record]", answers: Sequence[Any], classes: Seque
         found.update(said)
         right.update(there & said)
     f1 = [2 * right[name] / (truth[name] + found[name]) for name in classes if truth[name]]
-    return float(_mean(np.array(f1)))
+    return _mean(np.array(f1))
 
 
-def count_error(records: "Sequence[Record]", answers: Sequence[Any], classes: Sequence[str]) -> float:
-    """Mean absolute error of the expected counts, over images and classes; a class that is not counted has none."""
+def count_error(records: "Sequence[Record]", answers: Sequence[Any]) -> float:
+    """Mean absolute error of the counts, over the classes that each image shows."""
     errors = [
-        abs(answer["expected"][name] - truth.get(name, 0))
+        abs(said.get(name, 0) - count)
         for record, answer in zip(records, answers, strict=True)
-        for truth in [_counts(record)]
-        for name in classes
+        for said in [_by_name(answer["counts"])]
+        for name, count in _by_name(record["counts"] or ()).items()
+        if count
     ]
-    return float(_mean(np.array(errors)))
+    return _mean(np.array(errors))
 
 
-def _counts(record: "Record") -> Mapping[str, int]:
-    return {each["name"]: each["count"] for each in record["counts"] or ()}
+def _by_name(counts: Iterable[Any]) -> dict[str, int]:
+    return {each["name"]: each["count"] for each in counts}
 
 
 def _mean(values: np.ndarray) -> float:

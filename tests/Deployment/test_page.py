@@ -1,6 +1,7 @@
 """The page in a real browser."""
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +112,56 @@ def test_a_file_that_is_no_image_is_said(page: Page, pristine_export: Path) -> N
 def test_nothing_comes_from_elsewhere(page: Page) -> None:
     names = page.run("performance.getEntriesByType('resource').map((entry) => new URL(entry.name).host)")
     assert set(names) <= {page.run("location.host")}
+
+
+CANVAS = "document.querySelector('#drawn canvas')"
+LIST = "[...document.querySelectorAll('#counts li')].map((item) => item.textContent)"
+BADGES = "[...document.querySelectorAll('.badges span')].map((badge) => badge.textContent)"
+ANSWER = "JSON.parse(copied())"
+
+
+def slide(page: Page, value: float) -> None:
+    page.run(f"(document.querySelector('#threshold').value = {value}, threshold.dispatchEvent(new Event('input')))")
+
+
+def opened(browser: Page, service: Service, export: Path, found: str, width: int = 1280) -> None:
+    """Open the page of a service and choose a sample that has a red and a blue rectangle."""
+    browser.open(f"http://127.0.0.1:{service.port}/", width=width)
+    browser.wait(f"document.title === 'Experiment {export.name}'")
+    browser.choose("#file", export / "sample/000.jpg")
+    browser.wait(f"{STATUS}.includes('{found}')")
+    assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_mask_lies_over_the_image(browser: Page, exports: dict[str, Path]) -> None:
+    with serving(exports["mask"]) as service:
+        for width in (1280, 390):
+            opened(browser, service, exports["mask"], "2 found", width)
+        data = f"{CANVAS}.getContext('2d').getImageData(x, y, 1, 1).data"
+        pixels = browser.run(f"[[10, 10], [45, 50], [2, 2]].map(([x, y]) => [...{data}])")
+        assert pixels[0] != pixels[1] and pixels[0][3] == pixels[1][3] == 255 and pixels[2][3] == 0
+        sides = browser.run(
+            f"[{CANVAS}, image].map((each) => each.getBoundingClientRect()).map(({{x, y, width, height}}) => "
+            "[x, y, width, height])"
+        )
+        assert sides[0] == sides[1]
+        assert browser.run(LIST) == ["red 12.5 %", "blue 14.6 %"]
+        slide(browser, 0.25)
+        assert browser.run(f"getComputedStyle({CANVAS}).opacity") == "0.25"
+        expected = json.loads((exports["mask"] / "sample/expected.json").read_text())["000.jpg"]
+        assert browser.run(ANSWER) == expected
+
+
+@pytest.mark.parametrize(("task", "said"), [("labels", ["red 0.89", "blue 0.90"]), ("counts", ["1 red", "1 blue"])])
+def test_labels_and_counts_stand_over_the_image(
+    browser: Page, exports: dict[str, Path], task: str, said: list[str]
+) -> None:
+    with serving(exports[task]) as service:
+        opened(browser, service, exports[task], "2 found", 390)
+        assert browser.run(BADGES) == browser.run(LIST) == said
+        expected = json.loads((exports[task] / "sample/expected.json").read_text())["000.jpg"]
+        assert browser.run(ANSWER) == expected
+        slide(browser, 0.9)
+        assert browser.run(BADGES) == said[1:]
+        assert browser.run(f"{ANSWER}.labels") == ["blue"]
+        assert browser.run("[0.5, 1.5, 2.5, 1.2].map(even)") == [0, 2, 2, 1]

@@ -138,10 +138,10 @@ def test_the_figures_are_what_they_are_called() -> None:
         empty_record("y", "y") | {"labels": [], "counts": []},
     ]
     said = [
-        {"labels": ["a"], "expected": {"a": 2.5, "b": 0.0}},
-        {"labels": ["a", "b"], "expected": {"a": 1.0, "b": 0.5}},
+        {"labels": ["a"], "counts": [{"name": "a", "count": 2}]},
+        {"labels": ["a", "b"], "counts": [{"name": "a", "count": 1}, {"name": "b", "count": 5}]},
     ]
-    assert figures("counts", records, said, classes) == {"macroF1": round(2 / 3, 6), "MAE": 0.5}
+    assert figures("counts", records, said, classes) == {"macroF1": round(2 / 3, 6), "MAE": 1.0}
 
 
 def base64_of(mask: np.ndarray) -> str:
