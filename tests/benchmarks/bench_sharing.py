@@ -1,10 +1,11 @@
-"""`dvc push` and `dvc pull` of a curated dataset, against the same images as files, over a remote that is a directory.
+"""`dvc push` and `dvc pull` of a curated dataset, against the same images as files, over an S3 server.
 
 python -m tests.benchmarks.bench_sharing [--images 10000]
 """
 
 import argparse
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import numpy as np
 from Datasets.curated import write_annotations, write_curated
 from Datasets.records import Record, empty_record
 from tests.benchmarks.measuring import Figure, cost
+from tests.s3_server import serving
 
 IMAGES, BYTES = 10_000, 10_000
 STEPS = ("add data", "push", "pull")
@@ -50,7 +52,7 @@ def write_shards(directory: Path, images: int) -> None:
 def measure(directory: Path) -> dict[str, float]:
     """Seconds of adding, pushing, and pulling into an empty cache and workspace, of directory/data."""
     dvc = [sys.executable, "-m", "dvc"]
-    remote = ["remote", "add", "-d", "store", str(directory / "store")]
+    remote = ["remote", "add", "-d", "store", f"s3://bucket/{directory.name}"]
     for command in (["init", "--no-scm"], ["config", "core.analytics", "false"], remote):
         cost([*dvc, *command], directory)
     found = {step: cost([*dvc, *step.split()], directory).seconds for step in ("add data", "push")}
@@ -62,7 +64,8 @@ def measure(directory: Path) -> dict[str, float]:
 def figures(images: int = IMAGES) -> Iterator[Figure]:
     """Measure both."""
     found = {}
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, serving(Path(temporary, "s3")) as server:
+        os.environ |= server.environment
         for name, write in (("files", write_files), ("shards", write_shards)):
             directory = Path(temporary, name)
             directory.mkdir()
