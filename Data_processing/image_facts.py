@@ -1,6 +1,8 @@
 """What one image file shows by itself: readable or not, size, hashes, brightness, sharpness."""
 
 import hashlib
+import io
+import math
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -14,28 +16,33 @@ from Data_processing.facts_store import FactsStore
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.masks import values
 from Data_processing.source_files import MissingFile, SourceFiles, open_source
-from Datasets.images import UnreadableImage, open_image, to_rgb
+from Datasets.images import FORMATS, UnreadableImage, open_image, to_rgb
 
-LOOK = 512  # pixels of the longer side at which brightness, sharpness and the perceptual hash are measured
+LOOK = 512  # pixels of the longer side, at most, at which brightness, sharpness and the perceptual hash are measured
+SHARPENING = 2.5  # the power of its side with which a smaller image gets sharper; between sharp, 2, and very blurred, 4
 
 
 def inspect(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
     """A row of INSPECTED_SCHEMA: the facts of an image file.
 
     brightness: mean luma, 0 to 255. contrast: its standard deviation. sharpness: variance of the luma's Laplacian.
-    phash: see perceptual_hash.
+    phash: see perceptual_hash. All are measured after averaging squares of whole pixels, such that the longer side has
+    at most LOOK, many times as fast as resizing it to LOOK itself; what that does to sharpness is taken back.
     """
     row: dict[str, Any] = dict.fromkeys(INSPECTED_SCHEMA.names)
     row |= {"image": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
-        image = open_image(data, max_pixels)
+        image = open_image(data, max_pixels, luma=True)
     except UnreadableImage as error:
         return {**row, "reason": str(error)}
     grey = image.convert("L") if image.mode in ("RGB", "L") else Image.fromarray(to_rgb(image)).convert("L")
-    row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
-    grey.thumbnail((LOOK, LOOK), Image.Resampling.BILINEAR)
+    mode = Image.open(io.BytesIO(data), formats=FORMATS).mode  # as stored
+    row |= {"width": image.width, "height": image.height, "format": image.format, "mode": mode}
+    factor = math.ceil(max(grey.size) / LOOK)
+    grey = grey.reduce(factor)
     brightness, contrast = mean_and_deviation(grey)
-    row |= {"brightness": brightness, "contrast": contrast, "sharpness": sharpness(np.asarray(grey))}
+    scale = (max(grey.size) / LOOK) ** SHARPENING if factor > 1 else 1.0
+    row |= {"brightness": brightness, "contrast": contrast, "sharpness": scale * sharpness(np.asarray(grey))}
     return {**row, "phash": perceptual_hash(grey)}
 
 

@@ -19,8 +19,10 @@ class UnreadableImage(ValueError):
     """The bytes are no image that can be decoded whole; the message says why."""
 
 
-def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False) -> Image.Image:
     """Decode an image file whole and turn it upright by its EXIF orientation; its mode stays as stored.
+
+    luma: of a JPEG in colour make the luma only, as mode L, which spares a third of the time.
 
     Raises UnreadableImage if the header announces more than `max_pixels` (checked before any decoding), and for
     whatever else is wrong with the bytes.
@@ -29,6 +31,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise UnreadableImage(f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}")
+        if luma:
+            image.draft("L", None)
         image.load()
         return ImageOps.exif_transpose(image)
     except (UnreadableImage, MemoryError):

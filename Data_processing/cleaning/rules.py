@@ -22,8 +22,9 @@ class ImageRules:
 
     trust_image_size: where the annotated size is wrong, mend it. min_side, max_side: pixels of the shorter and of the
     longer side. max_aspect: longer by shorter side. min_contrast: standard deviation of luma. min_sharpness:
-    variance of the Laplacian. min_brightness, max_brightness: mean luma. Luma is 0 to 255; the images are measured at
-    512 pixels of the longer side. At 3, about half of the photographs blurred by a Gaussian of radius 3 are blurred.
+    variance of the Laplacian. min_brightness, max_brightness: mean luma. Luma is 0 to 255; sharpness is that of an
+    image of 512 pixels of the longer side, nearly (image_facts.py). At 3, about half of the photographs blurred by a
+    Gaussian of radius 3 are blurred.
     """
 
     trust_image_size: bool = False

@@ -1,5 +1,6 @@
 """Each image is looked at once, its facts are kept, and a cluster finds the same to the byte."""
 
+import io
 import json
 import os
 import shutil
@@ -8,11 +9,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from Data_processing.facts_store import FactsStore
-from Data_processing.image_facts import Kind, inspect_named
+from Data_processing.image_facts import Kind, inspect_named, sharpness
+from Data_processing.image_facts import inspect as inspect_image
 from Data_processing.inspected import read_inspected
 from Data_processing.source_files import open_source
 from tests.conftest import ROOT, refused, run_in, stage, succeeded
@@ -196,6 +199,45 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, source):
     options = ("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9")
     refused(inspect(imported(source, tmp_path), tmp_path / "o", *options), "tcp://127.0.0.1:9", "engine: local")
     refused(inspect(imported(source, tmp_path), tmp_path / "o", "--engine", "dask"), "work.scheduler")
+
+
+def landscape(side: int, blur: int) -> Image.Image:
+    """A picture with as much detail at every scale as photographs have."""
+    rng, far = np.random.default_rng(0), np.fft.fftfreq(1024)
+    distance = np.hypot(far, far[:, None]) + 1e-9
+    waves = np.real(np.fft.ifft2(np.fft.fft2(rng.normal(size=(1024, 1024))) / distance))
+    pixels = ((waves - waves.mean()) / waves.std() * 50 + 128).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels).resize((side, side * 3 // 4), Image.Resampling.LANCZOS)
+    return image.filter(ImageFilter.GaussianBlur(blur)).convert("RGB")
+
+
+@pytest.mark.parametrize("side", [513, 640, 800, 1000])
+@pytest.mark.parametrize("blur", [0, 2, 3])
+def test_sharpness_is_about_that_of_the_picture_at_512_pixels(side, blur):
+    image, file = landscape(side, blur), io.BytesIO()
+    image.save(file, "PNG")
+    grey = image.convert("L")
+    grey.thumbnail((512, 512), Image.Resampling.BILINEAR)
+    assert 0.4 < inspect_image("a.png", file.getvalue(), 10**7)["sharpness"] / sharpness(np.asarray(grey)) < 2.5
+
+
+def test_a_jpeg_is_judged_by_its_luma_and_its_mode_is_told_as_stored():
+    image = landscape(640, 1)
+    colours = Image.merge("RGB", [image.getchannel(0), image.getchannel(0).rotate(180), image.getchannel(0).rotate(90)])
+    facts = {}
+    for form in ("PNG", "JPEG"):
+        file = io.BytesIO()
+        colours.save(file, form, quality=95)
+        facts[form] = inspect_image("a", file.getvalue(), 10**7)
+        assert (facts[form]["mode"], facts[form]["width"], facts[form]["height"]) == ("RGB", 640, 480)
+        cut = inspect_image("a", file.getvalue()[: file.tell() * 9 // 10], 10**7)
+        assert "truncated" in cut["reason"]
+    for name, tolerance in (("brightness", 1), ("contrast", 1), ("sharpness", 0.1 * facts["PNG"]["sharpness"])):
+        assert facts["JPEG"][name] == pytest.approx(facts["PNG"][name], abs=tolerance)
+    bits = np.unpackbits(
+        np.frombuffer(facts["JPEG"]["phash"], np.uint8) ^ np.frombuffer(facts["PNG"]["phash"], np.uint8)
+    )
+    assert bits.sum() <= 8
 
 
 def test_masks_are_looked_at_as_masks(tmp_path):
