@@ -32,6 +32,7 @@ CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit i
 VOID = 255  # in a mask file: not annotated
 IGNORED = -1  # in a mask of the targets: not annotated, the square's padding, or moved in from outside the image
 WANTED = {"boxes": "a box", "mask": "a mask", "labels": "a label", "counts": "an object counted"}
+REMEDIES = {"mask": "curate.draw_masks draws them from outlines; without, delete the experiment from params.yaml"}
 WORKERS = 2  # threads that decode: Pillow lets go of the interpreter while it does
 Targets = dict[str, torch.Tensor]
 T = TypeVar("T")
@@ -148,9 +149,8 @@ class Samples:
     def _check(self, split: str) -> None:
         named = [(record["image"], name) for record in self.records for name in names_in(record, self.task)]
         if not (named or (self.task == "mask" and self.records)):
-            hint = "set curate.draw_masks, or " if self.task == "mask" else ""
-            found = f"no image of the {split} split has {WANTED[self.task]}"
-            raise UserError(f"{self.where}: {found}; {hint}give the split a larger share")
+            found = f"{self.where}: no image of the {split} split has {WANTED[self.task]}"
+            raise UserError(f"{found}; {REMEDIES.get(self.task, 'give the split a larger share')}")
         for image, name in named:
             if name not in self.classes:
                 raise UserError(f"{self.where}: {image}: class {name!r} is not in classes.json; run the curate stage")
