@@ -56,21 +56,17 @@ def learners(directory: Path) -> list[psutil.Process]:
     return found
 
 
+def checkpoints(directory: Path) -> list[tuple[str, int]]:
+    """The checkpoints that there are, and those that are being written."""
+    return sorted((each.name, each.inode()) for key in directory.glob(".checkpoints/*") for each in os.scandir(key))
+
+
 def killed(directory: Path, mode: str, number: int, seconds: float) -> str:
     """Begin the training, kill it at a random moment, and say at which; empty if it had ended before."""
-    environment = {**os.environ, **AUTHOR}
-    process = subprocess.Popen(
-        command(mode, f"killed-{number}"),
-        cwd=directory,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-    )
-    while process.poll() is None and not learners(directory):
-        time.sleep(0.02)
-    moment, deadline = random.uniform(0, seconds), time.monotonic() + seconds
+    process = begun(directory, mode, f"killed-{number}")
+    moment, before = random.uniform(0, seconds), checkpoints(directory)
     if number % 3 == 0:
-        while not list(directory.glob(".checkpoints/*/.*.partial")) and time.monotonic() < deadline:
+        while checkpoints(directory) == before and process.poll() is None:
             time.sleep(0.0005)
     else:
         time.sleep(moment)
@@ -85,12 +81,25 @@ def killed(directory: Path, mode: str, number: int, seconds: float) -> str:
     return ("in a checkpoint" if number % 3 == 0 else f"after {moment:.1f} s") if hit else ""
 
 
-def trained(directory: Path, mode: str, name: str) -> bytes:
-    """The weights of a training that is left alone."""
-    succeeded(run_in(directory, *command(mode, name), timeout=600, **AUTHOR))
+def begun(directory: Path, mode: str, name: str) -> subprocess.Popen:
+    """The command in a session of its own, when its training has started, or it has ended without."""
+    words, environment = command(mode, name), {**os.environ, **AUTHOR}
+    process = subprocess.Popen(words, cwd=directory, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not learners(directory):
+        time.sleep(0.02)
+    return process
+
+
+def trained(directory: Path, mode: str, name: str) -> tuple[bytes, float]:
+    """The weights of a training that is left alone, and the seconds that it took."""
+    process, start = begun(directory, mode, name), time.monotonic()
+    while learners(directory):
+        time.sleep(0.05)
+    seconds = time.monotonic() - start
+    assert process.wait() == 0
     if mode == "queue":
         succeeded(run_in(directory, "dvc", "exp", "apply", name, **AUTHOR))
-    return (directory / WEIGHTS).read_bytes()
+    return (directory / WEIGHTS).read_bytes(), seconds
 
 
 def figures(kills: int = KILLS, modes: Sequence[str] = MODES, processes: int = 1) -> Iterator[Figure]:
@@ -102,12 +111,10 @@ def figures(kills: int = KILLS, modes: Sequence[str] = MODES, processes: int = 1
         for step in (["dvc", "repro", STAGE], ["git", "add", "-A"], ["git", "commit", "-qm", "Lock"]):
             succeeded(run_in(directory, *step, timeout=600, **AUTHOR))
         for mode in modes:
-            begun = time.monotonic()
-            whole = trained(directory, mode, f"whole-{mode}")
-            seconds = time.monotonic() - begun
+            whole, seconds = trained(directory, mode, f"whole-{mode}")
             moments = [moment for number in range(kills) if (moment := killed(directory, mode, number, seconds))]
             print(f"{mode}: {', '.join(moments)}", file=sys.stderr)
-            same = trained(directory, mode, f"again-{mode}") == whole
+            same = trained(directory, mode, f"again-{mode}")[0] == whole
             yield Figure(
                 f"weights after {len(moments)} kills, by dvc {mode}, {processes} processes",
                 "an undisturbed training",
