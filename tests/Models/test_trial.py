@@ -16,7 +16,9 @@ def state():
 def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_path):
     before = state()
     environment = {"TMPDIR": str(tmp_path), "DVC_ROOT": str(tmp_path / "elsewhere")}
-    done = run_in(ROOT, "python", "-m", "Models.experiment", "try", *EXPERIMENTS, "--curated", shapes, **environment)
+    done = run_in(
+        ROOT, "python", "-m", "Models.experiment", "try", *EXPERIMENTS, "--curated", shapes, timeout=900, **environment
+    )
     succeeded(done)
     assert done.stderr.count("epoch 1/1") >= len(EXPERIMENTS)
     for experiment in EXPERIMENTS:
