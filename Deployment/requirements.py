@@ -1,5 +1,6 @@
 """What a service needs installed: the packages it imports, and all that they need, in the versions installed here."""
 
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
@@ -22,10 +23,10 @@ IMPORTED = (
 )
 
 
-def requirements() -> str:
+def requirements(names: Iterable[str] = IMPORTED) -> str:
     """The lines of requirements.txt: NAME==VERSION, sorted. Raises UserError if a package is not installed."""
     found: dict[str, str] = {}
-    waiting = [Requirement(name) for name in IMPORTED]
+    waiting = [Requirement(name) for name in names]
     seen: set[str] = set()
     while waiting:
         requirement = waiting.pop()

@@ -1,25 +1,28 @@
 """What the service costs beside its model: requests a second against a bare handler with the same onnxruntime session.
 
-    python -m tests.benchmarks.bench_serve EXPORT [--seconds 2] [--rounds 10] [--connections 16] [--soak 600]
+    python -m tests.benchmarks.bench_serve EXPORT [--seconds 2] [--rounds 10] [--connections 16] [--half] [--soak 600]
 
 The bare handler is FastAPI's, with the same decoding, session and answer, and none of the protection, logging and
 counting. Both run on this machine with the client, in turns, so that a change of its speed meets both; only the ratio
-means anything. --soak: instead, so many seconds of the service alone, and its memory at the end against that after the
-first tenth.
+means anything. Instead of that, of the service alone: --half: p99 against p50 at half the greatest load; --soak: so
+many seconds of load, and its memory at the end against that after the first tenth.
 """
 
 import argparse
 import os
+import random
 import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
@@ -64,26 +67,56 @@ def running(command: list[str]) -> Iterator[tuple["subprocess.Popen[str]", int]]
         process.wait()
 
 
-def ask(port: int, image: bytes, end: float) -> list[float]:
-    """Seconds that each answer took over one connection, until `end`."""
+def ask(port: int, body: bytes, end: float, headers: Mapping[str, str], pause: float) -> list[float]:
+    """Seconds that each answer took over one connection, until `end`; refusals (503) are left out.
+
+    pause: seconds from one request to the next, however long the answer takes, and from which its seconds count; 0 to
+    ask as soon as the last was answered.
+    """
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     taken = []
-    while (started := time.perf_counter()) < end:
-        connection.request("POST", "/predict", image)
+    due = time.perf_counter() + random.random() * pause
+    while due < end:
+        time.sleep(max(0, due - time.perf_counter()))
+        connection.request("POST", "/predict", body, headers)
         answer = connection.getresponse()
         answer.read()
         assert answer.status in (200, 503), answer.status
-        taken.append(time.perf_counter() - started)
+        if answer.status == 200:
+            taken.append(time.perf_counter() - due)
+        due = due + pause if pause else time.perf_counter()
     connection.close()
     return taken
 
 
-def load_on(port: int, image: bytes, seconds: float, connections: int) -> tuple[float, float, float]:
-    """Requests a second, and p50 and p99 in milliseconds."""
+def load_on(
+    port: int,
+    body: bytes,
+    seconds: float,
+    connections: int,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    rate: float = 0,
+) -> tuple[float, float, float]:
+    """Answers a second, and p50 and p99 in milliseconds. rate: requests a second to send; 0 for as many as can be."""
     end = time.perf_counter() + seconds
+    pause = connections / rate if rate else 0
     with ThreadPoolExecutor(connections) as clients:
-        taken = sorted(t for part in clients.map(lambda _: ask(port, image, end), range(connections)) for t in part)
+        asked = clients.map(lambda _: ask(port, body, end, headers, pause), range(connections))
+        taken = sorted(chain.from_iterable(asked))
     return len(taken) / seconds, 1000 * taken[len(taken) // 2], 1000 * taken[len(taken) * 99 // 100]
+
+
+def half(service: list[str], image: bytes, seconds: float, rounds: int, connections: int) -> None:
+    """Print how p99 compares with p50 at half the greatest load; requests come evenly over all connections."""
+    ratios = []
+    with running(service) as (_, port):
+        load_on(port, image, 1, connections)
+        for _ in range(rounds):
+            greatest, _, _ = load_on(port, image, seconds, connections)
+            rate, p50, p99 = load_on(port, image, seconds, connections, rate=greatest / 2)
+            ratios.append(p99 / p50)
+            print(f"{greatest:.0f}/s at most; at {rate:.0f}/s p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    print(f"at half the greatest load p99 is {statistics.median(ratios):.1f} times p50; {connections} connections")
 
 
 def soak(service: list[str], image: bytes, seconds: float, connections: int) -> None:
@@ -107,11 +140,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--half", action="store_true")
     parser.add_argument("--soak", type=float, default=0)
     options = parser.parse_args()
     image = next((options.export / "sample").glob("*.jpg")).read_bytes()
     bare = [sys.executable, "-c", BARE, str(options.export)]
     service = [sys.executable, "-m", "Deployment.serve", str(options.export), "--port", "0"]
+    if options.half:
+        return half(service, image, options.seconds, options.rounds, options.connections)
     if options.soak:
         return soak(service, image, options.soak, options.connections)
     with running(bare) as theirs, running(service) as ours:

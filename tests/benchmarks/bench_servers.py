@@ -1,0 +1,205 @@
+"""Requests a second of the service against LitServe and BentoML, which serve the same model.
+
+    python -m tests.benchmarks.bench_servers EXPORT --litserve PYTHON --bentoml PYTHON [--seconds 4] [--rounds 5]
+
+PYTHON: the interpreter of an environment of its own, for both bring packages that this project does not need:
+
+    python -m venv /tmp/lit && /tmp/lit/bin/pip install litserve onnxruntime numpy pillow python-multipart
+    python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml onnxruntime numpy pillow
+
+All three get the same form with an image, decode it, run the same onnxruntime session with one thread and answer with
+the same JSON, by the same code (Deployment/predictor.py); the others with one process and with one for each core, of
+which the faster counts. All run on this machine with the client, in turns; only the ratio means anything.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import psutil
+
+from tests.benchmarks.bench_serve import load_on
+
+ROOT = Path(__file__).parents[2]
+CORES = os.cpu_count() or 1
+LITSERVE = """
+import os
+from pathlib import Path
+import litserve
+from Deployment.artifact import load
+from Deployment.predictor import Predictor
+
+class Api(litserve.LitAPI):
+    def setup(self, device):
+        self.predictor = Predictor(load(Path(os.environ["EXPORT"])))
+
+    def decode_request(self, request):
+        return request["file"].file.read()
+
+    def predict(self, image):
+        return self.predictor(image)
+
+    def encode_response(self, answer):
+        return answer
+
+if __name__ == "__main__":
+    server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device=int(os.environ["PROCESSES"]))
+    server.run(host="127.0.0.1", port=int(os.environ["PORT"]), log_level="error", generate_client_file=False)
+"""
+BENTOML = """
+import os
+from pathlib import Path
+from typing import Any
+import bentoml
+from Deployment.artifact import load
+from Deployment.predictor import Predictor
+
+@bentoml.service(workers=int(os.environ["PROCESSES"]))
+class Api:
+    def __init__(self) -> None:
+        self.predictor = Predictor(load(Path(os.environ["EXPORT"])))
+
+    @bentoml.api(route="/predict")
+    def predict(self, file: Path) -> dict[str, Any]:
+        return self.predictor(file.read_bytes())
+"""
+Server = tuple[psutil.Process, int]  # and its port
+LIMIT = 120  # seconds for starting
+
+
+def form(image: bytes) -> tuple[bytes, dict[str, str]]:
+    """The body and the headers that a browser would send."""
+    head = (
+        b'--limit\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    )
+    return head + image + b"\r\n--limit--\r\n", {"Content-Type": "multipart/form-data; boundary=limit"}
+
+
+@contextmanager
+def running(command: Sequence[str], directory: Path, port: int, **environment: str) -> Iterator[psutil.Process]:
+    """A server at a port, with all processes that it starts; they end with the block."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True", **environment}
+    log = directory / f"{port}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=directory, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + LIMIT
+        while not answers(port):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.2)
+        yield psutil.Process(process.pid)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def answers(port: int) -> bool:
+    """Whether a server answers at a port."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status > 0
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens at now."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+def start(stack: ExitStack, options: argparse.Namespace, directory: Path) -> dict[str, Server]:
+    """All servers, by their names."""
+    (directory / "lit.py").write_text(LITSERVE)
+    (directory / "ben.py").write_text(BENTOML)
+    ports = {name: free_port() for name in ("ours", *(f"{n} {k}" for n in ("LitServe", "BentoML") for k in (1, CORES)))}
+    servers: dict[str, Server] = {}
+    for name, port in ports.items():
+        kind, _, processes = name.partition(" ")
+        command = {
+            "ours": [sys.executable, "-m", "Deployment.serve", options.export, "--port", port, "--log-level", "error"],
+            "LitServe": [options.litserve, "lit.py"],
+            "BentoML": [
+                options.bentoml,
+                "-m",
+                "bentoml",
+                "serve",
+                "ben:Api",
+                "--port",
+                port,
+                "--host",
+                "127.0.0.1",
+                "-q",
+            ],
+        }[kind]
+        environment = {"EXPORT": str(options.export), "PORT": str(port), "PROCESSES": processes or "1"}
+        process = stack.enter_context(running([*map(str, command)], directory, port, **environment))
+        servers[name] = (process, port)
+    return servers
+
+
+def processor(process: psutil.Process) -> float:
+    """Seconds of a core that a process and those it started have taken."""
+    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure the service against LitServe and BentoML.")
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--litserve", required=True)
+    parser.add_argument("--bentoml", required=True)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=16)
+    options = parser.parse_args()
+    options.export = options.export.resolve()
+    body, headers = form(next((options.export / "sample").glob("*.jpg")).read_bytes())
+    paces: dict[str, list[tuple[float, float]]] = {}
+    with ExitStack() as stack:
+        servers = start(stack, options, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        for _, port in servers.values():
+            load_on(port, body, 1, options.connections, headers)
+        for _ in range(options.rounds):
+            for name, (process, port) in servers.items():
+                before = processor(process)
+                rate, _, _ = load_on(port, body, options.seconds, options.connections, headers)
+                paces.setdefault(name, []).append((rate, rate * options.seconds / (processor(process) - before)))
+            print("   ".join(f"{name}: {found[-1][0]:.0f}/s, {found[-1][1]:.0f}/core" for name, found in paces.items()))
+    for kind in ("LitServe", "BentoML"):
+        best = max(
+            (name for name in paces if name.startswith(kind)),
+            key=lambda name: statistics.median(rate for rate, _ in paces[name]),
+        )
+        compare(paces["ours"], paces[best], f"{best} processes; {options.connections} connections, {CORES} cores")
+
+
+def compare(ours: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]], what: str) -> None:
+    """Print the medians of both ratios: answers a second, and answers for a second of a core."""
+    clock, core = (
+        statistics.median(mine[i] / other[i] for mine, other in zip(ours, theirs, strict=True)) for i in (0, 1)
+    )
+    print(f"{clock:.2f} times the answers a second, {core:.2f} times those of a second of a core, of {what}")
+
+
+if __name__ == "__main__":
+    main()
