@@ -120,6 +120,5 @@ def metrics_of_a_branch(bob: Path) -> None:
     fewer = json.loads((bob / SUMMARY).read_text())["accepted"]
     refused(bob, ".ci/lock", "dvc.lock is not up to date")
     assert re.search(rf"accepted *\| 250 *\| {fewer} ", do(bob, f".ci/metrics {base}").stdout)
-    do(bob, "git switch -q -")
     do(bob, f"git switch -q --detach {base}")
     assert json.loads((bob / SUMMARY).read_text())["accepted"] == 250
