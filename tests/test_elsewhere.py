@@ -72,6 +72,7 @@ def curate_anew(other: Path) -> None:
     edit_params(other, lambda params: params["curate"].update(seed=1))
     run(other, "dvc", "repro", "curate")
     run(other, "git", "commit", "-qam", "Split anew")
+    run(other, "dvc", "push", "curate")
 
 
 def revision(ann: Path) -> str:
