@@ -124,12 +124,12 @@ def to_detection(
 
     Ordered by score descending, then class id, x1, y1: equal outputs in any order give the same answer.
     """
-    boxes = np.clip(letterbox.to_image(outputs["boxes"].astype(np.float64)), 0, [width, height, width, height])
-    scores, ids = outputs["scores"].astype(np.float64), outputs["classes"]
-    kept = (scores >= threshold) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    boxes, scores, ids = boxes[kept], scores[kept], ids[kept]
-    order = np.lexsort((boxes[:, 1], boxes[:, 0], ids, -scores))
-    found = [_predicted(classes[ids[i]], boxes[i].tolist(), float(scores[i])) for i in order]
+    scores = outputs["scores"].astype(np.float64)
+    kept = np.flatnonzero(scores >= threshold)  # mostly few, for which Python is faster than NumPy
+    boxes = np.clip(letterbox.to_image(outputs["boxes"][kept].astype(np.float64)), 0, (width, height, width, height))
+    each = zip((-scores[kept]).tolist(), outputs["classes"][kept].tolist(), boxes.tolist(), strict=True)
+    seen = sorted(one for one in each if one[2][2] > one[2][0] and one[2][3] > one[2][1])
+    found = [_predicted(classes[kind], box, -score) for score, kind, box in seen]
     counts = Counter(box["name"] for box in found)
     return Detection(
         width=width,
