@@ -1,6 +1,6 @@
 """All figures and the table of them: `make bench`.
 
-    python -m tests.benchmarks.data_work [import inspect curation sharing repro broken train start]
+    python -m tests.benchmarks [import inspect curation sharing repro broken train start]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
 stays. A name may be followed by a number, as in `curation=100000`: of images, cases or steps, for want of time.
