@@ -40,12 +40,14 @@ def outputs(directory: Path) -> dict[str, str]:
 
 
 def damaged(objects: Path) -> list[Path]:
-    """The objects of a store or cache that are not what their name says: all are named by their MD5."""
-    files = [file for file in objects.rglob("*") if file.is_file()]
-    assert files
-    return [
-        f for f in files if hashlib.md5(f.read_bytes()).hexdigest() != (f.parent.name + f.name).removesuffix(".dir")
-    ]
+    """The objects of a store or cache that are not what their name says: each is named by its MD5.
+
+    What a killed DVC was writing stays behind under a hidden name, and is never read.
+    """
+    found = [file for file in objects.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    assert found
+    names = {file: f"{file.parent.name}{file.name}".removesuffix(".dir") for file in found}
+    return [file for file, name in names.items() if hashlib.md5(file.read_bytes()).hexdigest() != name]
 
 
 def kill_when(begun: Callable[[], bool], directory: Path, *command: str, **environment: str) -> None:
@@ -164,11 +166,12 @@ def pull_without_room(bob: Path, s3: Server) -> None:
 
 
 def pull_read_only(bob: Path, s3: Server) -> None:
-    """Nobody may write into Datasets; afterwards all is pulled as if nothing had been."""
+    """Nobody may write into Datasets; afterwards it is pulled as if nothing had been."""
     if told := mounted("mount --bind Datasets Datasets && mount -o remount,bind,ro Datasets", bob, s3):
         failed(told, "Read-only file system", "Datasets/curated")
     succeeded(run_in(bob, "dvc", "pull", "curate", **s3.environment))
-    assert "Data and pipelines are up to date." in succeeded(run_in(bob, "dvc", "repro", "curate")).stdout
+    assert (bob / "Datasets/curated/metadata.json").exists()
+    assert damaged(bob / ".dvc/cache/files/md5") == []
 
 
 def wrong_secret(bob: Path, s3: Server) -> None:
