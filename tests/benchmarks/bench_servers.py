@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=16)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the servers are ended
     options.export = options.export.resolve()
     body, headers = form(next((options.export / "sample").glob("*.jpg")).read_bytes())
     paces: dict[str, list[tuple[float, float]]] = {}
