@@ -141,7 +141,7 @@ def test_a_project_without_the_demonstration_has_only_what_is_wanted(template, t
     for name in ("params.yaml", "dvc.yaml"):  # which the project's tests run on, whatever becomes of its own
         kept = {"params.yaml": "parameters", "dvc.yaml": "pipeline"}[name]
         assert (project / f"tests/demonstration/{kept}.yaml").read_bytes() == (template / name).read_bytes()
-    told = succeeded(run_in(project, "make", "-o", ".venv/installed", "repro")).stdout
+    told = succeeded(run_in(project, "make", "--no-print-directory", "-o", ".venv/installed", "repro")).stdout
     assert told == "params.yaml: has no source yet; python -m Data_processing.add_source NAME PATH adds one\n"
     walls = ["tests/test_walls.py", "-k", "dependencies or packages or may"]
     succeeded(run_in(project, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *walls))

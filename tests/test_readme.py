@@ -22,7 +22,7 @@ def test_the_graph_is_the_pipelines():
         names = [re.sub(r"\[.*", "", part).strip() for part in re.split(r"--(?: \".*\" --)?>", line) if part.strip()]
         drawn |= set(pairwise(names))
     graph = Repo(str(ROOT)).index.graph
-    stages = {stage: re.sub("@.*", "", stage.addressing) for stage in graph if stage.cmd}
+    stages = {stage: re.sub("@.*", "", stage.name) for stage in graph if stage.cmd}
     direct = {
         (stages[upstream], stages[down]) for down, upstream in graph.edges if upstream in stages and down in stages
     }

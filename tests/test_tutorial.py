@@ -90,4 +90,4 @@ def test_every_command_works_as_written(tmp_path, home):
     project = home / "raccoons"
     assert git(project, "status", "--porcelain") == ""
     assert (project / "Deployment/bundles/e001.verification.json").is_file()
-    assert list((home / "store").rglob("*"))
+    assert list((home / "fourfold-store").rglob("*"))

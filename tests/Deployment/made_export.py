@@ -193,9 +193,9 @@ def write_manifest(export: Path, **changes: object) -> None:
     (export / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
-def graph(task: str) -> onnx.ModelProto:
-    """The model of a task."""
-    return onnx.parser.parse_model(HEAD.replace("OUTPUTS", OUTPUTS[task]) + BODIES[task] + "}")
+def graph(task: str) -> str:
+    """The model of a task, as the text of an ONNX graph."""
+    return HEAD.replace("OUTPUTS", OUTPUTS[task]) + BODIES[task] + "}"
 
 
 def write_export(export: Path, task: str = "boxes") -> None:
@@ -204,7 +204,7 @@ def write_export(export: Path, task: str = "boxes") -> None:
     (export / "script").mkdir()
     (export / "weights.safetensors").write_bytes(b"weights")
     (export / "script/model.py").write_text("import torch\n")
-    onnx.save(graph(task), export / "model.onnx")
+    onnx.save(onnx.parser.parse_model(graph(task)), export / "model.onnx")
     for name, image in SAMPLES.items():
         (export / "sample" / name).write_bytes(encoded(image))
     (export / "sample/expected.json").write_text("{}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 import pytest
-from made_export import GRAPH, SAMPLES, encoded, write_manifest
+from made_export import SAMPLES, encoded, graph, write_manifest
 from PIL import Image
 from running_service import ROOT, Service, serving
 
@@ -35,8 +35,8 @@ HEADERS = {
 
 def fails_on_77(export: Path) -> None:
     """Give an export a graph that fails when an image's brightest value is 77."""
-    graph = GRAPH.replace("boxes = GatherElements <axis = 1> (found, order4)", FAILING)
-    onnx.save(onnx.parser.parse_model(graph), export / "model.onnx")
+    failing = graph("boxes").replace("boxes = GatherElements <axis = 1> (found, order4)", FAILING)
+    onnx.save(onnx.parser.parse_model(failing), export / "model.onnx")
     write_manifest(export)
 
 

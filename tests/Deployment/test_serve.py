@@ -205,7 +205,7 @@ def outside(export: Path) -> None:
         (no_answer_expected, "holds no samples"),
         (lambda export: write_manifest(export, format_version=2), "format_version is 2"),
         (lambda export: write_manifest(export, classes="red"), "'classes'"),
-        (lambda export: write_manifest(export, task="mask"), "'mask'"),
+        (lambda export: write_manifest(export, task="sound"), "'sound'"),
         (lambda export: write_manifest(export, input={"size": 64, "resize": "stretch"}), "'stretch'"),
         (lambda export: write_manifest(export, classes=["red"]), "fails on sample 000.jpg"),
         (outside, "points outside"),
