@@ -136,6 +136,11 @@ def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> No
         succeeded(run_in(target, "git", *command, **AUTHOR))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of the whole, which take longest: so that no process works on one while the others are done."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory, worker_id) -> Path:
     """A small project, in a folder with a space and an umlaut in its name, in which `dvc repro` ran once.

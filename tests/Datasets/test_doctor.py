@@ -37,7 +37,7 @@ def sound(tmp_path_factory) -> Path:
     (root / "params.yaml").write_text("sources: {a: {path: raw.txt}}\n")
     (root / "dvc.yaml").write_text(STAGES)
     (root / "raw.txt").write_text("raw")
-    remote = ["dvc", "remote", "add", "-qfd", "store", "../store"]
+    remote = ["dvc", "remote", "add", "-q", "-f", "-d", "store", "../store"]
     for command in (["git", "init", "-q"], ["dvc", "add", "-q", "raw.txt"], ["dvc", "repro", "-q"], remote):
         succeeded(run_in(root, *command))
     for command in (["dvc", "push", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "Start"]):
