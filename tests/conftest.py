@@ -137,7 +137,7 @@ def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> No
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of the whole, which take longest, so that no process is left with one when others are done."""
+    """Begin with the tests of the whole, which take longest: else one process is left with one when others are done."""
     items.sort(key=lambda item: item.path.parent != ROOT / "tests")
 
 
