@@ -104,9 +104,9 @@ def merge_locks(bob: Path) -> None:
 def bad_commits(bob: Path) -> None:
     """Hooks refuse what git should not have."""
     (bob / "Models/peek.py").write_text("import Data_processing.clean as clean\nimport os\n")
-    refused(bob, "git add -A && git commit -qm peek", "F401", "Data_processing.clean")
-    (bob / "Models/peek.py").write_bytes(b"#" * 600_000)
-    refused(bob, "git add -A && git commit -qm large", "Models/peek.py (586 KB) exceeds 500 KB")
+    (bob / "Models/large.bin").write_bytes(b"#" * 600_000)
+    told = ["F401", "Data_processing.clean", "Models/large.bin (586 KB) exceeds 500 KB"]
+    refused(bob, "git add -A && git commit -qm Bad", *told)
     do(bob, "git reset -q --hard")
 
 

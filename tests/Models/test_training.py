@@ -56,7 +56,7 @@ def tiny_options(**changes):
 
 
 VARIED = ["--zoom=0.2", "--crop=0.2", "--colour=0.3", "--flip"]
-LONG = ["--size=48", "--epochs=12", "--batch=4", "--threads=2", *VARIED, "--", "--width=8"]
+LONG = ["--size=48", "--epochs=10", "--batch=4", "--threads=1", *VARIED, "--", "--width=8"]
 
 
 def test_it_learns_a_handful_of_images_by_heart(tmp_path):
