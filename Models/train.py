@@ -9,7 +9,7 @@ last.safetensors and best.safetensors (of the epoch that was best on val), weigh
 (the row of that epoch).
 
 Killed and started again it goes on where it was, and ends with the same bytes; see Models/checkpoints.py. On two cores
-the demonstration takes a good minute and reaches a mAP50 of 0.97. `--processes 2`, or torchrun, shares each step out:
+the demonstration takes a good minute and reaches a mAP50 of 0.96. `--processes 2`, or torchrun, shares each step out:
 
     torchrun --nproc-per-node 2 -m Models.train --script e001_center_detector --out Models/outputs/e001/train
 """
