@@ -79,7 +79,7 @@ def start_from(model: nn.Module, initial: Initial, classes: Sequence[str]) -> li
     told = {
         "of another shape": shapes,
         "not in it": [name for name in mine if name not in given],
-        "in it, but not in this model": [name for name in given if name not in mine],
+        "in it, but not in this model": sorted(name for name in given if name not in mine),
     }
     lines = [f"init: {len(fitting)} of {len(mine)} tensors from {initial.source}"]
     lines += [f"init: {len(names)} {what}: {_some(names)}" for what, names in told.items() if names]
