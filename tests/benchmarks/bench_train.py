@@ -98,20 +98,23 @@ def loaded(curated: Path, steps: int, cached: bool, variation: bool) -> float:
 
 
 def hugging_face(curated: Path, steps: int) -> float:
-    """Images a second of Hugging Face datasets reading the same shards in the same order, decoded and stacked."""
+    """Images a second of Hugging Face datasets reading the same shards in the same order, decoded and letterboxed."""
     import datasets
     import numpy as np
     import torch
+
+    from Datasets.images import letterbox
 
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as cache:
         files = sorted(map(str, curated.glob("train-*.parquet")))
         rows = datasets.Dataset.from_parquet(files, cache_dir=cache).cast_column("image", datasets.Image())
-        samples, _, _ = learning(curated)
+        samples, options, _ = learning(curated)
         parts, begun = order(samples, steps), time.perf_counter()
         for part in parts:
             images = rows[part]["image"]
-            torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images])).permute(0, 3, 1, 2)
+            squares = [letterbox(np.asarray(image.convert("RGB")), options.size).pixels for image in images]
+            torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
         return sum(map(len, parts)) / (time.perf_counter() - begun)
 
 
