@@ -25,7 +25,7 @@ from Datasets.errors import UserError
 from Models.data_loading import Samples
 from Models.drawing import draw_worst
 from Models.evaluation import TASKS, predict
-from Models.scripts import load_script, read_run, trained_model
+from Models.scripts import read_run, trained_model
 
 
 def main(
@@ -43,7 +43,7 @@ def main(
     options = done.train
     torch.set_num_threads(options["threads"])
     model = trained_model(done, trained)
-    task = load_script(script).TASK
+    task = done.task
     val, test = (Samples(data, split, options["size"], task) for split in ("val", "test"))
 
     threshold = TASKS[task].best_threshold(val, predict(model, val, options["batch"]))

@@ -35,7 +35,7 @@ from Models.exporting import (
 )
 from Models.provenance import data_hashes, file_hashes, git_state, library_versions
 from Models.rebuild import Detect, predict_files, torch_detector
-from Models.scripts import ROOT, Run, load_script, read_run, script_file, trained_model
+from Models.scripts import ROOT, Run, read_run, script_file, trained_model
 
 FORMAT_VERSION = 1
 
@@ -54,13 +54,12 @@ def main(
     metrics = read_metrics(evaluated / "metrics.json")
     model = trained_model(done, trained)
     torch.set_num_threads(done.train["threads"])
-    task = load_script(done.script).TASK
-    test = Samples(Curated(curated), "test", done.train["size"], task)
+    test = Samples(Curated(curated), "test", done.train["size"], done.task)
     with replacing(out) as partial:
         partial.mkdir()
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
         scripts = copy_scripts(script_file(script), ROOT, partial / "script")
-        write_onnx(model, task, done.train["size"], partial / "model.onnx")
+        write_onnx(model, done.task, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
         expected = answers(torch_detector(model), images, done, metrics["score_threshold"])
@@ -76,7 +75,7 @@ def main(
 
 def answers(detect: Detect, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Prediction]:
     """What a detector says of the samples, by their file names."""
-    return predict_files(detect, load_script(done.script).TASK, images, done.train["size"], done.classes, threshold)
+    return predict_files(detect, done.task, images, done.train["size"], done.classes, threshold)
 
 
 def compare(model: nn.Module, export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def compare(model: nn.Module, export: Path, images: Sequence[Path], done: Run, t
 
     Raises UserError if that is more than the tolerance.
     """
-    task = load_script(done.script).TASK
+    task = done.task
     eager = answers(torch_detector(model), images, done, threshold)
     graph = answers(onnx_detector(export / "model.onnx", task), images, done, threshold)
     rebuilt = rebuilt_answers(export, images, threshold)
@@ -102,7 +101,7 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
     return {
         "format_version": FORMAT_VERSION,
         "experiment": experiment,
-        "task": load_script(done.script).TASK,
+        "task": done.task,
         "classes": done.classes,
         "input": {
             "size": done.train["size"],

@@ -34,6 +34,11 @@ class Run:
     data: str
     init: dict[str, str] | None
 
+    @property
+    def task(self) -> str:
+        """What the script learns, as in Datasets/predictions.py."""
+        return load_script(self.script).TASK
+
 
 def script_file(name: str) -> Path:
     """The file of a model script, relative to the root. Raises UserError, naming those that there are."""

@@ -18,9 +18,9 @@ __all__ = ["best_threshold", "measure", "validate"]
 
 def validate(samples: Samples, predictions: Sequence[Any]) -> dict[str, float]:
     """Macro-F1 at the threshold at which it is best, and there the `errors`."""
-    threshold = best_threshold(samples, predictions)
-    wrong = errors(counts_of(samples), counted(samples, predictions, threshold))
-    return rounded({**labels.validate(samples, predictions), **{f"val_{name}": wrong[name] for name in wrong}})
+    actual, found = counts_of(samples), counted(samples, predictions, best_threshold(samples, predictions))
+    figures = {"macroF1": macro_f1(actual > 0, found > 0), **errors(actual, found)}
+    return rounded({f"val_{name}": value for name, value in figures.items()})
 
 
 def measure(samples: Samples, predictions: Sequence[Any], threshold: float) -> Measured:
