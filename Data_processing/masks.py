@@ -8,10 +8,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Datasets.errors import UserError
-from Datasets.images import open_image
+from Datasets.images import VOID, open_image
 from Datasets.records import Box
-
-VOID = 255
 
 
 def check_number(classes: Mapping[str, int]) -> None:

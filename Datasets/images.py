@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 MAX_PIXELS = 178_956_970  # what Pillow refuses to decode; about 512 MiB of RGB
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow would run others' programs
 FILL = 114  # the grey that pads a letterbox
+VOID = 255  # in a mask, whose other values are class ids + 1 and 0 for background: not annotated
 
 
 class UnreadableImage(ValueError):

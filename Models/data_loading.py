@@ -24,12 +24,11 @@ from PIL import Image
 
 from Datasets.curated import Curated
 from Datasets.errors import UserError
-from Datasets.images import Letterbox, UnreadableImage, decode, letterbox
+from Datasets.images import VOID, Letterbox, UnreadableImage, decode, letterbox
 from Datasets.progress import progress
 from Datasets.records import Record
 
 CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit into this; else decoded for each batch
-VOID = 255  # in a mask file: not annotated
 IGNORED = -1  # in a mask of the targets: not annotated, the square's padding, or moved in from outside the image
 WANTED = {"boxes": "a box", "mask": "a mask", "labels": "a label", "counts": "an object counted"}
 REMEDIES = {"mask": "curate.draw_masks draws them from outlines; without, delete the experiment from params.yaml"}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from Datasets.images import decode
+from Datasets.images import VOID, decode
 from Datasets.predictions import mask_of
-from Models.data_loading import VOID, Samples
+from Models.data_loading import Samples
 from Models.evaluating import counts, labels
 from Models.evaluating.boxes import above, match
 

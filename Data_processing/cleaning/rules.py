@@ -11,8 +11,8 @@ from Data_processing.cleaning.box_rules import BoxRules, clean_boxes
 from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.imported import Imported
 from Data_processing.inspected import Facts
-from Data_processing.masks import VOID
 from Datasets.classes import ClassRules
+from Datasets.images import VOID
 from Datasets.records import Count, Record, contradictions, empty_record, implied
 
 

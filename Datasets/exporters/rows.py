@@ -9,9 +9,8 @@ from PIL import Image
 
 from Datasets.curated import Curated
 from Datasets.errors import UserError
+from Datasets.images import VOID
 from Datasets.records import Record, box_problem, is_safe_path
-
-VOID = 255  # in a mask: not annotated
 
 
 def rows(dataset: Curated, split: str) -> Iterator[tuple[Record, bytes]]:

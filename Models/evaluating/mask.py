@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from Datasets.images import VOID
 from Datasets.predictions import mask_of
-from Models.data_loading import VOID, Samples
+from Models.data_loading import Samples
 from Models.evaluating.measured import BACKGROUND, Measured, mean, rounded
 
 

@@ -14,10 +14,11 @@ from test_training import tiny_options
 
 from Datasets.curated import Curated
 from Datasets.errors import UserError
+from Datasets.images import VOID
 from Models import e002_coarse_to_fine as e002
 from Models import e003_density_counter as e003
 from Models.augmentation import Augmentation, check_augmentation
-from Models.data_loading import IGNORED, VOID, Samples
+from Models.data_loading import IGNORED, Samples
 from Models.drawing import draw_worst
 from Models.evaluating import counts, labels, mask
 from Models.evaluation import validate
