@@ -31,13 +31,14 @@ from Data_processing.adding.params_file import (
     written_entry,
 )
 from Data_processing.adding.recognise import Remembering, Seen, recognise, try_import
-from Data_processing.import_source import Format, parse_columns
+from Data_processing.import_source import Format, check_options, parse_columns
 from Data_processing.imported import ImportOptions
 from Data_processing.source_files import folder_name, open_source
 from Datasets.command import run
 from Datasets.errors import UserError
 
 PARAMS = Path("params.yaml")
+FORMATS = f"{', '.join(Format)}:NAME"
 
 
 def check_project(name: str) -> None:
@@ -203,28 +204,36 @@ def add_source(name: str, path: Path, form: Format | None, given: ImportOptions,
         print(f"next: `dvc repro report`, and `git add {PARAMS} {pointer_of(target)}`")
 
 
+def parse_format(text: str | None) -> tuple[Format | None, str | None]:
+    """A format, and of `datumaro:kitti_detection` Datumaro's name of it. Raises UserError."""
+    name, colon, preset = (text or "").partition(":")
+    if text is not None and (name not in Format.__members__ or (colon and name != Format.datumaro)):
+        raise UserError(f"--format {text}: is none of {FORMATS}")
+    return Format(name) if name else None, preset or None
+
+
 def main(
     name: Annotated[str, typer.Argument(help="what to call the source")],
     path: Annotated[Path, typer.Argument(help="the delivery: a directory, .zip or .tar")],
-    format: Annotated[Format | None, typer.Option(help="its annotation format, if several fit")] = None,
+    format: Annotated[str | None, typer.Option(help=f"its annotation format, if several fit: {FORMATS}")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
     annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")] = None,
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the delivery itself")] = None,
-    preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages")] = None,
+    preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages; datumaro: its name")] = None,
     columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
     normalized: Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")] = None,
     delimiter: Annotated[str | None, typer.Option(help="csv: between fields; tab")] = None,
 ) -> None:
     """Recognise a delivery, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
     gc.disable()  # as in import_source.py
-    of_table = (parse_columns(columns or ()), preset, normalized, delimiter)
+    form, named = parse_format(format)
+    of_table = (parse_columns(columns or ()), preset or named, normalized, delimiter)
     if of_table != ({}, None, None, None):
-        if format not in (None, Format.csv):
-            raise UserError(f"{format}: columns, preset, normalized and delimiter belong to the format csv")
-        format = Format.csv
+        form = form or Format.csv
+        check_options(form, *of_table)
     given = ImportOptions(annotations, None if images is None else folder_name(images), *of_table)
     try:
-        add_source(name, path, format, given, dry_run)
+        add_source(name, path, form, given, dry_run)
     except KeyboardInterrupt:
         print("interrupted: nothing was added", file=sys.stderr)
         raise

@@ -11,7 +11,7 @@ import gc
 import importlib
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from itertools import chain
@@ -42,6 +42,7 @@ class Format(StrEnum):
     labelme = "labelme"
     cvat = "cvat"
     label_studio = "label_studio"
+    datumaro = "datumaro"
 
 
 def read_annotations(
@@ -84,6 +85,16 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
     return columns
 
 
+def check_options(
+    form: Format, columns: Mapping[str, str], preset: str | None, normalized: bool | None, delimiter: str | None
+) -> None:
+    """Raise UserError if options are given that this format has not."""
+    if form is not Format.csv and (columns or normalized is not None or delimiter):
+        raise UserError(f"{form.value}: columns, normalized and delimiter belong to the format csv")
+    if form not in (Format.csv, Format.datumaro) and preset:
+        raise UserError(f"{form.value}: preset belongs to the formats csv and datumaro")
+
+
 def main(
     source: Annotated[str, typer.Option(help="the source's name")],
     format: Annotated[Format, typer.Option(help="its annotation format")],
@@ -91,7 +102,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
     annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")] = None,
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
-    preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages")] = None,
+    preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages; datumaro: its name")] = None,
     columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
     normalized: Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")] = None,
     delimiter: Annotated[str | None, typer.Option(help="csv: between fields; tab")] = None,
@@ -103,8 +114,7 @@ def main(
     files = open_source(path)
     folder = None if images is None else folder_name(images)
     of_table = (parse_columns(columns or ()), preset, normalized, delimiter)
-    if of_table != ({}, None, None, None) and format is not Format.csv:
-        raise UserError(f"{format.value}: columns, preset, normalized and delimiter belong to the format csv")
+    check_options(format, *of_table)
     with replacing(out) as partial:
         found, folder, rows = read_annotations(files, format, ImportOptions(annotations, folder, *of_table))
         count = write_imported(check_paths(rows), source, partial, source_path=path, images=folder)
