@@ -20,13 +20,13 @@ def area(shape: Any) -> tuple[list[float], Any] | None:
     from datumaro.util.mask_tools import mask_to_rle
 
     outline: Any = None
+    drawn: Any = tuple(getattr(annotation, name, ()) for name in ("Polygon", "Ellipse", "RotatedBbox"))
     if isinstance(shape, annotation.Mask):
         lengths = mask_to_rle(shape.image)
         outline = {name: [int(number) for number in lengths[name]] for name in ("size", "counts")}
-    elif isinstance(shape, annotation.Polygon):
-        outline = [list(map(float, shape.points))]
-    elif hasattr(shape, "as_polygon"):
-        outline = [list(map(float, shape.as_polygon()))]
+    elif isinstance(shape, drawn):
+        points = shape.as_polygon()  # x, y, x, y, ... or pairs
+        outline = [[float(number) for point in points for number in (point if hasattr(point, "__len__") else [point])]]
     elif not isinstance(shape, annotation.Bbox):
         return None
     x, y, width, height = map(float, shape.get_bbox())
