@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+import msgspec
+
 from Data_processing.annotation_files import parse_number
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import encode
@@ -27,6 +29,8 @@ from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFile
 from Datasets.errors import UserError
 
 YAML_SUFFIXES = {".yaml", ".yml"}
+PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)  # as JSON escapes one character
+HALF = re.compile(r"\\u(0000)?d[89a-f]..", re.IGNORECASE)
 SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -121,6 +125,9 @@ def _load(text: str, where: str) -> dict[Any, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    text = PAIR.sub(lambda pair: msgspec.json.decode(f'"{pair[0]}"'), text)
+    if half := HALF.search(text):
+        raise UserError(f"{where}: {half[0]} is half a character")
     try:
         data = YAML(typ="safe").load(text)
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from Data_processing.import_source import Format
-from tests.Data_processing.broken import WRONG, broken, judge, wholes
+from tests.Data_processing.broken import FORMATS, WRONG, broken, judge, wholes
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def whole(tmp_path_factory) -> dict[str, dict[str, bytes]]:
     return found
 
 
-@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("form", FORMATS)
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_source_that_is_broken_somewhere(whole, form, data):

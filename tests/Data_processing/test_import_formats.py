@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from Data_processing.cleaning.rules import Rules, clean_record
@@ -202,6 +202,8 @@ def test_json_of_another_meaning_never_ends_in_a_traceback(tmp_path, entries, cl
 
 
 @relaxed
+@example(value="\N{RACCOON}", key="train")
+@example(value="\ud800", key="names")
 @given(value=anything, key=st.sampled_from(["path", "train", "val", "names", "nc", "kpt_shape"]))
 def test_yaml_of_another_meaning_never_ends_in_a_traceback(tmp_path, value, key):
     if not (tmp_path / "labels").exists():

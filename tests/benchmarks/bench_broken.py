@@ -15,12 +15,10 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from Data_processing.import_source import Format
 from tests.benchmarks.measuring import Figure
-from tests.Data_processing.broken import broken, judge, wholes
+from tests.Data_processing.broken import FORMATS, broken, judge, wholes
 
 CASES = 10_000
-FORMATS = tuple(form.value for form in Format)
 
 
 def figures(cases: int = CASES, formats: Sequence[str] = FORMATS) -> Iterator[Figure]:
