@@ -8,6 +8,7 @@ A bucket is a directory in that directory, an object a file below it. Ctrl-C sto
 import argparse
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -93,12 +94,12 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir(), "fourfold_s3"))
     parser.add_argument("--port", type=int, default=9000)
     options = parser.parse_args()
-    with serving(options.directory, options.port) as server:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, and leaves no server behind
+    with suppress(KeyboardInterrupt), serving(options.directory, options.port) as server:
         how_to = HOW_TO.format(url=server.url, directory=options.directory, bucket=BUCKET, key=KEY, secret=SECRET)
         print(how_to, flush=True)
-        with suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(3600)
+        while True:
+            time.sleep(3600)
 
 
 if __name__ == "__main__":
