@@ -1,14 +1,17 @@
 """Look at a checkout, and say what is wrong and the command that mends it.
 
-    python -m Datasets.doctor
+    python -m Datasets.doctor [--objects]
 
 Looks at git, the data, the remote, the cache, left-over processes, the queue of experiments and installed versions, and
-changes nothing. Exit code 1 if something is wrong.
+changes nothing; with --objects, reads all of the cache, too. Exit code 1 if something is wrong.
 """
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from Datasets.command import run
 from Datasets.errors import UserError
@@ -18,16 +21,16 @@ from Datasets.health.finding import Finding
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def look(root: Path) -> Iterator[Finding]:
-    """Everything that is found wrong, the most basic first."""
+def look(root: Path, objects: bool = False) -> Iterator[Finding]:
+    """Everything that is found wrong, the most basic first; `objects`: also what the disk has damaged in the cache."""
     yield from repository.check(root)
     yield from machine.check_versions(root)
     yield from machine.check_processes(root)
     if (root / ".git").exists():
-        yield from look_with_dvc(root)
+        yield from look_with_dvc(root, objects)
 
 
-def look_with_dvc(root: Path) -> Iterator[Finding]:
+def look_with_dvc(root: Path, objects: bool) -> Iterator[Finding]:
     """What DVC knows to be wrong."""
     try:
         from dvc.exceptions import DvcException
@@ -35,7 +38,8 @@ def look_with_dvc(root: Path) -> Iterator[Finding]:
     except ImportError:
         return  # check_versions tells
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    checks = (data.check_data, data.check_remote, data.check_cache, machine.check_queue)
+    checks = [data.check_data, data.check_remote, data.check_cache, machine.check_queue]
+    checks += [data.check_objects] if objects else []
     try:
         with Repo(str(root)) as repo:
             for check in checks:
@@ -44,9 +48,11 @@ def look_with_dvc(root: Path) -> Iterator[Finding]:
         yield Finding(f"dvc: {' '.join(str(error).split())}", "edit the file that is named")
 
 
-def main() -> None:
+def main(
+    objects: Annotated[bool, typer.Option("--objects", help="also read all of the cache: is it damaged?")] = False,
+) -> None:
     """Say what is wrong with this checkout, and how to mend it."""
-    findings = list(look(ROOT))
+    findings = list(look(ROOT, objects))
     for finding in findings:
         print(f"{finding.what}\n    {finding.mend}")
     if findings:

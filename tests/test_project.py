@@ -34,9 +34,8 @@ def git(directory: Path, *words: str) -> str:
 
 
 def last_tag() -> str:
-    """The last tag of this repository from which a project can be made; none in a clone without tags."""
-    tags = run_in(ROOT, "git", "tag", "--list", "v*", "--merged", "HEAD~1", "--sort=-v:refname").stdout.split()
-    return next((tag for tag in tags if not run_in(ROOT, "git", "cat-file", "-e", f"{tag}:copier.yml").returncode), "")
+    """The last tag before this commit; none before the first release, in a shallow clone, and in one without tags."""
+    return run_in(ROOT, "git", "describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD~1").stdout.strip()
 
 
 def write_checkout(directory: Path) -> None:
@@ -125,6 +124,12 @@ def test_an_update_brings_the_newer_template_and_keeps_what_is_the_projects_own(
     assert not git(project, "ls-files", "--unmerged") and not list(project.rglob("*.rej"))
 
 
+def test_that_update_begins_at_the_last_tag(template):
+    if not (tag := last_tag()):
+        pytest.skip("no tag v* before this commit, or not in this clone: the update began at this checkout as it is")
+    assert git(template, "rev-parse", "v0.0.1^{tree}") == git(ROOT, "rev-parse", f"{tag}^{{tree}}")
+
+
 def test_a_project_without_the_demonstration_has_only_what_is_wanted(template, tmp_path):
     project = tmp_path / "a project"
     clone = tmp_path / "clone without tags"
@@ -135,7 +140,8 @@ def test_a_project_without_the_demonstration_has_only_what_is_wanted(template, t
     assert (params["sources"], params["experiments"], params["clean"]["keep"]) == ({}, {}, [])
     assert "digits" not in (project / "params.yaml").read_text() + (project / "dvc.yaml").read_text()
     assert (project / "README.md").read_text().startswith(f"# {NAME}\n")
-    assert 'name = "ann-s-big-cats-dogs"' in (project / "pyproject.toml").read_text()
+    pyproject = (project / "pyproject.toml").read_text()
+    assert 'name = "ann-s-big-cats-dogs"' in pyproject and 'name = "Datasets imports no other room"' in pyproject
     theirs = set(git(project, "ls-files").split())
     assert not {each for each in theirs if re.search(r"CHANGELOG|figures.json|\.jinja$|^copier.yml|test_project", each)}
     for name in ("params.yaml", "dvc.yaml"):  # which the project's tests run on, whatever becomes of its own

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 from dvc.cli import main as dvc_in_process
 from ruamel.yaml import YAML
+from s3fs import S3FileSystem
 
 from tests.conftest import AUTHOR, ROOT, Result, copy_with_results, run_in, succeeded
-from tests.s3_server import Server, serving
+from tests.s3_server import KEY, SECRET, Server, free_port, serving
 
 README = (ROOT / "Datasets/README.md").read_text(encoding="utf-8")
 PREFIX = "Bilder für alle"  # blanks and letters outside ASCII must do
@@ -95,7 +97,7 @@ def test_a_project_travels_over_s3(project, s3, tmp_path):
     assert theirs.keys() > {LARGE, "Datasets/curated/metadata.json", "Deployment/bundles/e001.tar.gz"}
     assert "Data and pipelines are up to date." in succeeded(run_in(bob, "dvc", "repro")).stdout
     assert run_in(bob, "git", "status", "--porcelain").stdout == ""
-    pull_a_damaged_object(bob, s3)
+    pull_a_damaged_object(ann, bob, s3)
     pull_without_room(bob, s3)
     pull_read_only(bob, s3)
     wrong_secret(bob, s3)
@@ -130,8 +132,8 @@ def pull_killed_and_repeated(bob: Path, s3: Server) -> None:
     succeeded(run_in(bob, "dvc", "pull", **s3.environment))
 
 
-def pull_a_damaged_object(bob: Path, s3: Server) -> None:
-    """It is found, its file is named, and nothing is put in its place; once mended it is pulled."""
+def pull_a_damaged_object(ann: Path, bob: Path, s3: Server) -> None:
+    """It is found, its file is named, and nothing is put in its place; mended as docs/TROUBLE.md says, it is pulled."""
     shard = bob / "Datasets/curated/train-00000-of-00001.parquet"
     md5 = hashlib.md5(shard.read_bytes()).hexdigest()
     stored = s3.bucket / PREFIX / "files/md5" / md5[:2] / md5[2:]
@@ -145,9 +147,19 @@ def pull_a_damaged_object(bob: Path, s3: Server) -> None:
     assert not shard.exists()
     missing = succeeded(run_in(bob, "dvc", "status", "-c", "Datasets/curated", **s3.environment)).stdout
     assert re.search(r"deleted: .*train-00000-of-00001\.parquet", missing)
-    stored.write_bytes(whole)
+    delete_with_listing(s3, stored, ann)
+    succeeded(run_in(ann, "dvc", "push", **s3.environment))
     succeeded(run_in(bob, "dvc", "pull", "curate", **s3.environment))
     assert hashlib.md5(shard.read_bytes()).hexdigest() == md5
+
+
+def delete_with_listing(s3: Server, stored: Path, ann: Path) -> None:
+    """Delete an object of the curated dataset, and the dataset's listing, by S3, whose server trusts its own memory."""
+    lock = YAML(typ="safe").load(ann / "dvc.lock")
+    (listing,) = [out["md5"] for out in lock["stages"]["curate"]["outs"] if out["path"] == "Datasets/curated"]
+    client = S3FileSystem(endpoint_url=s3.url, key=KEY, secret=SECRET)
+    for path in (stored, stored.parents[1] / listing[:2] / listing[2:]):
+        client.rm(f"bucket/{path.relative_to(s3.bucket)}")
 
 
 def mounted(mount: str, bob: Path, s3: Server) -> Result | None:
@@ -185,6 +197,19 @@ def wrong_buckets(bob: Path, s3: Server) -> None:
     for url, parts in (("s3://nowhere/a", ["bucket does not exist"]), ("s3://", ["config", "'store'"])):
         set_url(bob, url)
         failed(run_in(bob, "dvc", "push", "curate", **s3.environment), *parts)
+
+
+def test_the_server_ends_when_it_is_told_to(tmp_path):
+    port = free_port()
+    words = [sys.executable, "-m", "tests.s3_server", "--directory", tmp_path, "--port", str(port)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        assert server.stdout
+        while b"Ctrl-C" not in (line := server.stdout.readline()):
+            assert line
+        server.terminate()
+        assert server.stdout.read() == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
 
 
 @pytest.mark.parametrize("kind", ["s3", "gs", "azure", "ssh"])

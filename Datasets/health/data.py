@@ -1,5 +1,6 @@
 """Is the data here, and can it be shared?"""
 
+import hashlib
 import os
 import shlex
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ Repo = Any  # dvc.repo.Repo, whose module has no types
 def check_data(repo: Repo) -> Iterator[Finding]:
     """Everything that dvc.lock and the .dvc files name is in the workspace, or at least in the cache."""
     missing = [out for out in repo.index.outs if out.hash_info and not out.exists]
-    cached = {out: out.use_cache and out.cache.exists(out.hash_info.value) for out in missing}
+    cached = {out: bool(files := _files(out)) and all(map(out.cache.exists, files.values())) for out in missing}
     remote = repo.config["core"].get("remote")
     if back := [_path(out) for out in missing if cached[out]]:
         yield Finding(f"{some(back)}: deleted, but still in DVC's cache", f"dvc checkout {_words(back)}")
@@ -51,6 +52,14 @@ def _params(repo: Repo) -> dict[str, Any]:
     except (OSError, YAMLError):
         return {}
     return params if isinstance(params, dict) else {}
+
+
+def _files(out: Any) -> dict[str, str]:
+    """The files of an output, and the names of their objects; none if the cache does not have its listing."""
+    tree = out.get_obj() if out.use_cache and out.hash_info else None
+    if tree is None or not out.hash_info.isdir:
+        return {out.fs_path: out.hash_info.value} if tree else {}
+    return {os.path.join(out.fs_path, *key): info.value for key, _, info in tree}  # noqa: PTH118
 
 
 def _path(out: Any) -> str:
@@ -100,3 +109,22 @@ def check_cache(repo: Repo) -> Iterator[Finding]:
         yield Finding(
             f"{cache}: DVC's cache is on another file system, so all data is copied and lies there twice", mend
         )
+
+
+def check_objects(repo: Repo) -> Iterator[Finding]:
+    """No object of the cache is damaged: its name is the MD5 of its bytes. DVC believes what it once wrote, unread."""
+    objects = [path for path in Path(repo.cache.local.path).glob("[0-9a-f][0-9a-f]/[0-9a-f]*") if path.is_file()]
+    names = {path: path.parent.name + path.name for path in objects}
+    damaged = {path: md5 for path in objects if (md5 := _md5(path)) != names[path].removesuffix(".dir")}
+    if not damaged:
+        return
+    contents = {names[path]: md5 for path, md5 in damaged.items()}
+    files = {file: name for out in repo.index.outs for file, name in _files(out).items() if name in contents}
+    copies = [file for file, name in files.items() if Path(file).is_file() and _md5(Path(file)) == contents[name]]
+    bad = [os.path.relpath(path, repo.root_dir) for path in (*damaged, *copies)]
+    yield Finding(f"{some(bad)}: damaged: not what DVC once wrote", f"rm -f {_words(bad)} && dvc pull")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

@@ -1,5 +1,6 @@
 """The doctor finds what is wrong with a checkout, and the command that it names mends it."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -56,9 +57,9 @@ def root(sound, tmp_path, monkeypatch) -> Iterator[Path]:
     shutil.rmtree(elsewhere(root), ignore_errors=True)
 
 
-def found(root: Path) -> list[Finding]:
+def found(root: Path, objects: bool = False) -> list[Finding]:
     """What is found, but for versions: those that the tests run with are what they are."""
-    return [finding for finding in look(root) if "not the versions" not in finding.what]
+    return [finding for finding in look(root, objects) if "not the versions" not in finding.what]
 
 
 def lose(root: Path, *names: str) -> None:
@@ -104,6 +105,23 @@ def test_what_is_wrong_is_found_and_the_command_mends_it(root, harm):
     mend = finding.mend.partition(", or ")[0] if harm != "queued" else finding.mend.partition(", or ")[2]
     succeeded(run_in(root, "bash", "-c", mend.replace(" URL", " ../../store")))
     assert found(root) == []
+
+
+def test_a_damaged_object_is_found_when_all_of_the_cache_is_read(root):
+    name = hashlib.md5(b"raw").hexdigest()
+    stored = root / f".dvc/cache/files/md5/{name[:2]}/{name[2:]}"
+    times = stored.stat().st_atime_ns, stored.stat().st_mtime_ns
+    for path in (stored, root / "raw.txt"):  # as if it had been checked out from the cache
+        path.unlink()
+        path.write_text("rot")
+    os.utime(stored, ns=times)
+    stored.chmod(0o444)
+    assert found(root) == []
+    [finding] = found(root, objects=True)
+    assert f"{name[:2]}/{name[2:]}, raw.txt: damaged" in finding.what  # and not made.txt, whose bytes are the same
+    succeeded(run_in(root, "bash", "-c", finding.mend))
+    assert (root / "raw.txt").read_text() == stored.read_text() == "raw"
+    assert found(root, objects=True) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's environment is read as on Linux")
