@@ -73,7 +73,8 @@ class Log:
         """The experiment of an id. Raises UserError, naming those that there are."""
         if name not in self.experiments:
             there = ", ".join(self.experiments) or "none"
-            raise UserError(f"{self.path}: has no experiment {name!r}; it has: {there}")
+            begin = f'`python -m Models.experiment new {name} "TITLE"` begins it'
+            raise UserError(f"{self.path}: has no experiment {name!r}; it has: {there}; {begin}")
         return self.experiments[name]
 
 

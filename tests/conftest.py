@@ -123,12 +123,12 @@ AUTHOR = {
 def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> None:
     """Copy what git would have of this checkout, uncommitted files too, into a new repository with one commit.
 
-    Its parameters and stages are the demonstration's, whatever this project's own are.
+    Its parameters and stages are the demonstration's, whatever this project's own are; data of its own are left out.
     Copies with the same parameters have the same commit, wherever and whenever they are made.
     """
     listed = run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
     for name in filter(None, listed):
-        if (ROOT / name).is_file() and name != "dvc.lock":
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.endswith(".dvc"):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(DEMONSTRATION.get(name, ROOT / name), target / name)
     edit_params(target, edit)

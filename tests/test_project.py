@@ -104,6 +104,14 @@ def work_in(project: Path) -> dict[str, bytes]:
     return {name: (project / name).read_bytes() for name in [*names, "README.md", "NOTES.md"]}
 
 
+def copy_as_the_projects_tests_do(project: Path, target: Path) -> None:
+    """The project's tests run on the demonstration, and need none of the project's own data."""
+    code = f"from pathlib import Path; from tests.conftest import copy_checkout; copy_checkout(Path({str(target)!r}))"
+    succeeded(run_in(project, "python", "-c", code))
+    assert list(YAML(typ="safe").load(target / "params.yaml")["sources"]) == ["digits"]
+    assert (target / "Models/e101_ours.py").exists() and not list(target.glob("Datasets/raw/*.dvc"))
+
+
 def test_an_update_brings_the_newer_template_and_keeps_what_is_the_projects_own(template, tmp_path):
     project = tmp_path / "mein Projekt, größer"
     succeeded(copier("copy", "--vcs-ref", "v0.0.1", template, project, "--data", f"name={NAME}"))
@@ -113,6 +121,7 @@ def test_an_update_brings_the_newer_template_and_keeps_what_is_the_projects_own(
     assert b"## e101 Ours" in ours["EXPERIMENTS.md"] and b"## e001" not in ours["EXPERIMENTS.md"]
     succeeded(copier("update", project))
     assert {name: (project / name).read_bytes() for name in ours} == ours
+    copy_as_the_projects_tests_do(project, tmp_path / "copy")
     assert (project / "Datasets/novelty.py").exists()
     assert "look at each image once" in (project / "dvc.yaml").read_text()
     params = YAML(typ="safe").load(project / "params.yaml")  # no marks of a conflict

@@ -41,5 +41,5 @@ def test_all_data_is_versioned(project, tmp_path):
 
 def test_every_output_can_be_pushed_and_pulled():
     outs = [out for stage in Repo(str(ROOT)).index.stages if stage.cmd for out in stage.outs]
-    assert len(outs) > 20
+    assert len(outs) > 5
     assert [str(out) for out in outs if not (out.use_cache and out.can_push)] == []
