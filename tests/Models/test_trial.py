@@ -20,7 +20,8 @@ def state(checkout):
 def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_path):
     checkout, temporary = tmp_path / "checkout", tmp_path / "temporary"
     copy_checkout(checkout)
-    shutil.copy(ROOT / "params.yaml", checkout)  # a project's own experiments, not the demonstration's
+    for name in ("params.yaml", "dvc.yaml"):  # a project's own experiments, not the demonstration's
+        shutil.copy(ROOT / name, checkout)
     temporary.mkdir()
     before, environment = state(checkout), {"TMPDIR": str(temporary), "DVC_ROOT": str(temporary / "elsewhere")}
     command = ["python", "-m", "Models.experiment", "try", *EXPERIMENTS, "--curated", shapes]
