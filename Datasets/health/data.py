@@ -119,8 +119,8 @@ def check_objects(repo: Repo) -> Iterator[Finding]:
     if not damaged:
         return
     contents = {names[path]: md5 for path, md5 in damaged.items()}
-    files = {file: name for out in repo.index.outs for file, name in _files(out).items() if name in contents}
-    copies = [file for file, name in files.items() if Path(file).is_file() and _md5(Path(file)) == contents[name]]
+    files = {Path(file): name for out in repo.index.outs for file, name in _files(out).items() if name in contents}
+    copies = [file for file, name in files.items() if file.is_file() and _md5(file) == contents[name]]
     bad = [os.path.relpath(path, repo.root_dir) for path in (*damaged, *copies)]
     yield Finding(f"{some(bad)}: damaged: not what DVC once wrote", f"rm -f {_words(bad)} && dvc pull")
 
