@@ -6,6 +6,8 @@ JSON file of LabelMe holds as `imageData`, in base64.
 
 import base64
 import lzma
+import os
+import posixpath
 import re
 import tarfile
 import zipfile
@@ -88,22 +90,38 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._folders: dict[str, tuple[Path, bool]] = {}
 
     def names(self) -> list[str]:
-        files = (file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if not file.is_dir())
-        return sorted(_in_unicode(files, self.path))
+        found: list[str] = []
+        for folder, _, files in os.walk(self.path):
+            below = folder_name(Path(folder).relative_to(self.path).as_posix())
+            found += [f"{below}/{file}" for file in files] if below else files
+        return sorted(_in_unicode(found, self.path))
 
     def read(self, name: str) -> bytes:
         try:
-            file = (self.path / name).resolve()
-            inside = file.is_relative_to(self.path.resolve()) or DVC_CACHE.search(file.as_posix())
-            if not is_safe_path(name) or not inside:
+            file, allowed = self._follow(name) if is_safe_path(name) else (self.path, False)
+            if not allowed:
                 raise MissingFile(f"{name} lies outside the source")
             if not file.is_file():
                 raise MissingFile(f"there is no file {name}")
             return file.read_bytes()
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links that lead in a circle
             raise MissingFile(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+    def _follow(self, name: str) -> tuple[Path, bool]:
+        """Where a file lies after all links, and whether it may be read from there; folders are followed only once."""
+        folder, _, base = name.rpartition("/")
+        if folder not in self._folders:
+            self._folders[folder] = self._resolve(self.path / folder)
+        real, allowed = self._folders[folder]
+        file = real / base
+        return self._resolve(file) if file.is_symlink() else (file, allowed)
+
+    def _resolve(self, path: Path) -> tuple[Path, bool]:
+        real = path.resolve()
+        return real, real.is_relative_to(self.path.resolve()) or bool(DVC_CACHE.search(real.as_posix()))
 
 
 class Shards(Directory):
@@ -247,9 +265,9 @@ def visible(names: Iterable[str], suffixes: Iterable[str], folder: str = "") -> 
     """The names below `folder` ("" for all) with one of the suffixes (lower case); not hidden files, nor __MACOSX."""
     prefix = f"{folder}/" if folder else ""
     for name in names:
-        path = PurePosixPath(name)
-        hidden = path.name.startswith(".") or path.parts[0] == "__MACOSX"
-        if name.startswith(prefix) and path.suffix.lower() in suffixes and not hidden:
+        if not name.startswith(prefix) or posixpath.splitext(name)[1].lower() not in suffixes:
+            continue
+        if not name.startswith("__MACOSX/") and name[name.rfind("/") + 1] != ".":
             yield name
 
 

@@ -30,6 +30,7 @@ from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError
 
+CHUNK = 32_768
 Id = int | float | str  # pandas writes whole numbers as 1.0, which is the same key as 1
 
 
@@ -144,25 +145,31 @@ def _numbered(ids: Sequence[Id]) -> tuple[list[Id], np.ndarray]:
 def _tabulate(annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> tuple[BoxTable, set[int]]:
     """All annotations as boxes, and the places of those that are no common box and mean nothing in the table.
 
-    Column by column, a fraction of what an object for each box costs.
+    Column by column, a fraction of what an object for each box costs; in parts that stay in the processor's cache.
     """
+    starts = range(0, len(annotations), CHUNK) or [0]
+    parts = [_columns(annotations[start : start + CHUNK], names, file) for start in starts]
+    columns = {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
+    columns["outline"] = outlines_array([annotation.segmentation for annotation in annotations])
+    uncommon = np.flatnonzero(columns["name"].is_null())
+    return BoxTable(pa.record_batch(columns)), set(uncommon.tolist())
+
+
+def _columns(annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> dict[str, pa.Array]:
+    """All fields but the outlines; without a name where an annotation is no common box."""
     boxes = [annotation.bbox for annotation in annotations]
-    ids, categories = _numbered([annotation.category_id for annotation in annotations])
-    classes = pa.array([names.get(category) for category in ids], pa.large_string()).take(pa.array(categories))
-    uncommon = {place for place, box in enumerate(boxes) if box is None or len(box) != 4}
-    uncommon.update(np.flatnonzero(classes.is_null()).tolist())
-    for place in uncommon:
-        boxes[place] = [math.nan] * 4
-    numbers = chain.from_iterable(boxes)  # type: ignore[arg-type]
-    x, y, width, height = np.fromiter(numbers, np.float64, 4 * len(boxes)).reshape(-1, 4).T
-    columns = {
-        "name": classes,
-        **{"x1": x, "y1": y, "x2": x + width, "y2": y + height},
+    if not all([box is not None and len(box) == 4 for box in boxes]):
+        boxes = [box if box is not None and len(box) == 4 else [math.nan] * 4 for box in boxes]
+    numbers = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))  # type: ignore[arg-type]
+    x, y, width, height = numbers.reshape(-1, 4).T
+    classes = pa.array([names.get(annotation.category_id) for annotation in annotations], pa.large_string())
+    corners = {"x1": x, "y1": y, "x2": x + width, "y2": y + height}
+    return {
+        "name": pc.if_else(pc.is_nan(x), None, classes),
+        **{name: pa.array(values) for name, values in corners.items()},
         "origin": _origins(file, annotations),
         "crowd": pa.array([bool(annotation.iscrowd) for annotation in annotations], pa.bool_()),
-        "outline": outlines_array([annotation.segmentation for annotation in annotations]),
     }
-    return BoxTable(pa.record_batch(columns)), uncommon
 
 
 def _origins(file: str, annotations: Sequence[Annotation]) -> pa.LargeStringArray:

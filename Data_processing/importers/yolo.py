@@ -17,6 +17,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -71,7 +72,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
         return [name]
     every = list(visible(names, YAML_SUFFIXES))
     named = [name for name in every if PurePosixPath(name).stem == "data"]
-    classes = [name for name in names if PurePosixPath(name).name == "classes.txt" or name.endswith(".names")]
+    classes = [name for name in names if name.rpartition("/")[2] == "classes.txt" or name.endswith(".names")]
     found = named or every or list(visible(classes, {".txt", ".names"}))
     if not found:
         raise UserError(f"{files.path}: has neither data.yaml nor classes.txt or obj.names, which name the classes")
@@ -208,8 +209,10 @@ def _folders(names: Iterable[str]) -> set[str]:
 def _candidates(path: str, bases: Iterable[str]) -> Iterator[str]:
     """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute."""
     path = path.strip().replace("\\", "/")
-    for base in bases:
-        whole = re.sub(r"^.*(?=/[A-Za-z]:/)|^[A-Za-z]:(?=/)", "", posixpath.normpath(posixpath.join(base, path)))
+    for base in dict.fromkeys(bases):
+        whole = posixpath.normpath(posixpath.join(base, path))
+        if ":/" in whole:
+            whole = re.sub(r"^.*(?=/[A-Za-z]:/)|^[A-Za-z]:(?=/)", "", whole)
         parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
         for start in range(max(1, len(parts)) if whole.startswith("/") else 1):
             yield "/".join(parts[start:])
@@ -224,8 +227,9 @@ def _listed_in(text: str, file: str, bases: Sequence[str], present: Set[str]) ->
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            places = list(_candidates(line, [file.rpartition("/")[0], *bases]))
-            place = next((p for p in places if p in present or _label_file(p) in present), places[0])
+            places = _candidates(line, [file.rpartition("/")[0], *bases])
+            first = next(places)
+            place = next((p for p in chain([first], places) if p in present or _label_file(p) in present), first)
             found.setdefault(place, f"{file}:{number}")
     return found
 
@@ -255,7 +259,7 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
         of_label[_label_file(image)].append(image)
     present, done = set(names), set()
     for file in visible(names, {".txt"}):
-        if file in listing.files or file == dataset.file or PurePosixPath(file).name == "classes.txt":
+        if file in listing.files or file == dataset.file or file.rpartition("/")[2] == "classes.txt":
             continue
         text, fault = _label_text(files, file)
         if file not in of_label and "/labels/" not in f"/{file}" and not _looks_like_labels(text):
