@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 
 from Data_processing.annotation_files import matching, split_of
@@ -111,6 +112,7 @@ def main(
     if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", source):
         raise UserError(f"source {source!r}: a name has letters, digits, - and _ only, and begins with a letter")
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
+    pa.set_memory_pool(pa.system_memory_pool())  # which keeps pages for the next batch, where others give them back
     files = open_source(path)
     folder = None if images is None else folder_name(images)
     of_table = (parse_columns(columns or ()), preset, normalized, delimiter)

@@ -11,13 +11,13 @@ in UTF-8; its delimiter is an option, else the one of comma, semicolon and tab t
 
 import csv
 import io
+import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
-from pathlib import PurePosixPath
 
-from Data_processing.annotation_files import guess_folder, parse_number
+from Data_processing.annotation_files import guess_folder, parse_number, parse_numbers
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
 from Datasets.errors import UserError
@@ -160,6 +160,7 @@ class Table:
         self._sides = "box_width" in columns
         box = [columns[name] for name in (SIDES if self._sides else CORNERS) if name in columns]
         self._box = itemgetter(*box) if box else None
+        self._label, self._crowd = columns.get("label"), columns.get("crowd")
         self._of_image = [columns[name] for name in OF_IMAGE if name in columns]
         self._stated: dict[str, tuple[list[str], int]] = {}
         self._empty: dict[str, int] = {}  # the line that says that an image shows nothing
@@ -174,7 +175,7 @@ class Table:
         if row is None:
             row = self.rows[image] = Imported(image, origin, normalized=self._normalized)
         self._state(row, image, fields, line)
-        label = fields[self._columns["label"]].strip() if "label" in self._columns else ""
+        label = "" if self._label is None else fields[self._label].strip()
         stated = self._box(fields) if self._box else ()
         if any(stated):
             self._draw(row, label, stated, fields, origin)
@@ -214,10 +215,10 @@ class Table:
         row.boxes = row.boxes or []
         assert isinstance(row.boxes, list)
         try:
-            x1, y1, x2, y2 = map(parse_number, stated)
+            x1, y1, x2, y2 = parse_numbers(stated)
             if not label:
                 raise ValueError("a box without a class")
-            crowd = "crowd" in self._columns and TRUTH[fields[self._columns["crowd"]].strip().lower()]
+            crowd = self._crowd is not None and TRUTH[fields[self._crowd].strip().lower()]
         except ValueError as error:
             row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
         except KeyError as error:
@@ -276,7 +277,7 @@ def _image_names(
 
     def full_name(name: str) -> str:
         path = inside(folder, name)
-        if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+        if posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES:
             return path
         found = by_stem.get(path, [])
         return found[0] if len(found) == 1 else path if found else f"{path}.jpg"  # of several, none

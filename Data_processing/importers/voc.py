@@ -11,9 +11,11 @@ on. An image that ImageSets/Segmentation lists is a record even without an XML f
 give the boxes of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by.
 """
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 
 from lxml import etree
@@ -154,11 +156,12 @@ def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator
     described = set()
     for file in found:
         if file.lower().endswith(".xml"):
-            described.add(_key(file, folders))
+            key = _key(file, folders)
+            described.add(key)
             row = _record(files, file, folders)
-            _add_lists(row, _key(file, folders), folders)
-            if isinstance(row.boxes, list) and _key(file, folders) in folders.objects:
-                row.problems += add_outlines(row.boxes, folders.objects[_key(file, folders)])
+            _add_lists(row, key, folders)
+            if isinstance(row.boxes, list) and key in folders.objects:
+                row.problems += add_outlines(row.boxes, folders.objects[key])
             yield row
     for key, lists in folders.lists.items():
         segmented = [name for name in lists if name.startswith("Segmentation/")]
@@ -172,7 +175,7 @@ def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator
 
 def _key(file: str, folders: Folders) -> str:
     """An XML file's name as lists have it: without suffix, relative to the folder of annotations."""
-    return str(PurePosixPath(file).relative_to(folders.annotations or ".").with_suffix(""))
+    return posixpath.splitext(file.removeprefix(f"{folders.annotations}/"))[0]
 
 
 def _add_lists(row: Imported, key: str, folders: Folders) -> None:
@@ -209,8 +212,7 @@ def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
 
 def _parse(data: bytes) -> etree._Element:
     """The root element, in plain text: nothing is fetched, and what an entity stands for is not guessed at."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
-    root = etree.fromstring(data, parser)
+    root = etree.fromstring(data, _parser())
     if root.tag != "annotation":
         raise ValueError(f"its outermost element is {root.tag}, not annotation")
     entity = next(root.iter(etree.Entity), None)
@@ -219,18 +221,23 @@ def _parse(data: bytes) -> etree._Element:
     return root
 
 
+@cache
+def _parser() -> etree.XMLParser:
+    return etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
+
+
 def _image(filename: str, file: str, folders: Folders) -> str:
     """The image that `filename` names; where there is none of that name, the one named like the XML file.
 
     Either is looked for below the folder of images where the XML file is below that of annotations, then in it.
     """
-    within = PurePosixPath(file).relative_to(folders.annotations or ".").parent
-    places = [inside(folders.images, str(within)), folders.images or "."]
+    within, _, own = _key(file, folders).rpartition("/")
+    places = [*([inside(folders.images, within)] if within else []), folders.images]
     named = [inside(place, filename) for place in places if filename]
     for name in named:
         if name in folders.present:
             return name
-    stems = [_stem(name) for name in named] + [inside(place, PurePosixPath(file).stem) for place in places]
+    stems = [_stem(name) for name in named] + [inside(place, own) for place in places]
     for stem in stems:
         if len(folders.by_stem.get(stem, ())) == 1:
             return folders.by_stem[stem][0]
@@ -246,7 +253,8 @@ def _stem(name: str) -> str:
 def _box(element: etree._Element, origin: str) -> ImportedBox:
     """Raises ValueError for an object without a name or without four numbers."""
     name = (element.findtext("name") or "").strip()
-    texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    stated = {side.tag: side.text or "" for side in element.iterfind("bndbox/*")}  # far sooner than a search for each
+    texts = [stated.get(key) for key in ("xmin", "ymin", "xmax", "ymax")]
     if not name:
         raise ValueError("an object without a name")
     try:

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import parse_number
+from Data_processing.annotation_files import parse_numbers
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import encode
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, inside, visible
@@ -31,7 +31,6 @@ from Datasets.errors import UserError
 
 YAML_SUFFIXES = {".yaml", ".yml"}
 PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)  # as JSON escapes one character
-HALF = re.compile(r"\\u(0000)?d[89a-f]..", re.IGNORECASE)
 SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -127,8 +126,6 @@ def _load(text: str, where: str) -> dict[Any, Any]:
     from ruamel.yaml.error import YAMLError
 
     text = PAIR.sub(lambda pair: msgspec.json.decode(f'"{pair[0]}"'), text)
-    if half := HALF.search(text):
-        raise UserError(f"{where}: {half[0]} is half a character")
     try:
         data = YAML(typ="safe").load(text)
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
@@ -141,7 +138,7 @@ def _load(text: str, where: str) -> dict[Any, Any]:
 def _entries(value: Any, where: str, key: str) -> list[str]:
     entries = [] if value is None else value if isinstance(value, list) else [value]
     for entry in entries:
-        if not isinstance(entry, str) or not entry.strip():
+        if not isinstance(entry, str) or not _plain(entry):
             raise UserError(f"{where}: {key}: {entry!r:.80} is no path of a folder or of a .txt file")
     return entries
 
@@ -305,7 +302,7 @@ def _add_boxes(row: Imported, text: str, file: str, dataset: Dataset) -> None:
         if not (fields := line.split()):
             continue
         try:
-            index, *values = map(parse_number, fields)
+            index, *values = parse_numbers(fields)
             name = dataset.names.get(index)  # type: ignore[call-overload]  # 1.0 is the same key as 1
             if name is None:
                 row.problems.append(("unknown category", f"class {fields[0]:.80} at {origin}"))
