@@ -57,8 +57,12 @@ def _boxes(images: int, seed: int) -> Iterator[tuple[int, list[int], list[list[i
 
 
 def write_voc(directory: Path, images: int, seed: int = 0) -> None:
-    """Write a Pascal VOC file for each of many images, which are not there."""
-    (directory / "Annotations").mkdir(parents=True)
+    """Write a Pascal VOC file for each of many images, which are not there, with the lists that Datumaro needs."""
+    for folder in ("Annotations", "ImageSets/Main"):
+        (directory / folder).mkdir(parents=True)
+    names = ["background", *map(class_name, range(CLASSES))]
+    (directory / "labelmap.txt").write_text("".join(f"{name}:::\n" for name in names))
+    (directory / "ImageSets/Main/train.txt").write_text("".join(f"{image:012d}\n" for image in range(images)))
     size = f"<size><width>{SIDES[0]}</width><height>{SIDES[1]}</height><depth>3</depth></size>"
     for image, classes, boxes in _boxes(images, seed):
         objects = "\n".join(
@@ -72,11 +76,19 @@ def write_voc(directory: Path, images: int, seed: int = 0) -> None:
 
 
 def write_yolo(directory: Path, images: int, seed: int = 0) -> None:
-    """Write data.yaml, a list of the images, which are not there, and a label file for each of them."""
+    """Write data.yaml, a list of the images, which are not there, and a label file for each of them.
+
+    And what Datumaro needs to read the same label files without images: Darknet's obj.data, names, and a list of sizes.
+    """
     (directory / "labels").mkdir(parents=True)
     names = "\n".join(f"  {number}: {class_name(number)}" for number in range(CLASSES))
     (directory / "data.yaml").write_text(f"train: train.txt\nnames:\n{names}\n")
     (directory / "train.txt").write_text("".join(f"images/{image:012d}.jpg\n" for image in range(images)))
+    (directory / "obj.data").write_text("train = darknet.txt\nnames = obj.names\n")
+    (directory / "obj.names").write_text("".join(f"{class_name(number)}\n" for number in range(CLASSES)))
+    (directory / "darknet.txt").write_text("".join(f"labels/{image:012d}.jpg\n" for image in range(images)))
+    sizes = (f"{image:012d} {SIDES[1]} {SIDES[0]}\n" for image in range(images))
+    (directory / "images.meta").write_text("".join(sizes))
     for image, classes, boxes in _boxes(images, seed):
         places = ((np.array(boxes).reshape(-1, 4) @ _CENTRE) / [*SIDES, *SIDES]).tolist()
         lines = (
