@@ -131,7 +131,9 @@ def write_imported(
     schema = IMPORTED_SCHEMA.with_metadata({"source_path": source_path.as_posix(), "images": images})
     iterator, count = iter(rows), 0
     with (
-        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=["source", *NAMES]) as writer,
+        pq.ParquetWriter(
+            path, schema, compression="zstd", use_dictionary=["source", *NAMES], write_statistics=False
+        ) as writer,
         ThreadPoolExecutor(1) as thread,  # compresses while the next batch is made
     ):
         written = thread.submit(bool)

@@ -127,7 +127,8 @@ def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterat
 def _by_image(annotations: Sequence[Annotation]) -> dict[Id, np.ndarray]:
     """The places, int64 [A], of each image's annotations."""
     ids, images = _numbered([annotation.image_id for annotation in annotations])
-    order = np.argsort(images, kind="stable")
+    number = max(1, len(images))
+    order = np.sort(images.astype(np.int64) * number + np.arange(len(images))) % number  # sooner than a stable argsort
     ends = np.bincount(images, minlength=len(ids)).cumsum().tolist()
     return {image_id: order[start:end] for image_id, (start, end) in zip(ids, pairwise([0, *ends]), strict=True)}
 
