@@ -16,7 +16,7 @@ import msgspec
 from Datasets.errors import UserError
 
 CODE = ("image_facts.py", "masks.py", "../Datasets/images.py")  # what facts are computed by
-LIBRARIES = ("pillow", "numpy", "imagehash")
+LIBRARIES = ("pillow", "numpy")
 
 
 class FactsStore:
@@ -32,11 +32,16 @@ class FactsStore:
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=60)
             if writing:
                 self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost facts, nothing else
                 self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
                 self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._prefix,))
             self._connection.execute("SELECT * FROM facts LIMIT 1")
         except sqlite3.Error as error:
             raise UserError(f"{path}: {error}; delete this file, it only saves time") from error
+
+    def is_empty(self) -> bool:
+        """Whether it knows nothing at all."""
+        return self._connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone() is None
 
     def get(self, sha256: str, kind: str) -> dict[str, Any] | None:
         """The row of a file of these bytes, `image` being another's name; None if it was not inspected."""

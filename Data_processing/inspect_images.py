@@ -7,8 +7,9 @@ a file: what stage clean judges by, and what duplicates are found by. With --fac
 are not decoded again, and after a kill it goes on where it was; the output is the same to the byte.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,33 +18,53 @@ import pyarrow.parquet as pq
 import typer
 
 from Data_processing.facts_store import FactsStore
-from Data_processing.image_facts import Kind, Task, inspect_chunk
+from Data_processing.image_facts import Inspected, Kind, Task, digests, inspect_chunk, open_once
 from Data_processing.imported import IMPORTED_SCHEMA, images_folder, source_path
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
-from Data_processing.source_files import SourceFiles, images_below, open_source
+from Data_processing.source_files import IMAGE_SUFFIXES, SourceFiles, visible
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.images import MAX_PIXELS
 from Datasets.progress import progress
 
-CHUNK = 32
+CHUNK = 32  # images
+FEW = 128  # images that are decoded in this process, as starting others takes as long
+MANY = 10_000  # files that are hashed in this process; in a larger source each process looks up what it is given
 
 
 def inspect_all(
-    path: Path, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None = None
+    files: SourceFiles, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all tasks in order; in this process if they are few, or for a tar, which has no index."""
-    alone = open_source(path).sequential or (workers.engine is Engine.local and len(tasks) <= CHUNK)
-    chunks = ((path, part, max_pixels, facts) for part in _parts(tasks))
+    """The rows of all tasks in order; what is new is decoded in this process if it is little, or lies in a tar."""
     store = FactsStore(facts, max_pixels, writing=True) if facts else None
-    for results in Workers(jobs=1).run(inspect_chunk, chunks) if alone else workers.run(inspect_chunk, chunks):
+    known = find_known(files, tasks, store) if store and len(tasks) <= MANY else {}
+    others = [task for task in tasks if task not in known]
+    alone = files.sequential or (workers.engine is Engine.local and len(others) <= FEW)
+    chunks = ((files.path, part, max_pixels, facts) for part in _parts(others))
+    new = _kept((Workers(jobs=1) if alone else workers).run(inspect_chunk, chunks), store)
+    yield from (known.get(task) or next(new) for task in tasks)
+    if store:
+        store.close()
+
+
+def find_known(files: SourceFiles, tasks: Sequence[Task], store: FactsStore) -> dict[Task, dict[str, Any]]:
+    """The rows of those tasks whose files the store knows by their bytes, which threads read and hash."""
+    if files.sequential or store.is_empty():
+        return {}
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(digests, repeat(files), ([name for name, _ in part] for part in _parts(tasks)))
+        hashed = zip(tasks, chain.from_iterable(found), strict=True)
+        rows = ((task, store.get(digest, task[1])) for task, digest in hashed if digest)
+        return {task: {**row, "image": task[0]} for task, row in rows if row}
+
+
+def _kept(chunks: Iterable[list[Inspected]], store: FactsStore | None) -> Iterator[dict[str, Any]]:
+    for results in chunks:
         if store:
             store.put((row, kind) for row, kind, new in results if new)
         yield from (row for row, _, _ in results)
-    if store:
-        store.close()
 
 
 def _parts(tasks: Iterable[Task]) -> Iterator[list[Task]]:
@@ -61,7 +82,7 @@ def find_tasks(files: SourceFiles, imported: Path) -> list[Task]:
     masks = {mask["path"] for mask in table["mask"].to_pylist() if mask}
     named = masks.union(table["image"].to_pylist())
     delivered = files.names()
-    wanted = named.union(images_below(files, images_folder(imported)))
+    wanted = named.union(visible(delivered, IMAGE_SUFFIXES, images_folder(imported)))
     names = [name for name in delivered if name in wanted] + sorted(named.difference(delivered))
     return [(name, Kind.mask if name in masks else Kind.image) for name in names]
 
@@ -88,8 +109,9 @@ def main(
     """Read and decode each image of a source once and note what is found."""
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
-    tasks = find_tasks(open_source(path), imported)
-    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)
+    files = open_once(path)
+    tasks = find_tasks(files, imported)
+    rows = inspect_all(files, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)
     with replacing(out) as partial:
         write_rows(progress(rows, len(tasks), f"inspect {source}", "images"), partial)
 

@@ -8,8 +8,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 
-import joblib
-
 from Datasets.command import end_with_parent
 from Datasets.errors import UserError
 
@@ -43,7 +41,11 @@ class Workers:
             raise UserError("work.scheduler: the engine dask needs the address of a scheduler, such as tcp://HOST:8786")
         if self.engine is Engine.dask:
             yield from _on_cluster(self.scheduler, function, chunks)
+        elif self.jobs == 1:
+            yield from (function(*chunk) for chunk in chunks)
         else:
+            import joblib
+
             work = (joblib.delayed(function)(*chunk) for chunk in chunks)
             parallel = joblib.Parallel(
                 n_jobs=self.jobs, return_as="generator", initializer=partial(end_with_parent, os.getpid())

@@ -7,11 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import typer
-
 from Datasets.errors import UserError
-
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the base of its usage errors
 
 
 def run(function: Callable[..., Any]) -> None:
@@ -20,13 +16,16 @@ def run(function: Callable[..., Any]) -> None:
     Options may be written with dashes or underscores, so that DVC can unpack a mapping of params.yaml into them.
     Exit codes: 0 done; 1 the user's mistake, told in one line on stderr; 130 interrupted.
     """
+    import typer  # here, as worker processes need only end_with_parent
+
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the base of its usage errors
     if "DVC_STAGE" in os.environ:
         end_with_parent()
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
     app.command()(function)
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False))  # typer returns 130 if interrupted
-    except UsageError as error:
+    except usage_error as error:
         _fail(f"{' '.join(error.format_message().split())} (--help lists the options)")  # type: ignore[attr-defined]
     except UserError as error:
         _fail(str(error))

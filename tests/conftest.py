@@ -42,7 +42,7 @@ def run_in(directory: Path, *command: str | Path, timeout: float = 300, **enviro
 
 
 STAGES = multiprocessing.get_context("forkserver")  # a process that has imported what stages need, and forks at once
-STAGES.set_forkserver_preload(["pandas", "pyarrow.parquet", "typer", "joblib", "imagehash", "lxml", "pycocotools.mask"])
+STAGES.set_forkserver_preload(["pandas", "pyarrow.parquet", "typer", "joblib", "PIL.Image", "lxml", "pycocotools.mask"])
 
 
 def stage(module: str, *options: str | Path, cwd: Path = ROOT) -> Result:
