@@ -23,13 +23,14 @@ class FactsStore:
     """Rows of INSPECTED_SCHEMA by sha256 and kind. Raises UserError if `path` is another file.
 
     Of several processes one may write, the others are given writing=False; they find nothing in a file not yet there.
+    Threads may share it.
     """
 
     def __init__(self, path: Path, max_pixels: int, writing: bool = False) -> None:
         self._prefix = _recipe(max_pixels)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
             if writing:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost facts, nothing else

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -103,9 +103,17 @@ Inspected = tuple[dict[str, Any], Kind, bool]  # a row, what the file is for, an
 
 
 def inspect_named(
-    files: SourceFiles, name: str, kind: Kind, max_pixels: int, store: FactsStore | None = None
-) -> Inspected:
-    """The row for a name that need not be a file of the source, its kind, and whether `store` has not got it."""
+    files: SourceFiles,
+    name: str,
+    kind: Kind,
+    max_pixels: int,
+    store: FactsStore | None = None,
+    quota: Iterator[int] | None = None,
+) -> Inspected | None:
+    """The row for a name that need not be a file of the source, its kind, and whether `store` has not got it.
+
+    quota: gives a number for each file that may be decoded; after the last, what is not known is None.
+    """
     try:
         data = files.read(name)
     except MissingFile as error:
@@ -113,25 +121,17 @@ def inspect_named(
     known = store.get(hashlib.sha256(data).hexdigest(), kind) if store else None
     if known:
         return {**known, "image": name}, kind, False
+    if quota is not None and next(quota, None) is None:
+        return None
     return (inspect_mask if kind is Kind.mask else inspect)(name, data, max_pixels), kind, True
 
 
-def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None) -> list[Inspected]:
-    """For each task the row, the kind, and whether it is new; a process that is given many opens the source once."""
+def inspect_chunk(
+    path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None, quota: Iterator[int] | None = None
+) -> list[Inspected | None]:
+    """What inspect_named finds for each task; a process that is given many chunks opens the source once."""
     files, store = open_once(path), _store_once(facts, max_pixels) if facts and facts.exists() else None
-    return [inspect_named(files, name, kind, max_pixels, store) for name, kind in tasks]
-
-
-def digests(files: SourceFiles, names: Iterable[str]) -> list[str | None]:
-    """The sha256 of each file; None where the source has none of that name."""
-    return [_digest(files, name) for name in names]
-
-
-def _digest(files: SourceFiles, name: str) -> str | None:
-    try:
-        return hashlib.sha256(files.read(name)).hexdigest()
-    except MissingFile:
-        return None
+    return [inspect_named(files, name, kind, max_pixels, store, quota) for name, kind in tasks]
 
 
 @lru_cache(maxsize=1)

@@ -7,9 +7,8 @@ a file: what stage clean judges by, and what duplicates are found by. With --fac
 are not decoded again, and after a kill it goes on where it was; the output is the same to the byte.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice, repeat
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 import typer
 
 from Data_processing.facts_store import FactsStore
-from Data_processing.image_facts import Inspected, Kind, Task, digests, inspect_chunk, open_once
+from Data_processing.image_facts import Inspected, Kind, Task, inspect_chunk, open_once
 from Data_processing.imported import IMPORTED_SCHEMA, images_folder, source_path
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.parallel import Engine, Workers
@@ -30,47 +29,39 @@ from Datasets.images import MAX_PIXELS
 from Datasets.progress import progress
 
 CHUNK = 32  # images
-FEW = 128  # images that are decoded in this process, as starting others takes as long
-MANY = 10_000  # files that are hashed in this process; in a larger source each process looks up what it is given
+FEW = 128  # images that threads of this process decode, as starting others takes as long
+MANY = 10_000  # files that they hash, to look up what is known; in a larger source each process does so for its own
 
 
 def inspect_all(
     files: SourceFiles, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all tasks in order; what is new is decoded in this process if it is little, or lies in a tar."""
+    """The rows of all tasks in order: threads find what is known and a few others, or, of a tar, this process all."""
     store = FactsStore(facts, max_pixels, writing=True) if facts else None
-    known = find_known(files, tasks, store) if store and len(tasks) <= MANY else {}
-    others = [task for task in tasks if task not in known]
-    alone = files.sequential or (workers.engine is Engine.local and len(others) <= FEW)
-    chunks = ((files.path, part, max_pixels, facts) for part in _parts(others))
-    new = _kept((Workers(jobs=1) if alone else workers).run(inspect_chunk, chunks), store)
-    yield from (known.get(task) or next(new) for task in tasks)
+    known = len(tasks) <= MANY and store is not None and not store.is_empty()
+    here = workers.engine is Engine.local and not files.sequential and (known or len(tasks) <= FEW)
+    common = (files.path, max_pixels, facts)
+    quick = Workers(jobs=workers.jobs, threads=True).run(inspect_chunk, _chunks(tasks, *common, iter(range(FEW))))
+    found = dict(zip(tasks, _kept(quick, store), strict=True)) if here else {}
+    others = [task for task in tasks if not found.get(task)]
+    slow = (Workers(jobs=1) if files.sequential else workers).run(inspect_chunk, _chunks(others, *common))
+    rest = filter(None, _kept(slow, store))
+    yield from (found.get(task) or next(rest) for task in tasks)
     if store:
         store.close()
 
 
-def find_known(files: SourceFiles, tasks: Sequence[Task], store: FactsStore) -> dict[Task, dict[str, Any]]:
-    """The rows of those tasks whose files the store knows by their bytes, which threads read and hash."""
-    if files.sequential or store.is_empty():
-        return {}
-    with ThreadPoolExecutor() as threads:
-        found = threads.map(digests, repeat(files), ([name for name, _ in part] for part in _parts(tasks)))
-        hashed = zip(tasks, chain.from_iterable(found), strict=True)
-        rows = ((task, store.get(digest, task[1])) for task, digest in hashed if digest)
-        return {task: {**row, "image": task[0]} for task, row in rows if row}
-
-
-def _kept(chunks: Iterable[list[Inspected]], store: FactsStore | None) -> Iterator[dict[str, Any]]:
+def _kept(chunks: Iterable[list[Inspected | None]], store: FactsStore | None) -> Iterator[dict[str, Any] | None]:
     for results in chunks:
         if store:
-            store.put((row, kind) for row, kind, new in results if new)
-        yield from (row for row, _, _ in results)
+            store.put((row, kind) for row, kind, new in filter(None, results) if new)
+        yield from (result and result[0] for result in results)
 
 
-def _parts(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+def _chunks(tasks: Iterable[Task], path: Path, *common: Any) -> Iterator[tuple[Any, ...]]:
     iterator = iter(tasks)
     while part := list(islice(iterator, CHUNK)):
-        yield part
+        yield path, part, *common
 
 
 def find_tasks(files: SourceFiles, imported: Path) -> list[Task]:

@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -25,11 +26,15 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True)
 class Workers:
-    """jobs: processes of this machine, -1 for one a core. scheduler: of the engine dask, such as tcp://host:8786."""
+    """jobs: processes of this machine, -1 for one a core. scheduler: of the engine dask, such as tcp://host:8786.
+
+    threads: of this process, instead of processes: they start at once; all chunks are taken at once.
+    """
 
     engine: Engine = Engine.local
     scheduler: str = ""
     jobs: int = -1
+    threads: bool = False
 
     def run(self, function: Callable[..., Result], chunks: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """function(*chunk) for each chunk, in order; only a few chunks are taken ahead.
@@ -43,6 +48,9 @@ class Workers:
             yield from _on_cluster(self.scheduler, function, chunks)
         elif self.jobs == 1:
             yield from (function(*chunk) for chunk in chunks)
+        elif self.threads:
+            with ThreadPoolExecutor(self.jobs if self.jobs > 0 else None) as pool:
+                yield from pool.map(lambda chunk: function(*chunk), chunks)
         else:
             import joblib
 
