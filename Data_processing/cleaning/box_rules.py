@@ -5,6 +5,7 @@ that the object is not there. What can be mended safely is mended.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -131,17 +132,26 @@ def _without_doubles(cleaned: CleanBoxes, origins: Sequence[str], threshold: flo
 
 
 def doubles(boxes: Sequence[Box], threshold: float) -> list[tuple[int, int]]:
-    """Pairs (first, later) of boxes of one class, not crowds, that overlap (IoU) by `threshold` or more."""
-    corners = np.array([_corners(box) for box in boxes])
-    names = np.array([box["name"] for box in boxes])
-    crowd = np.array([box["crowd"] for box in boxes])
+    """Pairs (first, later) of boxes of one class, not crowds, that overlap (IoU) by `threshold` or more, in order."""
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for index, box in enumerate(boxes):
+        if not box["crowd"]:
+            by_name[box["name"]].append(index)
+    found: list[tuple[int, int]] = []
+    for places in by_name.values():
+        if len(places) > 1:
+            alike = _alike(np.array([_corners(boxes[place]) for place in places]), threshold)
+            found += ((places[first], places[later]) for first, later in np.argwhere(np.triu(alike, 1)).tolist())
+    return sorted(found)
+
+
+def _alike(corners: np.ndarray, threshold: float) -> np.ndarray:
+    """Which pairs of boxes, float64 [N, 4], overlap (IoU) by `threshold` or more, bool [N, N]."""
     low = np.maximum(corners[:, None, :2], corners[None, :, :2])
     high = np.minimum(corners[:, None, 2:], corners[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(-1)
     area = (corners[:, 2:] - corners[:, :2]).prod(-1)
-    alike = shared >= threshold * (area[:, None] + area[None, :] - shared)
-    alike &= (names[:, None] == names[None, :]) & ~(crowd[:, None] | crowd[None, :])
-    return [(int(first), int(later)) for first, later in zip(*np.nonzero(np.triu(alike, 1)), strict=True)]
+    return shared >= threshold * (area[:, None] + area[None, :] - shared)
 
 
 def _corners(box: Box) -> Corners:

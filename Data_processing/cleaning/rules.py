@@ -95,7 +95,8 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
     if record["labels"] is None and mask:
         record["labels"] = sorted({names.of_mask[value] for value in mask.values or () if value in names.of_mask})
     unwanted = cleaned.unwanted or names.unwanted
-    against = contradictions(record)
+    said = names.labels is not None or names.counts is not None  # else they come from the boxes or the mask
+    against = contradictions(record) if said else []
     if against:
         return Rejection("contradiction", row.origin, against[0])
     if unwanted and not record["labels"] and not rules.keep_negatives:
