@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image, ImageFilter
 
@@ -110,28 +110,25 @@ def test_a_parquet_file_that_its_stage_did_not_write_is_named(tmp_path, source, 
     assert not (tmp_path / "out").exists()
 
 
-def test_killed_on_the_way_it_goes_on_where_it_was(tmp_path, source):
+def copied(source, number):
+    """The source with more images, in all `number`, of which no record tells."""
+    for copy in range(len(NAMES), number):
+        shutil.copy(source / f"images/{copy % len(NAMES)}.png", source / f"images/{copy}.png")
+
+
+def test_killed_on_the_way_no_process_stays_and_it_goes_on_where_it_was(tmp_path, source):
+    copied(source, 700)
     common, facts = imported(source, tmp_path), tmp_path / "facts.sqlite"
-    command = [
-        "-m",
-        "Data_processing.inspect_images",
-        *common,
-        "--out",
-        tmp_path / "o",
-        "--facts",
-        facts,
-        "--jobs",
-        "1",
-    ]
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
-    kept = 0
-    while process.poll() is None and not kept:
+    command = ["-m", "Data_processing.inspect_images", *common, "--out", tmp_path / "o", "--facts", facts]
+    process = subprocess.Popen([sys.executable, *map(str, command), "--jobs", "2"], cwd=ROOT)
+    log = facts.with_name("facts.sqlite-wal")
+    while process.poll() is None and not (log.exists() and log.stat().st_size > 20_000):
         time.sleep(0.005)
-        kept = (
-            facts.with_name("facts.sqlite-wal").exists() and facts.with_name("facts.sqlite-wal").stat().st_size > 20_000
-        )
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    others = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert len(others) >= 2
+    assert not psutil.wait_procs(others, timeout=10)[1]
     succeeded(inspect(common, tmp_path / "resumed.parquet", "--facts", facts, "--jobs", "1"))
     succeeded(inspect(common, tmp_path / "plain.parquet", "--jobs", "1"))
     assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
@@ -139,9 +136,12 @@ def test_killed_on_the_way_it_goes_on_where_it_was(tmp_path, source):
 
 @pytest.mark.parametrize("archive", ["s.zip", "s.tar.gz"])
 def test_processes_and_archives_change_nothing(tmp_path, source, archive):
-    common = imported(source, tmp_path)
+    common, facts = imported(source, tmp_path), ("--facts", tmp_path / "facts.sqlite")
+    succeeded(inspect(common, tmp_path / "some.parquet", *facts))  # by threads, as they are few
+    for number in range(100, 300):
+        (source / f"images/{number}.png").write_bytes(picture(number))
     succeeded(inspect(common, tmp_path / "one.parquet", "--jobs", "1"))
-    succeeded(inspect(common, tmp_path / "two.parquet", "--jobs", "2", run=in_full))
+    succeeded(inspect(common, tmp_path / "two.parquet", "--jobs", "2", *facts, run=in_full))  # some known, many new
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     packed = imported(pack(source, tmp_path / archive), tmp_path)
     succeeded(inspect(packed, tmp_path / "packed.parquet", "--jobs", "1"))
@@ -178,8 +178,7 @@ def cluster(tmp_path):
 
 def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(tmp_path, source, cluster):
     address, workers = cluster
-    for number in range(100, 900):
-        shutil.copy(source / f"images/{number % 100}.png", source / f"images/{number}.png")
+    copied(source, 900)
     common = imported(source, tmp_path)
     succeeded(inspect(common, tmp_path / "local.parquet", "--jobs", "1"))
     options = ("--engine", "dask", "--scheduler", address, "--out", tmp_path / "dask.parquet")
