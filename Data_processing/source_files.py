@@ -90,6 +90,7 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path, self._root = path, f"{os.path.realpath(path).rstrip(os.sep)}{os.sep}"
+        self._folders: dict[str, str] = {}  # each folder that was read from, and where it really is
 
     def names(self) -> list[str]:
         found: list[str] = []
@@ -100,15 +101,23 @@ class Directory:
 
     def read(self, name: str) -> bytes:
         try:
-            real = os.path.realpath(self._root + name)  # as a string: pathlib would take longer than reading does
-            inside, file = real.startswith(self._root) or DVC_CACHE.search(real.replace(os.sep, "/")), Path(real)
+            file = self._resolved(name)
+            inside = str(file).startswith(self._root) or DVC_CACHE.search(file.as_posix())
             if not is_safe_path(name) or not inside:
                 raise MissingFile(f"{name} lies outside the source")
             if not file.is_file():
                 raise MissingFile(f"there is no file {name}")
             return file.read_bytes()
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links that lead in a circle
             raise MissingFile(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+    def _resolved(self, name: str) -> Path:
+        """As Path.resolve, which for each file would take longer than to read it."""
+        folder, _, base = name.rpartition("/")
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(self._root + folder)
+        file = Path(f"{self._folders[folder]}{os.sep}{base}")
+        return file.resolve() if file.is_symlink() else file
 
 
 class Shards(Directory):
