@@ -12,9 +12,10 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image, ImageFilter
+from scipy.fft import dctn
 
 from Data_processing.facts_store import FactsStore
-from Data_processing.image_facts import Kind, inspect_named, sharpness
+from Data_processing.image_facts import Kind, inspect_named, perceptual_hash, sharpness
 from Data_processing.image_facts import inspect as inspect_image
 from Data_processing.inspected import read_inspected
 from Data_processing.source_files import open_source
@@ -218,6 +219,15 @@ def test_sharpness_is_about_that_of_the_picture_at_512_pixels(side, blur):
     grey = image.convert("L")
     grey.thumbnail((512, 512), Image.Resampling.BILINEAR)
     assert 0.4 < inspect_image("a.png", file.getvalue(), 10**7)["sharpness"] / sharpness(np.asarray(grey)) < 2.5
+
+
+@pytest.mark.parametrize(
+    "grey", [landscape(64, 0).convert("L"), Image.new("L", (90, 70), 77), Image.linear_gradient("L")]
+)
+def test_the_perceptual_hash_tells_which_low_frequencies_are_above_their_median(grey):
+    small = grey.resize((64, 64), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    low = dctn(np.asarray(small, float))[:16, :16]
+    assert perceptual_hash(grey) == np.packbits(low > np.median(low)).tobytes()
 
 
 def test_a_jpeg_is_judged_by_its_luma_and_its_mode_is_told_as_stored():
