@@ -1,14 +1,11 @@
 """What many tests use: the checkout, commands run as a user runs them, and a small project that was reproduced once."""
 
-import multiprocessing
 import os
-import runpy
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 from ruamel.yaml import YAML
+
+from tests import forked
 
 ROOT = Path(__file__).parents[1]
 DEMONSTRATION = {"params.yaml": ROOT / "params.yaml", "dvc.yaml": ROOT / "dvc.yaml"}  # what the tests run
@@ -36,38 +35,15 @@ def run_in(directory: Path, *command: str | Path, timeout: float = 300, **enviro
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DVC_ROOT")}
     env |= {"PATH": path, "HF_HUB_OFFLINE": "1", **environment}
-    return subprocess.run(
-        [str(word) for word in command], cwd=directory, env=env, capture_output=True, text=True, timeout=timeout
-    )
-
-
-STAGES = multiprocessing.get_context("forkserver")  # a process that has imported what stages need, and forks at once
-STAGES.set_forkserver_preload(["pandas", "pyarrow.parquet", "typer", "joblib", "PIL.Image", "lxml", "pycocotools.mask"])
+    words = [str(word) for word in command]
+    if module := forked.module_of(words, env):
+        return forked.run(*module, directory, env, timeout)
+    return subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=timeout)
 
 
 def stage(module: str, *options: str | Path, cwd: Path = ROOT) -> Result:
-    """Run `python -m MODULE OPTIONS` in a process of its own, which starts in no time; it starts no others in turn."""
-    words = [str(option) for option in options]
-    if cwd != ROOT:  # another checkout, whose code is other code
-        return run_in(cwd, sys.executable, "-m", module, *words)
-    with tempfile.TemporaryDirectory() as directory:
-        out, err = Path(directory, "out"), Path(directory, "err")
-        process = STAGES.Process(target=_run_module, args=(module, words, out, err))
-        process.start()
-        process.join(timeout=100)
-        if process.exitcode is None:
-            process.kill()
-            raise TimeoutError(f"{module} did not end")
-        return subprocess.CompletedProcess([module, *words], process.exitcode, out.read_text(), err.read_text())
-
-
-def _run_module(module: str, options: list[str], out: Path, err: Path) -> None:
-    for path, descriptor in ((out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-    os.environ["LOKY_MAX_CPU_COUNT"] = "1"
-    os.chdir(ROOT)
-    sys.argv[1:] = options
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    """Run `python -m MODULE OPTIONS`, which starts no processes in turn."""
+    return run_in(cwd, "python", "-m", module, *options, LOKY_MAX_CPU_COUNT="1")
 
 
 def succeeded(result: Result) -> Result:

@@ -114,8 +114,9 @@ def test_a_rooms_stages_run_without_the_other_rooms(project, room, tmp_path):
     for other in set(ROOMS) - {"Datasets", room}:
         shutil.rmtree(tmp_path / "alone" / other)
     there = {stage.name for stage in Repo(str(project)).index.stages if stage.cmd}
-    for name in [name for name, stage in stages.items() if room_of(stage) == room and name in there]:
-        succeeded(run_in(tmp_path / "alone", "dvc", "repro", "--single-item", "--force", name))
+    names = [name for name, stage in stages.items() if room_of(stage) == room and name in there]
+    ran = succeeded(run_in(tmp_path / "alone", "dvc", "repro", "--single-item", "--force", *names)).stdout
+    assert sorted(re.findall(r"Running stage '(.*)'", ran)) == sorted(names) != []
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,15 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT, Result, run_in
 
 
-def command(module: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Run one of the room's commands to its end, from the repository."""
-    line = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
+def command(module: str, *arguments: object, cwd: Path = ROOT, **environment: str) -> Result:
+    """Run one of the room's commands to its end, from the repository or from a bundle."""
+    return run_in(cwd, "python", "-m", module, *map(str, arguments), timeout=60, **environment)
 
 
-def is_one_line(process: "subprocess.CompletedProcess[str]") -> bool:
+def is_one_line(process: Result) -> bool:
     """Whether a command failed as it should: exit code 1, and one line that says why."""
     return process.returncode == 1 and process.stderr.count("\n") == 1 and process.stderr.startswith("error: ")
 

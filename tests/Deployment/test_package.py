@@ -17,6 +17,7 @@ from running_service import ROOT, command, is_one_line, serving
 
 from Deployment.serve import SHUTDOWN_SECONDS
 from Deployment.verify import check
+from tests.conftest import Result, succeeded
 
 CODE = {
     "Datasets/__init__.py",
@@ -106,10 +107,9 @@ def test_a_bundle_with_a_changed_byte_does_not_start(bundle: Path, name: str) ->
         assert f"{name}: damaged" in process.stderr
 
 
-def start(bundle: Path, what: str) -> "subprocess.CompletedProcess[str]":
+def start(bundle: Path, what: str) -> Result:
     """Start a bundle that will not."""
-    line = [sys.executable, "-m", "Deployment.serve", what, "--port", "0"]
-    return subprocess.run(line, cwd=bundle, capture_output=True, text=True, timeout=30)
+    return command("Deployment.serve", what, "--port", 0, cwd=bundle)
 
 
 def test_a_bundle_that_lacks_a_file_or_is_of_a_later_format_does_not_start(bundle: Path) -> None:
@@ -277,5 +277,5 @@ def test_the_stages_work_without_the_other_rooms(pristine_export: Path, tmp_path
     package = ["Deployment.package", "--export", pristine_export, "--out", "bundle"]
     verify = ["Deployment.verify", "--bundle", "bundle", "--out", "metrics.json", "--requests", "10"]
     for stage in (package, verify):
-        subprocess.run([sys.executable, "-m", *stage], cwd=tmp_path, check=True, timeout=60)
+        succeeded(command(*stage, cwd=tmp_path))
     assert json.loads((tmp_path / "metrics.json").read_text())["samples"] == len(SAMPLES)

@@ -4,8 +4,6 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,7 @@ import onnx
 import pytest
 from made_export import SAMPLES, encoded, graph, write_manifest
 from PIL import Image
-from running_service import ROOT, Service, serving
+from running_service import Service, command, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -85,9 +83,7 @@ def test_with_the_key_all_is_as_ever_and_health_needs_none(guarded: Service) -> 
 
 @pytest.mark.parametrize("key", ["", "short", "fifteen-letters", "with a space in between"])
 def test_a_key_that_protects_nothing_is_refused(pristine_export: Path, key: str) -> None:
-    line = [sys.executable, "-m", "Deployment.serve", str(pristine_export), "--port", "0"]
-    environment = {"PATH": "", "FOURFOLD_API_KEY": key}
-    process = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    process = command("Deployment.serve", pristine_export, "--port", 0, FOURFOLD_API_KEY=key)
     assert process.returncode == 1
     assert process.stderr.startswith("error: FOURFOLD_API_KEY")
     assert process.stderr.count("\n") == 1

@@ -1,16 +1,13 @@
 """Versions and stages of bundles, as git tags: promote, fetch, serve, roll back."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from made_export import write_manifest
 from ruamel.yaml import YAML
-from running_service import ROOT, serving
+from running_service import ROOT, command, serving
 
 from Deployment.package import seal
 from tests.conftest import AUTHOR, DEMONSTRATION, run_in, succeeded
@@ -74,5 +71,4 @@ def test_a_version_is_fetched_by_its_name(team: Path, tmp_path: Path) -> None:
     run(team, "gto", "register", "e001", "HEAD~1", "--version", "v1.0.0")
     run(tmp_path, "dvc", "artifacts", "get", team, "e001", "--rev", "v1.0.0", "-o", "old")
     assert json.loads((tmp_path / "old/export/manifest.json").read_text())["git"]["commit"] == "first"
-    line = [sys.executable, "-m", "Deployment.serve", "--help"]
-    assert subprocess.run(line, cwd=tmp_path / "old", env=dict(os.environ), capture_output=True).returncode == 0
+    succeeded(command("Deployment.serve", "--help", cwd=tmp_path / "old"))

@@ -1,7 +1,5 @@
 """The export's own script instead of its graph."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,7 +96,6 @@ def test_an_export_that_cannot_be_built_is_refused(scripted: Path, spoil: object
 
 
 def test_a_bundle_has_no_script(bundle: Path) -> None:
-    line = [sys.executable, "-m", "Deployment.serve", ".", "--runtime", "torch", "--port", "0"]
-    process = subprocess.run(line, cwd=bundle, capture_output=True, text=True, timeout=60)
+    process = command("Deployment.serve", ".", "--runtime", "torch", "--port", 0, cwd=bundle)
     assert is_one_line(process), process.stderr
     assert "a bundle has neither" in process.stderr

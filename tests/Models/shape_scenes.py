@@ -4,10 +4,7 @@ import contextlib
 import hashlib
 import importlib
 import io
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +13,8 @@ from PIL import Image
 from Datasets.command import run
 from Datasets.curated import write_annotations, write_curated
 from Datasets.records import empty_record, implied
+from tests.conftest import ROOT, run_in
 
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES = {"disc": 0, "square": 1}
 COLOURS = {"disc": (200, 40, 40), "square": (40, 60, 200)}
 TINY = ["--size", "48", "--epochs", "12", "--batch", "8", "--threads", "1"]
@@ -76,9 +73,7 @@ def write_scenes(directory, counts, seed=0, change=None):
 
 def stage(name, *words, home):
     """Run a stage of Models as a user does; `home` is where its checkpoints go."""
-    command = [sys.executable, "-m", f"Models.{name}", *map(str, words)]
-    environment = {**os.environ, "DVC_ROOT": str(home)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return run_in(ROOT, "python", "-m", f"Models.{name}", *words, DVC_ROOT=str(home))
 
 
 def run_stage(name, *words, home):

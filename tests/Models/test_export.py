@@ -13,6 +13,7 @@ from shape_scenes import ROOT, refused, run_stage
 
 from Datasets.images import decode, letterbox
 from Datasets.predictions import largest_difference, to_prediction
+from tests.conftest import run_in
 
 
 @pytest.fixture
@@ -141,8 +142,7 @@ def exported_checkout(outputs, tmp_path):
 
 
 def drift(checkout):
-    command = [sys.executable, "-m", "Models.experiment", "drift", "e001"]
-    return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    return run_in(checkout, "python", "-m", "Models.experiment", "drift", "e001")
 
 
 def test_code_that_has_not_changed_still_builds_the_export(exported_checkout):

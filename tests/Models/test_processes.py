@@ -11,6 +11,8 @@ import psutil
 import pytest
 from shape_scenes import ROOT, refused
 
+from tests.conftest import run_in
+
 SHARED = ["--size=48", "--epochs=8", "--batch=4", "--threads=1", "--zoom=0.2", "--processes=2", "--", "--width=8"]
 FILES = ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json")
 
@@ -102,7 +104,6 @@ def test_a_mistake_is_told_in_one_line(shapes, tmp_path, words, message):
 
 def test_a_mistake_of_all_processes_is_told_once(tmp_path):
     words = ["--script=e001_center_detector", "--curated=nowhere", "--out", tmp_path / "out", "--processes=2"]
-    command = [sys.executable, "-m", "Models.train", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_in(ROOT, "python", "-m", "Models.train", *words)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["error: nowhere/classes.json: not found; run the curate stage, or `dvc pull`"]
