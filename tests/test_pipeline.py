@@ -96,7 +96,7 @@ def test_a_wrong_parameter_is_named(checkout, edit, parts):
 def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(project, checkout):
     rng = random.Random()
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for kill in (os.killpg, os.kill, os.killpg):  # all processes, or DVC's alone, which takes its stage along
+    for kill in (os.killpg, os.kill):  # all processes, or DVC's alone, which takes its stage along
         process = subprocess.Popen(["dvc", "repro"], cwd=checkout, env=environment, start_new_session=True)
         time.sleep(rng.uniform(2, 9))
         kill(process.pid, signal.SIGKILL)

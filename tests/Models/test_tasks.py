@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
 from shape_scenes import png, write_scenes
 from test_training import tiny_options
 
@@ -221,15 +220,12 @@ def test_a_new_model_is_a_file_and_an_entry_and_learns_the_classes_that_are_kept
 
     def add(params):
         params["clean"]["keep"] = kept
-        params["experiments"]["e001"]["train"]["epochs"] = 1
-        params["experiments"]["e900"] = {
-            **params["experiments"]["e001"],
-            "script": "e900_pooled",
-            "model": {"width": 4},
-        }
+        detector = params["experiments"]["e001"]
+        few = {**detector["train"], "epochs": 1}
+        params["experiments"]["e900"] = {**detector, "script": "e900_pooled", "train": few, "model": {"width": 4}}
 
     edit_params(copy, add)
-    succeeded(run_in(copy, "dvc", "repro", "export@e900", "evaluate@e001", timeout=600, **AUTHOR))
+    succeeded(run_in(copy, "dvc", "repro", "export@e900", timeout=600, **AUTHOR))
     changed = {line[3:] for line in run_in(copy, "git", "status", "--porcelain").stdout.splitlines()}
     assert {name for name in changed if name.startswith(("Models", "params"))} == {
         "Models/e900_pooled.py",
@@ -244,6 +240,3 @@ def test_a_new_model_is_a_file_and_an_entry_and_learns_the_classes_that_are_kept
     assert (manifest["task"], manifest["classes"], manifest["script"]["build"]["classes"]) == ("labels", kept, 3)
     answers = json.loads((export / "sample/expected.json").read_text())
     assert all(list(answer["scores"]) == kept for answer in answers.values())
-    detector = copy / "Models/outputs/e001"
-    assert load_file(detector / "train/weights.safetensors")["kind.weight"].shape[0] == 3
-    assert set(json.loads((detector / "evaluate/metrics.json").read_text())["AP"]) == set(kept)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from shape_scenes import ROOT, refused, run_stage, stage, write_scenes
 
 import Models
@@ -22,6 +23,7 @@ from Models.training import Options, save, start, train, update
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
+import faster_coco_eval, torch._dynamo  # once, instead of in each child
 import Models.train as stage
 import Models.e001_center_detector
 from Datasets.command import run
@@ -216,8 +218,12 @@ def test_one_class_is_enough(tmp_path):
     curated = write_scenes(tmp_path / "c", {"train": 12, "val": 4, "test": 4}, change=only_discs)
     (curated / "classes.json").write_text('{"disc": 0}')
     common = ["--script", "e001_center_detector", "--curated", curated, "--size", "48", "--epochs", "2"]
-    run_stage("train", *common, "--out", tmp_path / "train", "--", "--width", "8", home=tmp_path)
-    assert json.loads((tmp_path / "train/run.json").read_text())["classes"] == ["disc"]
+    trained = tmp_path / "train"
+    run_stage("train", *common, "--out", trained, "--", "--width", "8", home=tmp_path)
+    assert json.loads((trained / "run.json").read_text())["classes"] == ["disc"]
+    assert load_file(trained / "weights.safetensors")["kind.weight"].shape[0] == 1
+    run_stage("evaluate", *common[:4], "--trained", trained, "--out", tmp_path / "evaluated", home=tmp_path)
+    assert list(json.loads((tmp_path / "evaluated/metrics.json").read_text())["AP"]) == ["disc"]
 
 
 @pytest.mark.parametrize("empty", ["train", "val"])
