@@ -113,8 +113,8 @@ def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> No
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of the whole, which take longest: else one process is left with one when others are done."""
-    items.sort(key=lambda item: item.path.parent != ROOT / "tests")
+    """Begin with tests of the whole, and others that take long: else one process still has one when others are done."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests" and not item.get_closest_marker("long"))
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def module_of(command: Sequence[str], environment: Mapping[str, str]) -> tuple[s
     """
     if command[0] == "dvc":
         return "dvc", command[1:]
-    if command[0] not in ("python", sys.executable) or not command[2].startswith(ROOMS):
+    if command[0] not in ("python", sys.executable) or not "".join(command[2:3]).startswith(ROOMS):
         return None
     if command[2].startswith("Data_processing.") and environment.get("LOKY_MAX_CPU_COUNT") != "1":
         return None

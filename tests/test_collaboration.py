@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,11 @@ MORE = "Datasets/raw/more"
 SUMMARY = "Data_processing/intermediate/clean/summary.json"
 
 
-def do(directory: Path, command: str) -> Result:
-    """Run a line of shell that must succeed."""
-    return succeeded(run_in(directory, "bash", "-c", command, **AUTHOR))
+def do(directory: Path, line: str) -> Result:
+    """Run a line of shell that must succeed: plain commands joined by && one by one, others by a shell."""
+    if re.search(r"[|<>$~*]", line):
+        return succeeded(run_in(directory, "bash", "-c", line, **AUTHOR))
+    return [succeeded(run_in(directory, *shlex.split(command), **AUTHOR)) for command in line.split(" && ")][-1]
 
 
 def refused(directory: Path, command: str, *parts: str) -> None:

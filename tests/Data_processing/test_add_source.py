@@ -385,6 +385,7 @@ def test_classes_are_compared_with_keep_as_clean_will_call_them():
     assert kept_classes({"clean": {"keep": []}}, ["dog"]) == ([], [])
 
 
+@pytest.mark.long
 def test_a_voc_archive_goes_all_the_way_beside_the_demonstration(tmp_path):
     checkout = tmp_path / "checkout"
     copy_checkout(checkout)
@@ -410,6 +411,7 @@ def test_a_voc_archive_goes_all_the_way_beside_the_demonstration(tmp_path):
     assert metadata.count('"cat"') >= 6
 
 
+@pytest.mark.long
 def test_a_coco_directory_goes_all_the_way_instead_of_the_demonstration(tmp_path):
     checkout = tmp_path / "checkout"
 

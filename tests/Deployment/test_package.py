@@ -231,6 +231,7 @@ def image(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Im
     return made
 
 
+@pytest.mark.long
 def test_what_the_dockerfile_makes_starts_answers_and_is_healthy(image: Image) -> None:
     assert image.instructions["FROM"] == f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
     assert not image.instructions["USER"].startswith(("0", "root"))

@@ -24,6 +24,7 @@ def step_losses(curated, steps, numbers, *launcher):
     return np.array(json.loads(done.stdout))
 
 
+@pytest.mark.long
 def test_two_processes_have_the_losses_of_one(shapes):
     """In float64, where rounding does not grow: batch normalisation and the losses' denominators are shared, too."""
     alone = step_losses(shapes, 50, "float64")
@@ -63,6 +64,7 @@ class Training:
         return self.process.returncode, errors.splitlines()
 
 
+@pytest.mark.long
 def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
     code, lines = Training(shapes, tmp_path / "whole").ended([])
     assert code == 0 and sum(line.startswith("epoch") for line in lines) == 8, lines

@@ -213,6 +213,7 @@ def test_a_model_of_counts_learns_from_the_detectors_weights(shapes, outputs, tm
     assert figures["val_macroF1"] > 0.9 and figures["val_MAE"] < 0.3
 
 
+@pytest.mark.long
 def test_a_new_model_is_a_file_and_an_entry_and_learns_the_classes_that_are_kept(project, tmp_path):
     copy, kept = tmp_path / "copy", ["seven", "one", "three"]
     shutil.copytree(project, copy, symlinks=True)

@@ -73,6 +73,7 @@ def test_it_learns_a_handful_of_images_by_heart(tmp_path):
     assert [row["epoch"] for row in rows] == list(range(1, 61)) and rows[-1]["loss"] < rows[0]["loss"] / 4
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(shapes, tmp_path):
     common = ["--script", "e001_center_detector", "--curated", str(shapes)]
     run_stage("train", *common, "--out", tmp_path / "whole", *LONG, home=tmp_path / "home1")

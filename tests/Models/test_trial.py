@@ -17,6 +17,7 @@ def state(checkout):
 
 
 @pytest.mark.skipif(not EXPERIMENTS, reason="params.yaml has no experiment yet")
+@pytest.mark.long
 def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_path):
     checkout, temporary = tmp_path / "checkout", tmp_path / "temporary"
     copy_checkout(checkout)
