@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 TASK = "mask"  # the record's field that this model learns
 STRIDE = 8  # of the class logits
@@ -98,7 +98,8 @@ class CoarseToFine(nn.Module):
         maps, mask = self.maps(images), targets["mask"]
         known = (mask != IGNORED).float()
         wrong = F.binary_cross_entropy_with_logits(maps.foreground, (mask > 0).float(), reduction="none")
-        return {"foreground": (wrong * known).sum() / known.sum().clamp(min=1), "class": class_loss(maps.kind, mask)}
+        foreground = (wrong * known).sum() / whole_batch(known.sum(), least=1)
+        return {"foreground": foreground, "class": class_loss(maps.kind, mask)}
 
 
 def class_loss(kind: Tensor, mask: Tensor) -> Tensor:
@@ -108,7 +109,20 @@ def class_loss(kind: Tensor, mask: Tensor) -> Tensor:
     pixels = F.pixel_unshuffle(padded[:, None], STRIDE)  # [N, 64, H/8, W/8]: the pixels of each cell
     likely = kind.log_softmax(1).gather(1, (pixels - 1).clamp(min=0))
     foreground = pixels > 0
-    return -(likely * foreground).sum() / foreground.sum().clamp(min=1)
+    return -(likely * foreground).sum() / whole_batch(foreground.sum(), least=1)
+
+
+def whole_batch(total: Tensor, least: float) -> Tensor:
+    """A sum over the batch, at least `least`, to divide a loss by.
+
+    Where processes share a batch, the sum over all of them, divided by their number: the mean of the processes' losses
+    is then the loss of the whole batch.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return total.clamp(min=least)
+    summed = total.detach().float()
+    distributed.all_reduce(summed)
+    return summed.clamp(min=least) / distributed.get_world_size()
 
 
 def enlarged(x: Tensor, times: int, like: Tensor) -> Tensor:

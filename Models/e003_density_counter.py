@@ -9,7 +9,7 @@ This file is the whole model, and travels with every export: it imports torch an
 """
 
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 TASK = "counts"  # the record's field that this model learns
 
@@ -83,7 +83,21 @@ class DensityCounter(nn.Module):
         some = (-none.expm1()).clamp(min=1e-6).log()
         label = -some.where(counts > 0, none)
         count = F.smooth_l1_loss(chances.sum((2, 3)), counts, reduction="none")
-        return {"label": label.sum(1).mean(), "count": count.sum(1).mean()}
+        number = whole_batch(counts.new_tensor(len(counts)), least=1)
+        return {"label": label.sum() / number, "count": count.sum() / number}
+
+
+def whole_batch(total: Tensor, least: float) -> Tensor:
+    """A sum over the batch, at least `least`, to divide a loss by.
+
+    Where processes share a batch, the sum over all of them, divided by their number: the mean of the processes' losses
+    is then the loss of the whole batch.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return total.clamp(min=least)
+    summed = total.detach().float()
+    distributed.all_reduce(summed)
+    return summed.clamp(min=least) / distributed.get_world_size()
 
 
 def log_none(chances: Tensor) -> Tensor:

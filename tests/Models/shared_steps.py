@@ -1,4 +1,4 @@
-"""Prints the loss of each of some steps, as JSON, trained by as many processes as torchrun starts it in.
+"""Prints, as JSON, each model's loss in each of some steps, trained by as many processes as torchrun starts it in.
 
 torchrun --nproc-per-node 2 tests/Models/shared_steps.py CURATED STEPS float64
 """
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
@@ -15,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from Datasets.curated import Curated
-from Models import e001_center_detector as e001
+from Models import e001_center_detector, e002_coarse_to_fine, e003_density_counter
 from Models.data_loading import Samples, epoch_order
 from Models.processes import is_first, joined, share
 from Models.training import Options, start, update
@@ -24,12 +25,12 @@ torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
 
-def losses(curated: Path, steps: int) -> list[float]:
-    """The loss of each step over the whole batch of 8."""
+def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
+    """The loss of each step over the whole batch of 8, or of 7: two processes then have unequal shares."""
     options = Options(48, 50, 8, 6e-3, 0.01, True, 0.25, 0.2, 0.3, 10.0, 0, "last", 0, 1, "cpu", True)
-    samples = Samples(Curated(curated), "train", 48)
+    samples = Samples(Curated(curated), "train", 48, script.TASK)
     torch.manual_seed(0)
-    state = start(e001.build(classes=2, width=8), options, 400)
+    state = start(script.build(classes=2, width=8), options, 400)
     order = [part for epoch in range(-(-steps // 8)) for part in epoch_order(len(samples), 8, 0, epoch)][:steps]
     found = []
     for part in order:
@@ -44,6 +45,7 @@ if __name__ == "__main__":
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double
     with joined("cpu"):
-        found = losses(Path(sys.argv[1]), int(sys.argv[2]))
+        scripts = (e001_center_detector, e002_coarse_to_fine, e003_density_counter)
+        found = {script.TASK: losses(script, Path(sys.argv[1]), int(sys.argv[2])) for script in scripts}
         if is_first():
             print(json.dumps(found))
