@@ -11,6 +11,7 @@ import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise, starmap
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from Datasets.records import IMAGE_TYPE, SCHEMA, SPLITS, Record
 
 SHARD_BYTES = 45_000_000  # a shard holds at most about this much of images
 ROW_GROUP_BYTES = 1_000_000  # small, so that reading one image reads little else
+HELD_ROW_GROUPS = 16  # while images are read; in their order, each is then read once
+OPEN_SHARDS = 64  # of the files that a process may have open
 _HUGGINGFACE = {"info": {"features": {"image": {"_type": "Image"}, "mask": {"_type": "Image"}}}}
 CURATED_SCHEMA = pa.schema(
     [field.with_type(IMAGE_TYPE) if field.name == "image" else field for field in SCHEMA],
@@ -66,28 +69,27 @@ class Curated:
 
 
 class ImageFiles(Sequence[bytes]):
-    """Random access to the image files in `shards`; reading one reads its row group."""
+    """Random access to the image files in `shards`; reading one reads its row group, of which some are held."""
 
     def __init__(self, shards: Iterable[Path]) -> None:
-        self._groups = [
-            (shard, group, pq.ParquetFile(shard).metadata.row_group(group).num_rows)
-            for shard in shards
-            for group in range(pq.ParquetFile(shard).num_row_groups)
-        ]
-        self._ends = list(accumulate(rows for _, _, rows in self._groups))
-        self._open: dict[Path, pq.ParquetFile] = {}
+        self._open = lru_cache(OPEN_SHARDS)(partial(pq.ParquetFile, memory_map=True))
+        self._column = lru_cache(HELD_ROW_GROUPS)(self._read)
+        self._groups = [(shard, group) for shard in shards for group in range(self._open(shard).num_row_groups)]
+        rows = (self._open(shard).metadata.row_group(group).num_rows for shard, group in self._groups)
+        self._ends = list(accumulate(rows, initial=0))
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._ends[-1]
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        number = bisect_right(self._ends, index)
-        shard, group, rows = self._groups[number]
-        file = self._open.setdefault(shard, pq.ParquetFile(shard, memory_map=True))
-        column = file.read_row_group(group, columns=["image.bytes"])["image"]
-        return column[index - self._ends[number] + rows].as_py()["bytes"]
+        group = bisect_right(self._ends, index) - 1
+        return self._column(group)[index - self._ends[group]].as_py()["bytes"]
+
+    def _read(self, number: int) -> pa.ChunkedArray:
+        shard, group = self._groups[number]
+        return self._open(shard).read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
 
 
 def _annotations(shard: Path) -> list[dict[str, Any]]:

@@ -40,8 +40,13 @@ def write(directory, number: int) -> dict:
 
 
 def test_records_and_images_come_back_in_many_shards_and_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHARD_BYTES", 20_000)
-    monkeypatch.setattr(module, "ROW_GROUP_BYTES", 4_000)
+    for limit, value in (
+        ("SHARD_BYTES", 20_000),
+        ("ROW_GROUP_BYTES", 4_000),
+        ("HELD_ROW_GROUPS", 2),
+        ("OPEN_SHARDS", 1),
+    ):
+        monkeypatch.setattr(module, limit, value)
     splits = write(tmp_path, 60)
     shards = sorted(tmp_path.glob("train-*.parquet"))
     assert [s.name for s in shards] == [f"train-{i:05d}-of-{len(shards):05d}.parquet" for i in range(len(shards))]
@@ -50,7 +55,7 @@ def test_records_and_images_come_back_in_many_shards_and_row_groups(tmp_path, mo
     records, images = dataset.records("train"), dataset.images("train")
     assert [{**r, "image": r["image"].removeprefix("s/")} for r in records] == splits["train"]
     assert len(images) == len(records)
-    for index in (0, 57, 31, 3):
+    for index in (0, 57, 31, 32, 3, 0):
         assert hashlib.sha256(images[index]).hexdigest() == records[index]["sha256"]
     with pytest.raises(IndexError):
         images[58]
