@@ -1,9 +1,9 @@
 """All figures and the table of them: `make bench`.
 
-    python -m tests.benchmarks [import inspect curation sharing repro broken train start]
+    python -m tests.benchmarks [import inspect curation sharing repro broken train resume start]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
-stays. A name may be followed by a number, as in `curation=100000`: of images, cases or steps, for want of time.
+stays. A name may be followed by a number, as in `curation=100000`: of images, cases, steps or kills, for want of time.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.benchmarks.measuring import machine
 
-BENCHMARKS = ("import", "inspect", "curation", "sharing", "repro", "broken", "train", "start")
+BENCHMARKS = ("import", "inspect", "curation", "sharing", "repro", "broken", "train", "resume", "start")
 HERE = Path(__file__).parent
 HEAD = """# Benchmarks
 

@@ -2,8 +2,10 @@
 
     python -m tests.benchmarks.bench_resume [--kills 20] [--modes repro exp queue] [--processes 1]
 
-In a small project of its own, by `dvc repro`, by `dvc exp run` and in the queue. Every third kill waits for a
-checkpoint that is being written; the others come at any moment of training and evaluating.
+In a small project of its own, by `dvc repro`, by `dvc exp run` and in the queue. Kills meet in turn a step, a
+checkpoint that is being written, and the evaluation after an epoch, each the next of its kind after a random moment.
+Trainings are begun until so many were killed, and each that comes to its end is compared. Then one is ended by Ctrl-C
+(in the queue by `dvc queue stop --kill`), and what is still running is counted.
 """
 
 import argparse
@@ -16,8 +18,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
+from subprocess import DEVNULL
 
+import dvc.api
 import psutil
 
 from tests.benchmarks.measuring import Figure
@@ -27,13 +32,35 @@ KILLS = 20
 MODES = ("repro", "exp", "queue")
 STAGE = "train@e001"
 WEIGHTS = "Models/outputs/e001/train/weights.safetensors"
+PHASES = {  # and the function of Models that is then running
+    "in a step": "update",
+    "while a checkpoint was written": "save_checkpoint",
+    "in evaluation": "validate",
+}
+LOST = 120  # seconds after which a queued training never began: DVC's worker may lose one on a very busy machine
+SHARE = 0.3  # of a training's seconds within which it is killed: so that it takes several kills to its end
+# Python runs a file of this name when it starts: a training then tells, at each SIGUSR1, which functions it is in.
+TELL = """import os, signal
+FILE = os.path.join(os.path.dirname(__file__), str(os.getpid()))
+
+def tell(_, frame):
+    names = []
+    while frame:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    with open(FILE, "a") as file:
+        file.write(" ".join(names) + "\\n")
+
+signal.signal(signal.SIGUSR1, tell)
+open(FILE, "a").close()
+"""
 
 
 def make_short(processes: int, params: dict) -> None:
-    """Parameters of a training of some seconds, with a checkpoint every two epochs or so."""
+    """Parameters of a training of some seconds, with a checkpoint in every epoch or so."""
     params["digits"]["scenes"] = 120
     params["clean"]["max_rejected"] = 0.2
-    params["experiments"]["e001"]["train"].update(epochs=6, threads=1, batch=2, processes=processes)
+    params["experiments"]["e001"]["train"].update(epochs=5, size=48, threads=1, batch=2, processes=processes)
     params["experiments"]["e001"]["model"]["width"] = 8
 
 
@@ -42,86 +69,149 @@ def command(mode: str, name: str) -> list[str]:
     if mode == "repro":
         return ["dvc", "repro", "--single-item", "--force", STAGE]
     run = f"dvc exp run --single-item --force --name {name} {STAGE}"
-    return (
-        run.split() if mode == "exp" else ["sh", "-c", f"{run} --queue && dvc queue start && dvc queue logs -f {name}"]
-    )
+    if mode == "exp":
+        return run.split()
+    follow = f"until dvc queue logs -f {name} 2> /dev/null; do sleep 0.5; done"  # which fails until a worker has begun
+    return ["sh", "-c", f"{run} --queue && dvc queue start && {follow}"]
 
 
-def learners(directory: Path) -> list[psutil.Process]:
-    """The processes that train in a project, or in a copy of it that DVC made."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        if "Models.train" in (process.info["cmdline"] or []) and str(directory) in (process.info["cwd"] or ""):
-            found.append(process)
-    return found
+class Project:
+    """A small project whose trainings tell what they are doing."""
 
+    def __init__(self, home: Path, processes: int) -> None:
+        self.directory, self.stacks = home / "project", home / "stacks"
+        self.numbers, self.name = count(), ""  # of what was begun; the last
+        for each in (self.directory, self.stacks):
+            each.mkdir()
+        (self.stacks / "sitecustomize.py").write_text(TELL)
+        copy_checkout(self.directory, partial(make_short, processes))
+        for step in (["dvc", "repro", STAGE], ["git", "add", "-A"], ["git", "commit", "-qm", "Lock"]):
+            succeeded(run_in(self.directory, *step, timeout=600, **AUTHOR))
 
-def checkpoints(directory: Path) -> list[tuple[str, int]]:
-    """The checkpoints that there are, and those that are being written."""
-    return sorted((each.name, each.inode()) for key in directory.glob(".checkpoints/*") for each in os.scandir(key))
+    def begun(self, mode: str) -> subprocess.Popen:
+        """The command in a session of its own, when its training has started, or it has ended without."""
+        self.name = f"{mode}-{next(self.numbers)}"
+        environment = {**os.environ, **AUTHOR, "PYTHONPATH": str(self.stacks)}
+        start = time.monotonic()
+        process = subprocess.Popen(
+            command(mode, self.name), cwd=self.directory, env=environment, start_new_session=True, stdout=DEVNULL
+        )
+        while process.poll() is None and not self.running("Models.train"):
+            time.sleep(0.02)
+            if time.monotonic() - start > LOST:
+                print(f"{self.name} did not begin", file=sys.stderr)
+                os.killpg(process.pid, signal.SIGKILL)
+                return self.begun(mode)
+        return process
 
+    def running(self, word: str = "") -> list[psutil.Process]:
+        """The processes in the project, or in a copy of it that DVC made, that have a word among theirs."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            words, where = process.info["cmdline"] or [], str(process.info["cwd"])
+            if Path(where).is_relative_to(self.directory) and (not word or word in words):
+                found.append(process)
+        return found
 
-def killed(directory: Path, mode: str, number: int, seconds: float) -> str:
-    """Begin the training, kill it at a random moment, and say at which; empty if it had ended before."""
-    process = begun(directory, mode, f"killed-{number}")
-    moment, before = random.uniform(0, seconds), checkpoints(directory)
-    if number % 3 == 0:
-        while checkpoints(directory) == before and process.poll() is None:
+    def doing(self, process: psutil.Process) -> list[str]:
+        """The functions that a training is in, or nothing while it starts. Raises psutil.Error when it has ended."""
+        file = self.stacks / str(process.pid)
+        if not file.exists():
+            time.sleep(0.01)
+            return [process.status()]
+        before = len(file.read_text())
+        process.send_signal(signal.SIGUSR1)
+        while len(told := file.read_text()) == before and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.0005)
-    else:
-        time.sleep(moment)
-    hit = learners(directory)
-    for each in hit:
-        each.kill()
-    if mode != "queue" and process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    while learners(directory):
-        time.sleep(0.05)
-    return ("in a checkpoint" if number % 3 == 0 else f"after {moment:.1f} s") if hit else ""
+        return told[before:].split()
 
+    def reach(self, phase: str, seconds: float) -> list[psutil.Process]:
+        """Wait until a training is in a phase, some seconds after its first step; its processes, if it came to that."""
+        learners, first = self.running("Models.train"), 0.0
+        try:
+            while learners:
+                told = [name for each in learners for name in self.doing(each)]
+                first = first or (time.monotonic() if "train" in told else 0.0)
+                if first and time.monotonic() - first >= seconds and PHASES[phase] in told:
+                    return learners
+                learners = learners if first else self.running("Models.train")
+        except psutil.Error:
+            pass
+        return []
 
-def begun(directory: Path, mode: str, name: str) -> subprocess.Popen:
-    """The command in a session of its own, when its training has started, or it has ended without."""
-    words, environment = command(mode, name), {**os.environ, **AUTHOR}
-    process = subprocess.Popen(words, cwd=directory, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not learners(directory):
-        time.sleep(0.02)
-    return process
+    def killed(self, mode: str, phase: str, seconds: float) -> bool:
+        """Begin the training and kill it; whether it had not ended before."""
+        process = self.begun(mode)
+        hit = self.reach(phase, random.uniform(0, seconds))
+        for each in hit:
+            each.kill()
+        if hit and mode != "queue":
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        while self.running("Models.train"):
+            time.sleep(0.05)
+        return bool(hit)
 
+    def weights(self, mode: str) -> bytes:
+        """What the last training ended with."""
+        if mode == "repro":
+            return (self.directory / WEIGHTS).read_bytes()
+        while f"{self.name}]" not in run_in(self.directory, "dvc", "exp", "list", "--all").stdout:
+            time.sleep(0.5)  # the queue's worker is still taking the results into the repository
+        found: bytes = dvc.api.read(WEIGHTS, repo=str(self.directory), rev=self.name, mode="rb")
+        return found
 
-def trained(directory: Path, mode: str, name: str) -> tuple[bytes, float]:
-    """The weights of a training that is left alone, and the seconds that it took."""
-    process, start = begun(directory, mode, name), time.monotonic()
-    while learners(directory):
-        time.sleep(0.05)
-    seconds = time.monotonic() - start
-    assert process.wait() == 0
-    if mode == "queue":
-        succeeded(run_in(directory, "dvc", "exp", "apply", name, **AUTHOR))
-    return (directory / WEIGHTS).read_bytes(), seconds
+    def trained(self, mode: str) -> tuple[bytes, float]:
+        """The weights of a training that is left alone, and the seconds from its start on."""
+        process, start = self.begun(mode), time.monotonic()
+        while self.running("Models.train"):
+            time.sleep(0.05)
+        seconds = time.monotonic() - start
+        assert process.wait() == 0
+        return self.weights(mode), seconds
+
+    def interrupted(self, mode: str) -> int:
+        """Begin a training, end it as a user does, and count what is running 10 seconds later."""
+        process = self.begun(mode)
+        assert self.reach("in a step", 0)
+        if mode == "queue":
+            succeeded(run_in(self.directory, "dvc", "queue", "stop", "--kill"))
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        _, left = psutil.wait_procs(self.running(), timeout=10)
+        return len(left)
 
 
 def figures(kills: int = KILLS, modes: Sequence[str] = MODES, processes: int = 1) -> Iterator[Figure]:
     """Kill trainings in each way that there is to run them."""
     with tempfile.TemporaryDirectory() as temporary:
-        directory = Path(temporary, "project")
-        directory.mkdir()
-        copy_checkout(directory, partial(make_short, processes))
-        for step in (["dvc", "repro", STAGE], ["git", "add", "-A"], ["git", "commit", "-qm", "Lock"]):
-            succeeded(run_in(directory, *step, timeout=600, **AUTHOR))
+        project = Project(Path(temporary), processes)
         for mode in modes:
-            whole, seconds = trained(directory, mode, f"whole-{mode}")
-            moments = [moment for number in range(kills) if (moment := killed(directory, mode, number, seconds))]
-            print(f"{mode}: {', '.join(moments)}", file=sys.stderr)
-            same = trained(directory, mode, f"again-{mode}")[0] == whole
-            yield Figure(
-                f"weights after {len(moments)} kills, by dvc {mode}, {processes} processes",
-                "an undisturbed training",
-                "the same bytes" if same else "OTHER BYTES",
-                "the same bytes",
-                f"{sum(moment.startswith('in') for moment in moments)} of them while a checkpoint was written or due",
-            )
+            yield from _of_mode(project, mode, kills)
+
+
+def _of_mode(project: Project, mode: str, kills: int) -> Iterator[Figure]:
+    whole, seconds = project.trained(mode)
+    hits = dict.fromkeys(PHASES, 0)
+    ended: list[bytes] = []
+    while (number := sum(hits.values())) < kills:
+        phase = list(PHASES)[number % len(PHASES)]
+        if project.killed(mode, phase, SHARE * seconds):
+            hits[phase] += 1
+        else:
+            ended.append(project.weights(mode))
+        print(f"{mode}: killed {hits}, {len(ended)} ended", file=sys.stderr, flush=True)
+    ended.append(project.trained(mode)[0])
+    other = sum(each != whole for each in ended)
+    yield Figure(
+        f"weights after {kills} kills, by dvc {mode}",
+        "an undisturbed training",
+        f"OTHER BYTES in {other} of {len(ended)}" if other else "the same bytes",
+        "the same bytes",
+        f"{', '.join(f'{number} {phase}' for phase, number in hits.items())}; {len(ended)} trainings ended",
+    )
+    left = project.interrupted(mode)
+    yield Figure(f"processes left after Ctrl-C, by dvc {mode}", "", str(left), "0", "")
 
 
 def main() -> None:
