@@ -40,12 +40,8 @@ def write(directory, number: int) -> dict:
 
 
 def test_records_and_images_come_back_in_many_shards_and_row_groups(tmp_path, monkeypatch):
-    for limit, value in (
-        ("SHARD_BYTES", 20_000),
-        ("ROW_GROUP_BYTES", 4_000),
-        ("HELD_ROW_GROUPS", 2),
-        ("OPEN_SHARDS", 1),
-    ):
+    small = {"SHARD_BYTES": 20_000, "ROW_GROUP_BYTES": 4_000, "HELD_ROW_GROUPS": 2, "OPEN_SHARDS": 1}
+    for limit, value in small.items():
         monkeypatch.setattr(module, limit, value)
     splits = write(tmp_path, 60)
     shards = sorted(tmp_path.glob("train-*.parquet"))
