@@ -7,6 +7,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ def figures(scores: Scores, matches: Sequence[Match]) -> dict[str, Any]:
     return {**rounded(named), "AP": rounded(scores.AP)}
 
 
+@lru_cache(maxsize=1)  # validated after every epoch, the samples stay
 def coco_truth(samples: Samples) -> dict[str, Any]:
     """The samples' boxes as a COCO annotation file; the ids of images and categories are our indices and ids plus 1."""
     annotations: list[dict[str, Any]] = []
