@@ -81,8 +81,8 @@ class DensityCounter(nn.Module):
         chances, counts = self.chances(images), targets["counts"].float()
         none = log_none(chances)
         some = (-none.expm1()).clamp(min=1e-6).log()
-        label = -some.where(counts > 0, none)
-        count = F.smooth_l1_loss(chances.sum((2, 3)), counts, reduction="none")
+        label = -some.where(counts > 0, none).sum(1)
+        count = F.smooth_l1_loss(chances.sum((2, 3)), counts, reduction="none").sum(1)
         number = whole_batch(counts.new_tensor(len(counts)), least=1)
         return {"label": label.sum() / number, "count": count.sum() / number}
 
