@@ -40,7 +40,7 @@ PHASES = {  # and the function of Models that is then running
 LOST = 120  # seconds after which a queued training never began: DVC's worker may lose one on a very busy machine
 SHARE = 0.3  # of a training's seconds within which it is killed: so that it takes several kills to its end
 # Python runs a file of this name when it starts: a training then tells, at each SIGUSR1, which functions it is in.
-TELL = """import os, signal
+TELL = """import atexit, os, signal
 FILE = os.path.join(os.path.dirname(__file__), str(os.getpid()))
 
 def tell(_, frame):
@@ -52,6 +52,7 @@ def tell(_, frame):
         file.write(" ".join(names) + "\\n")
 
 signal.signal(signal.SIGUSR1, tell)
+atexit.register(signal.signal, signal.SIGUSR1, signal.SIG_IGN)  # for Python takes its handlers away when it ends
 open(FILE, "a").close()
 """
 
@@ -147,7 +148,7 @@ class Project:
             each.kill()
         if hit and mode != "queue":
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == 0 or hit
         while self.running("Models.train"):
             time.sleep(0.05)
         return bool(hit)
@@ -156,8 +157,9 @@ class Project:
         """What the last training ended with."""
         if mode == "repro":
             return (self.directory / WEIGHTS).read_bytes()
+        start = time.monotonic()  # the queue's worker is still taking the results into the repository
         while f"{self.name}]" not in run_in(self.directory, "dvc", "exp", "list", "--all").stdout:
-            time.sleep(0.5)  # the queue's worker is still taking the results into the repository
+            assert time.monotonic() - start < LOST, f"{self.name} failed"
         found: bytes = dvc.api.read(WEIGHTS, repo=str(self.directory), rev=self.name, mode="rb")
         return found
 
