@@ -202,7 +202,8 @@ def _of_mode(project: Project, mode: str, kills: int) -> Iterator[Figure]:
             hits[phase] += 1
         else:
             ended.append(project.weights(mode))
-        print(f"{mode}: killed {hits}, {len(ended)} ended", file=sys.stderr, flush=True)
+        same = sum(each == whole for each in ended)
+        print(f"{mode}: killed {hits}, {len(ended)} ended, {same} with the same bytes", file=sys.stderr, flush=True)
     ended.append(project.trained(mode)[0])
     other = sum(each != whole for each in ended)
     yield Figure(
