@@ -11,7 +11,7 @@ from Datasets.errors import UserError
 IMPORTED = (
     "fastapi",
     "fastapi-offline",
-    "h11",
+    "httptools",
     "numpy",
     "onnxruntime",
     "pillow",

@@ -184,12 +184,12 @@ def test_headers_that_do_not_arrive_are_not_waited_for(pristine_export: Path, be
             client.sendall(begun)
             started = time.monotonic()
             with contextlib.suppress(ConnectionError):
-                for _ in range(40):  # a byte now and then does not help
+                for letter in (b"" if begun else b"GET /") + b"a" * 40:  # a byte now and then does not help
                     client.settimeout(0.1)
                     with contextlib.suppress(TimeoutError):
                         if not client.recv(10_000):
                             break
-                    client.sendall(b"a")
+                    client.sendall(bytes([letter]))
             assert 0.5 < time.monotonic() - started < 3
         connection = HTTPConnection(service.host, service.port, timeout=5)
         for _ in range(3):  # whoever is in time keeps the connection
@@ -197,6 +197,44 @@ def test_headers_that_do_not_arrive_are_not_waited_for(pristine_export: Path, be
             assert connection.getresponse().read()
             time.sleep(0.6)
         assert service.process.poll() is None
+
+
+def told(service: Service, *sent: bytes) -> bytes:
+    """What the service answers to these bytes, sent one after the other, until it closes or says nothing more."""
+    found = b""
+    with socket.create_connection((service.host, service.port), timeout=1) as client, contextlib.suppress(OSError):
+        for part in sent:
+            client.sendall(part)
+            time.sleep(0.02)
+        while more := client.recv(100_000):
+            found += more
+    return found
+
+
+POST = f"POST /predict HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {KEY}\r\nConnection: ".encode()
+CHUNKED = b"close\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(IMAGE), IMAGE)
+
+
+@pytest.mark.parametrize("begun", [b"", POST, POST + CHUNKED])
+def test_headers_and_trailers_without_end_are_refused(guarded: Service, begun: bytes) -> None:
+    for endless in (b"a" * 1_000_000, b"a: b\r\n" * 200_000):
+        assert told(guarded, begun, endless)[:13] in (b"HTTP/1.1 400 ", b"")  # reset while it still sends
+    assert guarded.request("GET", "/health/live")[0] == 200
+
+
+def test_trailers_change_nothing(guarded: Service) -> None:
+    assert told(guarded, POST + CHUNKED, b"Content-Type: multipart/form-data\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "offer", [b"Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA", b"upgrade\r\nUpgrade: websocket"]
+)
+def test_an_offer_of_another_protocol_is_passed_over(guarded: Service, offer: bytes) -> None:
+    head = POST + offer + b"\r\nContent-Length: %d\r\n\r\n" % len(IMAGE)
+    for sent in ([head + IMAGE], [head[:-3], head[-3:] + IMAGE[:50], IMAGE[50:]]):
+        answer = told(guarded, *sent, POST + CHUNKED + b"\r\n")  # the connection lives on
+        assert answer.count(b"HTTP/1.1 200 ") == 2
+    assert told(guarded, b"CONNECT there:443 HTTP/1.1\r\nHost: there\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
 def test_bodies_are_held_only_as_memory_allows(pristine_export: Path) -> None:
