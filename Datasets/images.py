@@ -35,7 +35,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False) ->
         if luma:
             image.draft("L", None)
         image.load()
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies images that are upright already
+        return image
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
@@ -55,7 +56,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # to convert is to copy
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:

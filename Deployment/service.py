@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -82,11 +83,26 @@ def create_app(artifact: Artifact, predictor: Predictor, limits: Limits, key: bo
     app.add_exception_handler(Exception, _answer_failure)
     workers = Workers(limits.parallel, limits.waiting)
     app.state.metrics = Metrics(artifact.manifest, workers)
+    app.router.route_class = _Direct
+    _add_predictions(app, artifact, predictor, workers, limits)  # first, as routes are tried in their order
+    app.router.route_class = APIRoute
     add_pages(app)
     _add_facts(app, artifact)
-    _add_predictions(app, artifact, predictor, workers, limits)
     _document_key(app, key)
     return app
+
+
+class _Direct(APIRoute):
+    """A route whose function is called at once where a request has no query: FastAPI takes 0.1 ms to find nothing."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request."""
+        with_query = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await (with_query if request.scope["query_string"] else self.endpoint)(request)
+
+        return handle
 
 
 def _document_key(app: FastAPI, key: bool) -> None:
