@@ -1,9 +1,11 @@
 """All figures and the table of them: `make bench`.
 
-    python -m tests.benchmarks [import inspect curation sharing repro broken train resume start]
+    python -m tests.benchmarks [import inspect curation sharing repro broken train resume start
+                                serve servers predict hostile]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
-stays. A name may be followed by a number, as in `curation=100000`: of images, cases, steps or kills, for want of time.
+stays. A name may be followed by a number, as in `curation=100000`, for want of time: of images, cases, steps, rounds, kills
+or requests. What needs an export takes the checkout's, Datasets/pretrained/ID; says so and goes on if there is none.
 """
 
 import importlib
@@ -16,7 +18,10 @@ from typing import Any
 
 from tests.benchmarks.measuring import machine
 
-BENCHMARKS = ("import", "inspect", "curation", "sharing", "repro", "broken", "train", "resume", "start")
+BENCHMARKS = (
+    *("import", "inspect", "curation", "sharing", "repro", "broken", "train", "resume", "start"),
+    *("serve", "servers", "predict", "hostile"),  # of an export
+)
 HERE = Path(__file__).parent
 HEAD = """# Benchmarks
 

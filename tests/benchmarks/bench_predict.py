@@ -1,8 +1,9 @@
 """What predicting many images costs beside the model, against a bare loop of decoding and `session.run`.
 
-    python -m tests.benchmarks.bench_predict EXPORT IMAGES [--rounds 5]
+    python -m tests.benchmarks.bench_predict EXPORT [IMAGES] [--rounds 5]
 
-Both use one thread for each core, in turns; only the ratio means anything. IMAGES: a directory.
+Both use one thread for each core, in turns; only the ratio means anything. IMAGES: a directory; without it, first the
+export's samples over and over, then photographs of 640 x 480.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import onnxruntime
@@ -24,8 +26,11 @@ from Deployment.artifact import MODEL, load
 from Deployment.image_files import ImageFile, image_files
 from Deployment.predict import Journal, predict
 from Deployment.predictor import Predictor
+from tests.benchmarks.generated import write_images
+from tests.benchmarks.measuring import Figure, exports
 
 CORES = os.cpu_count() or 1
+SMALL, PHOTOGRAPHS = 1500, 500
 
 
 @dataclass(frozen=True)
@@ -64,14 +69,9 @@ def ours(predictor: Predictor, files: list[ImageFile], journal: Path) -> None:
     assert len(list(Journal(journal, {}).write([], rows))) == len(files)
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Measure predicting many images against a bare loop.")
-    parser.add_argument("export", type=Path)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    artifact, files = load(options.export), image_files([options.images])
+def compare(export: Path, images: Path, what: str, rounds: int) -> Figure:
+    """Take turns."""
+    artifact, files = load(export), image_files([images])
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(artifact.directory / MODEL, settings, providers=["CPUExecutionProvider"])
@@ -79,7 +79,7 @@ def main() -> None:
     theirs: list[Pace] = []
     mine: list[Pace] = []
     with tempfile.TemporaryDirectory() as temporary:
-        for _ in range(options.rounds):
+        for _ in range(rounds):
             with timed(len(files), theirs):
                 bare(session, artifact.size, names, files)
             with timed(len(files), mine):
@@ -88,10 +88,46 @@ def main() -> None:
     pairs = list(zip(mine, theirs, strict=True))
     clock = statistics.median(one.clock / other.clock for one, other in pairs)
     processor = statistics.median(one.processor / other.processor for one, other in pairs)
-    print(
-        f"{clock:.2f} of the bare loop's images a second, {processor:.2f} by processor time; "
-        f"{len(files)} images, {CORES} cores"
+    rates = [statistics.median(pace.clock for pace in paces) for paces in (mine, theirs)]
+    return Figure(
+        f"predicting {len(files):,} {what}",
+        "a bare loop of decoding and running the graph",
+        f"{clock:.2f} of its rate, {processor:.2f} by processor time",
+        "0.9",
+        f"{rates[0]:.0f} against {rates[1]:.0f} images a second; {rounds} rounds, {CORES} threads",
     )
+
+
+def made(export: Path, rounds: int) -> Iterator[Figure]:
+    """Of the export's samples, and of photographs."""
+    with tempfile.TemporaryDirectory() as temporary:
+        small, photographs = Path(temporary, "small"), Path(temporary, "photographs")
+        small.mkdir()
+        for number, sample in enumerate(islice(cycle(sorted((export / "sample").glob("*.jpg"))), SMALL)):
+            (small / f"{number:06d}.jpg").write_bytes(sample.read_bytes())
+        write_images(photographs, PHOTOGRAPHS)
+        yield compare(export, small, "samples of the export", rounds)
+        yield compare(export, photographs / "images", "photographs of 640 x 480", rounds)
+
+
+def figures(rounds: int = 7) -> Iterator[Figure]:
+    """Of the checkout's first export."""
+    for export in exports()[:1]:
+        yield from made(export, rounds)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure predicting many images against a bare loop.")
+    parser.add_argument("export", type=Path)
+    parser.add_argument("images", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if options.images:
+        print(compare(options.export, options.images, "images", options.rounds))
+    else:
+        for figure in made(options.export, options.rounds):
+            print(figure)
 
 
 if __name__ == "__main__":

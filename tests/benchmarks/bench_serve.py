@@ -9,22 +9,20 @@ many seconds of load, and its memory at the end against that after the first ten
 """
 
 import argparse
-import os
-import random
 import re
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
-from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 
 import psutil
+
+from tests.benchmarks.load import load_on
+from tests.benchmarks.measuring import Figure, exports
+
+SECONDS, CONNECTIONS = 2, 16
 
 BARE = """
 import sys
@@ -67,101 +65,95 @@ def running(command: list[str]) -> Iterator[tuple["subprocess.Popen[str]", int]]
         process.wait()
 
 
-def ask(port: int, body: bytes, end: float, headers: Mapping[str, str], pause: float) -> list[float]:
-    """Seconds that each answer took over one connection, until `end`; refusals (503) are left out.
-
-    pause: seconds from one request to the next, however long the answer takes, and from which its seconds count; 0 to
-    ask as soon as the last was answered.
-    """
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
-    taken = []
-    due = time.perf_counter() + random.random() * pause
-    while due < end:
-        time.sleep(max(0, due - time.perf_counter()))
-        connection.request("POST", "/predict", body, headers)
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status in (200, 503), answer.status
-        if answer.status == 200:
-            taken.append(time.perf_counter() - due)
-        due = due + pause if pause else time.perf_counter()
-    connection.close()
-    return taken
-
-
-def load_on(
-    port: int,
-    body: bytes,
-    seconds: float,
-    connections: int,
-    headers: Mapping[str, str] = MappingProxyType({}),
-    rate: float = 0,
-) -> tuple[float, float, float]:
-    """Answers a second, and p50 and p99 in milliseconds. rate: requests a second to send; 0 for as many as can be."""
-    end = time.perf_counter() + seconds
-    pause = connections / rate if rate else 0
-    with ThreadPoolExecutor(connections) as clients:
-        asked = clients.map(lambda _: ask(port, body, end, headers, pause), range(connections))
-        taken = sorted(chain.from_iterable(asked))
-    return len(taken) / seconds, 1000 * taken[len(taken) // 2], 1000 * taken[len(taken) * 99 // 100]
-
-
-def half(service: list[str], image: bytes, seconds: float, rounds: int, connections: int) -> None:
-    """Print how p99 compares with p50 at half the greatest load; requests come evenly over all connections."""
-    ratios = []
+def half(service: list[str], image: bytes, seconds: float, rounds: int, connections: int) -> Figure:
+    """How p99 compares with p50 at half the greatest load; requests come evenly over all connections."""
+    ratios, told = [], ""
     with running(service) as (_, port):
         load_on(port, image, 1, connections)
         for _ in range(rounds):
             greatest, _, _ = load_on(port, image, seconds, connections)
             rate, p50, p99 = load_on(port, image, seconds, connections, rate=greatest / 2)
             ratios.append(p99 / p50)
-            print(f"{greatest:.0f}/s at most; at {rate:.0f}/s p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    print(f"at half the greatest load p99 is {statistics.median(ratios):.1f} times p50; {connections} connections")
+            told = f"the last at {rate:.0f} of {greatest:.0f} requests a second: {p50:.1f} and {p99:.1f} ms"
+            print(told)
+    ratio = f"{statistics.median(ratios):.1f} times"
+    return Figure(
+        "p99 at half the greatest load", "p50", ratio, "", f"{rounds} rounds, {connections} connections; {told}"
+    )
 
 
-def soak(service: list[str], image: bytes, seconds: float, connections: int) -> None:
-    """Print how the service bears a long load. Any answer but 200 or 503 is an error."""
+def soak(service: list[str], image: bytes, seconds: float, connections: int) -> Figure:
+    """How the service bears a long load. Any answer but 200 or 503 is an error."""
     with running(service) as (process, port):
         memory, answers = [], 0.0
         for part in (seconds / 10, seconds * 9 / 10):
             rate, p50, p99 = load_on(port, image, part, connections)
             answers += rate * part
             memory.append(psutil.Process(process.pid).memory_info().rss / 1e6)
-    print(
-        f"{answers:.0f} answers over {connections} connections in {seconds:.0f} s; p50 {p50:.0f} ms, p99 {p99:.0f} ms; "
-        f"memory {memory[0]:.1f} MB after a tenth, {memory[1]:.1f} MB at the end"
+    return Figure(
+        f"memory after {seconds:.0f} s of load",
+        "after a tenth of it",
+        f"{memory[1]:.1f} MB against {memory[0]:.1f} MB",
+        "",
+        f"{answers:.0f} answers, p50 {p50:.0f} ms, p99 {p99:.0f} ms, {connections} connections",
     )
+
+
+def against_bare(
+    service: list[str], bare: list[str], image: bytes, seconds: float, rounds: int, connections: int
+) -> Figure:
+    """Requests a second, and processor time, against the bare handler."""
+    with running(bare) as theirs, running(service) as ours:
+        for _, port in (theirs, ours):
+            load_on(port, image, 1, connections)
+        rows = []
+        for _ in range(rounds):
+            rows.append([measured(each, image, seconds, connections) for each in (theirs, ours)])
+            print("   ".join(f"{rate:.0f}/s, {cpu:.2f} ms of a core each" for rate, cpu in rows[-1]))
+    speed = statistics.median(mine[0] / other[0] for other, mine in rows)
+    cost = statistics.median(mine[1] / other[1] for other, mine in rows)
+    other, mine = (statistics.median(row[i][1] for row in rows) for i in (0, 1))
+    return Figure(
+        "requests a second to the service",
+        "a bare FastAPI handler with the same session",
+        f"{speed:.2f} of its rate at {cost:.2f} of its processor time each",
+        "0.9",
+        f"{mine:.2f} against {other:.2f} ms of a core; {rounds} rounds, {connections} connections",
+    )
+
+
+def figures(rounds: int = 10) -> Iterator[Figure]:
+    """Of the checkout's first export."""
+    for export in exports()[:1]:
+        bare, service, image = commands(export)
+        yield against_bare(service, bare, image, SECONDS, rounds, CONNECTIONS)
+        yield half(service, image, SECONDS, rounds, CONNECTIONS)
+
+
+def commands(export: Path) -> tuple[list[str], list[str], bytes]:
+    """What starts the bare handler and the service, and an image to send."""
+    bare = [sys.executable, "-c", BARE, str(export)]
+    service = [sys.executable, "-m", "Deployment.serve", str(export), "--port", "0"]
+    return bare, service, next((export / "sample").glob("*.jpg")).read_bytes()
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure the service against a bare handler.")
     parser.add_argument("export", type=Path)
-    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--soak", type=float, default=0)
     options = parser.parse_args()
-    image = next((options.export / "sample").glob("*.jpg")).read_bytes()
-    bare = [sys.executable, "-c", BARE, str(options.export)]
-    service = [sys.executable, "-m", "Deployment.serve", str(options.export), "--port", "0"]
+    bare, service, image = commands(options.export)
     if options.half:
-        return half(service, image, options.seconds, options.rounds, options.connections)
-    if options.soak:
-        return soak(service, image, options.soak, options.connections)
-    with running(bare) as theirs, running(service) as ours:
-        for _, port in (theirs, ours):
-            load_on(port, image, 1, options.connections)
-        rows = []
-        for _ in range(options.rounds):
-            found = [measured(each, image, options.seconds, options.connections) for each in (theirs, ours)]
-            rows.append(found)
-            print("   ".join(f"{rate:.0f}/s, {cpu:.2f} ms of a core each" for rate, cpu in found))
-    speed = statistics.median(mine[0] / other[0] for other, mine in rows)
-    cost = statistics.median(mine[1] / other[1] for other, mine in rows)
-    where = f"{options.connections} connections, {os.cpu_count()} cores"
-    print(f"{speed:.2f} of the bare handler's requests a second at {cost:.2f} of its processor time each; {where}")
+        print(half(service, image, options.seconds, options.rounds, options.connections))
+    elif options.soak:
+        print(soak(service, image, options.soak, options.connections))
+    else:
+        print(against_bare(service, bare, image, options.seconds, options.rounds, options.connections))
 
 
 def measured(

@@ -1,7 +1,8 @@
 """Requests a second of the service against LitServe and BentoML, which serve the same model.
 
-    python -m tests.benchmarks.bench_servers EXPORT --litserve PYTHON --bentoml PYTHON [--seconds 4] [--rounds 5]
+    python -m tests.benchmarks.bench_servers EXPORT [--litserve PYTHON] [--bentoml PYTHON] [--seconds 4] [--rounds 5]
 
+In `python -m tests.benchmarks servers` the environment variables LITSERVE_PYTHON and BENTOML_PYTHON take their place.
 PYTHON: the interpreter of an environment of its own, for both bring packages that this project does not need:
 
     python -m venv /tmp/lit && /tmp/lit/bin/pip install litserve onnxruntime numpy pillow python-multipart
@@ -21,14 +22,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
 
-from tests.benchmarks.bench_serve import load_on
+from tests.benchmarks.load import load_on
+from tests.benchmarks.measuring import Figure, exports
 
 ROOT = Path(__file__).parents[2]
 CORES = os.cpu_count() or 1
@@ -74,6 +76,8 @@ class Api:
         return self.predictor(file.read_bytes())
 """
 Server = tuple[psutil.Process, int]  # and its port
+KINDS = ("LitServe", "BentoML")
+SECONDS, CONNECTIONS = 4, 16
 LIMIT = 120  # seconds for starting
 
 
@@ -127,31 +131,21 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
-def start(stack: ExitStack, options: argparse.Namespace, directory: Path) -> dict[str, Server]:
+def start(stack: ExitStack, export: Path, pythons: Mapping[str, str], directory: Path) -> dict[str, Server]:
     """All servers, by their names."""
     (directory / "lit.py").write_text(LITSERVE)
     (directory / "ben.py").write_text(BENTOML)
-    ports = {name: free_port() for name in ("ours", *(f"{n} {k}" for n in ("LitServe", "BentoML") for k in (1, CORES)))}
+    ports = {name: free_port() for name in ("ours", *(f"{n} {k}" for n in pythons for k in (1, CORES)))}
     servers: dict[str, Server] = {}
     for name, port in ports.items():
         kind, _, processes = name.partition(" ")
+        address = ["--port", port, "--host", "127.0.0.1"]
         command = {
-            "ours": [sys.executable, "-m", "Deployment.serve", options.export, "--port", port, "--log-level", "error"],
-            "LitServe": [options.litserve, "lit.py"],
-            "BentoML": [
-                options.bentoml,
-                "-m",
-                "bentoml",
-                "serve",
-                "ben:Api",
-                "--port",
-                port,
-                "--host",
-                "127.0.0.1",
-                "-q",
-            ],
+            "ours": [sys.executable, "-m", "Deployment.serve", export, "--log-level", "error", *address],
+            "LitServe": [pythons.get(kind), "lit.py"],
+            "BentoML": [pythons.get(kind), "-m", "bentoml", "serve", "ben:Api", "-q", *address],
         }[kind]
-        environment = {"EXPORT": str(options.export), "PORT": str(port), "PROCESSES": processes or "1"}
+        environment = {"EXPORT": str(export), "PORT": str(port), "PROCESSES": processes or "1"}
         process = stack.enter_context(running([*map(str, command)], directory, port, **environment))
         servers[name] = (process, port)
     return servers
@@ -162,44 +156,70 @@ def processor(process: psutil.Process) -> float:
     return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Measure the service against LitServe and BentoML.")
-    parser.add_argument("export", type=Path)
-    parser.add_argument("--litserve", required=True)
-    parser.add_argument("--bentoml", required=True)
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--connections", type=int, default=16)
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the servers are ended
-    options.export = options.export.resolve()
-    body, headers = form(next((options.export / "sample").glob("*.jpg")).read_bytes())
+def measure(
+    export: Path, pythons: Mapping[str, str], seconds: float, rounds: int, connections: int
+) -> Iterator[Figure]:
+    """A figure for each of the other servers that there is an interpreter for."""
+    body, headers = form(next((export / "sample").glob("*.jpg")).read_bytes())
     paces: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as stack:
-        servers = start(stack, options, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        servers = start(stack, export.resolve(), pythons, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for _, port in servers.values():
-            load_on(port, body, 1, options.connections, headers)
-        for _ in range(options.rounds):
+            load_on(port, body, 1, connections, headers)
+        for _ in range(rounds):
             for name, (process, port) in servers.items():
                 before = processor(process)
-                rate, _, _ = load_on(port, body, options.seconds, options.connections, headers)
-                paces.setdefault(name, []).append((rate, rate * options.seconds / (processor(process) - before)))
+                rate, _, _ = load_on(port, body, seconds, connections, headers)
+                paces.setdefault(name, []).append((rate, rate * seconds / (processor(process) - before)))
             print("   ".join(f"{name}: {found[-1][0]:.0f}/s, {found[-1][1]:.0f}/core" for name, found in paces.items()))
-    for kind in ("LitServe", "BentoML"):
+    for kind in pythons:
         best = max(
             (name for name in paces if name.startswith(kind)),
             key=lambda name: statistics.median(rate for rate, _ in paces[name]),
         )
-        compare(paces["ours"], paces[best], f"{best} processes; {options.connections} connections, {CORES} cores")
+        yield compare(paces["ours"], paces[best], best, f"{rounds} rounds, {connections} connections, {CORES} cores")
 
 
-def compare(ours: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]], what: str) -> None:
-    """Print the medians of both ratios: answers a second, and answers for a second of a core."""
+def compare(
+    ours: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]], other: str, details: str
+) -> Figure:
+    """The medians of both ratios: answers a second, and answers for a second of a core."""
     clock, core = (
         statistics.median(mine[i] / other[i] for mine, other in zip(ours, theirs, strict=True)) for i in (0, 1)
     )
-    print(f"{clock:.2f} times the answers a second, {core:.2f} times those of a second of a core, of {what}")
+    costs = [1000 / statistics.median(core for _, core in each) for each in (ours, theirs)]
+    return Figure(
+        "answers of the service for a second of a core",
+        f"{other.replace(' ', ' with ')} process{'' if other.endswith(' 1') else 'es'}",
+        f"{core:.2f} times as many; {clock:.2f} times by the clock",
+        "1.5",
+        f"{costs[0]:.2f} against {costs[1]:.2f} ms of a core each; {details}",
+    )
+
+
+def figures(rounds: int = 5) -> Iterator[Figure]:
+    """Of the checkout's first export, against those whose interpreters LITSERVE_PYTHON and BENTOML_PYTHON name."""
+    pythons = {kind: python for kind in KINDS if (python := os.environ.get(f"{kind.upper()}_PYTHON"))}
+    if not pythons:
+        return print("LITSERVE_PYTHON, BENTOML_PYTHON: not set, so not compared with these servers", file=sys.stderr)
+    for export in exports()[:1]:
+        yield from measure(export, pythons, SECONDS, rounds, CONNECTIONS)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure the service against LitServe and BentoML.")
+    parser.add_argument("export", type=Path)
+    for kind in KINDS:
+        parser.add_argument(f"--{kind.lower()}", dest=kind)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the servers are ended
+    pythons = {kind: python for kind in KINDS if (python := getattr(options, kind))}
+    for figure in measure(options.export, pythons, options.seconds, options.rounds, options.connections):
+        print(figure)
 
 
 if __name__ == "__main__":
