@@ -61,14 +61,14 @@ class Journal:
             return []
         return [msgspec.json.decode(line) for line in lines[1:]] if lines and lines[0] == self._head else []
 
-    def write(self, before: Sequence[Row], rows: Iterable[Row]) -> Iterator[Row]:
-        """Pass `rows` through, each once it is in the file."""
+    def write(self, before: Sequence[Row], parts: Iterable[list[Row]]) -> Iterator[Row]:
+        """Pass the rows of all `parts` through, each once its part is in the file."""
         with replacing(self._path) as partial:
             partial.write_bytes(b"".join(line + b"\n" for line in [self._head, *map(msgspec.json.encode, before)]))
         with self._path.open("ab", buffering=0) as file:
-            for row in rows:
-                file.write(msgspec.json.encode(row) + b"\n")
-                yield row
+            for part in parts:
+                file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in part))
+                yield from part
 
     def remove(self) -> None:
         """Remove the file."""
@@ -77,8 +77,8 @@ class Journal:
 
 def predict(
     predictor: Predictor, files: Iterable[ImageFile], jobs: int, max_pixels: int, threshold: float | None
-) -> Iterator[Row]:
-    """A row for each image, in their order, made by so many threads at once."""
+) -> Iterator[list[Row]]:
+    """A row for each image, in their order and a few at a time, made by so many threads at once."""
 
     def row(name: str, data: bytes | OSError) -> Row:
         if isinstance(data, OSError):
@@ -94,9 +94,9 @@ def predict(
         for part in _parts(files):
             waiting.append(threads.submit(lambda part: list(starmap(row, part)), part))
             if len(waiting) > AHEAD * jobs:
-                yield from waiting.popleft().result()
+                yield waiting.popleft().result()
         while waiting:
-            yield from waiting.popleft().result()
+            yield waiting.popleft().result()
 
 
 def _parts(files: Iterable[ImageFile]) -> Iterator[list[tuple[str, bytes | OSError]]]:
