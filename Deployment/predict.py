@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
-from itertools import chain, starmap
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError
 from Datasets.images import MAX_PIXELS, UnreadableImage
+from Datasets.predictions import Prediction
 from Datasets.progress import progress
 from Deployment.artifact import MANIFEST, Artifact, load
 from Deployment.coco import batch_coco
@@ -80,23 +81,26 @@ def predict(
 ) -> Iterator[list[Row]]:
     """A row for each image, in their order and a few at a time, made by so many threads at once."""
 
-    def row(name: str, data: bytes | OSError) -> Row:
-        if isinstance(data, OSError):
-            return {"image": name, "error": f"cannot be read: {data.strerror or data}"}
-        try:
-            digest = hashlib.sha256(data).hexdigest()
-            return {"image": name, "sha256": digest, **predictor(data, max_pixels, threshold)}
-        except UnreadableImage as error:
-            return {"image": name, "error": " ".join(str(error).split())}
+    def rows(part: list[tuple[str, bytes | OSError]]) -> list[Row]:
+        answers = iter(predictor.several([data for _, data in part if isinstance(data, bytes)], max_pixels, threshold))
+        return [_row(name, data, data if isinstance(data, OSError) else next(answers)) for name, data in part]
 
     waiting: deque[Future[list[Row]]] = deque()
     with ThreadPoolExecutor(jobs) as threads:
         for part in _parts(files):
-            waiting.append(threads.submit(lambda part: list(starmap(row, part)), part))
+            waiting.append(threads.submit(rows, part))
             if len(waiting) > AHEAD * jobs:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _row(name: str, data: bytes | OSError, answer: Prediction | UnreadableImage | OSError) -> Row:
+    if isinstance(data, OSError):
+        return {"image": name, "error": f"cannot be read: {data.strerror or data}"}
+    if isinstance(answer, Exception):
+        return {"image": name, "error": " ".join(str(answer).split())}
+    return {"image": name, "sha256": hashlib.sha256(data).hexdigest(), **answer}
 
 
 def _parts(files: Iterable[ImageFile]) -> Iterator[list[tuple[str, bytes | OSError]]]:

@@ -2,12 +2,15 @@
 
 import io
 import os
+from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from Datasets.errors import UserError
-from Datasets.images import FORMATS, MAX_PIXELS, UnreadableImage, decode, letterbox
+from Datasets.images import FORMATS, MAX_PIXELS, Letterbox, UnreadableImage, decode, letterbox
 from Datasets.predictions import OUTPUTS, Prediction, to_prediction
 from Deployment.artifact import MODEL, Artifact
 from Deployment.torch_runtime import Run, torch_run
@@ -15,6 +18,7 @@ from Deployment.torch_runtime import Run, torch_run
 MAX_SCANS = (
     100  # of a JPEG; progressive ones have about 10, and a few bytes more make a decoder go over all pixels again
 )
+TOGETHER = 8 * 256 * 256  # pixels of the model's input that it gets at once
 _JPEG, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
 
 
@@ -44,16 +48,56 @@ class Predictor:
 
         Raises Datasets.images.UnreadableImage, also for a file of another format than `formats`, Pillow's names.
         """
+        return self._answered([self._prepared(data, max_pixels, formats)], threshold)[0]
+
+    def several(
+        self, files: Sequence[bytes], max_pixels: int = MAX_PIXELS, threshold: float | None = None
+    ) -> list[Prediction | UnreadableImage]:
+        """What the model finds in each of these image files, or why it cannot be read.
+
+        Small images are worked on together, which takes a small model up to a sixth less time; large ones one by one,
+        as together they would take much memory.
+        """
+        found: list[Prediction | UnreadableImage] = []
+        for part in batched(files, max(1, TOGETHER // self._artifact.size**2)):
+            prepared = [self._tried(data, max_pixels) for data in part]
+            answers = iter(self._answered([one for one in prepared if isinstance(one, Prepared)], threshold))
+            found += [next(answers) if isinstance(one, Prepared) else one for one in prepared]
+        return found
+
+    def _tried(self, data: bytes, max_pixels: int) -> "Prepared | UnreadableImage":
+        try:
+            return self._prepared(data, max_pixels, FORMATS)
+        except UnreadableImage as error:
+            return error
+
+    def _prepared(self, data: bytes, max_pixels: int, formats: tuple[str, ...]) -> "Prepared":
         check_file(data, formats)
         image = decode(data, max_pixels)
-        box = letterbox(image, self._artifact.size)
-        images = box.pixels.transpose(2, 0, 1)[None]
-        outputs = {name: value[0] for name, value in self._run(images).items()}
         height, width = image.shape[:2]
+        return Prepared(letterbox(image, self._artifact.size), width, height)
+
+    def _answered(self, images: Sequence["Prepared"], threshold: float | None) -> list[Prediction]:
+        if not images:
+            return []
+        task, classes = self._artifact.task, self._artifact.manifest["classes"]
         least = self._artifact.threshold if threshold is None else threshold
-        return to_prediction(
-            self._artifact.task, outputs, box, width, height, self._artifact.manifest["classes"], least
-        )
+        outputs = self._run(np.stack([each.box.pixels.transpose(2, 0, 1) for each in images]))
+        of_each = [{name: values[place] for name, values in outputs.items()} for place in range(len(images))]
+        return [to_prediction(task, one, *each, classes, least) for one, each in zip(of_each, images, strict=True)]
+
+
+class Prepared(NamedTuple):
+    """An image as the model sees it, and its width and height when upright."""
+
+    box: Letterbox
+    width: int
+    height: int
+
+
+def batched(files: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    """The files, so many at once."""
+    return (files[first : first + size] for first in range(0, len(files), size))
 
 
 def _onnx_run(artifact: Artifact, threads: int) -> Run:
