@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from Datasets.images import UnreadableImage, decode, letterbox
+from Datasets.images import UnreadableImage, decode, letterbox, open_image
 from tests.conftest import png_bomb
 
 
@@ -29,6 +29,7 @@ def test_exif_orientation_6_stands_upright(photo):
     exif[0x0112] = 6
     stored = photo.transpose(Image.Transpose.ROTATE_90)
     assert np.array_equal(decode(encoded(stored, "PNG", exif=exif)), np.asarray(photo))
+    assert open_image(encoded(stored, "PNG", exif=exif)).format == "PNG"  # which inspected tables tell
 
 
 def test_sixteen_bit_grey_keeps_its_tones(photo):
