@@ -4,8 +4,9 @@
                                 serve servers predict hostile]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
-stays. A name may be followed by a number, as in `curation=100000`, for want of time: of images, cases, steps, rounds, kills
-or requests. What needs an export takes the checkout's, Datasets/pretrained/ID; says so and goes on if there is none.
+stays. A name may be followed by a number, as in `curation=100000`, for want of time: of images, cases, steps, rounds,
+kills or requests. What needs an export takes the checkout's, Datasets/pretrained/ID; without one, it is left out with a
+line.
 """
 
 import importlib
