@@ -27,7 +27,7 @@ lint: .venv/installed ## check style, types and the walls between the rooms
 	mypy Datasets Data_processing Models Deployment
 	lint-imports
 
-bench: .venv/installed ## measure what runs without a service, and write tests/benchmarks/README.md
+bench: .venv/installed ## measure it all, which takes hours, and write tests/benchmarks/README.md
 	python -m tests.benchmarks
 
 s3: .venv/installed ## start an S3 server on this machine to try sharing with; Ctrl-C stops it

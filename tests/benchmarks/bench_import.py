@@ -1,18 +1,20 @@
 """Importing annotations, against the fastest bare reading of the same files.
 
-    python -m tests.benchmarks.bench_import [--images 118287] [--rounds 3] [--datumaro PYTHON]
+    python -m tests.benchmarks.bench_import [--images 118287] [--rounds 3]
 
 COCO against pycocotools' `COCO()`; VOC, YOLO and CSV against no more than their parsing: lxml, splitting lines into
-floats, csv.reader. PYTHON: the interpreter of an environment with Datumaro, which holds back packages of this project:
+floats, csv.reader. Where DATUMARO_PYTHON names the interpreter of an environment with Datumaro, which holds back
+packages of this project,
 
     python -m venv /tmp/datum && /tmp/datum/bin/pip install datumaro
 
-Then Datumaro imports the same files too, in turns with the others, and VOC and YOLO are compared with it; it reads no
-tables of boxes, so CSV keeps its bare reading.
+Datumaro imports the same files too, in turns with the others, and VOC and YOLO are compared with it; it reads no tables
+of boxes, so CSV keeps its bare reading.
 """
 
 import argparse
 import csv
+import os
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -65,8 +67,9 @@ def read_csv(directory: Path) -> None:
             pass
 
 
-def figures(images: int = IMAGES, rounds: int = 3, datumaro: str | None = None) -> Iterator[Figure]:
-    """Measure all formats. datumaro: the interpreter that has it."""
+def figures(images: int = IMAGES, rounds: int = 3) -> Iterator[Figure]:
+    """Measure all formats."""
+    datumaro = os.environ.get("DATUMARO_PYTHON")
     small = min(images, SMALL)
     with tempfile.TemporaryDirectory() as temporary:
         yield _coco(Path(temporary, "coco"), images, rounds, datumaro)
@@ -123,14 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the importers.")
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--datumaro", metavar="PYTHON", help="an interpreter that has Datumaro")
     parser.add_argument("--bare", choices=("coco", "voc", "yolo", "csv"), help="only read --directory, barely")
     parser.add_argument("--directory", type=Path, default=Path())
     options = parser.parse_args()
     if options.bare:
         {"coco": read_coco, "voc": read_voc, "yolo": read_yolo, "csv": read_csv}[options.bare](options.directory)
         return
-    for figure in figures(options.images, options.rounds, options.datumaro):
+    for figure in figures(options.images, options.rounds):
         print(figure)
 
 
