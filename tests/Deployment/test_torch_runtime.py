@@ -26,7 +26,8 @@ class Colours(torch.nn.Module):
         mask = (pixels > 128) & (pixels.sum(1, keepdim=True) < 330)
         area = mask.float().sum((2, 3))
         scores, classes = (area / (area + self.softness)).topk(self.classes, 1)
-        boxes = torch.stack([extremes(mask[0, c]) for c in classes[0]])[None]
+        found = zip(mask, classes)
+        boxes = torch.stack([torch.stack([extremes(image[c]) for c in order]) for image, order in found])
         return {"boxes": boxes, "scores": scores, "classes": classes}
 
 def build(classes):
