@@ -52,14 +52,21 @@ class ImportedBox(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, eq=False)
 class BoxTable:
-    """The boxes of many images, which takes far less time than an object for each: columns are ImportedBox's fields."""
+    """The boxes of many images, which takes far less time than an object for each.
+
+    columns: ImportedBox's fields but the outlines, whose texts stay where they were read; sizes: their bytes, int64.
+    """
 
     columns: pa.RecordBatch
+    outlines: Sequence[msgspec.Raw]
+    sizes: np.ndarray
 
     def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """All fields of some boxes, int64 [B]."""
         places = pa.array(rows)
-        return {name: self.columns[name].take(places).cast(kind) for name, kind in _BOX_FIELDS.items()}
+        taken = {name: self.columns[name].take(places).cast(_BOX_FIELDS[name]) for name in self.columns.schema.names}
+        texts = list(map(self.outlines.__getitem__, rows.tolist()))
+        return {**taken, "outline": outlines_array(texts, self.sizes[rows])}
 
 
 class BoxRows(Sequence[ImportedBox]):
@@ -223,14 +230,13 @@ def _listed(boxes: Sequence[ImportedBox]) -> dict[str, pa.Array]:
     return {name: pa.array(list(map(attrgetter(name), boxes)), kind) for name, kind in _BOX_FIELDS.items()}
 
 
-def outlines_array(texts: Sequence[msgspec.Raw]) -> pa.LargeBinaryArray:
+def outlines_array(texts: Sequence[msgspec.Raw], sizes: np.ndarray) -> pa.BinaryArray:
     """The texts, null where there is nothing; joined at once, as an object for each would double the time."""
-    sizes = np.fromiter(map(len, map(memoryview, texts)), np.int64, len(texts))  # type: ignore[arg-type]
     stated = np.ones(len(texts), bool)
     for place in np.flatnonzero(sizes <= max(map(len, NO_OUTLINE))).tolist():
         stated[place] = bytes(texts[place]) not in NO_OUTLINE
     buffers = [pa.array(stated).buffers()[1], pa.py_buffer(np.append(0, sizes.cumsum())), pa.py_buffer(b"".join(texts))]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers)
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers).cast(pa.binary())
 
 
 def from_arrow(batch: pa.RecordBatch) -> list[Imported]:

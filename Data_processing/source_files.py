@@ -44,7 +44,6 @@ IMAGE_SUFFIXES = {
 }
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 SHARDS = "*-of-*.parquet"  # of a curated dataset
-UNUSUAL = re.compile(r"\\|//|^/|/$|^$|(^|/)\.(/|$)")  # paths that pathlib, which is slow, would write otherwise
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
@@ -275,7 +274,10 @@ def images_below(files: SourceFiles, folder: str) -> Iterator[str]:
 def inside(folder: str, name: str) -> str:
     """A name that an annotation gives, relative to a folder, as a path inside the source; Windows' \\ counts as /."""
     path = f"{folder}/{name}" if folder else name
-    return str(PurePosixPath(folder, name.replace("\\", "/"))) if UNUSUAL.search(path) else path
+    framed = f"/{path}/"
+    if "\\" in framed or "//" in framed or "/./" in framed:  # else pathlib, which is slow, would write the same
+        return str(PurePosixPath(folder, name.replace("\\", "/")))
+    return path
 
 
 def folder_name(option: str) -> str:

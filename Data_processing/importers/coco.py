@@ -24,7 +24,6 @@ from Data_processing.imported import (
     Imported,
     ImportedBox,
     ImportOptions,
-    outlines_array,
 )
 from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside
@@ -151,9 +150,10 @@ def _tabulate(annotations: Sequence[Annotation], names: dict[Id, str], file: str
     starts = range(0, len(annotations), CHUNK) or [0]
     parts = [_columns(annotations[start : start + CHUNK], names, file) for start in starts]
     columns = {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
-    columns["outline"] = outlines_array([annotation.segmentation for annotation in annotations])
     uncommon = np.flatnonzero(columns["name"].is_null())
-    return BoxTable(pa.record_batch(columns)), set(uncommon.tolist())
+    outlines = [annotation.segmentation for annotation in annotations]
+    sizes = np.fromiter(map(len, map(memoryview, outlines)), np.int64, len(outlines))  # type: ignore[arg-type]
+    return BoxTable(pa.record_batch(columns), outlines, sizes), set(uncommon.tolist())
 
 
 def _columns(annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> dict[str, pa.Array]:
