@@ -1,13 +1,14 @@
 """Facts of images that were inspected before, kept by the sha256 of their files, in a SQLite file.
 
-A source that grew by a few images costs the decoding of those few, and a stage that was killed goes on from there. The
-file can be deleted at any time. It forgets everything when the code or a library that the facts come from changes.
+A source that grew by a few images costs the decoding of those few, and a stage that was killed goes on from there. What
+has the same inode, size and times as when it was read is not even read again. The file can be deleted at any time. It
+forgets everything when the code or a library that the facts come from changes.
 """
 
 import hashlib
 import sqlite3
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,23 @@ class FactsStore:
         except sqlite3.Error as error:
             raise UserError(f"{path}: {error}; delete this file, it only saves time") from error
 
-    def is_empty(self) -> bool:
-        """Whether it knows nothing at all."""
-        return self._connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone() is None
+    def sha256(self, version: bytes, kind: str) -> str | None:
+        """The sha256 of the file that was read in this version (see SourceFiles) and whose facts are known, if any."""
+        found = self._found(self._prefix + version + kind.encode())
+        return None if found is None else found.hex()
 
     def get(self, sha256: str, kind: str) -> dict[str, Any] | None:
         """The row of a file of these bytes, `image` being another's name; None if it was not inspected."""
-        query = "SELECT facts FROM facts WHERE key = ?"
-        found = self._connection.execute(query, (self._key(sha256, kind),)).fetchone()
-        return None if found is None else msgspec.msgpack.decode(found[0])
+        found = self._found(self._key(sha256, kind))
+        return None if found is None else msgspec.msgpack.decode(found)
 
-    def put(self, rows: Iterable[tuple[dict[str, Any], str]]) -> None:
-        """Keep rows, each with its kind, all at once."""
-        values = [(self._key(row["sha256"], kind), msgspec.msgpack.encode(row)) for row, kind in rows if row["sha256"]]
+    def put(self, rows: Iterable[tuple[dict[str, Any], str, bytes | None]]) -> None:
+        """Keep rows, each with its kind and its file's version, all at once."""
+        values = []
+        for row, kind, version in rows:
+            values.append((self._key(row["sha256"], kind), msgspec.msgpack.encode(row)))
+            if version:
+                values.append((self._prefix + version + kind.encode(), bytes.fromhex(row["sha256"])))
         self._connection.execute("BEGIN")
         self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
         self._connection.execute("COMMIT")
@@ -61,6 +66,10 @@ class FactsStore:
         """Close the file."""
         self._connection.close()
 
+    def _found(self, key: bytes) -> bytes | None:
+        found = self._connection.execute("SELECT facts FROM facts WHERE key = ?", (key,)).fetchone()
+        return found and found[0]
+
     def _key(self, sha256: str, kind: str) -> bytes:
         return self._prefix + bytes.fromhex(sha256) + kind.encode()
 
@@ -68,5 +77,5 @@ class FactsStore:
 def _recipe(max_pixels: int) -> bytes:
     """8 bytes that change with whatever the facts depend on beside the file."""
     code = [Path(__file__).parent.joinpath(name).read_bytes() for name in CODE]
-    said = [*code, *(version(name).encode() for name in LIBRARIES), str(max_pixels).encode()]
+    said = [*code, *(metadata.version(name).encode() for name in LIBRARIES), str(max_pixels).encode()]
     return hashlib.sha256(b"\0".join(said)).digest()[:8]

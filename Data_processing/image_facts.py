@@ -3,11 +3,11 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -99,39 +99,37 @@ class Kind(StrEnum):
 
 
 Task = tuple[str, Kind]
-Inspected = tuple[dict[str, Any], Kind, bool]  # a row, what the file is for, and whether no store has the row yet
+
+
+class Inspected(NamedTuple):
+    """A row of INSPECTED_SCHEMA, the file's use and version (see SourceFiles), and whether no store has the row yet."""
+
+    row: dict[str, Any]
+    kind: Kind
+    version: bytes | None = None
+    is_new: bool = False
 
 
 def inspect_named(
-    files: SourceFiles,
-    name: str,
-    kind: Kind,
-    max_pixels: int,
-    store: FactsStore | None = None,
-    quota: Iterator[int] | None = None,
-) -> Inspected | None:
-    """The row for a name that need not be a file of the source, its kind, and whether `store` has not got it.
-
-    quota: gives a number for each file that may be decoded; after the last, what is not known is None.
-    """
+    files: SourceFiles, name: str, kind: Kind, max_pixels: int, store: FactsStore | None = None
+) -> Inspected:
+    """What is found for a name that need not be a file of the source."""
+    version = files.version(name)  # before it is read, so that what changes meanwhile is read again another time
     try:
         data = files.read(name)
     except MissingFile as error:
-        return {**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)}, kind, False
+        return Inspected({**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)}, kind)
     known = store.get(hashlib.sha256(data).hexdigest(), kind) if store else None
     if known:
-        return {**known, "image": name}, kind, False
-    if quota is not None and next(quota, None) is None:
-        return None
-    return (inspect_mask if kind is Kind.mask else inspect)(name, data, max_pixels), kind, True
+        return Inspected({**known, "image": name}, kind, version)
+    row = (inspect_mask if kind is Kind.mask else inspect)(name, data, max_pixels)
+    return Inspected(row, kind, version, is_new=True)
 
 
-def inspect_chunk(
-    path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None, quota: Iterator[int] | None = None
-) -> list[Inspected | None]:
+def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None) -> list[Inspected]:
     """What inspect_named finds for each task; a process that is given many chunks opens the source once."""
     files, store = open_once(path), _store_once(facts, max_pixels) if facts and facts.exists() else None
-    return [inspect_named(files, name, kind, max_pixels, store, quota) for name, kind in tasks]
+    return [inspect_named(files, name, kind, max_pixels, store) for name, kind in tasks]
 
 
 @lru_cache(maxsize=1)

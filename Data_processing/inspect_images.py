@@ -29,33 +29,40 @@ from Datasets.images import MAX_PIXELS
 from Datasets.progress import progress
 
 CHUNK = 32  # images
-FEW = 128  # images that threads of this process decode, as starting others takes as long
-MANY = 10_000  # files that they hash, to look up what is known; in a larger source each process does so for its own
+FEW = 128  # images that threads of this process inspect, as starting others takes as long
 
 
 def inspect_all(
     files: SourceFiles, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all tasks in order: threads find what is known and a few others, or, of a tar, this process all."""
+    """The rows of all tasks in order; workers read what `facts` does not know to be unchanged."""
     store = FactsStore(facts, max_pixels, writing=True) if facts else None
-    known = len(tasks) <= MANY and store is not None and not store.is_empty()
-    here = workers.engine is Engine.local and not files.sequential and (known or len(tasks) <= FEW)
-    common = (files.path, max_pixels, facts)
-    quick = Workers(jobs=workers.jobs, threads=True).run(inspect_chunk, _chunks(tasks, *common, iter(range(FEW))))
-    found = dict(zip(tasks, _kept(quick, store), strict=True)) if here else {}
-    others = [task for task in tasks if not found.get(task)]
-    slow = (Workers(jobs=1) if files.sequential else workers).run(inspect_chunk, _chunks(others, *common))
-    rest = filter(None, _kept(slow, store))
-    yield from (found.get(task) or next(rest) for task in tasks)
+    unchanged = _unchanged(files, tasks, store) if store else {}
+    others = [task for task in tasks if task not in unchanged]
+    if files.sequential:
+        workers = Workers(jobs=1)
+    elif workers.engine is Engine.local and len(others) <= FEW:
+        workers = Workers(jobs=workers.jobs, threads=True)
+    read = _kept(workers.run(inspect_chunk, _chunks(others, files.path, max_pixels, facts)), store)
+    for name, kind in tasks:
+        known = store and (name, kind) in unchanged and store.get(unchanged[name, kind], kind)
+        yield {**known, "image": name} if known else next(read)
     if store:
         store.close()
 
 
-def _kept(chunks: Iterable[list[Inspected | None]], store: FactsStore | None) -> Iterator[dict[str, Any] | None]:
+def _unchanged(files: SourceFiles, tasks: Iterable[Task], store: FactsStore) -> dict[Task, str]:
+    """The tasks whose files are as they were when they were inspected, and their sha256."""
+    versions = ((name, kind, files.version(name)) for name, kind in tasks)
+    found = ((name, kind, version and store.sha256(version, kind)) for name, kind, version in versions)
+    return {(name, kind): sha256 for name, kind, sha256 in found if sha256}
+
+
+def _kept(chunks: Iterable[list[Inspected]], store: FactsStore | None) -> Iterator[dict[str, Any]]:
     for results in chunks:
         if store:
-            store.put((row, kind) for row, kind, new in filter(None, results) if new)
-        yield from (result and result[0] for result in results)
+            store.put((each.row, each.kind, each.version) for each in results if each.is_new or each.version)
+        yield from (each.row for each in results)
 
 
 def _chunks(tasks: Iterable[Task], path: Path, *common: Any) -> Iterator[tuple[Any, ...]]:

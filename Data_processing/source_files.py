@@ -5,10 +5,13 @@ JSON file of LabelMe holds as `imageData`, in base64.
 """
 
 import base64
+import hashlib
 import lzma
 import os
 import re
+import stat
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -44,6 +47,7 @@ IMAGE_SUFFIXES = {
 }
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 SHARDS = "*-of-*.parquet"  # of a curated dataset
+SETTLED = 2_000_000_000  # nanoseconds; a file younger than a clock's coarsest tick may be written again in the same one
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
@@ -62,6 +66,9 @@ class SourceFiles(Protocol):
 
     def read(self, name: str) -> bytes:
         """A file's bytes. Raises MissingFile."""
+
+    def version(self, name: str) -> bytes | None:
+        """What changes whenever the file does, found without reading it; None where that cannot be known."""
 
 
 def open_source(path: Path) -> SourceFiles:
@@ -99,24 +106,47 @@ class Directory:
         return sorted(_in_unicode(found, self.path))
 
     def read(self, name: str) -> bytes:
+        file, _ = self._found(name)
         try:
-            file = self._resolved(name)
-            inside = str(file).startswith(self._root) or DVC_CACHE.search(file.as_posix())
-            if not is_safe_path(name) or not inside:
-                raise MissingFile(f"{name} lies outside the source")
-            if not file.is_file():
-                raise MissingFile(f"there is no file {name}")
-            return file.read_bytes()
-        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links that lead in a circle
-            raise MissingFile(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            return Path(file).read_bytes()
+        except OSError as error:
+            raise MissingFile(f"{name} cannot be read: {error.strerror or error}") from error
 
-    def _resolved(self, name: str) -> Path:
-        """As Path.resolve, which for each file would take longer than to read it."""
+    def version(self, name: str) -> bytes | None:
+        try:
+            _, status = self._found(name)
+        except MissingFile:
+            return None
+        times = status.st_mtime_ns, status.st_ctime_ns
+        if time.time_ns() - max(times) < SETTLED:
+            return None
+        said = f"{name}\0{status.st_dev} {status.st_ino} {status.st_size} {times}"
+        return hashlib.sha256(said.encode()).digest()
+
+    def _found(self, name: str) -> tuple[str, os.stat_result]:
+        """Where a file really is, and its status; without pathlib, which takes longer than to read it."""
         folder, _, base = name.rpartition("/")
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(self._root + folder)
-        file = Path(f"{self._folders[folder]}{os.sep}{base}")
-        return file.resolve() if file.is_symlink() else file
+        outside = MissingFile(f"{name} lies outside the source")
+        if not is_safe_path(name):
+            raise outside
+        try:
+            if folder not in self._folders:
+                self._folders[folder] = os.path.realpath(self._root + folder)
+            file = f"{self._folders[folder]}{os.sep}{base}"
+            status = os.lstat(file)
+            if link := stat.S_ISLNK(status.st_mode):
+                file = os.path.realpath(file)
+            if not file.startswith(self._root) and not DVC_CACHE.search(file.replace(os.sep, "/")):
+                raise outside
+            if link:
+                status = os.lstat(file)
+        except FileNotFoundError:
+            raise MissingFile(f"there is no file {name}") from None
+        except (OSError, ValueError) as error:
+            raise MissingFile(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise MissingFile(f"there is no file {name}")
+        return file, status
 
 
 class Shards(Directory):
@@ -180,6 +210,9 @@ class Zip:
         except (*DAMAGE, NotImplementedError, RuntimeError) as error:  # of another kind of compression, or encrypted
             raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
 
+    def version(self, name: str) -> None:
+        return None
+
 
 class Tar:
     """A source that is a .tar file, compressed or not. Links are followed to files inside it, and nowhere else."""
@@ -206,6 +239,9 @@ class Tar:
             return file.read()
         except (*DAMAGE, KeyError, RecursionError) as error:  # the last two: links that lead out, or in a circle
             raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
+
+    def version(self, name: str) -> None:
+        return None
 
     def _check_end(self) -> None:
         """An archive that was cut off between two files reads like a whole one, but for the zeros that end it."""
@@ -245,6 +281,9 @@ class WithEmbedded:
             return base64.b64decode(msgspec.json.decode(self._files.read(file), type=ImageData).imageData)
         except (ValueError, RecursionError) as error:  # of JSON, of Unicode and of base64
             raise MissingFile(f"{file} holds no imageData: {error}") from error
+
+    def version(self, name: str) -> bytes | None:
+        return self._files.version(name)
 
 
 def _in_unicode(names: Iterable[str], path: Path) -> Iterator[str]:

@@ -48,6 +48,9 @@ class Remembering:
             self._read[name], self._left = data, self._left - len(data)
         return data
 
+    def version(self, name: str) -> bytes | None:
+        return self._files.version(name)
+
 
 @dataclass(frozen=True)
 class Fit:

@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import psutil
@@ -14,10 +16,13 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.fft import dctn
 
+from Data_processing import source_files
 from Data_processing.facts_store import FactsStore
 from Data_processing.image_facts import Kind, inspect_named, perceptual_hash, sharpness
 from Data_processing.image_facts import inspect as inspect_image
+from Data_processing.inspect_images import inspect_all
 from Data_processing.inspected import read_inspected
+from Data_processing.parallel import Workers
 from Data_processing.source_files import open_source
 from tests.conftest import ROOT, refused, run_in, stage, succeeded
 from tests.Data_processing.sources import pack, picture, write_coco
@@ -59,7 +64,7 @@ def test_a_kept_fact_is_used_and_a_new_image_is_looked_at(tmp_path, source):
     facts = FactsStore(tmp_path / "facts.sqlite", 178_956_970, writing=True)
     rows = read_inspected(tmp_path / "a.parquet")
     altered = facts.get(rows["images/5.png"].sha256, "image") | {"brightness": 7.0}
-    facts.put([(altered, "image")])
+    facts.put([(altered, "image", None)])
     facts.close()
     (source / "images/5.png").rename(source / "images/renamed.png")
     (source / "images/6.png").write_bytes(picture(777))
@@ -70,13 +75,33 @@ def test_a_kept_fact_is_used_and_a_new_image_is_looked_at(tmp_path, source):
     assert again["images/7.png"] == rows["images/7.png"]
 
 
+def test_a_file_is_read_again_only_if_it_changed(tmp_path, source, monkeypatch):
+    assert open_source(source).version("images/5.png") is None  # so young that it may change within the clock's tick
+    monkeypatch.setattr(source_files, "SETTLED", 0)
+    files, tasks = open_source(source), [(f"images/{name}", Kind.image) for name in NAMES]
+    inspected = partial(inspect_all, files, tasks, 10**6, Workers(jobs=1), tmp_path / "facts.sqlite")
+    first, read = list(inspected()), source_files.Directory.read
+    monkeypatch.setattr(source_files.Directory, "read", lambda *_: pytest.fail("was read"))
+    assert list(inspected()) == first
+    changed = source / "images/5.png"
+    before = changed.stat()
+    changed.write_bytes(changed.read_bytes()[:-1] + b"!")  # of the same size, and as old as before
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setattr(source_files.Directory, "read", read)
+    again = list(inspected())
+    assert [row["image"] for row, was in zip(again, first, strict=True) if row != was] == ["images/5.png"]
+
+
 def test_other_code_or_limits_forget_what_was_kept(tmp_path):
     store = FactsStore(tmp_path / "facts.sqlite", 1000, writing=True)
-    store.put([({"sha256": "ab" * 32, "width": 3}, "image")])
+    store.put([({"sha256": "ab" * 32, "width": 3}, "image", b"version")])
+    assert store.sha256(b"version", "image") == "ab" * 32
+    assert store.sha256(b"version", "mask") is None
     assert store.get("ab" * 32, "image") == {"sha256": "ab" * 32, "width": 3}
     assert store.get("ab" * 32, "mask") is None
     store.close()
-    assert FactsStore(tmp_path / "facts.sqlite", 2000, writing=True).get("ab" * 32, "image") is None
+    other = FactsStore(tmp_path / "facts.sqlite", 2000, writing=True)
+    assert other.get("ab" * 32, "image") is other.sha256(b"version", "image") is None
 
 
 def test_a_file_that_keeps_no_facts_is_named(tmp_path, source):
@@ -255,6 +280,6 @@ def test_masks_are_looked_at_as_masks(tmp_path):
     palette.save(tmp_path / "palette.png")
     Image.new("RGB", (6, 4), "red").save(tmp_path / "colour.png")
     files = open_source(tmp_path)
-    row, _, _ = inspect_named(files, "palette.png", Kind.mask, 1000)
+    row = inspect_named(files, "palette.png", Kind.mask, 1000).row
     assert (row["width"], row["height"], row["values"], row["reason"]) == (6, 4, [3], None)
-    assert "RGB" in inspect_named(files, "colour.png", Kind.mask, 1000)[0]["reason"]
+    assert "RGB" in inspect_named(files, "colour.png", Kind.mask, 1000).row["reason"]
