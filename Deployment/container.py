@@ -16,6 +16,7 @@ WORKDIR /srv
 COPY requirements.txt ./
 RUN python -m pip install --no-cache-dir --disable-pip-version-check --requirement requirements.txt
 COPY . .
+RUN find . ! -perm -o=r -exec chmod a+rX {} +
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \\
@@ -24,11 +25,9 @@ ENTRYPOINT ["python", "-m", "Deployment.serve", ".", "--host", "0.0.0.0", "--por
 CMD ["--parallel", "2"]
 """
 DOCKERIGNORE = """\
-.dockerignore
-Dockerfile
-compose.yaml
-kubernetes.yaml
 **/__pycache__
+.env
+.venv
 """
 COMPOSE = """\
 # docker compose up --build; FOURFOLD_API_KEY, if it is set here, is asked for there

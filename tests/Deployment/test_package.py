@@ -7,14 +7,15 @@ import subprocess
 import sys
 import tarfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from image_built import Image, built
 from made_export import write_manifest
 from ruamel.yaml import YAML
 from running_service import ROOT, command, is_one_line, serving
 
+from Deployment.artifact import load
 from Deployment.serve import SHUTDOWN_SECONDS
 from Deployment.verify import check
 from tests.conftest import Result, succeeded
@@ -188,47 +189,25 @@ def test_a_missing_export_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
-@dataclass
-class Image:
-    """What a Dockerfile makes, without Docker: a directory for its WORKDIR, a Python for its own."""
-
-    directory: Path
-    python: Path
-    environment: dict[str, str]
-    instructions: dict[str, str]
-
-    def words(self, instruction: str) -> list[str]:
-        """A command in the Dockerfile's exec form."""
-        return json.loads(self.instructions[instruction][self.instructions[instruction].index("[") :])
+def test_the_image_holds_the_whole_bundle_for_any_user_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
+    whole = contents(bundle)
+    for name in ("Deployment/__pycache__/serve.pyc", "__pycache__/x.pyc", ".env", ".venv/bin/python"):
+        (bundle / name).parent.mkdir(exist_ok=True, parents=True)
+        (bundle / name).touch()
+    for path in bundle.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)  # as under a umask of 077
+    image = built(bundle, tmp_path)
+    assert contents(image.directory) == whole
+    load(image.directory)
+    assert {oct(path.stat().st_mode & 0o555) for path in image.directory.rglob("*")} <= {"0o555", "0o444"}
 
 
 @pytest.fixture(scope="module")
 def image(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """What the Dockerfile says, done step by step in an empty directory, with a fresh virtual environment."""
+    """What the Dockerfile makes, with a fresh virtual environment."""
     base = tmp_path_factory.mktemp("image")
     subprocess.run([sys.executable, "-m", "venv", base / "venv"], check=True)
-    made = Image(base / "srv", base / "venv/bin/python", {"PATH": f"{base}/venv/bin:/usr/bin:/bin"}, {})
-    text = (pristine_bundle / "Dockerfile").read_text().replace("\\\n", " ")
-    for line in filter(None, text.splitlines()):
-        instruction, _, rest = line.partition(" ")
-        made.instructions[instruction] = rest
-        match instruction:
-            case "ENV":
-                made.environment |= dict(pair.split("=") for pair in rest.split())
-            case "WORKDIR":
-                made.directory.mkdir()
-            case "COPY":
-                source, target = rest.split()
-                assert target == "./" or source == target == "."
-                copy = shutil.copytree if source == "." else shutil.copy
-                copy(pristine_bundle / source, made.directory, **({"dirs_exist_ok": True} if source == "." else {}))
-            case "RUN":
-                run = subprocess.run(rest, shell=True, cwd=made.directory, env=made.environment, capture_output=True)
-                if run.returncode:
-                    pytest.skip(f"pip reaches no package index: {run.stderr.decode().strip().splitlines()[-1]}")
-            case _:
-                assert instruction in ("FROM", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD")
-    return made
+    return built(pristine_bundle, base)
 
 
 @pytest.mark.long
