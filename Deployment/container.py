@@ -20,7 +20,8 @@ RUN find . ! -perm -o=r -exec chmod a+rX {} +
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \\
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/ready', timeout=3)"]
+    CMD ["python", "-c", "import urllib.request as u; \\
+u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:8000/health/ready', timeout=3)"]
 ENTRYPOINT ["python", "-m", "Deployment.serve", ".", "--host", "0.0.0.0", "--port", "8000"]
 CMD ["--parallel", "2"]
 """
@@ -45,7 +46,7 @@ services:
       - /tmp
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
-    cpus: 2
+    cpus: 2  # Docker starts nothing that asks for more than there are
     mem_limit: 1g
     pids_limit: 200
     stop_grace_period: 12s
@@ -130,6 +131,6 @@ FILES = {
 
 def container_files(experiment: str) -> dict[str, str]:
     """Each file's text by its name. The Python is the one that runs here, whose packages requirements.txt names."""
-    label = re.sub(r"[^a-z0-9]+", "-", f"fourfold-{experiment}".lower()).strip("-")[:63]
+    label = re.sub(r"[^a-z0-9]+", "-", f"fourfold-{experiment}".lower())[:63].strip("-")
     python = ".".join(platform.python_version_tuple()[:2])
     return {name: Template(text).substitute(name=label, python=python) for name, text in FILES.items()}

@@ -27,7 +27,7 @@ class Image:
 def built(bundle: Path, base: Path) -> Image:
     """The image of a bundle, in the directory `base`; pip runs only if there is an environment, `venv`."""
     made = Image(base / "srv", base / "venv/bin/python", {"PATH": f"{base}/venv/bin:/usr/bin:/bin"}, {})
-    text = (bundle / "Dockerfile").read_text().replace("\\\n", " ")
+    text = (bundle / "Dockerfile").read_text().replace("\\\n", "")
     for line in filter(None, text.splitlines()):
         instruction, _, rest = line.partition(" ")
         made.instructions[instruction] = rest

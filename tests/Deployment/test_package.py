@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from running_service import ROOT, command, is_one_line, serving
 
 from Deployment.artifact import load
-from Deployment.serve import SHUTDOWN_SECONDS
+from Deployment.container import container_files
+from Deployment.serve import SHUTDOWN_SECONDS, parse
 from Deployment.verify import check
 from tests.conftest import Result, succeeded
 
@@ -153,7 +154,9 @@ def test_hadolint_finds_nothing(pristine_bundle: Path) -> None:
     assert (process.returncode, process.stdout) == (0, "")
 
 
-def test_the_containers_are_kept_in_check(pristine_bundle: Path) -> None:
+def test_the_containers_are_kept_in_check(
+    pristine_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     yaml = YAML(typ="safe")
     service = yaml.load(pristine_bundle / "compose.yaml")["services"]["service"]
     assert service["read_only"] is True
@@ -169,8 +172,18 @@ def test_the_containers_are_kept_in_check(pristine_bundle: Path) -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["path"] in ("/health/ready", "/health/live")
     assert pod["spec"]["terminationGracePeriodSeconds"] > SHUTDOWN_SECONDS + 5
-    options = {*service["command"][::2], *container["args"][::2]}
-    assert options <= set(command("Deployment.serve", "--help").stdout.split())
+    assert service["command"] == container["args"]
+    entry = built(pristine_bundle, tmp_path).words("ENTRYPOINT")
+    monkeypatch.setattr(sys, "argv", [*entry[2:], *container["args"]])
+    options = parse()
+    assert (options.export, options.host, options.port) == (Path(), "0.0.0.0", container["ports"][0]["containerPort"])
+    assert options.parallel == service["cpus"] == int(container["resources"]["limits"]["cpu"])
+
+
+def test_a_long_name_makes_a_label_that_kubernetes_takes() -> None:
+    for experiment in ("e001", "E004_Große Köpfe", "e" * 53 + "_1", "x" * 80):
+        name = YAML(typ="safe").load(container_files(experiment)["compose.yaml"])["name"]
+        assert re.fullmatch("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name), name
 
 
 def test_a_damaged_export_leaves_the_old_bundle_alone(export: Path, bundle: Path) -> None:
@@ -229,7 +242,8 @@ def test_what_the_dockerfile_makes_starts_answers_and_is_healthy(image: Image) -
             assert check("boxes", name, answer, found, threshold=0.25) == {"boxes": 0, "scores": 0}
         assert service.request("GET", "/docs/swagger-ui-bundle.js")[0] == 200
         health = [word.replace(":8000", f":{service.port}") for word in image.words("HEALTHCHECK")]
-        run = {"cwd": image.directory, "env": image.environment, "check": False, "capture_output": True}
+        proxied = image.environment | {"http_proxy": "http://127.0.0.1:9"}  # as Docker's own settings may have it
+        run = {"cwd": image.directory, "env": proxied, "check": False, "capture_output": True}
         assert subprocess.run(health, **run).returncode == 0
     assert subprocess.run(health, **run).returncode != 0
     assert contents(image.directory) == before  # nothing is written: the file system may be read-only
