@@ -78,7 +78,17 @@ def requests_per_second(port: int, images: Sequence[bytes], requests: int, conne
 
 
 def answers_for(port: int, images: Sequence[bytes], rows: Sequence[int], query: str, connections: int) -> list[Any]:
-    """The answers for the images in these rows, over several connections at once."""
+    """The answers for the images in these rows, over several connections at once.
+
+    They are new for each chunk: while one is read, the service may close those that are idle.
+    """
+    found: list[Any] = []
+    for first in range(0, len(rows), CHUNK):
+        found += _chunk_answers(port, [images[row] for row in rows[first : first + CHUNK]], query, connections)
+    return found
+
+
+def _chunk_answers(port: int, images: Sequence[bytes], query: str, connections: int) -> list[Any]:
     own = threading.local()  # a connection for each thread
 
     def ask(image: bytes) -> Any:
@@ -86,11 +96,8 @@ def answers_for(port: int, images: Sequence[bytes], rows: Sequence[int], query: 
             own.client = Client(port)
         return own.client.predict(image, query)
 
-    found: list[Any] = []
     with ThreadPoolExecutor(connections) as clients:
-        for first in range(0, len(rows), CHUNK):
-            found += clients.map(ask, [images[row] for row in rows[first : first + CHUNK]])
-    return found
+        return list(clients.map(ask, images))
 
 
 def measure_test(port: int, curated: "Curated", artifact: Artifact, connections: int) -> dict[str, Any]:

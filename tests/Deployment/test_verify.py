@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from running_service import ROOT, is_one_line
 from Datasets.records import empty_record
 from Deployment.average_precision import average_precision
 from Deployment.package import seal
+from Deployment.verify import answers_for
 
 
 def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
@@ -79,6 +82,37 @@ def test_the_answers_for_the_test_images_are_as_good_as_evaluated(bundle: Path, 
         "mAP75": 1.0,
     }
     assert "mAP of 3 test images 1.000, as evaluated" in process.stdout
+
+
+class Shy(BaseHTTPRequestHandler):
+    """Answers anything with [], and closes connections that are idle for longer than `timeout` seconds."""
+
+    protocol_version, timeout = "HTTP/1.1", 0.1
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_connections_that_the_server_closed_between_chunks_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(list[bytes]):
+        def __getitem__(self, row: Any) -> Any:
+            time.sleep(0.15)
+            return super().__getitem__(row)
+
+    monkeypatch.setattr("Deployment.verify.CHUNK", 1)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Shy) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            assert answers_for(server.server_port, Slow([b"a", b"b"]), [0, 1, 0], "", 1) == [[], [], []]
+        finally:
+            server.shutdown()
 
 
 def test_answers_worse_than_evaluated_are_an_error(bundle: Path, scenes: Path, tmp_path: Path) -> None:
