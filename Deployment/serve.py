@@ -57,14 +57,15 @@ def parse() -> argparse.Namespace:
     """The command's options."""
     parser = Parser(prog="python -m Deployment.serve", description="Answers POST /predict with what the model finds.")
 
-    def add(option: str, kind: Callable[[str], Any], default: Any, text: str) -> None:
-        parser.add_argument(option, type=kind, default=default, help=f"{text} (default: %(default)s)")
+    def add(option: str, kind: Callable[[str], Any], default: Any, text: str, *choices: str) -> None:
+        shown = f"{text} (default: %(default)s)"
+        parser.add_argument(option, type=kind, default=default, help=shown, choices=choices or None)
 
     limits = Limits()
     parser.add_argument("export", type=Path, help="a bundle, or an export")
     add("--host", str, "127.0.0.1", "the address to listen at; 0.0.0.0 to be reached from elsewhere")
     add("--port", number(0, 65535), 8000, "0 takes any free one")
-    add("--runtime", choice(*RUNTIMES), "onnx", "torch builds the model from the export's own script")
+    add("--runtime", str, "onnx", "torch builds the model from the export's own script", *RUNTIMES)
     add("--threads", number(1), 1, "threads for the operators of one image")
     add("--parallel", number(1), os.cpu_count() or 1, "images worked on at once")
     add("--waiting", number(0), limits.waiting, "requests that may wait for that; further ones get 503")
@@ -74,12 +75,7 @@ def parse() -> argparse.Namespace:
     add("--max-images", number(1), limits.images, "the most images of a batch")
     add("--max-memory", number(1), limits.memory, "bytes of all bodies that are held at once")
     add("--formats", formats, ",".join(limits.formats), "the formats of image files, with commas between")
-    add(
-        "--log-level",
-        choice("debug", "info", "warning", "error"),
-        "info",
-        "debug, info, warning or error; info has a line for each request",
-    )
+    add("--log-level", str, "info", "info has a line for each request", "debug", "info", "warning", "error")
     return parser.parse_args()
 
 
@@ -90,17 +86,6 @@ def formats(text: str) -> tuple[str, ...]:
         if name not in FORMATS:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(FORMATS)}")
     return names
-
-
-def choice(*allowed: str) -> Callable[[str], str]:
-    """A conversion of an option's text that lets only these pass."""
-
-    def convert(text: str) -> str:
-        if text not in allowed:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(allowed)}")
-        return text
-
-    return convert
 
 
 def api_key() -> str | None:
@@ -140,7 +125,7 @@ def listen(host: str, port: int) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
         opened.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # names such as .. cannot be encoded
         raise UserError(f"--host {host} --port {port}: cannot listen there: {error}; choose another") from error
     return opened
 
@@ -198,6 +183,8 @@ def main() -> None:
         serve(parse())
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

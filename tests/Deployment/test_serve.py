@@ -158,7 +158,17 @@ def test_a_taken_port_is_said(pristine_export: Path) -> None:
     assert "in use" in process.stderr
 
 
-@pytest.mark.parametrize("options", [("--port", "eighty"), ("--port", 70000), ("--colour", "red"), ("--max-pixels", 0)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--port", "eighty"),
+        ("--port", 70000),
+        ("--host", ".."),
+        ("--colour", "red"),
+        ("--max-pixels", 0),
+        ("--log-level", "loud"),
+    ],
+)
 def test_a_wrong_option_is_said(pristine_export: Path, options: tuple[object, ...]) -> None:
     process = command("Deployment.serve", pristine_export, *options)
     assert is_one_line(process)
@@ -168,6 +178,11 @@ def test_a_wrong_option_is_said(pristine_export: Path, options: tuple[object, ..
 def cut_manifest(export: Path) -> None:
     text = (export / "manifest.json").read_text()
     (export / "manifest.json").write_text(text[: len(text) // 2])
+
+
+def directory_for_manifest(export: Path) -> None:
+    (export / "manifest.json").unlink()
+    (export / "manifest.json").mkdir()
 
 
 def changed_graph(export: Path) -> None:
@@ -197,6 +212,7 @@ def outside(export: Path) -> None:
     [
         (lambda export: (export / "manifest.json").unlink(), "manifest.json: not found"),
         (cut_manifest, "manifest.json: not JSON"),
+        (directory_for_manifest, "manifest.json: Is a directory"),
         (changed_graph, "model.onnx: damaged"),
         (not_a_graph, "cannot load it"),
         (lambda export: (export / "weights.safetensors").write_bytes(b"other"), "weights.safetensors: damaged"),
