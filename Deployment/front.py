@@ -37,7 +37,7 @@ class Front:
 
     def __init__(self, app: ASGIApp, metrics: Metrics, key: str | None) -> None:
         self._app, self._metrics = app, metrics
-        self._authorization = None if key is None else f"Bearer {key}".encode()
+        self._key = None if key is None else key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -65,9 +65,10 @@ class Front:
 
     def _chosen(self, scope: Scope, headers: dict[bytes, bytes]) -> ASGIApp:
         path = scope["path"]
-        if self._authorization is None or path in OPEN or path.startswith(OPEN_BELOW):
+        if self._key is None or path in OPEN or path.startswith(OPEN_BELOW):
             return self._app
-        if hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(given, self._key):
             return self._app
         message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
         return error_response(401, message, {"WWW-Authenticate": "Bearer"})

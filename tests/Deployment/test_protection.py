@@ -65,6 +65,7 @@ def lines(log: Path, number: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Bearer {KEY[:-1]}"}, {"Authorization": KEY},
+     {"Authorization": f"Basic {KEY}"},
      {"Authorization": "Bearer "}, {"Authorization": "Bearer \xe9"}, {"X-API-Key": KEY}],
 )  # fmt: skip
 def test_without_the_key_nothing_is_told(guarded: Service, headers: dict[str, str]) -> None:
@@ -76,7 +77,8 @@ def test_without_the_key_nothing_is_told(guarded: Service, headers: dict[str, st
 
 def test_with_the_key_all_is_as_ever_and_health_needs_none(guarded: Service) -> None:
     assert guarded.request("POST", "/predict", IMAGE, BEARER)[0] == 200
-    assert guarded.request("GET", "/manifest", headers=BEARER)[0] == 200
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        assert guarded.request("GET", "/manifest", headers={"Authorization": f"{scheme} {KEY}"})[0] == 200
     for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json"):
         assert guarded.request("GET", path)[0] == 200
 
