@@ -85,6 +85,12 @@ def test_a_dropped_and_a_pasted_image_are_answered(page: Page, pristine_export: 
         page.wait(f"{STATUS}.includes('2 found')")
 
 
+def test_the_answer_can_be_copied_where_the_browser_allows_it(page: Page, service: Service) -> None:
+    assert not page.run("document.querySelector('#copy').hidden")
+    page.open(f"http://plain.test:{service.port}/")  # neither https nor this machine's name: no clipboard
+    assert page.run("document.querySelector('#copy').hidden")
+
+
 def test_the_models_card_is_beside(page: Page) -> None:
     assert "red, green, blue" in page.run("document.querySelector('#use').textContent")
     cells = page.run("[...document.querySelectorAll('#facts td')].map((cell) => cell.textContent)")
