@@ -76,6 +76,11 @@ def shared_by_importers(stage: str) -> set[str]:
     return {path.as_posix() for path in shared} if stage.startswith("import@") else set()
 
 
+def test_bundles_are_made_anew_when_other_versions_of_packages_are_chosen(stages):
+    deps = [[dep.def_path for dep in stage.deps] for name, stage in stages.items() if name.startswith("package@")]
+    assert deps and all("constraints.txt" in each for each in deps)  # requirements.txt names what was installed
+
+
 def test_packages_have_empty_init_files():
     assert [str(path) for room in ROOMS for path in (ROOT / room).rglob("__init__.py") if path.read_text()] == []
 
@@ -86,7 +91,7 @@ def test_stages_read_and_write_only_what_their_room_may(stages):
         room = room_of(stage)
         for dep in stage.deps:
             code = re.match(rf"({room}|Datasets)/[^/]+(/[^/]+)?\.(py|npz|html)$", dep.def_path)
-            if not code and not dep.def_path.startswith(READS[room]):
+            if not code and not dep.def_path.startswith((*READS[room], "constraints.txt")):
                 wrong.append(f"{name} reads {dep.def_path}")
         wrong += [f"{name} writes {out.def_path}" for out in stage.outs if not out.def_path.startswith(WRITES[room])]
     assert not wrong, "\n".join(wrong)
