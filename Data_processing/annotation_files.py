@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from Data_processing.imported import ImportOptions
-from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside, visible
+from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside
 from Datasets.errors import UserError
 
 T = TypeVar("T")
@@ -51,12 +51,12 @@ def _split(word: re.Match[str]) -> str:
     return next(split for split in word.groups() if split).lower()
 
 
-def only_file(files: SourceFiles, suffix: str, options: ImportOptions) -> list[str]:
-    """The annotation file: the one named, or the only one. Raises UserError if that leaves none or several."""
-    names, kind = list(visible(files.names(), {suffix})), suffix[1:].upper()
+def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: ImportOptions) -> list[str]:
+    """The annotation file: the one named, or the only one of those found. Raises UserError if it is none or several."""
+    names = list(found)
     if options.annotations is not None:
         name = inside("", options.annotations)
-        if name not in names:
+        if name not in names and name not in files.names():
             raise UserError(f"{files.path}: has no file {name}; {kind} files in it: {', '.join(names[:5]) or 'none'}")
         return [name]
     if len(names) != 1:

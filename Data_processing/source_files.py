@@ -296,13 +296,16 @@ def _in_unicode(names: Iterable[str], path: Path) -> Iterator[str]:
 
 
 def visible(names: Iterable[str], suffixes: Iterable[str], folder: str = "") -> Iterator[str]:
-    """The names below `folder` ("" for all) with one of the suffixes (lower case); not hidden files, nor __MACOSX."""
+    """The names below `folder` ("" for all) with one of the suffixes (lower case).
+
+    Without hidden files, all that lies in hidden folders below that one, and __MACOSX.
+    """
     prefix = f"{folder}/" if folder else ""
     for name in names:
-        base = name.rpartition("/")[2]
-        hidden = base.startswith(".") or name.startswith("__MACOSX/")
-        if name.startswith(prefix) and splitext(base)[1].lower() in suffixes and not hidden:
-            yield name
+        if name.startswith(prefix) and splitext(name)[1].lower() in suffixes:
+            below = name[len(prefix) :]
+            if not below.startswith((".", "__MACOSX/")) and "/." not in below:
+                yield name
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:

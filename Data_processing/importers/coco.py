@@ -26,7 +26,7 @@ from Data_processing.imported import (
     ImportOptions,
 )
 from Data_processing.outlines import bounds
-from Data_processing.source_files import SourceFiles, inside
+from Data_processing.source_files import SourceFiles, inside, visible
 from Datasets.errors import UserError
 
 CHUNK = 32_768
@@ -70,7 +70,7 @@ class Coco(msgspec.Struct, gc=False):
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The annotation file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    return only_file(files, ".json", options)
+    return only_file(files, visible(files.names(), {".json"}), "JSON", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

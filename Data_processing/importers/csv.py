@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 
-from Data_processing.annotation_files import guess_folder, parse_number, parse_numbers
+from Data_processing.annotation_files import guess_folder, only_file, parse_number, parse_numbers
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
 from Datasets.errors import UserError
@@ -47,15 +47,7 @@ Box = tuple[float, float, float, float]
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The table: the file named, or the only .csv or .tsv. Raises UserError if that leaves none or several."""
-    names = list(visible(files.names(), {".csv", ".tsv"}))
-    if options.annotations is not None:
-        name = inside("", options.annotations)
-        if name not in files.names():
-            raise UserError(f"{files.path}: has no file {name}; CSV files in it: {', '.join(names[:5]) or 'none'}")
-        return [name]
-    if len(names) != 1:
-        raise UserError(f"{files.path}: holds {len(names)} CSV files ({', '.join(names[:5])}); set `annotations`")
-    return names
+    return only_file(files, visible(files.names(), {".csv", ".tsv"}), "CSV", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

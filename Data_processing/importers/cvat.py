@@ -20,7 +20,7 @@ from lxml import etree
 from Data_processing.annotation_files import ImageFinder, only_file, parse_number
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, rectangle, turned
-from Data_processing.source_files import MissingFile, SourceFiles, inside
+from Data_processing.source_files import MissingFile, SourceFiles, inside, visible
 from Datasets.errors import UserError
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
@@ -31,7 +31,7 @@ TAGGED = re.compile(rb"<tag\s")
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The annotation file: the one named, or the only .xml. Raises UserError if that leaves none or several."""
-    return only_file(files, ".xml", options)
+    return only_file(files, visible(files.names(), {".xml"}), "XML", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

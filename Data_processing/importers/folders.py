@@ -1,7 +1,7 @@
 """Folders: each class has a folder of its images, and each split may have a folder of such folders.
 
 `cat/a.jpg`, or `train/cat/a.jpg`: the layout of torchvision's ImageFolder and of most classification data. Folders
-below a class's folder belong to it. Images outside the classes' folders, or in hidden ones, were not annotated.
+below a class's folder belong to it. Images outside the classes' folders were not annotated.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     """
     folder = options.images or ""
     paths = {name: name.removeprefix(f"{folder}/" if folder else "").split("/") for name in found}
-    tops = sorted({parts[0] for parts in paths.values() if len(parts) > 1 and not parts[0].startswith(".")})
+    tops = sorted({parts[0] for parts in paths.values() if len(parts) > 1})
     split = [top for top in tops if top.lower() in SPLITS]
     filled = {parts[0] for parts in paths.values() if len(parts) > 2 and parts[0] in split}
     others = [top for top in tops if top not in split]
@@ -47,5 +47,4 @@ def _records(paths: dict[str, list[str]], splits: bool) -> Iterator[Imported]:
     for name, parts in paths.items():
         split = SPLITS[parts[0].lower()] if splits and parts[0].lower() in SPLITS and len(parts) > 1 else None
         below = parts[1:] if split else parts
-        labelled = len(below) > 1 and not parts[0].startswith(".") and not below[0].startswith(".")
-        yield Imported(name, name, split=split, labels=[below[0]] if labelled else None)
+        yield Imported(name, name, split=split, labels=[below[0]] if len(below) > 1 else None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import decode_json
+from Data_processing.annotation_files import decode_json, only_file
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import SourceFiles, inside, visible
 from Datasets.errors import UserError
@@ -26,15 +26,8 @@ MAX_COUNT = 2**31 - 1
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The file named, or metadata.json, or the only .json file that is not classes.json. Raises UserError."""
     names = [name for name in visible(files.names(), {".json"}) if PurePosixPath(name).name != CLASSES]
-    if options.annotations is not None:
-        name = inside("", options.annotations)
-        if name not in names:
-            raise UserError(f"{files.path}: has no file {name}; JSON files in it: {', '.join(names[:5]) or 'none'}")
-        return [name]
-    found = [name for name in names if PurePosixPath(name).name == "metadata.json"] or names
-    if len(found) != 1:
-        raise UserError(f"{files.path}: holds {len(found)} JSON files ({', '.join(found[:5])}); set `annotations`")
-    return found
+    own = [name for name in names if PurePosixPath(name).name == "metadata.json"]
+    return only_file(files, own or names, "JSON", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

@@ -26,7 +26,7 @@ import msgspec
 from Data_processing.annotation_files import ImageFinder, decode_json, only_file
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds, ellipse, encode, from_crop, rectangle, rle_pack, turned
-from Data_processing.source_files import IMAGE_SUFFIXES, SourceFiles, inside
+from Data_processing.source_files import IMAGE_SUFFIXES, SourceFiles, inside, visible
 from Datasets.errors import UserError
 
 PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -64,7 +64,7 @@ class Task(msgspec.Struct):
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The exported file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    return only_file(files, ".json", options)
+    return only_file(files, visible(files.names(), {".json"}), "JSON", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

@@ -171,7 +171,6 @@ def _list_images(files: SourceFiles, dataset: Dataset, names: Sequence[str]) -> 
     """What train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
     listing, present = Listing(), set(names)
     folders = _folders(present)
-    images = sorted(visible(names, IMAGE_SUFFIXES))
     for split, entry in dataset.splits:
         place = _place(entry, dataset.bases, present | folders)
         if place is None:
@@ -181,7 +180,7 @@ def _list_images(files: SourceFiles, dataset: Dataset, names: Sequence[str]) -> 
             _add(listing, split, _listed_in(_text(files, place), place, dataset.bases, present), present)
         else:
             listing.folders.append((f"{place}/" if place else "", split))
-            _add(listing, split, {n: n for n in images if n.startswith(listing.folders[-1][0])}, present)
+            _add(listing, split, {n: n for n in sorted(visible(names, IMAGE_SUFFIXES, place))}, present)
     if dataset.splits and len(listing.missing) == len(dataset.splits):
         raise UserError(
             f"{files.path}: {dataset.file}: there is no {listing.missing[0][1]!r} in the source; set `images`"
@@ -255,7 +254,8 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
     for image in dict.fromkeys([*visible(names, IMAGE_SUFFIXES), *listing.split]):
         of_label[_label_file(image)].append(image)
     present, done = set(names), set()
-    for file in visible(names, {".txt"}):
+    texts = {*visible(names, {".txt"}), *of_label}
+    for file in filter(texts.__contains__, names):
         if file in listing.files or file == dataset.file or file.rpartition("/")[2] == "classes.txt":
             continue
         text, fault = _label_text(files, file)

@@ -17,7 +17,6 @@ def test_the_class_is_the_folder_and_what_lies_deeper_belongs_to_it(tmp_path):
         "cat/a.jpg": (["cat"], None),
         "dog/day 1/b.PNG": (["dog"], None),
         "top.jpg": (None, None),
-        ".cache/c.jpg": (None, None),
     }
 
 
@@ -37,7 +36,9 @@ def test_a_class_may_be_called_like_a_split(tmp_path):
 
 
 def test_the_root_is_an_option(tmp_path):
-    assert rows(tmp_path, "data/cat/a.jpg", "docs/b.png", images="data") == {"data/cat/a.jpg": (["cat"], None)}
+    for folder in ("data", ".hidden"):
+        found = rows(tmp_path, f"{folder}/cat/a.jpg", "docs/b.png", images=folder)
+        assert found == {f"{folder}/cat/a.jpg": (["cat"], None)}
 
 
 @pytest.mark.parametrize(

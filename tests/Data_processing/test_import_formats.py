@@ -122,6 +122,14 @@ def test_an_archive_gives_the_records_of_a_directory(tmp_path, form, kind):
 
 
 @pytest.mark.parametrize("form", WRITERS)
+def test_copies_in_hidden_folders_are_not_part_of_a_source(tmp_path, form):
+    rows = imported(WRITERS[form](tmp_path / "s"), form)
+    for file in [path for path in (tmp_path / "s").rglob("*") if path.is_file()]:
+        write(file.parent, {f".ipynb_checkpoints/{file.name}": file.read_bytes()})
+    assert imported(tmp_path / "s", form) == rows
+
+
+@pytest.mark.parametrize("form", WRITERS)
 def test_each_format_goes_through_inspect_and_clean(tmp_path, form):
     source = WRITERS[form](tmp_path / "source")
     common = ("--source", "s", "--path", source)

@@ -61,6 +61,13 @@ def test_every_way_to_name_the_splits_gives_the_same(tmp_path, yaml):
     assert [rows[name].split for name in sorted(rows)] == ["train", "train", "val"]
 
 
+def test_a_hidden_folder_that_is_listed_is_read(tmp_path):
+    files = {"train.txt": ".c/a.jpg\n", **dict.fromkeys((".c/a.txt", ".d/b.txt"), BOX), ".c/a.jpg": b""}
+    for listed in ("train.txt", ".c"):
+        [row] = imported(write(tmp_path, {"data.yaml": f"train: {listed}\nnames: [cat]", **files}), "yolo")
+        assert (row.image, len(row.boxes)) == (".c/a.jpg", 1)
+
+
 def test_roboflows_layout_has_labels_beside_the_folder_of_images(tmp_path):
     files = {f"{split}/{part}" for split in ("train", "valid") for part in ("images/a.jpg", "labels/a.txt")}
     write(tmp_path, {name: BOX for name in files})
