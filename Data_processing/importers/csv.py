@@ -169,7 +169,7 @@ class Table:
         self._state(row, image, fields, line)
         label = "" if self._label is None else fields[self._label].strip()
         stated = self._box(fields) if self._box else ()
-        if any(stated):
+        if any(map(str.strip, stated)):
             self._draw(row, label, stated, fields, origin)
         elif label:
             row.labels = [*(row.labels or ()), label]

@@ -77,8 +77,9 @@ def test_a_delimiter_can_be_named(tmp_path):
 def test_labels_without_boxes_are_of_the_whole_image_and_none_is_a_negative(tmp_path):
     rows = table(tmp_path, "image,label\na.jpg,cat\na.jpg,dog\nb.jpg,\n")
     assert [(row.labels, row.boxes) for row in rows] == [(["cat", "dog"], None), ([], None)]
-    rows = table(tmp_path, f"{OWN}a.jpg,cat,,,,\nb.jpg,,,,,\nc.jpg,cat,1,1,2,2\n")
-    assert [(row.labels, row.boxes and len(row.boxes)) for row in rows] == [(["cat"], None), (None, []), (None, 1)]
+    for nothing in ("", " ", "\t"):
+        rows = table(tmp_path, f"{OWN}a.jpg,cat,,,,\nb.jpg,,,,,\nc.jpg,cat,1,1,2,2\n".replace(",,", f",{nothing},"))
+        assert [(row.labels, row.boxes and len(row.boxes)) for row in rows] == [(["cat"], None), (None, []), (None, 1)]
     [row] = table(tmp_path, "image\na.jpg\n")
     assert row.labels is row.boxes is None
 
