@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from Data_processing.accepted import Chosen, open_accepted
 from Data_processing.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
-from Data_processing.record_files import RecordFiles
+from Data_processing.record_files import RecordFiles, copy_masks
 from Data_processing.source_files import SourceFiles, open_source
 from Data_processing.split import (
     ClassCounts,
@@ -149,7 +150,7 @@ def main(
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
     check_parquet(cleaned / "accepted.parquet", ACCEPTED, "clean")
-    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes", "split"])
+    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes", "split", "mask"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     counts = count_classes(groups.numbers, table["labels"])
     stated = stated_splits(groups, table["split"]) if keep_splits else np.full(len(groups.names), -1)
@@ -157,7 +158,7 @@ def main(
     paths = json.loads(pq.read_schema(cleaned / "accepted.parquet").metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
     workers = Workers(engine, scheduler, jobs)
-    boxes = write(cleaned, table.select(["image", "source", "bytes"]), groups, splits, read, workers, out)
+    boxes = write(cleaned, table.select(["image", "source", "bytes", "mask"]), groups, splits, read, workers, out)
     found = compare_shares(groups, splits, shares)
     with replacing(summary_file) as partial:
         numbers = summary(groups, splits) | {"boxes": boxes, "shares": found}
@@ -186,7 +187,7 @@ def write(
 ) -> dict[str, dict[str, int]]:
     """Write the dataset to `out`, whole or not at all; the number of boxes by split and class.
 
-    table: image, source and bytes of all accepted records. splits: of each group, int64 [G].
+    table: image, source, bytes and mask of all accepted records. splits: of each group, int64 [G].
     """
     files = {source: open_source(Path(path)) for source, path in read.paths.items()}
     order = reading_order(table, files)
@@ -195,10 +196,14 @@ def write(
     boxes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with replacing(out) as partial:
         partial.mkdir()
-        with open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted:
+        with (
+            open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted,
+            copy_masks(table, files, partial / "masks") as copies,
+        ):
             chosen = {split: Chosen(accepted, rows[split], groups, split) for split in SPLITS}
             alone = any(source.sequential for source in files.values()) or sum(map(sum, sizes.values())) < FEW_BYTES
-            written = write_curated(partial, chosen, sizes, read, Workers(jobs=1).run if alone else workers.run)
+            workers = Workers(jobs=1) if alone else workers
+            written = write_curated(partial, chosen, sizes, replace(read, copies=copies), workers.run)
             counted = count_boxes(progress(written, len(order), "curate", "images"), boxes)
             write_annotations(partial, counted, read.classes)
     return {split: dict(sorted(counts.items())) for split, counts in boxes.items()}
