@@ -13,9 +13,8 @@ import numpy as np
 from Data_processing.imported import ImportedBox
 from Data_processing.outlines import from_mask
 from Data_processing.source_files import MissingFile, SourceFiles
-from Datasets.images import UnreadableImage, open_image
+from Datasets.images import VOID, UnreadableImage, open_image
 
-VOID = 255
 LEAST_IOU = 0.5  # of the rectangle around an object's pixels and its box, where the order does not agree
 ORDER = 0.25  # of IoU, that agreeing with the order is worth
 BORDER = 5  # pixels that VOC leaves unannotated around an object, by which it may reach out of its box

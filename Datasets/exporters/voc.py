@@ -12,7 +12,7 @@ Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit"
     SegmentationClass/NAME.png         class id + 1, 0 for background: the record's mask; without one, the classes of
                                        the segmentations, if every box has one
     ImageSets/Segmentation/SPLIT.txt   the images of a split that have one of the two
-    labelmap.txt                       the colour of each class, as CVAT and Datumaro read it
+    labelmap.txt                       the colour of each class, as CVAT and Datumaro read it; `_` for a colon in a name
 
 The first pixel is (1, 1) and a box includes its last pixel: xmin is x1 + 1, xmax is x2, decimals kept. Coordinates are
 of the upright image: a reader that ignores EXIF orientation sees other pixels than the annotators did, where an image
@@ -60,7 +60,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             lost.update(_losses(record))
             yield record
         lists.write(directory / "ImageSets", split, list(dataset.classes))
-    lost["class names with a colon, missing in labelmap.txt"] += sum(not sayable(name) for name in dataset.classes)
+    lost["class names with : or # that labelmap.txt has with _"] += sum(not sayable(name) for name in dataset.classes)
     write_file(directory / "labelmap.txt", labelmap(list(dataset.classes)).encode())
 
 

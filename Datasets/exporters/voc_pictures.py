@@ -1,6 +1,7 @@
 """The palette images of Pascal VOC: whose pixel is it, and of which class."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -10,9 +11,8 @@ from pycocotools import mask as coco_mask
 
 from Datasets.errors import UserError
 from Datasets.exporters.rows import mask_pixels
+from Datasets.images import VOID
 from Datasets.records import Box, Record
-
-VOID = 255  # a pixel to be ignored; the values below it are objects or classes
 
 
 def objects(record: Record) -> list[Box]:
@@ -79,12 +79,22 @@ def colour(value: int) -> tuple[int, int, int]:
 
 
 def labelmap(classes: Sequence[str]) -> str:
-    """The colours of the classes, in id order, as CVAT and Datumaro read them; without those it cannot say."""
-    named = [(value, name) for value, name in enumerate(["background", *classes]) if sayable(name)]
-    lines = [f"{name}:{','.join(map(str, colour(value % 256)))}::" for value, name in named]
-    return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
+    """A line for the background and each class, in id order, with its colour, as CVAT and Datumaro read them.
+
+    Colons, line breaks and a `#` in front, which no line can hold, become `_`: without the line, a reader that counts
+    lines, as ours does, would take the classes behind it for others.
+    """
+    taken = {"background", *classes}
+    lines = ["# label:color_rgb:parts:actions"]
+    for value, name in enumerate(["background", *classes]):
+        written = name if sayable(name) else re.sub(":|^#", "_", "_".join(name.splitlines()))
+        while written != name and written in taken:
+            written += "_"
+        taken.add(written)
+        lines.append(f"{written}:{','.join(map(str, colour(value % 256)))}::")
+    return "\n".join([*lines, ""])
 
 
 def sayable(name: str) -> bool:
     """Whether labelmap.txt can hold a class name."""
-    return not name.startswith("#") and not any(sign in name for sign in ":\r\n")
+    return not name.startswith("#") and ":" not in name and len(name.splitlines()) == 1

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from Datasets.curated import Curated, write_annotations, write_curated
 from Datasets.records import SPLITS, empty_record, implied
 
-CLASSES = {name: number for number, name in enumerate(["car", "traffic light", "Käfer & <Co>", "no", "7", 'a:"b"\\'])}
+CLASSES = {name: number for number, name in enumerate(['a:"b"\\', "car", "traffic light", "Käfer & <Co>", "no", "7"])}
 FOLDERS = ["", "images/", "JPEGImages/a/", "labels/images/", "a.jpg/", "A b/", "ä/", "a\u0308/", "Ä/"]
 STEMS = ["a", "A", "a.1", "b c", "-x", "images_a", "ü", "u\u0308", "a_2", "0" * 200]
 names = st.sampled_from(list(CLASSES))

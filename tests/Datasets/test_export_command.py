@@ -66,7 +66,7 @@ def test_what_a_format_cannot_say_is_counted(tmp_path):
         "voc": [
             "voc cannot say: crowds, which are left out: 1",
             "voc cannot say: boxes narrower than a pixel, which are left out: 1",
-            "voc cannot say: class names with a colon, missing in labelmap.txt: 1",
+            "voc cannot say: class names with : or # that labelmap.txt has with _: 1",
         ],
         "json": ["json cannot say: crowds, written as boxes like any other: 1"],
     }

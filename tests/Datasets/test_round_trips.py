@@ -19,6 +19,7 @@ from Datasets.curated import Curated
 from Datasets.export import Format as Exported
 from Datasets.export import main as export
 from Datasets.exporters.voc_pictures import objects
+from Datasets.images import open_image
 from Datasets.records import Record, implied
 from tests.Datasets.random_datasets import CLASSES, datasets, write_dataset
 from tests.Datasets.test_exporters import rows, same_boxes
@@ -139,4 +140,6 @@ def test_voc_gives_back_boxes_segmentations_masks_and_splits(content):
                 assert same_boxes(boxes_of(row, record), objects(record), ("name", "segmentation"))
             if record["mask"] is not None:
                 assert row.mask is not None
-                assert (out / row.mask).exists()
+                drawn, delivered = ((out / row.mask).read_bytes(), record["mask"]["bytes"])
+                assert np.array_equal(*(np.asarray(open_image(file)) for file in (drawn, delivered)))
+                assert row.mask_names == {number + 1: name.replace(":", "_") for name, number in CLASSES.items()}
