@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from Data_processing.imported import ImportOptions
+from Data_processing.imported import MAX_SIDE, Imported, ImportOptions
 from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside
 from Datasets.errors import UserError
+from Datasets.records import SPLITS
 
 T = TypeVar("T")
 LETTER = r"[^\W\d_]"
-SPLIT_WORD = re.compile(
-    rf"(?<!{LETTER})(?:(train)(?:ing)?|(val)(?:id(?:ation)?)?|(test))(?!{LETTER})\d*", re.IGNORECASE
-)
+SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
+SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
 
 
 def matching(files: SourceFiles, pattern: str) -> list[str]:
@@ -27,6 +27,12 @@ def matching(files: SourceFiles, pattern: str) -> list[str]:
     if not names:
         raise UserError(f"{files.path}: has no file like {pattern}; correct `annotations`")
     return names
+
+
+def split_named(word: str) -> str | None:
+    """The split that a word means: train or training; val, valid or validation; test or testing; in any case."""
+    found = SPLIT.fullmatch(word)
+    return found and _split(found)
 
 
 def split_of(file: str) -> str | None:
@@ -48,7 +54,7 @@ def split_pattern(file: str) -> str:
 
 
 def _split(word: re.Match[str]) -> str:
-    return next(split for split in word.groups() if split).lower()
+    return next(split for split in SPLITS if word[split])
 
 
 def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: ImportOptions) -> list[str]:
@@ -90,6 +96,19 @@ def parse_number(text: str) -> float:
 def parse_numbers(texts: Sequence[str]) -> list[float]:
     """Numbers as parse_number reads them; sooner, as most texts have no `_`. Raises ValueError."""
     return list(map(parse_number if "_" in "".join(texts) else float, texts))
+
+
+def pixels(stated: str | float | None, row: Imported) -> int | None:
+    """A width or height; None where it is not stated (null, blank, 0) or makes no sense, a problem of the record."""
+    try:
+        value = parse_number(stated.strip() or "0") if isinstance(stated, str) else stated or 0
+    except ValueError:
+        value = -1
+    if 1 <= value <= MAX_SIDE:
+        return int(value)
+    if value:
+        row.problems.append(("malformed annotation", f"a width or height of {stated!s:.80} pixels"))
+    return None
 
 
 def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: Iterable[str]) -> str:

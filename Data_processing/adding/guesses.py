@@ -15,15 +15,14 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from Data_processing.annotation_files import split_of, split_pattern
+from Data_processing.annotation_files import split_named, split_of, split_pattern
 from Data_processing.import_source import Format
 from Data_processing.imported import ImportOptions
+from Data_processing.importers.yolo import LABELS
 from Data_processing.source_files import SHARDS, MissingFile, SourceFiles, folder_name, images_below, visible
 
 SAMPLE = 20  # files of a folder looked into
 COCO = {"images", "annotations", "categories"}
-SPLIT = re.compile(r"train(ing)?|val(id(ation)?)?|test", re.IGNORECASE)  # a key or folder of this name
-LABELS = re.compile(rb"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # a line of YOLO's
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _of_yolo(files: SourceFiles, names: Sequence[str]) -> Iterator[Guess]:
         data = _content(files, name)
         keys = {match.decode() for match in re.findall(rb"(?m)^[\"']?(\w+)[\"']?\s*:", data)}
         keys |= {match.decode() for match in re.findall(rb"[{,]\s*[\"']?(\w+)[\"']?\s*:", data)}
-        if "names" in keys and any(map(SPLIT.fullmatch, keys)):
+        if "names" in keys and any(map(split_named, keys)):
             found = True
             yield Guess(Format.yolo, f"{name} has names, and train, val or test", name)
     if found:
@@ -164,7 +163,7 @@ def _of_yolo(files: SourceFiles, names: Sequence[str]) -> Iterator[Guess]:
         n for n in visible(names, {".txt", ".names"}) if n.endswith(".names") or f"/{n}".endswith("/classes.txt")
     ]
     texts = (name for name in _sampled(visible(files.names(), {".txt"})) if name not in classes)
-    labels = next((name for name in texts if LABELS.match(_content(files, name))), None)
+    labels = next((name for name in texts if LABELS.match(_content(files, name).decode(errors="replace"))), None)
     for file in classes or [None] if labels else ():
         yield Guess(Format.yolo, f"label files such as {labels}", file)
 
@@ -189,7 +188,7 @@ def classes_folder(files: SourceFiles) -> str | None:
     folders = {name.rpartition("/")[0] for name in images_below(files, "")}
     common = common_folder(f"{folder}/" for folder in folders)
     above, _, last = common.rpartition("/")
-    return (above if len(folders) == 1 or SPLIT.fullmatch(last) else common) or None
+    return (above if len(folders) == 1 or split_named(last) else common) or None
 
 
 def common_folder(names: Iterable[str]) -> str:

@@ -15,16 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from Data_processing.annotation_files import decode_json, guess_folder, only_file
-from Data_processing.imported import (
-    MAX_SIDE,
-    NO_OUTLINE,
-    BoxRows,
-    BoxTable,
-    Imported,
-    ImportedBox,
-    ImportOptions,
-)
+from Data_processing.annotation_files import decode_json, guess_folder, only_file, pixels
+from Data_processing.imported import NO_OUTLINE, BoxRows, BoxTable, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside, visible
 from Datasets.errors import UserError
@@ -106,7 +98,7 @@ def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterat
     ids = Counter(image.id for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
-        row.width, row.height = _pixels(image.width, row), _pixels(image.height, row)
+        row.width, row.height = pixels(image.width, row), pixels(image.height, row)
         places = of_image.get(image.id, NOWHERE)
         if labels or (uncommon and not uncommon.isdisjoint(places.tolist())):
             annotations = [coco.annotations[place] for place in places.tolist()]
@@ -228,12 +220,3 @@ NOWHERE = np.empty(0, np.int64)
 
 def _is_label(annotation: Annotation) -> bool:
     return annotation.bbox is None and bytes(annotation.segmentation) in NO_OUTLINE
-
-
-def _pixels(value: float | None, row: Imported) -> int | None:
-    if value is None or value == 0:
-        return None
-    if not 0 < value <= MAX_SIDE:
-        row.problems.append(("malformed annotation", f"a width or height of {value:g} pixels"))
-        return None
-    return int(value)

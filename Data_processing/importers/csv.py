@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
 
-from Data_processing.annotation_files import guess_folder, only_file, parse_number, parse_numbers
-from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.annotation_files import guess_folder, only_file, parse_numbers, pixels, split_named
+from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
 from Datasets.errors import UserError
 
@@ -38,7 +38,6 @@ PRESETS = {
 }
 NORMALIZED = {"openimages"}
 OPTIONAL = {"crowd", "image_width", "image_height"}  # columns of a preset that some of its files lack
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 DELIMITERS = {",": ",", ";": ";", "\t": "\t", "\\t": "\t", "tab": "\t"}
 
@@ -231,24 +230,13 @@ class Table:
             return
         self._stated[image] = (values, line)
         text = dict(zip((name for name in OF_IMAGE if name in self._columns), map(str.strip, values), strict=True))
-        row.width = _pixels(text.get("image_width", ""), row)
-        row.height = _pixels(text.get("image_height", ""), row)
+        row.width = pixels(text.get("image_width", ""), row)
+        row.height = pixels(text.get("image_height", ""), row)
         row.group = text.get("group") or None
         if split := text.get("split"):
-            row.split = SPLITS.get(split.lower())
+            row.split = split_named(split)
             if row.split is None:
                 row.problems.append(("malformed annotation", f"split {split!r:.80} is none of train, val and test"))
-
-
-def _pixels(text: str, row: Imported) -> int | None:
-    try:
-        value = parse_number(text or "0")
-    except ValueError:
-        value = -1
-    if not 0 <= value <= MAX_SIDE:
-        row.problems.append(("malformed annotation", f"a width or height of {text:.80} pixels"))
-        return None
-    return int(value) or None
 
 
 def _image_names(

@@ -17,13 +17,12 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from Data_processing.annotation_files import ImageFinder, only_file, parse_number
+from Data_processing.annotation_files import ImageFinder, only_file, parse_number, pixels, split_named
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, rectangle, turned
 from Data_processing.source_files import MissingFile, SourceFiles, inside, visible
 from Datasets.errors import UserError
 
-SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
 DRAWN = re.compile(rb"<(box|polygon|ellipse|mask|points|polyline|cuboid|skeleton)\s")
 TAGGED = re.compile(rb"<tag\s")
@@ -91,8 +90,8 @@ def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bo
         row.problems.append(("malformed annotation", "an image without a name"))
     if len(found) > 1:
         row.problems.append(("ambiguous image", f"{name}: {' or '.join(found[:3])}"))
-    row.width, row.height = (_pixels(element.get(side), row) for side in ("width", "height"))
-    row.split = SPLITS.get((element.get("subset") or "").strip().lower())
+    row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
+    row.split = split_named((element.get("subset") or "").strip())
     boxes = list(_boxes(element, row))
     tags = [tag.get("label") or "" for tag in element.findall("tag")]
     if "" in tags:
@@ -178,14 +177,3 @@ def _number(shape: etree._Element, key: str, default: str | None = None) -> floa
     if text is None:
         raise ValueError(f"no {key}")
     return parse_number(text)
-
-
-def _pixels(text: str | None, row: Imported) -> int | None:
-    try:
-        value = parse_number(text or "0")
-    except ValueError:
-        value = -1
-    if value and not 1 <= value <= MAX_SIDE:
-        row.problems.append(("malformed annotation", f"a width or height of {text} pixels"))
-        return None
-    return int(value) or None

@@ -24,13 +24,12 @@ from typing import Any, Literal
 import msgspec
 
 from Data_processing import datumaro_items
+from Data_processing.annotation_files import split_named
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError
 from Datasets.records import is_safe_path
 
-SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-SPLITS |= {name: name for name in ("train", "val", "test")}
 INSTALL = "`pipx install 'datumaro[cli]'`, or name the Python of an environment that has it in DATUMARO_PYTHON"
 
 
@@ -127,7 +126,7 @@ def _interpreter() -> str:
 
 def _record(item: Item, folder: str, left_out: Counter[str]) -> Imported:
     row = Imported(inside(folder, item.image or item.id), f"item {item.id} of {item.subset}")
-    row.split = SPLITS.get(item.subset.lower())
+    row.split = split_named(item.subset)
     areas = [each for each in item.annotations if each.box]
     labels = [each.label for each in item.annotations if each.type == "label" and each.label]
     left_out.update(each.type for each in item.annotations if not each.box and each.type != "label")

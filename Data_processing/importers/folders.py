@@ -6,11 +6,10 @@ below a class's folder belong to it. Images outside the classes' folders were no
 
 from collections.abc import Iterator
 
+from Data_processing.annotation_files import split_named
 from Data_processing.imported import Imported, ImportOptions
 from Data_processing.source_files import SourceFiles, images_below
 from Datasets.errors import UserError
-
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -31,7 +30,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     folder = options.images or ""
     paths = {name: name.removeprefix(f"{folder}/" if folder else "").split("/") for name in found}
     tops = sorted({parts[0] for parts in paths.values() if len(parts) > 1})
-    split = [top for top in tops if top.lower() in SPLITS]
+    split = [top for top in tops if split_named(top)]
     filled = {parts[0] for parts in paths.values() if len(parts) > 2 and parts[0] in split}
     others = [top for top in tops if top not in split]
     if not tops or (split and not others and not filled):
@@ -45,6 +44,6 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def _records(paths: dict[str, list[str]], splits: bool) -> Iterator[Imported]:
     for name, parts in paths.items():
-        split = SPLITS[parts[0].lower()] if splits and parts[0].lower() in SPLITS and len(parts) > 1 else None
+        split = split_named(parts[0]) if splits and len(parts) > 1 else None
         below = parts[1:] if split else parts
         yield Imported(name, name, split=split, labels=[below[0]] if len(below) > 1 else None)

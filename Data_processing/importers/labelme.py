@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from Data_processing.annotation_files import pixels
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
 from Data_processing.source_files import EMBEDDED, MissingFile, SourceFiles, folder_name, visible
@@ -85,7 +86,7 @@ def _record(files: SourceFiles, file: str, places: Places) -> Imported:
     except (MissingFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Imported(file, file, problems=[("malformed annotation", f"{file}: {error}")])
     row = Imported(_image(said, file, places), file)
-    row.width, row.height = (_pixels(side, row) for side in (said.image_width, said.image_height))
+    row.width, row.height = (pixels(side, row) for side in (said.image_width, said.image_height))
     flags = [name for name, value in (said.flags or {}).items() if value is True]
     boxes: list[ImportedBox] = []
     for shapes in _objects(said.shapes):
@@ -173,12 +174,3 @@ def _mask(shape: Shape, row: Imported) -> bytes:
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"a mask that is no PNG: {error}") from error
     return from_crop(pixels, left, top, row.width, row.height)
-
-
-def _pixels(value: float | None, row: Imported) -> int | None:
-    if not value:
-        return None
-    if not 1 <= value <= MAX_SIDE:
-        row.problems.append(("malformed annotation", f"a width or height of {value:g} pixels"))
-        return None
-    return int(value)

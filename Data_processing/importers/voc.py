@@ -20,8 +20,8 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
-from Data_processing.annotation_files import parse_number
-from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.annotation_files import parse_number, pixels
+from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import (
     IMAGE_SUFFIXES,
     MissingFile,
@@ -200,7 +200,7 @@ def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
         reason = str(error).partition("\n")[0]
         return Imported(_image("", file, folders), file, problems=[("malformed annotation", f"{file}: {reason}")])
     row = Imported(_image((root.findtext("filename") or "").strip(), file, folders), file)
-    row.width, row.height = _pixels(root.findtext("size/width"), row), _pixels(root.findtext("size/height"), row)
+    row.width, row.height = pixels(root.findtext("size/width"), row), pixels(root.findtext("size/height"), row)
     row.boxes = []
     for element in root.findall("object"):
         try:
@@ -268,14 +268,3 @@ def _box(element: etree._Element, origin: str) -> ImportedBox:
 def _edges(first: float, last: float) -> tuple[float, float]:
     """The outer edges of pixels first to last, counted from 1; swapped ones stay swapped, for clean to see."""
     return (first - 1, last) if first <= last else (first, last - 1)
-
-
-def _pixels(text: str | None, row: Imported) -> int | None:
-    try:
-        value = parse_number(text or "0")
-    except ValueError:
-        return None
-    if not 0 <= value <= MAX_SIDE:
-        row.problems.append(("malformed annotation", f"a width or height of {text} pixels"))
-        return None
-    return int(value) or None

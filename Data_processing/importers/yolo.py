@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import parse_numbers
+from Data_processing.annotation_files import parse_numbers, split_named
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import encode
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, inside, visible
@@ -31,7 +31,7 @@ from Datasets.errors import UserError
 
 YAML_SUFFIXES = {".yaml", ".yml"}
 PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)  # as JSON escapes one character
-SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # the first line of a label file
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,12 @@ def _dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
     data = _load(text, where)
     folder = file.rpartition("/")[0]
     path = str(data.get("path") or "")
-    splits = [(split, entry) for key, split in SPLIT_KEYS.items() for entry in _entries(data.get(key), where, key)]
+    splits = [
+        (split, entry)
+        for key, value in data.items()
+        if (split := split_named(str(key)))
+        for entry in _entries(value, where, key)
+    ]
     if not splits:
         raise UserError(f"{where}: has none of train, val and test, which name folders of images")
     bases = [posixpath.join(folder, path), folder, ""] if images is None else [images]
@@ -259,7 +264,7 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
         if file in listing.files or file == dataset.file or file.rpartition("/")[2] == "classes.txt":
             continue
         text, fault = _label_text(files, file)
-        if file not in of_label and "/labels/" not in f"/{file}" and not _looks_like_labels(text):
+        if file not in of_label and "/labels/" not in f"/{file}" and not LABELS.match(text):
             continue
         for image in of_label.get(file) or [f"{_swap(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
             done.add(image)
@@ -281,10 +286,6 @@ def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str
         return files.read(file).decode("utf-8-sig"), []
     except (MissingFile, UnicodeDecodeError) as error:
         return "", [("malformed annotation", f"{file}: {error}")]
-
-
-def _looks_like_labels(text: str) -> bool:
-    return bool(re.match(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)", text))
 
 
 def _split(image: str, listing: Listing) -> str | None:

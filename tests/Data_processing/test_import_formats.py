@@ -150,6 +150,29 @@ def test_each_format_goes_through_inspect_and_clean(tmp_path, form):
         assert sorted(corners) == sorted(boxes)
 
 
+WIDTHS = {"60": (60, []), "0": (None, []), **dict.fromkeys(("-1", "0.5", "1e9"), (None, ["malformed annotation"]))}
+TEXTS = {"": (None, []), " ": (None, []), **dict.fromkeys(("abc", "nan", "6_0"), (None, ["malformed annotation"]))}
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "content", "widths"),
+    [
+        ("csv", "t.csv", "image,label,image_width\na.png,cat,WIDTH\n", WIDTHS | TEXTS),
+        ("cvat", "a.xml", "<annotations><image name='a.png' width='WIDTH'></image></annotations>", WIDTHS | TEXTS),
+        ("voc", "Annotations/a.xml", "<annotation><size><width>WIDTH</width></size></annotation>", WIDTHS | TEXTS),
+        ("coco", "a.json", '{"images": [{"id": 0, "file_name": "a.png", "width": WIDTH}], NOTHING}', WIDTHS),
+        ("labelme", "a.json", '{"imagePath": "a.png", "shapes": [], "imageWidth": WIDTH}', WIDTHS),
+    ],
+)
+def test_a_width_that_makes_no_sense_is_told_in_every_format(tmp_path, form, name, content, widths):
+    content = content.replace("NOTHING", '"annotations": [], "categories": []')
+    found = {}
+    for width in widths:
+        [row] = imported(write(tmp_path, {name: content.replace("WIDTH", width)}), form)
+        found[width] = row.width, problems([row])
+    assert found == widths
+
+
 def test_options_of_a_table_are_refused_for_other_formats(tmp_path):
     source = write_folders(tmp_path / "s")
     common = ("--source", "s", "--path", source, "--out", tmp_path / "o", "--format", "folders")

@@ -15,6 +15,8 @@ from Data_processing.source_files import open_source
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded
 from tests.Data_processing.sources import pack, picture, write_coco
+from tests.Data_processing.test_import_formats import imported
+from tests.Data_processing.test_import_formats import write as write_files
 
 SPLITS = {"train": {"a.png": "cat", "b.png": "dog"}, "val": {"c.png": "cat"}, "test": {"d.png": "bird"}}
 
@@ -86,6 +88,19 @@ def test_files_of_several_splits_are_recognised_and_read_as_one_source(tmp_path,
     assert images_folder(out) == ""
 
 
+@pytest.mark.parametrize("form", ["csv", "folders", "yolo", "cvat"])
+def test_all_formats_take_the_same_words_for_a_split(tmp_path, form):
+    words = {"train": "train Training", "val": "val valid Validation", "test": "test TESTING"}
+    for split, word in ((split, word) for split, text in words.items() for word in text.split()):
+        content = {
+            "csv": {"t.csv": f"image,label,split\na.png,cat,{word}\n"},
+            "folders": {f"{word}/cat/a.png": ""},
+            "yolo": {"data.yaml": f"{word}: images\nnames: [cat]", "images/a.png": "", "labels/a.txt": ""},
+            "cvat": {"a.xml": f"<annotations><image id='0' name='a.png' subset='{word}'></image></annotations>"},
+        }
+        assert [row.split for row in imported(write_files(tmp_path / word, content[form]), form)] == [split]
+
+
 def test_one_file_of_several_states_no_split_and_is_read_alone(tmp_path):
     files = Remembering(open_source(as_coco(tmp_path / "s")))
     chosen = ImportOptions(annotations="annotations/instances_val2017.json")
@@ -107,6 +122,7 @@ def test_a_pattern_that_matches_nothing_is_named(tmp_path):
         ("valid/_annotations.coco.json", "val", "*/_annotations.coco.json"),
         ("annotations/instances_train2017.json", "train", "annotations/instances_*.json"),
         ("Test/Training/ann-TEST.json", "test", "*/Training/ann-*.json"),
+        ("testing/a.json", "test", "*/a.json"),
         ("train/test/a.json", "test", "train/*/a.json"),
         ("attest/trainval.json", None, "attest/trainval.json"),
         ("val/train_val.json", None, "val/train_val.json"),
