@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from Datasets.errors import UserError
 from Datasets.records import SPLITS
 
 T = TypeVar("T")
+CLASSES = "classes.json"  # beside our own records
 LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
@@ -84,6 +85,21 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str) -
         ) from error
     except RecursionError as error:
         raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
+
+
+def mask_names(files: SourceFiles, folder: str, names: Container[str]) -> dict[int, str]:
+    """What the values of masks' pixels mean, by classes.json in a folder: class ids + 1. names: all of the source's.
+
+    Raises UserError if there is no such file, or it is not that.
+    """
+    file = inside(folder, CLASSES)
+    if file not in names:
+        raise UserError(f"{files.path}: holds masks, but no {file}, which says what the values of their pixels mean")
+    classes: Any = decode_json(files, file, Any, "classes")
+    ids = list(classes.values()) if isinstance(classes, dict) else [None]
+    if not all(type(number) is int and 0 <= number < 254 for number in ids) or len(set(ids)) < len(ids):
+        raise UserError(f"{files.path}: {file}: no object of class names and their ids, 0 to 253, each its own")
+    return {number + 1: name for name, number in classes.items()}
 
 
 def parse_number(text: str) -> float:

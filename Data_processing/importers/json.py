@@ -12,13 +12,12 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import decode_json, only_file
+from Data_processing.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import SourceFiles, inside, visible
 from Datasets.errors import UserError
 from Datasets.records import Count, is_safe_path
 
-CLASSES = "classes.json"
 PARTS = ("image", "labels", "counts", "boxes", "mask")
 MAX_COUNT = 2**31 - 1
 
@@ -43,19 +42,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         first = (entry[0] for entry in entries if isinstance(entry, list) and entry and isinstance(entry[0], str))
         folder = own if any(inside(own, image) in present for image in first) else ""
     masks = any(isinstance(entry, list) and len(entry) == len(PARTS) and entry[4] is not None for entry in entries)
-    classes = _mask_names(files, inside(own, CLASSES), names) if masks else None
+    classes = mask_names(files, own, names) if masks else None
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
-
-
-def _mask_names(files: SourceFiles, file: str, names: list[str]) -> dict[int, str]:
-    if file not in names:
-        raise UserError(f"{files.path}: holds masks, but no {file}, which says what the values of their pixels mean")
-    classes: Any = decode_json(files, file, Any, "classes")
-    if not isinstance(classes, dict) or not all(type(n) is int and 0 <= n < 254 for n in classes.values()):
-        raise UserError(f"{files.path}: {file}: no object of class names and their ids, 0 to 253")
-    if len(set(classes.values())) < len(classes):
-        raise UserError(f"{files.path}: {file}: two classes have the same id")
-    return {number + 1: name for name, number in classes.items()}
 
 
 def _record(entry: Any, origin: str, folder: str, classes: dict[int, str] | None) -> Imported:

@@ -9,7 +9,6 @@ sha256 are not, as this source has its own. classes.json beside the file says wh
 import sys
 from collections.abc import Iterator
 from itertools import chain, pairwise
-from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from Data_processing.annotation_files import mask_names
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, inside, visible
 from Datasets.errors import UserError
@@ -91,7 +91,7 @@ def _line(text: Any) -> str:
 def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Iterator[Imported]:
     table = _table(files, file)
     masks = _masks(files, file, table, folder, names)
-    meanings = _mask_names(files, file, names) if any(masks) else None
+    meanings = mask_names(files, file.rpartition("/")[0], names) if any(masks) else None
     plain = zip(*(table[name].to_pylist() for name in ("image", *PLAIN)), strict=True)
     boxes = _boxes(table["boxes"].combine_chunks())
     for number, ((image, *stated), drawn, mask) in enumerate(zip(plain, boxes, masks, strict=True)):
@@ -166,17 +166,3 @@ def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: s
             f"warning: {files.path}: {file}: {left_out} masks inside the file are left out; {advice}", file=sys.stderr
         )
     return carried
-
-
-def _mask_names(files: SourceFiles, file: str, names: set[str]) -> dict[int, str]:
-    beside = inside(str(PurePosixPath(file).parent), "classes.json")
-    if beside not in names:
-        raise UserError(f"{files.path}: {file}: holds masks; {beside}, which says what their pixels mean, is missing")
-    try:
-        classes = msgspec.json.decode(files.read(beside))
-    except (MissingFile, msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{files.path}: {beside}: not JSON: {error}") from error
-    ids = list(classes.values()) if isinstance(classes, dict) else [None]
-    if len(set(map(str, ids))) < len(ids) or not all(type(number) is int and 0 <= number < 254 for number in ids):
-        raise UserError(f"{files.path}: {beside}: no object of class names and their ids, 0 to 253")
-    return {number + 1: name for name, number in classes.items()}

@@ -145,7 +145,7 @@ def test_masks_are_paths_with_their_meaning(tmp_path, capsys):
     masks = [{"bytes": None, "path": "m/a.png"}, {"bytes": b"x", "path": "m/b.png"}, {"bytes": b"x", "path": "m/c.png"}]
     whole = [empty_record(f"{number}.png", "s") | {"mask": mask} for number, mask in enumerate(masks)]
     write(tmp_path, {"d/m.json": json.dumps([to_json(record) for record in whole])})
-    write(tmp_path, {"d/classes.json": '{"cat": 0, "dog": 1}', "d/0.png": b"", "d/m/b.png": b""})
+    write(tmp_path, {"d/classes.json": '\ufeff{"cat": 0, "dog": 1}', "d/0.png": b"", "d/m/b.png": b""})
     pq.write_table(pa.Table.from_pylist(whole, schema=SCHEMA), tmp_path / "d/r.parquet")
     rows = imported(tmp_path, "json")
     assert [row.mask for row in rows] == ["d/m/a.png", "d/m/b.png", "d/m/c.png"]

@@ -3,27 +3,7 @@
 import subprocess
 import sys
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from Datasets.json_format import from_json, to_json
 from Datasets.records import box_problem, contradictions, empty_record, implied, is_safe_path
-
-names = st.sampled_from(["car", "Käfer", "traffic light", '"'])
-pixels = st.floats(0, 1000, allow_nan=False)
-boxes = st.builds(
-    lambda name, x, y, w, h: {
-        "name": name,
-        "x1": x,
-        "y1": y,
-        "x2": x + w,
-        "y2": y + h,
-        "crowd": False,
-        "segmentation": None,
-    },
-    *(names, pixels, pixels, pixels, pixels),
-)
-counts = st.dictionaries(names, st.integers(0, 9)).map(lambda d: [{"name": k, "count": v} for k, v in d.items()])
 
 
 def record(**fields):
@@ -32,25 +12,6 @@ def record(**fields):
 
 def box(name="car", x1=1.0, y1=1.0, x2=2.0, y2=2.0, crowd=False):
     return {"name": name, "x1": x1, "y1": y1, "x2": x2, "y2": y2, "crowd": crowd, "segmentation": None}
-
-
-@given(
-    labels=st.none() | st.lists(names),
-    counts=st.none() | counts,
-    boxes=st.none() | st.lists(boxes),
-    mask=st.none() | st.just({"bytes": None, "path": "m.png"}),
-)
-def test_the_json_form_gives_back_what_it_can_say(labels, counts, boxes, mask):
-    original = record(labels=labels, counts=counts, boxes=boxes, mask=mask)
-    assert from_json(to_json(original), "s", "here") == original
-
-
-def test_the_json_form_reads_all_spellings():
-    full = from_json(["a.jpg", "car", [{"car": 2}, {"bus": 1}]], "s", "here")
-    assert full["labels"] == ["car"]
-    assert full["counts"] == [{"name": "car", "count": 2}, {"name": "bus", "count": 1}]
-    assert full["boxes"] is None
-    assert from_json(["a.jpg", None, None, []], "s", "here")["boxes"] == []
 
 
 def test_boxes_imply_counts_and_labels():
