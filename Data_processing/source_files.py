@@ -15,6 +15,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from posixpath import splitext
 from typing import Protocol
@@ -48,6 +49,7 @@ IMAGE_SUFFIXES = {
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 SETTLED = 2_000_000_000  # nanoseconds; a file younger than a clock's coarsest tick may be written again in the same one
+HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
@@ -158,6 +160,7 @@ class Shards(Directory):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._places: dict[str, tuple[Path, int, int, str]] = {}
+        self._column = lru_cache(HELD_COLUMNS)(_read_column)
         for shard in sorted(path.glob(SHARDS)):
             try:
                 self._add(shard)
@@ -182,10 +185,14 @@ class Shards(Directory):
             return super().read(name)
         shard, group, row, column = self._places[name]
         try:
-            rows = pq.ParquetFile(shard).read_row_group(group, columns=[f"{column}.bytes"])
+            files = self._column(shard, group, column)
         except (pa.ArrowException, OSError) as error:
             raise MissingFile(f"{name} cannot be read from {shard.name}: {error}") from error
-        return rows[column][row].as_py()["bytes"] or b""
+        return files[row].as_py()["bytes"] or b""
+
+
+def _read_column(shard: Path, group: int, name: str) -> pa.ChunkedArray:
+    return pq.ParquetFile(shard).read_row_group(group, columns=[f"{name}.bytes"])[name]
 
 
 class Zip:

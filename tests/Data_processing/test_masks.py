@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from Data_processing import masks
 from Data_processing.curate import main as curate
 from Data_processing.imported import Imported, ImportedBox, read_imported, write_imported
 from Data_processing.outlines import encode, run_lengths, to_rle
-from Data_processing.source_files import Tar
+from Data_processing.source_files import Tar, open_source
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded
@@ -174,7 +175,7 @@ def test_masks_are_drawn_from_outlines_if_the_user_says_so(tmp_path):
     assert second["mask"] is None
 
 
-def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path):
+def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path, monkeypatch):
     rows = write_images(tmp_path, 3)
     outline = encode([[10, 5, 40, 5, 40, 20, 10, 20]])
     for row in rows:
@@ -191,6 +192,12 @@ def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path):
     same = ("sha256", "width", "height", "labels", "counts", "boxes")
     assert [[r[key] for key in same] for r in first] == [[r[key] for key in same] for r in second]
     assert [r["mask"]["bytes"] for r in first] == [r["mask"]["bytes"] for r in second]
+    files, read, reads = open_source(tmp_path / "curated"), pq.ParquetFile.read_row_group, []
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **options: reads.append(a) or read(*a, **options))
+    images = [record["image"] for record in second]
+    assert [files.read(image) for image in images] == [picture(number) for number in range(3)]
+    assert [files.read(f"{image}.mask.png") for image in images] == [r["mask"]["bytes"] for r in second]
+    assert len(reads) == 2  # a row group's images, and its masks
 
 
 def test_fractions_become_pixels_of_the_true_image(tmp_path):
