@@ -1,8 +1,8 @@
-"""uvicorn's HTTP/1.1 by httptools, with limits to what comes before a body, in time and in bytes.
+"""uvicorn's HTTP/1.1 by httptools, with limits to what comes before a body, and to how long an answer may lie unread.
 
 uvicorn closes connections that idle after an answer, but waits without end for the first request and for one that has
-begun: whoever opens connections and sends a byte now and then would keep them all. Nor does it limit headers, which it
-keeps in memory.
+begun: whoever opens connections and sends a byte now and then would keep them all. So would whoever does not read the
+answers, which it keeps in memory, too. Nor does it limit headers.
 """
 
 import asyncio
@@ -14,18 +14,23 @@ HEAD_BYTES = 65_536  # of a request's line and headers, of trailers, and of what
 _OFFER = (b"connection", b"upgrade", b"http2-settings")
 
 
-def protocol_with(header_seconds: float) -> type[HttpToolsProtocol]:
-    """A protocol that closes a connection on which no whole request line and headers came within these seconds.
+def protocol_with(header_seconds: float, answer_seconds: float) -> type[HttpToolsProtocol]:
+    """A protocol that closes a connection on which no whole request line and headers came within `header_seconds`.
 
-    So it does after HEAD_BYTES without a byte of a body. An offer to go on by another protocol (as Java's client
-    makes for HTTP/2) is passed over: httptools would take the body for that protocol's.
+    So it does after HEAD_BYTES without a byte of a body. It resets a connection whose client does not take a large
+    answer within `answer_seconds`, or the rest of a small one within `header_seconds` after closing. An offer to go on
+    by another protocol (as Java's client makes for HTTP/2) is passed over: httptools would take the body for that
+    protocol's.
     """
-    return type("LimitedHead", (_LimitedHead,), {"header_seconds": header_seconds})
+    limits = {"header_seconds": header_seconds, "answer_seconds": answer_seconds}
+    return type("Limited", (_Limited,), limits)
 
 
-class _LimitedHead(HttpToolsProtocol):
+class _Limited(HttpToolsProtocol):
     header_seconds: float
+    answer_seconds: float
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _without_body = 0  # bytes
     _in_head = False
 
@@ -81,15 +86,33 @@ class _LimitedHead(HttpToolsProtocol):
         super().on_response_complete()
         self._watch()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._forget_unread()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        self._forget_unread()
         super().connection_lost(exc)
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
-        elif self._timer is None and not self.transport.is_closing():
-            self._timer = self.loop.call_later(self.header_seconds, self.transport.close)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.header_seconds, self._close)
+
+    def _close(self) -> None:
+        self.transport.close()  # which waits until all that was written is read
+        self._timer = self.loop.call_later(self.header_seconds, self.transport.abort)
 
     def _stop(self) -> None:
         if self._timer is not None:

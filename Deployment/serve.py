@@ -151,18 +151,21 @@ def serve(options: argparse.Namespace) -> None:
             logging.getLogger("fourfold").warning(f"whoever reaches {options.host} may ask: {KEY} is not set")
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"{artifact.manifest['experiment']} answers at http://{host}:{opened.getsockname()[1]}", flush=True)
-        run(Front(app, app.state.metrics, key), opened, min(HEADER_SECONDS, limits.seconds))
+        run(Front(app, app.state.metrics, key), opened, limits.seconds)
 
 
-def run(app: Front, opened: socket.socket, header_seconds: float) -> None:
-    """Serve until a signal; then finish what is running, for SHUTDOWN_SECONDS at most."""
+def run(app: Front, opened: socket.socket, seconds: float) -> None:
+    """Serve until a signal; then finish what is running, for SHUTDOWN_SECONDS at most.
+
+    seconds: the longest that a client may take to read an answer.
+    """
     signal.signal(signal.SIGTERM, _exit)  # uvicorn's own handler calls this one when it has finished
     config = uvicorn.Config(
         app,
         log_config=None,
         log_level="warning",
         access_log=False,
-        http=protocol_with(header_seconds),
+        http=protocol_with(min(HEADER_SECONDS, seconds), seconds),
         ws="none",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,

@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,12 @@ from typing import Any
 
 import onnx
 import pytest
+import uvicorn
 from made_export import SAMPLES, encoded, graph, write_manifest
 from PIL import Image
 from running_service import Service, command, serving
+
+from Deployment.protocol import protocol_with
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -199,6 +203,54 @@ def test_headers_that_do_not_arrive_are_not_waited_for(pristine_export: Path, be
             assert connection.getresponse().read()
             time.sleep(0.6)
         assert service.process.poll() is None
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[tuple[uvicorn.Server, int]]:
+    """A server with the service's protocol and little room in the kernel; GET /N is answered with N bytes."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        size = scope["path"][1:].encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", size)]})
+        await send({"type": "http.response.body", "body": b"x" * int(size)})
+
+    kind = protocol_with(header_seconds=0.5, answer_seconds=1)
+    server = uvicorn.Server(uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        try:
+            yield server, opened.getsockname()[1]
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join()
+
+
+def asking(port: int, size: int, end: bytes) -> socket.socket:
+    """A client that asks for so many bytes, and does not read them."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.sendall(b"GET /%d HTTP/1.1\r\nHost: here\r\n" % size + end)
+    return client
+
+
+def test_who_does_not_read_the_answer_is_not_waited_for() -> None:
+    with answering() as (server, port), contextlib.ExitStack() as clients:
+        late = []
+        for size in (40_000, 400_000):  # below and above what makes uvicorn wait
+            for end in (b"\r\n", b"Connection: close\r\n\r\n", b"\r\nGET"):
+                clients.enter_context(asking(port, size, end))
+            late.append((size, clients.enter_context(asking(port, size, b"Connection: close\r\n\r\n"))))
+        time.sleep(0.1)
+        assert len(server.server_state.connections) == 8
+        for size, client in late:
+            assert len(client.makefile("rb").read()) > size
+        deadline = time.monotonic() + 4
+        while server.server_state.connections:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def told(service: Service, *sent: bytes) -> bytes:
