@@ -54,9 +54,15 @@ def _reason(error: Exception) -> str:
 def to_rgb(image: Image.Image) -> np.ndarray:
     """The pixels of an image of any mode as uint8 [H, W, 3]; 16-bit grey is scaled to 8 bits, transparency dropped."""
     if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float64) / 257
-        image = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        image = _in_8_bits(image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # to convert is to copy
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    grey = np.clip(np.asarray(image), 0, 65_535).astype(np.uint32)
+    grey += 128  # to round; in place, as images may be large
+    grey //= 257
+    return Image.fromarray(grey.astype(np.uint8))
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Whatever a vendor calls an image becomes upright 8-bit RGB, or is refused with a reason."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from Datasets.images import UnreadableImage, decode, letterbox, open_image
+from Datasets.images import UnreadableImage, decode, letterbox, open_image, to_rgb
 from tests.conftest import png_bomb
 
 
@@ -36,6 +37,20 @@ def test_sixteen_bit_grey_keeps_its_tones(photo):
     grey = np.asarray(photo.convert("L"))
     pixels = decode(encoded(Image.fromarray(grey.astype(np.uint16) * 257), "PNG"))
     assert np.array_equal(pixels, np.repeat(grey[..., None], 3, axis=2))
+    beyond = np.array([-(2**31), -1, 65_536, 2**31 - 1])
+    for kind, values in (("<u2", range(65_536)), (">u2", range(65_536)), ("<i4", [*range(65_536), *beyond])):
+        grey = np.array(values, dtype=kind).reshape(4, -1)
+        expected = np.clip(np.rint(grey / 257), 0, 255).astype(np.uint8)
+        assert np.array_equal(to_rgb(Image.fromarray(grey))[..., 0], expected)
+
+
+def test_sixteen_bit_grey_takes_little_memory():
+    image = Image.new("I;16", (1000, 1000), 40_000)
+    tracemalloc.start()
+    to_rgb(image)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10e6
 
 
 @pytest.mark.parametrize(
