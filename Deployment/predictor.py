@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
@@ -19,8 +20,8 @@ MAX_SCANS = (
     100  # of a JPEG; progressive ones have about 10, and a few bytes more make a decoder go over all pixels again
 )
 TOGETHER = 8 * 256 * 256  # pixels of the model's input that it gets at once
-_JPEG, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
-
+_JPEG, _SCAN, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # those without a length left out, but for _END
 
 RUNTIMES = ("onnx", "torch")
 
@@ -120,7 +121,7 @@ def check_file(data: bytes, formats: tuple[str, ...]) -> None:
 
     Other faults are found by decoding.
     """
-    if data.startswith(_JPEG) and data.count(_SCAN) > MAX_SCANS:
+    if data.startswith(_JPEG) and data.count(_SCAN) > MAX_SCANS and _has_many_scans(data):
         raise UnreadableImage(f"a JPEG of more than {MAX_SCANS} scans, which would take too long to decode")
     if set(formats) >= set(FORMATS):
         return
@@ -130,6 +131,25 @@ def check_file(data: bytes, formats: tuple[str, ...]) -> None:
         raise UnreadableImage(f"not an image file in one of the formats {', '.join(formats)}") from None
     except Exception:  # hostile bytes make Pillow raise nearly anything
         return
+
+
+def _has_many_scans(jpeg: bytes) -> bool:
+    """Whether a JPEG has more than MAX_SCANS before its picture ends, counted as libjpeg meets them.
+
+    What lies in segments, as a thumbnail does, or behind the picture, as a phone's video, is none.
+    """
+    scans = place = 0
+    while found := _MARKER.search(jpeg, place):
+        marker, place = found[0], found.end()
+        if marker == _END:
+            if scans:  # one before is the end of tables, which a picture may follow
+                return False
+            continue
+        scans += marker == _SCAN
+        if scans > MAX_SCANS:
+            return True
+        place += max(2, int.from_bytes(jpeg[place : place + 2]))
+    return False
 
 
 def _import_onnxruntime() -> ModuleType:

@@ -45,6 +45,17 @@ def polyglot_zip() -> bytes:
     return encoded(SAMPLES["000.jpg"]) + archive.getvalue()
 
 
+def video_behind() -> bytes:
+    """A picture with a thumbnail in a segment and a video behind it, which hold the bytes of a scan's marker."""
+    file, scans = encoded(SAMPLES["000.jpg"]), b"\xff\xda" * 300
+    return file[:2] + b"\xff\xe5" + struct.pack(">H", 2 + len(scans)) + scans + file[2:] + scans
+
+
+def scans_behind(start: bytes) -> bytes:
+    """A scan bomb behind bytes that may look like the picture's end, or like a segment that holds the scans."""
+    return start + many_scans(4000, 20_000)[2:]
+
+
 def turned() -> bytes:
     """An image whose EXIF data says that it lies on its side."""
     exif = Image.Exif()
@@ -78,6 +89,7 @@ READABLE = {
     "TIFF of 30 pages": animation("TIFF", 30),
     "zip behind": polyglot_zip(),
     "html inside": with_chunk(b"tEXt", b"x\0<script>alert(1)</script>"),
+    "video behind": video_behind(),
     "90 scans": many_scans(200, 90),
 }
 UNREADABLE = {
@@ -92,6 +104,9 @@ UNREADABLE = {
     "deflated text bomb": with_chunk(b"zTXt", b"k\0\0" + TEXT),
     "deflated profile bomb": with_chunk(b"iCCP", b"k\0\0" + TEXT),
     "scan bomb": many_scans(4000, 20_000),
+    "scan bomb behind tables": scans_behind(b"\xff\xd8\xff\xd9\xff\xd8"),
+    "scan bomb behind a restart": scans_behind(b"\xff\xd8\xff\xd0\xff\xff"),
+    "scan bomb behind filling": scans_behind(b"\xff\xd8\xff\xe5\0\0\xff\xff"),
     "runs": bmp_runs(3000, 1_000_000),
     "too many pixels": encoded(Image.new("1", (50_001, 1000)), "PNG"),
     "GIF without frames": b"GIF89a\x40\x00\x40\x00\x00\x00\x00;",
