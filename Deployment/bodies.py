@@ -39,18 +39,19 @@ class BodyReader:
 
         Raises HTTPException 413 beyond the limit and 408 after the deadline.
         """
-        body = bytearray()
+        parts: list[bytes] = []
         try:
             async with asyncio.timeout_at(deadline):
-                await self._read(request, body)
+                await self._read(request, parts)
         except TimeoutError:
             raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from None
         else:
-            yield bytes(body)
+            parts[:] = [b"".join(parts)]  # in their place, as both would be twice what is counted
+            yield parts[0]
         finally:
-            self._held -= len(body)
+            self._held -= sum(map(len, parts))
 
-    async def _read(self, request: Request, body: bytearray) -> None:
+    async def _read(self, request: Request, parts: list[bytes]) -> None:
         size = 0
         async for chunk in request.stream():
             size += len(chunk)
@@ -61,7 +62,7 @@ class BodyReader:
             if self._held + len(chunk) > self._memory:
                 raise self._busy()
             self._held += len(chunk)
-            body += chunk
+            parts.append(chunk)
         if size > self._limit:
             raise HTTPException(413, f"the body is larger than the limit of {self._limit} bytes")
 
@@ -89,8 +90,7 @@ def form_files(body: bytes, content_type: str, most: int) -> list[Sent]:
     def add(file: Any) -> None:
         if len(found) == most:
             raise HTTPException(400, f"the form has more files than the limit of {most}")
-        file.file_object.seek(0)
-        found.append(Sent(_name(file.file_name), file.file_object.read()))
+        found.append(Sent(_name(file.file_name), file.file_object.getvalue()))  # read() would copy it
 
     _parse(body, content_type, add)
     if not found:

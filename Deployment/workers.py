@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -36,15 +36,18 @@ class Workers:
             raise busy()
         with self._lock:
             self._taken += 1
-        future = self._pool.submit(function, *arguments)
-        future.add_done_callback(self._leave)
+        call = [function, *arguments]  # emptied at its end: the pool keeps what was given up until a thread is free,
+        del arguments  # and with its future this frame
+        future = self._pool.submit(lambda: call[0](*call[1:]))
+        future.add_done_callback(lambda _: self._leave(call))
         try:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             raise busy("the answer took longer than a request may; try again, or send a smaller image") from None
 
-    def _leave(self, future: Future[Any]) -> None:
+    def _leave(self, call: list[Any]) -> None:
+        call.clear()
         with self._lock:
             self._taken -= 1
 

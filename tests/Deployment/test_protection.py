@@ -1,11 +1,15 @@
 """What the service does for those who run it: it lets in whom it may, refuses what is too much, tells what it did."""
 
+import asyncio
 import contextlib
+import gc
 import json
 import signal
 import socket
 import threading
 import time
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -18,8 +22,12 @@ import uvicorn
 from made_export import SAMPLES, encoded, graph, write_manifest
 from PIL import Image
 from running_service import Service, command, serving
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from Deployment.bodies import BodyReader
 from Deployment.protocol import protocol_with
+from Deployment.workers import Workers, busy
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -304,6 +312,52 @@ def test_bodies_are_held_only_as_memory_allows(pristine_export: Path) -> None:
             third.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 third.recv(1)
+
+
+def test_a_body_is_held_once() -> None:
+    chunks = [{"type": "http.request", "body": bytes(100_000), "more_body": more} for more in (*[True] * 49, False)]
+
+    async def receive() -> Any:
+        return chunks.pop(0)
+
+    async def held() -> int:
+        request = Request({"type": "http", "method": "POST", "headers": []}, receive)
+        end = asyncio.get_running_loop().time() + 20
+        async with BodyReader(10_000_000, 10_000_000, busy).reading(request, end) as body:
+            assert body == bytes(5_000_000)
+            return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        assert asyncio.run(held()) < 6e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_waited_too_long_is_not_kept() -> None:
+    class Body:
+        pass
+
+    async def timed_out(workers: Workers) -> "weakref.ref[Body]":
+        body = Body()
+        with pytest.raises(HTTPException):
+            await workers.run(asyncio.get_running_loop().time() + 0.05, print, body)
+        return weakref.ref(body)
+
+    async def work() -> None:
+        workers, ended = Workers(1, 4), threading.Event()
+        first = asyncio.ensure_future(workers.run(asyncio.get_running_loop().time() + 20, ended.wait))
+        try:
+            await asyncio.sleep(0)
+            late = await timed_out(workers)
+            assert (workers.running, workers.waiting) == (1, 0)
+            gc.collect()
+            assert late() is None
+        finally:
+            ended.set()
+            assert await first
+
+    asyncio.run(work())
 
 
 def test_only_the_formats_allowed_are_decoded(pristine_export: Path) -> None:
