@@ -60,9 +60,16 @@ def _images(source: Path) -> Iterator[ImageFile]:
     if is_archive(source):
         return _in_archive(source)
     if source.suffix.lower() in LISTS:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in _text(source).splitlines()]
         return (ImageFile(line, (source.parent / line).read_bytes) for line in lines if line)
     return iter([ImageFile(source.name, source.read_bytes)])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not in UTF-8: {error.reason} at byte {error.start}; save it in UTF-8") from error
 
 
 def _in_archive(source: Path) -> Iterator[ImageFile]:
@@ -75,7 +82,7 @@ def _in_archive(source: Path) -> Iterator[ImageFile]:
         tar = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
         members = [member for member in tar if member.isfile() and _is_image(member.name)]
         return iter([ImageFile(member.name.removeprefix("./"), _tar_reader(tar, member)) for member in members])
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except Exception as error:  # damaged bytes make zipfile, tarfile and the decompressors raise nearly anything
         raise UserError(f"{source}: no whole archive: {str(error).partition(chr(10))[0]}; was it cut off?") from error
 
 
@@ -83,8 +90,8 @@ def _zip_reader(file: zipfile.ZipFile, name: str) -> Callable[[], bytes]:
     def read() -> bytes:
         try:
             return file.read(name)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-            raise OSError(str(error)) from error
+        except Exception as error:
+            raise OSError(_reason(error)) from error
 
     return read
 
@@ -94,10 +101,14 @@ def _tar_reader(file: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], 
         try:
             opened = file.extractfile(member)
             return opened.read() if opened else b""
-        except (tarfile.TarError, EOFError) as error:
-            raise OSError(str(error)) from error
+        except Exception as error:
+            raise OSError(_reason(error)) from error
 
     return read
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or "it ends too soon"  # zipfile's EOFError says nothing
 
 
 def _is_image(name: str) -> bool:

@@ -152,6 +152,7 @@ def main(
     model = hashlib.sha256((artifact.directory / MANIFEST).read_bytes()).hexdigest()
     work = {
         "model": model,
+        "runtime": runtime.value,
         "threshold": threshold,
         "max_pixels": max_pixels,
         "images": [str(p.resolve()) for p in images],

@@ -1,5 +1,7 @@
 """Many images into a file of records, and that file as the next dataset's annotations."""
 
+import contextlib
+import hashlib
 import json
 import shutil
 import signal
@@ -9,15 +11,20 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from made_export import SAMPLES, TRUTH, encoded, scene
 from PIL import Image
 from running_service import ROOT, command, is_one_line
 
+from Datasets.errors import UserError
+from Datasets.images import MAX_PIXELS
 from Deployment.answers import coco_of
+from Deployment.image_files import image_files
 
 NAMES = ["a/one.png", "b/three.png", "b/two.JPG"]
 
@@ -85,6 +92,35 @@ def test_a_missing_file_of_a_list_is_a_row_with_its_reason(export: Path, photos:
     found = rows(tmp_path / "out.json")
     assert found["nowhere.png"]["error"] == "cannot be read: No such file or directory"
     assert len(found["a/one.png"]["boxes"]) == 2
+
+
+def test_a_damaged_member_of_an_archive_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    noise = Random(1).randbytes(50_000)
+    (tmp_path / "one.png").write_bytes(noise)
+    (tmp_path / "two.png").write_bytes(noise[::-1])
+    methods = {"deflated": zipfile.ZIP_DEFLATED, "bz2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+    for name, method in methods.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", method) as file:
+            file.write(tmp_path / "one.png", "one.png")
+            file.write(tmp_path / "two.png", "two.png")
+    for kind in ("gz", "bz2", "xz"):
+        with tarfile.open(tmp_path / f"photos.tar.{kind}", f"w:{kind}") as tar:
+            tar.add(tmp_path / "one.png", "one.png")
+            tar.add(tmp_path / "two.png", "two.png")
+    rng, read = Random(2), 0
+    for archive in [*tmp_path.glob("*.zip"), *tmp_path.glob("*.tar.*")]:
+        whole = archive.read_bytes()
+        for _ in range(20):
+            spoilt = bytearray(whole)
+            for _ in range(rng.choice((1, 3, 30))):
+                spoilt[rng.randrange(len(spoilt))] = rng.randrange(256)
+            archive.write_bytes(spoilt)
+            with contextlib.suppress(UserError):
+                for file in image_files([archive]):
+                    read += 1
+                    with contextlib.suppress(OSError):
+                        file.read()
+    assert read > 50
 
 
 def test_a_model_labels_the_next_dataset(export: Path, tmp_path: Path) -> None:
@@ -168,16 +204,31 @@ def test_killed_it_goes_on_and_ends_with_the_same(export: Path, tmp_path: Path) 
     assert not journal.exists()
 
 
-def test_another_threshold_is_other_work(export: Path, photos: Path, tmp_path: Path) -> None:
+def test_other_options_are_other_work(export: Path, photos: Path, tmp_path: Path) -> None:
     out, journal = tmp_path / "out.json", tmp_path / ".out.json.progress"
-    predict(export, photos, "--to", out)
-    before = rows(out)
-    head = {"model": "other", "threshold": None}
-    journal.write_text(json.dumps(head) + "\n" + json.dumps(before["a/one.png"] | {"boxes": []}) + "\n")
-    assert "goes on" not in predict(export, photos, "--to", out).stdout
-    assert rows(out) == before
-    predict(export, photos, "--to", out, "--threshold", 1)
-    assert rows(out)["a/one.png"]["boxes"] == []
+    manifest = hashlib.sha256((export / "manifest.json").read_bytes()).hexdigest()
+    work = {
+        "model": manifest,
+        "runtime": "onnx",
+        "threshold": None,
+        "max_pixels": MAX_PIXELS,
+        "images": [str(photos)],
+    }
+    done = {"image": "a/one.png", "error": "done before"}
+    for options, other in (
+        ([], {}),
+        ([], {"model": "other"}),
+        ([], {"runtime": "torch"}),
+        (["--threshold", 1], {}),
+        (["--max-pixels", 5000], {}),
+    ):
+        journal.write_bytes(
+            msgspec.json.encode(work | other, order="sorted") + b"\n" + json.dumps(done).encode() + b"\n"
+        )
+        process = predict(export, photos, "--to", out, *options)
+        same = not (options or other)
+        assert ("goes on after 1 images" in process.stdout) == same
+        assert (done in rows(out).values()) == same
 
 
 @pytest.mark.parametrize(
@@ -188,12 +239,14 @@ def test_another_threshold_is_other_work(export: Path, photos: Path, tmp_path: P
         ("photos", "out.csv", "out.csv: ends neither in"),
         ("cut.zip", "out.json", "cut.zip: no whole archive"),
         ("cut.tar", "out.json", "cut.tar: no whole archive"),
+        ("latin.txt", "out.json", "latin.txt: not in UTF-8"),
     ],
 )
 def test_a_mistake_is_said(export: Path, photos: Path, tmp_path: Path, source: str, to: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("cut.zip", "cut.tar"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
+    (tmp_path / "latin.txt").write_bytes("münchen.png\n".encode("latin-1"))
     process = command("Deployment.predict", export, tmp_path / source, "--to", tmp_path / to)
     assert is_one_line(process), process.stderr
     assert words in process.stderr
