@@ -117,7 +117,7 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
         "seed": done.train["seed"],
         "init": done.init,
         "metrics": metrics,
-        "data": data_hashes(ROOT),
+        "data": data_hashes(ROOT, experiment),
         "curated_fingerprint": done.data,
         "versions": library_versions(),
     }

@@ -41,21 +41,39 @@ def _git(root: Path, *words: str) -> str | None:
     return done.stdout.decode("utf-8", errors="replace")
 
 
-def data_hashes(root: Path) -> dict[str, str]:
-    """The md5 by path of all data in dvc.lock: sources, intermediate states, curated; empty without a dvc.lock."""
+def data_hashes(root: Path, experiment: str) -> dict[str, str]:
+    """The md5 by path, from dvc.lock, of the data that an experiment was trained on and of all that it was made of.
+
+    Only of the stages that come before its training: of others dvc.lock still has what they read in the run before.
+    Empty where DVC has not run the training.
+    """
     try:
         lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    stages = (lock.get("stages") or {}).values()
-    entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, [])]
-    return {entry["path"]: entry["md5"] for entry in sorted(entries, key=lambda e: e["path"]) if _is_data(entry)}
+    stages = lock.get("stages") or {}
+    waiting = _data(stages.get(f"train@{experiment}", {}).get("deps", []))
+    found: dict[str, str] = {}
+    while waiting:
+        path, md5 = waiting.popitem()
+        found[path] = md5
+        for stage in stages.values():
+            deps, outs = stage.get("deps", []), stage.get("outs", [])
+            if any(_overlap(out["path"], path) for out in outs):
+                waiting |= {name: value for name, value in _data([*deps, *outs]).items() if name not in found}
+    return dict(sorted(found.items()))
 
 
-def _is_data(entry: dict[str, Any]) -> bool:
-    path = entry["path"]
-    made_of_it = path.startswith(("Models/", "Deployment/", "Datasets/pretrained"))
-    return "md5" in entry and not made_of_it and not path.endswith(".py")
+def _overlap(one: str, other: str) -> bool:
+    """Whether one path is the other, or inside it."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def _data(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The md5 by path of those entries that are neither code nor made of curated data."""
+    beyond = ("Models/", "Deployment/", "Datasets/pretrained")
+    data = [entry for entry in entries if "md5" in entry and not entry["path"].endswith(".py")]
+    return {entry["path"]: entry["md5"] for entry in data if not entry["path"].startswith(beyond)}
 
 
 def library_versions() -> dict[str, str]:

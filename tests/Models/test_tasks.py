@@ -239,5 +239,11 @@ def test_a_new_model_is_a_file_and_an_entry_and_learns_the_classes_that_are_kept
     export = copy / "Datasets/pretrained/e900"
     manifest = json.loads((export / "manifest.json").read_text())
     assert (manifest["task"], manifest["classes"], manifest["script"]["build"]["classes"]) == ("labels", kept, 3)
+    data = {"Data_processing/digits_uci.npz"}  # of the stages before the training; others are as they ran before
+    for stage in ("digits", "import@digits", "inspect@digits", "clean", "curate"):
+        outs = {out["path"]: out["md5"] for out in stages[stage]["outs"]}
+        assert outs.items() <= manifest["data"].items(), stage
+        data |= {*outs, *(dep["path"] for dep in stages[stage]["deps"] if not dep["path"].endswith(".py"))}
+    assert set(manifest["data"]) == data
     answers = json.loads((export / "sample/expected.json").read_text())
     assert all(list(answer["scores"]) == kept for answer in answers.values())
