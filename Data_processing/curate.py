@@ -194,7 +194,7 @@ def write(
     rows = {split: order[splits[groups.numbers[order]] == number] for number, split in enumerate(SPLITS)}
     sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}
     boxes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    with replacing(out) as partial:
+    with replacing(out, "classes.json", "metadata.json", "*-of-*.parquet") as partial:
         partial.mkdir()
         with (
             open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted,

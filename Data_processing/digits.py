@@ -177,7 +177,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="another seed, another dataset")] = 1,
 ) -> None:
     """Make the demonstration's source: scenes of handwritten digits, COCO annotations, and planted defects."""
-    with replacing(out) as partial, replacing(defects) as list_file:
+    with replacing(out, "annotations.json", "images/00_0000_1.*") as partial, replacing(defects) as list_file:
         planted = write_source(partial, scenes, seed)
         list_file.write_text(json.dumps(planted, indent=1) + "\n", encoding="utf-8")
 

@@ -99,7 +99,7 @@ def main(
     artifact = load(export)
     artifact.samples()
     packed = out.with_name(f"{out.name}.tar.gz")
-    with replacing(packed) as partial_archive, replacing(out) as partial:
+    with replacing(packed) as partial_archive, replacing(out, BUNDLE, "export/*") as partial:
         write_bundle(artifact, partial)
         archive(partial, out.name, partial_archive)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

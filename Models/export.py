@@ -55,7 +55,7 @@ def main(
     model = trained_model(done, trained)
     torch.set_num_threads(done.train["threads"])
     test = Samples(Curated(curated), "test", done.train["size"], done.task)
-    with replacing(out) as partial:
+    with replacing(out, "manifest.json", "model.onnx", "weights.safetensors") as partial:
         partial.mkdir()
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
         scripts = copy_scripts(script_file(script), ROOT, partial / "script")

@@ -85,8 +85,7 @@ def test_the_archive_holds_the_same_and_nothing_of_its_maker(pristine_bundle: Pa
 def test_the_same_export_gives_the_same_bytes_and_replaces_the_old(
     pristine_export: Path, pristine_bundle: Path, tmp_path: Path
 ) -> None:
-    again = tmp_path / "e900"
-    again.mkdir()
+    again = shutil.copytree(pristine_bundle, tmp_path / "e900")
     (again / "left over.txt").touch()
     time.sleep(1.1)  # a time of day in seconds would differ
     assert command("Deployment.package", "--export", pristine_export, "--out", again).returncode == 0
