@@ -28,7 +28,12 @@ EXTREMES = {
     "Most boxes": "Boxes in the image.",
     "Smallest boxes": "Square root of the box's share of the image, in percent.",
 }
-_STATED = ["image", "origins", *(f"boxes.list.element.{name}" for name in ("name", "x1", "y1", "x2", "y2"))]
+_STATED = [
+    "image",
+    "origins",
+    "normalized",
+    *(f"boxes.list.element.{name}" for name in ("name", "x1", "y1", "x2", "y2")),
+]
 
 
 def totals(dataset: Dataset, summary: Mapping[str, Any], sources: Iterable[str]) -> dict[str, Any]:
@@ -87,7 +92,8 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str], imported: Path, in
 def _rejected_pictures(part: pd.DataFrame, path: str, imported: Path, inspected: Path) -> dict[Any, dict[str, Any]]:
     """By index of `part`: a picture, or why there is none. The source is opened only if there is something to show."""
     names = part["image"].unique().tolist()
-    table = pq.read_table(inspected, columns=["image", "sha256", "reason"], filters=[("image", "in", names)])
+    columns = ["image", "sha256", "reason", "width", "height"]
+    table = pq.read_table(inspected, columns=columns, filters=[("image", "in", names)])
     facts = {fact["image"]: fact for fact in table.to_pylist()}
     found: dict[Any, dict[str, Any]] = {}
     good = []
@@ -98,7 +104,7 @@ def _rejected_pictures(part: pd.DataFrame, path: str, imported: Path, inspected:
         found[index] = {"picture": None, "absent": absent}
         good += [index] * (absent is None)
     if good:
-        files, stated = open_source(Path(path)), _stated_boxes(imported, names)
+        files, stated = open_source(Path(path)), _stated_boxes(imported, facts)
         for index in _in_order(good, images, files):
             image = images[index]
             boxes = stated.get((image, origins[index])) or stated.get((image, "")) or []
@@ -114,17 +120,28 @@ def _in_order(indices: list[Any], images: Mapping[Any, str], files: SourceFiles)
     return sorted(indices, key=lambda index: place.get(images[index], -1))
 
 
-def _stated_boxes(imported: Path, names: list[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The boxes that records of some images state, by image and any origin of the record, "" for the first record."""
-    file, wanted = pq.ParquetFile(imported), pa.array(names, pa.string())
+def _stated_boxes(imported: Path, facts: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The boxes, in pixels, that records of some images state, by image and any origin of the record, "" for the first.
+
+    facts: of each image, what the inspect stage saw.
+    """
+    file, wanted = pq.ParquetFile(imported), pa.array(list(facts), pa.string())
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for number in range(file.num_row_groups):
         hits = pc.is_in(file.read_row_group(number, ["image"])["image"], value_set=wanted)
         if pc.any(hits).as_py():
             for row in file.read_row_group(number, _STATED).filter(hits).to_pylist():
+                boxes = _in_pixels(row, facts[row["image"]])
                 for origin in ("", row["origins"]["image"], *(row["origins"]["boxes"] or ())):
-                    found.setdefault((row["image"], origin), row["boxes"] or [])
+                    found.setdefault((row["image"], origin), boxes)
     return found
+
+
+def _in_pixels(row: Mapping[str, Any], fact: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not row["normalized"] or fact["reason"]:
+        return row["boxes"] or []
+    size = {"x1": fact["width"], "y1": fact["height"], "x2": fact["width"], "y2": fact["height"]}
+    return [{**box, **{side: box[side] * pixels for side, pixels in size.items()}} for box in row["boxes"] or ()]
 
 
 def repairs(table: pd.DataFrame) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 
 from Data_processing.clean import ACCEPTED_SCHEMA
 from Data_processing.image_facts import INSPECTED_SCHEMA, inspect
+from Data_processing.reporting.sections import rejects
 from Datasets.curated import write_annotations, write_curated
 from Datasets.records import SCHEMA, SPLITS, empty_record
 from tests.conftest import copy_with_results, edit_params, refused, run_in, stage, succeeded
@@ -177,6 +179,30 @@ def test_an_archive_shows_what_its_directory_shows(tmp_path):
     assert pages[0].count("data:image/jpeg") >= 27
     assert "no such image" not in pages[0]
     assert pages[0] == pages[1]
+
+
+def test_boxes_that_a_rejected_image_states_in_fractions_are_drawn_where_they_lie(tmp_path):
+    (tmp_path / "yolo/images").mkdir(parents=True)
+    (tmp_path / "yolo/labels").mkdir()
+    (tmp_path / "yolo/images/a.png").write_bytes(picture(0))
+    (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.6 0.5 0.2\n")
+    (tmp_path / "yolo/data.yaml").write_text("train: images\nnames: [cat]\n")
+    common = ("--source", "s", "--path", tmp_path / "yolo")
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    succeeded(stage("Data_processing.import_source", *common, "--format", "yolo", "--out", imported))
+    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
+    rejection = {
+        "source": "s",
+        "image": "images/a.png",
+        "rule": "contradiction",
+        "origin": "",
+        "value": "",
+        "remedy": "",
+    }
+    rejected = pd.DataFrame([rejection])
+    (card,) = rejects(rejected, {"s": str(tmp_path / "yolo")}, imported.parent, inspected.parent)["cards"]
+    (shape,) = card["picture"].shapes
+    assert (shape.left, shape.top, shape.width, shape.height) == (25, 50, 50, 20)
 
 
 def made(directory: Path, records: list[dict]) -> Path:
