@@ -14,6 +14,7 @@ from Datasets.curated import Curated, write_annotations, write_curated
 from Datasets.errors import UserError
 from Datasets.records import SPLITS, Record
 from Models.pretrained import RANDOM
+from Models.scripts import load_script
 
 BATCHES = 2
 FEW = 8  # images to evaluate on
@@ -40,7 +41,9 @@ def try_stages(commands: Mapping[str, list[str]], curated: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory:
         place = Path(directory)
         os.environ["DVC_ROOT"] = str(place)  # where checkpoints go
-        write_few(Curated(curated), place / "curated", BATCHES * option(commands["train"], "--batch", 16))
+        train = commands["train"]
+        task = load_script(option(train, "--script")).TASK
+        write_few(Curated(curated), place / "curated", BATCHES * images_of_step(train), task)
         for stage in STAGES:
             run_here(commands[stage], place)
 
@@ -62,15 +65,20 @@ def stage_commands(root: Path, experiments: Sequence[str]) -> dict[str, dict[str
     return {each: {stage: shlex.split(commands[f"{stage}@{each}"]) for stage in STAGES} for each in experiments}
 
 
-def option(words: Sequence[str], name: str, default: int) -> int:
-    """The value of an option among the words of a command; what is no number, the stage itself refuses."""
-    value = words[words.index(name) + 1] if name in words[:-1] else ""
-    return int(value) if value.isdigit() else default
+def option(words: Sequence[str], name: str) -> str:
+    """The value of an option among the words of a command, empty without it."""
+    return words[words.index(name) + 1] if name in words[:-1] else ""
 
 
-def write_few(curated: Curated, out: Path, train: int) -> None:
-    """Write a curated dataset with the first images of each split, those with an object first."""
-    rows = {split: few(curated.records(split), train if split == "train" else FEW) for split in SPLITS}
+def images_of_step(train: Sequence[str]) -> int:
+    """The value of --batch; what is no number, the stage itself refuses."""
+    value = option(train, "--batch")
+    return int(value) if value.isdigit() else 16
+
+
+def write_few(curated: Curated, out: Path, train: int, task: str) -> None:
+    """Write a curated dataset with the first images of each split, those that `task` can learn most of first."""
+    rows = {split: few(curated.records(split), train if split == "train" else FEW, task) for split in SPLITS}
     files = {split: curated.images(split) for split in SPLITS}
     data = {record["image"]: files[split][row] for split in SPLITS for row, record in rows[split]}
     records = {split: [named_in_source(record) for _, record in rows[split]] for split in SPLITS}
@@ -80,9 +88,10 @@ def write_few(curated: Curated, out: Path, train: int) -> None:
     write_annotations(out, [record for split in SPLITS for record in records[split]], curated.classes)
 
 
-def few(records: Sequence[Record], count: int) -> list[tuple[int, Record]]:
-    """At most `count` records with their places, those with an object first."""
-    return sorted(enumerate(records), key=lambda pair: not (pair[1]["boxes"] or pair[1]["labels"]))[:count]
+def few(records: Sequence[Record], count: int, task: str) -> list[tuple[int, Record]]:
+    """At most `count` records with their places: first those with an object in the field `task`, last the unknown."""
+    said = [record[task] for record in records]  # type: ignore[literal-required]
+    return sorted(enumerate(records), key=lambda pair: (said[pair[0]] is None, not said[pair[0]]))[:count]
 
 
 def named_in_source(record: Record) -> Record:

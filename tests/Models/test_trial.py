@@ -4,7 +4,12 @@ import shutil
 
 import pytest
 from ruamel.yaml import YAML
+from shape_scenes import write_scenes
 
+from Datasets.curated import Curated
+from Datasets.records import SPLITS
+from Models.data_loading import Samples
+from Models.trial import write_few
 from tests.conftest import ROOT, copy_checkout, refused, run_in, stage, succeeded
 
 EXPERIMENTS = list(YAML(typ="safe").load(ROOT / "params.yaml")["experiments"])
@@ -33,6 +38,19 @@ def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_pat
     if "e003" in EXPERIMENTS:
         assert "Datasets/pretrained/e001: not there yet; tried from random weights" in done.stderr
     assert state(checkout) == before and [p for p in temporary.iterdir() if "inductor" not in p.name] == []
+
+
+def labels_first(split, number, record, files):
+    """Most images, and the first, say nothing but which classes they show."""
+    if number < 12:
+        record["labels"], record["boxes"], record["mask"] = [box["name"] for box in record["boxes"]][:1], None, None
+
+
+@pytest.mark.parametrize("task", ["boxes", "mask", "labels", "counts"])
+def test_what_the_model_learns_decides_on_the_few_images(tmp_path, task):
+    written = write_scenes(tmp_path / "written", dict.fromkeys(SPLITS, 20), change=labels_first)
+    write_few(Curated(written), tmp_path / "few", 6, task)
+    assert len(Samples(Curated(tmp_path / "few"), "train", 48, task)) == 6
 
 
 def test_a_stage_that_fails_is_told_by_its_own_line(tmp_path):
