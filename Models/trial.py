@@ -111,7 +111,7 @@ def run_here(words: Sequence[str], place: Path) -> None:
             rest[index + 1] = str(place / ("curated" if word == "--curated" else rest[index + 1]))
     if module == "Models.train":
         end = rest.index("--") if "--" in rest else len(rest)
-        rest[end:end] = ["--epochs", "1"]
+        rest[end:end] = ["--epochs", "1", "--tracker", "none"]
     sys.argv = [module, *rest]
     try:
         run(importlib.import_module(module).main)

@@ -10,7 +10,7 @@ from Datasets.curated import Curated
 from Datasets.records import SPLITS
 from Models.data_loading import Samples
 from Models.trial import write_few
-from tests.conftest import ROOT, copy_checkout, refused, run_in, stage, succeeded
+from tests.conftest import ROOT, copy_checkout, edit_params, refused, run_in, stage, succeeded
 
 EXPERIMENTS = list(YAML(typ="safe").load(ROOT / "params.yaml")["experiments"])
 
@@ -28,8 +28,10 @@ def test_every_experiment_can_be_tried_and_leaves_nothing_behind(shapes, tmp_pat
     copy_checkout(checkout)
     for name in ("params.yaml", "dvc.yaml"):  # a project's own experiments, not the demonstration's
         shutil.copy(ROOT / name, checkout)
+    edit_params(checkout, lambda p: [each["train"].update(tracker="mlflow") for each in p["experiments"].values()])
     temporary.mkdir()
     before, environment = state(checkout), {"TMPDIR": str(temporary), "DVC_ROOT": str(temporary / "elsewhere")}
+    environment["MLFLOW_TRACKING_URI"] = (checkout / "mlruns").as_uri()
     command = ["python", "-m", "Models.experiment", "try", *EXPERIMENTS, "--curated", shapes]
     done = succeeded(run_in(checkout, *command, timeout=900, **environment))
     assert done.stderr.count("epoch 1/1") >= len(EXPERIMENTS)
