@@ -10,6 +10,7 @@ else, and the ONNX graph must answer as the trained model does on the samples. `
 import json
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ from Models.exporting import (
     write_onnx,
     write_samples,
 )
-from Models.provenance import data_hashes, file_hashes, git_state, library_versions
+from Models.provenance import data_hashes, file_hashes, git_state
 from Models.rebuild import Detect, predict_files, torch_detector
 from Models.scripts import ROOT, Run, read_run, script_file, trained_model
 
@@ -119,7 +120,7 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
         "metrics": metrics,
         "data": data_hashes(ROOT, experiment),
         "curated_fingerprint": done.data,
-        "versions": library_versions(),
+        "versions": {**done.versions, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     }
 
 

@@ -1,17 +1,13 @@
-"""Where an export comes from: commit, data, libraries, and the hashes of its files."""
+"""Where an export comes from: commit, data, and the hashes of its files."""
 
 import difflib
 import hashlib
-import platform
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-
-LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy", "pillow")
 
 
 def git_state(root: Path, scripts: Sequence[Path]) -> dict[str, Any]:
@@ -74,11 +70,6 @@ def _data(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
     beyond = ("Models/", "Deployment/", "Datasets/pretrained")
     data = [entry for entry in entries if "md5" in entry and not entry["path"].endswith(".py")]
     return {entry["path"]: entry["md5"] for entry in data if not entry["path"].startswith(beyond)}
-
-
-def library_versions() -> dict[str, str]:
-    """Of Python and of what an export depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
 def file_hashes(directory: Path) -> dict[str, str]:

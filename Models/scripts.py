@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import json
+import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -24,7 +26,8 @@ class Run:
     """What a model was trained from, written beside its weights: enough to build it again.
 
     script: its name, build: what build() was given, train: the options of the training, data: Curated.fingerprint(),
-    init: source and sha256 of the weights that the training began with, None if it began with none.
+    init: source and sha256 of the weights that the training began with, None if it began with none. versions: of Python
+    and of the libraries that the weights depend on; empty where an old training did not note them.
     """
 
     script: str
@@ -33,11 +36,17 @@ class Run:
     classes: list[str]
     data: str
     init: dict[str, str] | None
+    versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
         """What the script learns, as in Datasets/predictions.py."""
         return load_script(self.script).TASK
+
+
+def library_versions() -> dict[str, str]:
+    """Of Python, and of what a training depends on, as they are here and now."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "pillow")}}
 
 
 def script_file(name: str) -> Path:

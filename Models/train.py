@@ -157,7 +157,16 @@ def learn(
     from Models.evaluation import validate
     from Models.pretrained import read_initial, start_from
     from Models.processes import count, is_first
-    from Models.scripts import ROOT, Run, build_model, load_script, parse_build_arguments, script_file, write_run
+    from Models.scripts import (
+        ROOT,
+        Run,
+        build_model,
+        library_versions,
+        load_script,
+        parse_build_arguments,
+        script_file,
+        write_run,
+    )
     from Models.training import train, varied
 
     module = load_script(script)
@@ -186,6 +195,7 @@ def learn(
         list(data.classes),
         data.fingerprint(),
         initial.origin() if initial else None,
+        library_versions(),
     )
     scripts = [Path("Models/train.py"), script_file(script)]
     checkpoint = checkpoint_path(asdict(done), scripts, ROOT, done.data)

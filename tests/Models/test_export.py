@@ -1,9 +1,11 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import onnx
@@ -13,6 +15,8 @@ from shape_scenes import ROOT, refused
 
 from Datasets.images import decode, letterbox
 from Datasets.predictions import largest_difference, to_prediction
+from Models.export import describe
+from Models.scripts import read_run
 from tests.conftest import run_in
 
 
@@ -97,9 +101,20 @@ def test_the_manifest_says_where_it_all_comes_from(outputs):
     assert manifest["input"]["size"] == 48 and manifest["hyperparameters"]["epochs"] == 12 and manifest["seed"] == 0
     assert manifest["metrics"] == json.loads((outputs / "evaluate" / "metrics.json").read_text())
     assert set(manifest["git"]) == {"commit", "dirty", "diff"}
+    libraries = {name: version(name) for name in ("torch", "numpy", "pillow", "onnx", "onnxruntime")}
+    assert manifest["versions"] == {"python": platform.python_version(), **libraries}
     for side in ("script", "onnx"):
         assert manifest["agreement"][side]["boxes"] <= 0.01 and manifest["agreement"][side]["scores"] <= 1e-4
     assert not any(name.endswith((".pt", ".pkl", ".pth", ".bin")) for name in files)
+
+
+def test_the_versions_are_those_of_the_training_and_of_the_graph(outputs, tmp_path):
+    done = json.loads((outputs / "train/run.json").read_text())
+    done["versions"] |= {"python": "3.11.0", "torch": "2.7.0"}  # what it ran with before an upgrade
+    (tmp_path / "run.json").write_text(json.dumps(done))
+    described = describe("e001", read_run(tmp_path, "e001_center_detector"), {"score_threshold": 0.5})
+    found = {name: version(name) for name in ("numpy", "pillow", "onnx", "onnxruntime")}
+    assert described["versions"] == {"python": "3.11.0", "torch": "2.7.0", **found}
 
 
 def test_samples_are_test_images_byte_for_byte(outputs, shapes):
