@@ -34,8 +34,9 @@ from Data_processing.split import (
     best_seeds,
     check_shares,
     count_classes,
+    deal,
     name_hashes,
-    split_numbers,
+    stated_splits,
 )
 from Datasets.atomic import replacing
 from Datasets.classes import read_classes
@@ -60,31 +61,15 @@ def reading_order(accepted: pa.Table, files: Mapping[str, SourceFiles]) -> np.nd
     return order
 
 
-def stated_splits(groups: Groups, column: pa.ChunkedArray) -> np.ndarray:
-    """int64 [G]: the split that a group's images are stated to be in, or -1; where they differ, that of the most.
-
-    The image's group stays whole, so some of a source's images may change sides; how many is printed.
-    """
-    numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(SPLITS)), len(SPLITS)).to_numpy()
-    votes = np.zeros((len(groups.names), len(SPLITS) + 1), np.int64)
-    np.add.at(votes, (groups.numbers, numbers), 1)
-    votes = votes[:, : len(SPLITS)]
-    moved = int((votes.sum(axis=1) - votes.max(axis=1)).sum())
-    if moved:
-        print(f"warning: {moved} images do not keep their source's split, as their groups span two", file=sys.stderr)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
-
-
 def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
     """The split of each group, int64 [G]. Raises UserError, naming a better seed, if a wished split stays empty.
 
     stated: of each group, int64 [G], the split it has anyhow, or -1.
     """
-    splits = np.where(stated < 0, split_numbers(name_hashes(groups.names), shares, seed), stated)
+    splits = deal(name_hashes(groups.names), shares, seed, stated)
     empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
     if empty:
-        free = (stated < 0).any()
-        distance, better = best_seeds(groups.names, counts, shares, 200)[0] if free else (1, 0)
+        distance, better = best_seeds(groups.names, counts, shares, stated, 200)[0]
         advice = f"set curate.seed: {better}" if distance < 1 else "deliver more groups, or set its share to 0"
         found = f"{len(groups.names)} groups of {len(groups.numbers)} images"
         raise UserError(f"{found} leave {' and '.join(empty)} empty; {advice}")
@@ -153,7 +138,7 @@ def main(
     table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes", "split", "mask"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     counts = count_classes(groups.numbers, table["labels"])
-    stated = stated_splits(groups, table["split"]) if keep_splits else np.full(len(groups.names), -1)
+    stated = stated_splits(groups, table["split"], keep_splits)
     splits = assign(groups, counts, shares, seed, stated)
     paths = json.loads(pq.read_schema(cleaned / "accepted.parquet").metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)

@@ -9,6 +9,7 @@ out evenly; put it into params.yaml once, when a dataset begins:
 """
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.duplicates import COLUMNS, find_groups
+from Data_processing.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.parquet_files import check_parquet
 from Datasets.command import run
 from Datasets.errors import UserError
@@ -57,6 +58,29 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def stated_splits(groups: Groups, column: pa.ChunkedArray, keep: bool) -> np.ndarray:
+    """int64 [G]: the split that a group's images are stated to be in, or -1; where they differ, that of the most.
+
+    column: what sources state of each image. keep: whether it counts; without, all are -1.
+    The image's group stays whole, so some of a source's images may change sides; how many is printed.
+    """
+    if not keep:
+        return np.full(len(groups.names), -1)
+    numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(SPLITS)), len(SPLITS)).to_numpy()
+    votes = np.zeros((len(groups.names), len(SPLITS) + 1), np.int64)
+    np.add.at(votes, (groups.numbers, numbers), 1)
+    votes = votes[:, : len(SPLITS)]
+    moved = int((votes.sum(axis=1) - votes.max(axis=1)).sum())
+    if moved:
+        print(f"warning: {moved} images do not keep their source's split, as their groups span two", file=sys.stderr)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
+
+
+def deal(hashes: np.ndarray, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
+    """int64 [G], indices of SPLITS: of each group what is stated, or, where that is -1, what hash and seed decide."""
+    return np.where(stated < 0, split_numbers(hashes, shares, seed), stated)
 
 
 @dataclass(frozen=True)
@@ -96,10 +120,12 @@ def deviation(found: np.ndarray, shares: Shares) -> float:
     return float(np.abs(found - wished).max())
 
 
-def best_seeds(groups: Sequence[str], counts: ClassCounts, shares: Shares, tries: int) -> list[tuple[float, int]]:
-    """The seeds below `tries` with their deviation, best first."""
+def best_seeds(
+    groups: Sequence[str], counts: ClassCounts, shares: Shares, stated: np.ndarray, tries: int
+) -> list[tuple[float, int]]:
+    """The seeds below `tries` with their deviation, best first. stated: as for `deal`."""
     hashes = name_hashes(groups)
-    found = (balance(counts, split_numbers(hashes, shares, seed)) for seed in range(tries))
+    found = (balance(counts, deal(hashes, shares, seed, stated)) for seed in range(tries))
     return sorted((deviation(parts, shares), seed) for seed, parts in enumerate(found))
 
 
@@ -111,17 +137,19 @@ def main(
     train: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.7,
     val: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.15,
     test: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.15,
+    keep_splits: Annotated[bool, typer.Option(help="as for curate")] = False,
 ) -> None:
-    """Look for a seed that deals every class out as wished; takes the group `curate` of params.yaml but its seed."""
+    """Look for a seed that deals every class out as wished; give it what `curate` of params.yaml says of the same."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    check_parquet(accepted, [*COLUMNS, "labels"], "clean")
-    table = pq.read_table(accepted, columns=[*COLUMNS, "labels"])
+    check_parquet(accepted, [*COLUMNS, "labels", "split"], "clean")
+    table = pq.read_table(accepted, columns=[*COLUMNS, "labels", "split"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     groups.tell(group_pattern)
     counts = count_classes(groups.numbers, table["labels"])
+    stated = stated_splits(groups, table["split"], keep_splits)
     print("greatest distance of any class from its wished share:")
-    for distance, seed in best_seeds(groups.names, counts, shares, tries)[:5]:
+    for distance, seed in best_seeds(groups.names, counts, shares, stated, tries)[:5]:
         print(f"seed {seed}: {distance:.3f}")
 
 

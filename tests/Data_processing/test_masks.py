@@ -218,6 +218,9 @@ def test_a_sources_splits_are_kept_if_the_user_says_so_and_groups_stay_whole(tmp
     rows[8].labels = ["cat"]
     result = succeeded(run_stages(tmp_path, rows, "--keep-splits"))
     assert "1 images do not keep their source's split" in result.stderr
+    accepted = ("--accepted", tmp_path / "clean/accepted.parquet", "--tries", "3")
+    told = succeeded(stage("Data_processing.split", *accepted, "--keep-splits")).stdout
+    assert told.endswith("seed 0: 0.256\nseed 1: 0.256\nseed 2: 0.256\n")  # train has 4 of 9, not 7 of 10
     without_val = [row for row in rows if row.split != "val"]
     dataset = Curated(tmp_path / "curated")
     found = {r["image"]: split for split in ("train", "val", "test") for r in dataset.records(split)}

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from Data_processing.curate import assign
 from Data_processing.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
 from Data_processing.split import balance, best_seeds, count_classes, name_hashes, split_numbers
 from Datasets.curated import Curated
@@ -169,12 +170,24 @@ def test_the_best_seed_deals_classes_out_better_than_most():
     groups = [f"g{i}" for i in range(40)]
     labels = [None, []] + [["rare"] if i % 40 < 6 else ["common"] for i in range(2, 800)]
     counts = count_classes(np.arange(800) % 40, pa.chunked_array([pa.array(labels, pa.list_(pa.string()))]))
-    found = best_seeds(groups, counts, SHARES, 200)
+    found = best_seeds(groups, counts, SHARES, np.full(40, -1), 200)
     assert found == sorted(found)
     best = balance(counts, split_numbers(name_hashes(groups), SHARES, found[0][1]))
     assert counts.names == ["", "common", "rare"]
     assert np.all(best[2] > 0)
     assert found[0][0] < found[100][0]
+
+
+def test_the_seed_advised_fills_every_split_beside_those_that_sources_state():
+    _, groups = grouped(rows(40))
+    counts = count_classes(groups.numbers, pa.chunked_array([pa.array([["cat"]] * 40)]))
+    stated = np.repeat([0, 1, -1], [20, 19, 1])
+    hashes = name_hashes(groups.names)
+    seed = next(seed for seed in range(99) if split_numbers(hashes, SHARES, seed)[39] != 2)
+    with pytest.raises(UserError, match="leave test empty; set curate.seed: ") as told:
+        assign(groups, counts, SHARES, seed, stated)
+    splits = assign(groups, counts, SHARES, int(str(told.value).split()[-1]), stated)
+    assert splits[39] == 2 and (splits[:39] == stated[:39]).all()
 
 
 def test_shares_of_classes_are_counted_by_images():
