@@ -65,14 +65,47 @@ def test_image_bytes_are_stored_uncompressed_and_apart_from_annotations(tmp_path
     assert set(codecs.values()) == {"ZSTD"}
 
 
+CHANGES = {
+    "nothing": lambda record: None,
+    "image": lambda record: record.update(image="1"),
+    "file": lambda record: record.update(sha256="1" * 64),
+    "group": lambda record: record.update(group="h"),
+    "width": lambda record: record.update(width=9),
+    "split": lambda record: record.update(split="test"),
+    "label": lambda record: record["labels"].append("bus"),
+    "count": lambda record: record["counts"][0].update(count=2),
+    "count is unknown": lambda record: record.update(counts=None),
+    "corner": lambda record: record["boxes"][0].update(x2=3.5),
+    "name": lambda record: record["boxes"][0].update(name="bus"),
+    "crowd": lambda record: record["boxes"][0].update(crowd=True),
+    "segmentation": lambda record: record["boxes"][0]["segmentation"].update(counts="07"),
+    "no box": lambda record: record["boxes"].clear(),
+    "mask": lambda record: record["mask"].update(bytes=b"other"),
+    "no mask": lambda record: record.update(mask=None),
+}
+
+
+def fingerprint(directory, change, classes=("car", "bus")) -> str:
+    """Of a dataset of one image about which everything is known, once `change` was made to its record."""
+    box = {**BOX, "segmentation": {"size": [6, 8], "counts": "16"}}
+    known = {"labels": ["car"], "counts": [{"name": "car", "count": 1}], "boxes": [box]}
+    record = {**empty_record("0", "s"), "width": 8, "height": 6, "sha256": "0" * 64, "group": "g", "split": "train"}
+    record |= known | {"mask": {"bytes": b"mask", "path": "s/0.mask.png"}}
+    change(record)
+    directory.mkdir()
+    splits = {split: [record] * (split == record["split"]) for split in ("train", "val", "test")}
+    sizes = {split: [1] * len(part) for split, part in splits.items()}
+    written = list(write_curated(directory, splits, sizes, lambda r: (b"x", r["mask"] and r["mask"]["bytes"])))
+    write_annotations(directory, written, {name: number for number, name in enumerate(classes)})
+    return Curated(directory).fingerprint()
+
+
 def test_the_fingerprint_follows_every_annotation(tmp_path):
-    for name in ("a", "b", "c"):
-        (tmp_path / name).mkdir()
-    write(tmp_path / "a", 10)
-    write(tmp_path / "b", 10)
-    write(tmp_path / "c", 11)
-    prints = [Curated(tmp_path / name).fingerprint() for name in ("a", "b", "c")]
-    assert prints[0] == prints[1] != prints[2]
+    prints = {name: fingerprint(tmp_path / name, change) for name, change in CHANGES.items()}
+    prints["classes"] = fingerprint(tmp_path / "classes", CHANGES["nothing"], ("bus", "car"))
+    prints["more classes"] = fingerprint(tmp_path / "more classes", CHANGES["nothing"], ("car", "bus", "van"))
+    assert len(set(prints.values())) == len(prints), prints
+    assert fingerprint(tmp_path / "again", CHANGES["nothing"]) == prints["nothing"]
 
 
 def test_a_directory_without_a_dataset_is_refused(tmp_path):
