@@ -3,7 +3,7 @@
 Boxes are in pixels of the upright image (after its EXIF orientation), with 0 at the outer edge of the first pixel:
 x from left to right in [0, width], y from top to bottom in [0, height]; x2 and y2 are the far edges, so x2 - x1 is the
 width. A missing annotation is None; an image known to hold nothing has an empty list. What a source gives implies the
-rest: boxes imply counts, counts imply labels.
+rest: boxes imply counts, counts imply labels. A label may stand without a box, as of a scene; counts then stay unknown.
 """
 
 from collections import Counter
@@ -108,11 +108,14 @@ def boxes_array(boxes: Sequence[Sequence[Box] | None]) -> pa.ListArray:
 def implied(record: Record) -> Record:
     """The record with the counts that its boxes imply and the labels that its counts imply, where they were None.
 
-    A crowd box says that there are many, not how many: with one, counts stay None and labels come from the boxes.
+    A crowd box says that there are many, not how many: with one, counts stay None and labels come from the boxes. So
+    they do with a label that no box has.
     """
     boxes, counts, labels = record["boxes"], record["counts"], record["labels"]
     if counts is None and boxes is not None and not any(box["crowd"] for box in boxes):
-        counts = [Count(name=name, count=n) for name, n in sorted(Counter(box["name"] for box in boxes).items())]
+        drawn = Counter(box["name"] for box in boxes)
+        if drawn.keys() >= set(labels or ()):
+            counts = [Count(name=name, count=n) for name, n in sorted(drawn.items())]
     if labels is None and (counts is not None or boxes is not None):
         named = [c["name"] for c in counts if c["count"]] if counts is not None else [b["name"] for b in boxes or []]
         labels = sorted(set(named))
@@ -135,6 +138,9 @@ def contradictions(record: Record) -> list[str]:
     if counts is not None and labels is not None:
         positive = {c["name"] for c in counts if c["count"]}
         found += [f"{name}: in labels or in counts, not in both" for name in sorted(positive ^ set(labels))]
+    elif boxes is not None and labels is not None:
+        unsaid = {box["name"] for box in boxes}.difference(labels)
+        found += [f"{name}: has a box, but is not in labels" for name in sorted(unsaid)]
     return found
 
 

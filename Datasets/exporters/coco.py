@@ -46,7 +46,8 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             name = names.keep(record["image"])
             write_file(directory / "images" / split / name, data)
             image = {"id": next(image_ids), "file_name": name, "width": record["width"], "height": record["height"]}
-            for kind, annotations in _annotations(record, dataset).items():
+            found = _annotations(record, dataset)
+            for kind, annotations in found.items():
                 lists = files.setdefault(kind, {"images": [], "annotations": []})
                 lists["images"].append(image)
                 lists["annotations"] += [
@@ -55,9 +56,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             if record["mask"] is not None:
                 pixelmap = directory / f"annotations/stuff_{split}_pixelmaps/{image['id']:012d}.png"
                 write_file(pixelmap, record["mask"]["bytes"])
-            lost["images with labels or counts, but without boxes"] += bool(
-                record["boxes"] is None and record["labels"]
-            )
+            lost["images with labels or counts that no boxes stand behind"] += _is_more_known(record, found, dataset)
             sources.add(record["source"])
             yield record
         info = {"description": f"curated from {', '.join(sorted(sources))}; {split} split", "version": version}
@@ -68,6 +67,13 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
 
 def _categories(dataset: Curated) -> list[Entry]:
     return [{"id": number + 1, "name": name, "supercategory": ""} for name, number in dataset.classes.items()]
+
+
+def _is_more_known(record: Record, found: dict[str, list[Entry]], dataset: Curated) -> bool:
+    """Whether a record has labels that none of its annotations has, or counts without boxes."""
+    said = {annotation["category_id"] for annotations in found.values() for annotation in annotations}
+    labels = {dataset.classes[name] + 1 for name in record["labels"] or ()}
+    return not labels <= said or bool(record["boxes"] is None and record["counts"])
 
 
 def _annotations(record: Record, dataset: Curated) -> dict[str, list[Entry]]:

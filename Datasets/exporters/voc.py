@@ -6,8 +6,8 @@ Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit"
                                        for `/`; the path itself and the source stand in <source>
     Annotations/NAME.xml               boxes, if they are known; without an <object> there is nothing
     ImageSets/Main/SPLIT.txt           the images of a split that have an XML file
-    ImageSets/Main/CLASS_SPLIT.txt     1 or -1 for each image whose labels are known; only where some stand without
-                                       boxes, since they follow from boxes otherwise
+    ImageSets/Main/CLASS_SPLIT.txt     1 or -1 for each image whose labels are known; only where some label has no
+                                       box, since they follow from boxes otherwise
     SegmentationObject/NAME.png        pixels of the n-th <object>: n; of a crowd: 255 (void); 0 where there is none
     SegmentationClass/NAME.png         class id + 1, 0 for background: the record's mask; without one, the classes of
                                        the segmentations, if every box has one
@@ -81,7 +81,8 @@ class Lists:
             self.segmented.append(stem)
         if record["labels"] is not None:
             self.labelled.append((stem, set(record["labels"])))
-            self.labels_follow &= record["boxes"] is not None
+            boxes = record["boxes"]
+            self.labels_follow &= boxes is not None and {box["name"] for box in boxes}.issuperset(record["labels"])
 
     def write(self, directory: Path, split: str, classes: Sequence[str]) -> None:
         """Write the lists that have something to say."""

@@ -2,11 +2,12 @@
 
 import pytest
 
+from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.import_source import parse_columns
 from Data_processing.imported import images_folder, read_imported
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded
-from tests.Data_processing.test_import_formats import imported, write
+from tests.Data_processing.test_import_formats import FACTS, imported, write
 
 TENSORFLOW = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 OWN = "image,label,x1,y1,x2,y2\n"
@@ -80,6 +81,9 @@ def test_labels_without_boxes_are_of_the_whole_image_and_none_is_a_negative(tmp_
     for nothing in ("", " ", "\t"):
         rows = table(tmp_path, f"{OWN}a.jpg,cat,,,,\nb.jpg,,,,,\nc.jpg,cat,1,1,2,2\n".replace(",,", f",{nothing},"))
         assert [(row.labels, row.boxes and len(row.boxes)) for row in rows] == [(["cat"], None), (None, []), (None, 1)]
+    [row] = table(tmp_path, f"{OWN}a.jpg,cat,1,1,2,2\na.jpg,night,,,,\n")
+    record = clean_record(row, "s", FACTS, None, Rules()).record
+    assert (record["labels"], record["counts"], len(record["boxes"])) == (["cat", "night"], None, 1)
     [row] = table(tmp_path, "image\na.jpg\n")
     assert row.labels is row.boxes is None
 

@@ -99,12 +99,17 @@ def test_what_has_no_area_rejects_the_record_only_if_its_class_is_wanted(tmp_pat
     skeleton = '<skeleton label="cat"><points label="nose" points="5,6"/></skeleton>'
     source = write_cvat(
         tmp_path / "s",
-        cvat_image(0, "a.png", BOX + '<polyline label="road" points="1,1;9,9"/><points label="eye" points="1,1"/>'),
+        cvat_image(
+            0,
+            "a.png",
+            f'<tag label="night"/>{BOX}<polyline label="road" points="1,1;9,9"/><points label="eye" points="1,1"/>',
+        ),
         cvat_image(1, "b.png", BOX + skeleton),
     )
     assert corners(rows_of(source, "cvat")["annotations.xml: image 1"])[1] == ("cat", 5, 6, 5, 6)
-    clean(source, tmp_path, "--keep", "cat", "--max-rejected", "0.9", form="cvat")
-    assert set(accepted(tmp_path)) == {"images/a.png"}
+    clean(source, tmp_path, "--keep", "cat", "--keep", "night", "--max-rejected", "0.9", form="cvat")
+    ((image, record),) = accepted(tmp_path).items()
+    assert (image, record["labels"], record["counts"]) == ("images/a.png", ["cat", "night"], None)
     assert rejected(tmp_path) == {"images/b.png": "box without area"}
 
 

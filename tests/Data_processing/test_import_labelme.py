@@ -94,10 +94,13 @@ def test_points_and_lines_reject_the_record_only_if_their_class_is_wanted(tmp_pa
     for number, name in enumerate(("a", "b")):
         (source / f"{name}.png").write_bytes(picture(number))
     box = shape("rectangle", [[3, 4], [20, 30]])
-    labelme_file(source / "a.json", [box, shape("linestrip", [[1, 1], [5, 9], [9, 1]], "road")], "a.png")
+    labelme_file(
+        source / "a.json", [box, shape("linestrip", [[1, 1], [5, 9], [9, 1]], "road")], "a.png", flags={"night": True}
+    )
     labelme_file(source / "b.json", [box, shape("point", [[1, 1]])], "b.png")
-    clean(source, tmp_path, "--keep", "cat", "--max-rejected", "0.9", form="labelme")
-    assert set(accepted(tmp_path)) == {"a.png"}
+    clean(source, tmp_path, "--keep", "cat", "--keep", "night", "--max-rejected", "0.9", form="labelme")
+    ((image, record),) = accepted(tmp_path).items()
+    assert (image, record["labels"], record["counts"]) == ("a.png", ["cat", "night"], None)
     assert rejected(tmp_path) == {"b.png": "box without area"}
 
 

@@ -52,12 +52,13 @@ def test_what_a_format_cannot_say_is_counted(tmp_path):
     crowd, narrow = box(crowd=True), box(x2=1.5)
     mask = {"bytes": png(np.zeros((6, 8), np.uint8)), "path": "m.png"}
     content = [record("a.png", boxes=[box(), crowd, narrow], mask=mask), record("b.png", labels=["car"])]
+    content.append(record("c.png", boxes=[box()], labels=["car", "no"]))
     write_dataset(tmp_path / "curated", content)
     told = {}
     for form in FORMATS:
         told[form] = succeeded(export(tmp_path / "curated", form, tmp_path / form)).stdout.splitlines()[1:]
     assert told == {
-        "coco": ["coco cannot say: images with labels or counts, but without boxes: 1"],
+        "coco": ["coco cannot say: images with labels or counts that no boxes stand behind: 2"],
         "yolo": [
             "yolo cannot say: crowds: 1",
             "yolo cannot say: masks: 1",
@@ -84,6 +85,9 @@ def test_voc_lists_labels_of_each_class_where_they_stand_without_boxes(tmp_path)
     assert (main / "car_train.txt").read_text() == "s_a  1\ns_b -1\n"
     assert (main / "no_train.txt").read_text() == "s_a -1\ns_b  1\n"
     assert (main / "train.txt").read_text() == "s_a\ns_c\n"
+    write_dataset(tmp_path / "tagged", [record("a.png", boxes=[box()], labels=["car", "no"])])
+    succeeded(export(tmp_path / "tagged", "voc", tmp_path / "tags"))
+    assert (tmp_path / "tags/ImageSets/Main/no_train.txt").read_text() == "s_a  1\n"
 
 
 def test_a_mistake_is_told_in_one_line_and_leaves_nothing(tmp_path):

@@ -31,12 +31,24 @@ def test_a_crowd_implies_labels_but_no_count():
     assert whole["labels"] == ["car"]
 
 
+def test_a_label_that_no_box_has_leaves_the_counts_unknown():
+    whole = implied(record(boxes=[box("car")], labels=["car", "night"]))
+    assert (whole["labels"], whole["counts"], contradictions(whole)) == (["car", "night"], None, [])
+    assert implied(record(boxes=[box("car")], labels=["car"]))["counts"] == [{"name": "car", "count": 1}]
+
+
 def test_contradictions_name_the_class():
     assert contradictions(record(boxes=[box("car")], counts=[{"name": "car", "count": 2}])) == [
         "car: 1 boxes, but a count of 2"
     ]
     assert "bus" in contradictions(record(labels=["bus"], counts=[]))[0]
     assert contradictions(implied(record(boxes=[box("car"), box("bus")]))) == []
+    for crowd in (False, True):
+        against = contradictions(record(boxes=[box("car", crowd=crowd)], labels=["bus"]))
+        assert against == ["car: has a box, but is not in labels"]
+    assert contradictions(implied(record(boxes=[box("car")], labels=[]))) == [
+        "car: in labels or in counts, not in both"
+    ]
 
 
 def test_impossible_boxes_are_named():
