@@ -135,17 +135,21 @@ def bounds(outline: bytes) -> tuple[float, float, float, float]:
 
 
 def to_rle(outline: bytes, width: int, height: int, normalized: bool = False) -> Rle | None:
-    """The mask of an outline on an image of `width` x `height`, or None where it encloses nothing.
+    """The mask of an outline on an image of `width` x `height`, or None where it encloses no pixel.
 
     Polygons are drawn as by the COCO API, the union of all; parts beyond the image are cut off. normalized: they are in
     fractions of the image's width and height. Raises ValueError, saying what is wrong with it.
     """
     found = _decode(outline)
     if isinstance(found, RunLengths):
-        return _from_run_lengths(found, width, height)
-    polygons = [_checked(polygon, width, height, normalized) for polygon in found]
-    drawn = [polygon for polygon in polygons if len(polygon) >= 6]
-    return _text(coco_mask.merge(coco_mask.frPyObjects(drawn, height, width))) if drawn else None
+        rle = _from_run_lengths(found, width, height)
+    else:
+        polygons = [_checked(polygon, width, height, normalized) for polygon in found]
+        drawn = [polygon for polygon in polygons if len(polygon) >= 6]
+        if not drawn:
+            return None
+        rle = _text(coco_mask.merge(coco_mask.frPyObjects(drawn, height, width)))
+    return rle if coco_mask.area(rle) else None
 
 
 _DECODER = msgspec.json.Decoder(list[Polygon] | RunLengths)

@@ -32,7 +32,7 @@ class BoxRules:
 
 @dataclass(frozen=True)
 class CleanBoxes:
-    """The boxes kept, what was mended, and the names of those left out because their class is not wanted."""
+    """The boxes kept, what was mended, and the name of each left out because its class is not wanted."""
 
     boxes: list[Box]
     repairs: list[Repair]
@@ -86,7 +86,7 @@ def _fit(
         except ValueError as error:
             return Rejection("malformed segmentation", box.origin, str(error))
         if mended["segmentation"] is None:
-            repairs.append(Repair("segmentation left out", box.origin, "polygons of less than three points", "none"))
+            repairs.append(Repair("segmentation left out", box.origin, "no area", "none"))
     return mended, repairs
 
 

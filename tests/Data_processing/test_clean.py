@@ -218,11 +218,14 @@ def test_a_box_that_covers_all_is_rejected_if_the_user_says_so(tmp_path):
 
 
 def test_a_polygon_becomes_a_mask_of_the_true_image_and_a_false_one_is_a_reason(tmp_path):
-    source = write_coco(tmp_path / "source", {f"{n}.png": [("cat", 3, 4, 20, 30)] for n in range(7)})
+    source = write_coco(tmp_path / "source", {f"{n}.png": [("cat", 3, 4, 20, 30)] for n in range(10)})
     square = [[3, 4, 20, 4, 20, 30, 3, 30]]
     outlines = [
         square,
         [[3, 4, 20, 4]],
+        [[3, 4, 20, 4, 10, 4]],
+        [[3.1, 4.1, 3.2, 4.1, 3.2, 4.2]],
+        {"size": [40, 60], "counts": [2400]},
         [[3, 4, 20, 4, 20]],
         [[3, 4, 20, 4, 1e9, 30]],
         {"size": [40, 60], "counts": [5, 5]},
@@ -239,9 +242,10 @@ def test_a_polygon_becomes_a_mask_of_the_true_image_and_a_false_one_is_a_reason(
     succeeded(clean(source, tmp_path, "--max-rejected", "0.9"))
     rows = accepted(tmp_path)
     assert int(coco_mask.area(rows["images/0.png"]["boxes"][0]["segmentation"])) == 17 * 26
-    assert rows["images/1.png"]["boxes"][0]["segmentation"] is None
-    assert list(pd.read_csv(tmp_path / "clean/repairs.csv")["rule"]) == ["segmentation left out"]
-    assert rejected(tmp_path) == {f"images/{n}.png": "malformed segmentation" for n in range(2, 7)}
+    assert [rows[f"images/{n}.png"]["boxes"][0]["segmentation"] for n in range(1, 5)] == [None] * 4
+    repairs = pd.read_csv(tmp_path / "clean/repairs.csv")
+    assert list(zip(repairs["rule"], repairs["before"], strict=True)) == [("segmentation left out", "no area")] * 4
+    assert rejected(tmp_path) == {f"images/{n}.png": "malformed segmentation" for n in range(5, 10)}
 
 
 def test_two_sources_may_share_a_folder_of_images(tmp_path):

@@ -27,9 +27,10 @@ def side(length: int) -> st.SearchStrategy:
 
 @st.composite
 def segmentations(draw, width: int, height: int) -> dict:
-    """The run lengths of a random mask, from empty to full."""
+    """The run lengths of a random mask, from a single pixel to full."""
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     pixels = rng.random((height, width)) < draw(st.sampled_from([0, 0.2, 0.7, 1]))
+    pixels[rng.integers(height), rng.integers(width)] = True
     rle = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
     return {"size": rle["size"], "counts": rle["counts"].decode()}
 
