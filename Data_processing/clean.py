@@ -31,7 +31,7 @@ from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.imported import source_path
 from Data_processing.parallel import Engine, Workers
 from Datasets.atomic import replacing
-from Datasets.classes import ClassRules, check_keep, class_ids, parse_merges, parse_renames, write_classes
+from Datasets.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
 from Datasets.command import run
 from Datasets.errors import UserError
 
@@ -148,9 +148,11 @@ def write_tables(account: Account, out: Path) -> None:
 
 def warn_unused(account: Account, classes: ClassRules) -> None:
     """Say which names the user gave that no source has."""
-    for option, names in (("rename", classes.rename), ("drop", classes.drop)):
+    renamed = {classes.rename.get(name, name) for name in account.names}
+    named = {"rename": (classes.rename, account.names), "merge": (classes.merge, renamed)}
+    for option, (names, occurring) in {**named, "drop": (classes.drop, account.names)}.items():
         for name in names:
-            if name not in account.names:
+            if name not in occurring:
                 print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
 
 
@@ -161,7 +163,7 @@ def main(
     out: Annotated[Path, typer.Option(help="directory to write to")],
     keep: Annotated[list[str] | None, typer.Option(help="class wanted, in id order; none given keeps all")] = None,
     rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW, done before keep")] = None,
-    merge: Annotated[list[str] | None, typer.Option(help="NEW=OLD+OLD: several into one, done before keep")] = None,
+    merge: Annotated[list[str] | None, typer.Option(help="NEW=OLD+OLD, done between rename and keep")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="class left out though it resembles a kept one")] = None,
     without_kept: Annotated[
         WithoutKept, typer.Option(help="an image with none of the kept classes")
@@ -183,9 +185,8 @@ def main(
     jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
 ) -> None:
     """Accept or reject every image with a reason, and mend what can be mended safely."""
-    renames = parse_renames([*(rename or ()), *parse_merges(merge or ())])
-    classes = ClassRules(keep or (), renames, drop or ())
-    check_keep(classes.keep)
+    classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
+    check_rules(classes)
     images = ImageRules(
         trust_image_size, min_side, max_side, max_aspect, min_contrast, min_sharpness, min_brightness, max_brightness
     )

@@ -11,19 +11,26 @@ from Datasets.errors import UserError
 
 @dataclass(frozen=True)
 class ClassRules:
-    """rename: source's name to ours, applied first. keep: the names wanted, in id order; empty means all that occur.
+    """rename: a source's name to ours, all at once. merge: one of ours to that of a class of several, applied next.
 
-    drop: names left out knowingly, though they look like a misspelling of one that is kept.
+    keep: the names then wanted, in id order; empty means all that occur. drop: names left out knowingly, though they
+    look like a misspelling of one that is kept.
     """
 
     keep: Sequence[str] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
+    merge: Mapping[str, str] = field(default_factory=dict)
+
+    def ours(self, name: str) -> str:
+        """What a source's class is called once it is renamed and merged, wanted or not."""
+        renamed = self.rename.get(name, name)
+        return self.merge.get(renamed, renamed)
 
     def name(self, name: str) -> str | None:
         """The name to use for a source's class, or None if the class is not wanted."""
-        renamed = self.rename.get(name, name)
-        return renamed if not self.keep or renamed in self.keep else None
+        ours = self.ours(name)
+        return ours if not self.keep or ours in self.keep else None
 
     def meant(self, name: str) -> str | None:
         """The kept name of which an unwanted `name` looks like a misspelling, or None (also if `drop` has it)."""
@@ -46,22 +53,34 @@ def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
     return renames
 
 
-def parse_merges(groups: Iterable[str]) -> list[str]:
-    """`["vehicle=car+truck"]` as renames `["car=vehicle", "truck=vehicle"]`. Raises UserError for another form."""
-    pairs = []
+def parse_merges(groups: Iterable[str]) -> dict[str, str]:
+    """`["vehicle=car+truck"]` as `{"car": "vehicle", "truck": "vehicle"}`.
+
+    Raises UserError for another form, for a class that is merged into two, or into one that is itself merged.
+    """
+    merges: dict[str, str] = {}
     for group in groups:
         new, equals, olds = group.partition("=")
         if not (new and equals and all(olds.split("+"))):
             raise UserError(f"merge: {group!r} is not of the form NEW=OLD+OLD")
-        pairs += [f"{old}={new}" for old in olds.split("+")]
-    return pairs
+        for old in olds.split("+"):
+            if merges.setdefault(old, new) != new:
+                raise UserError(f"merge: {old!r} is merged into both {merges[old]!r} and {new!r}")
+    for old, new in merges.items():
+        if (last := merges.get(new, new)) != new:
+            raise UserError(f"merge: {old!r} is merged into {new!r}, and that into {last!r}; merge it into {last!r}")
+    return merges
 
 
-def check_keep(keep: Sequence[str]) -> None:
-    """Raise UserError if a class is named twice."""
-    for number, name in enumerate(keep):
-        if name in keep[:number]:
+def check_rules(rules: ClassRules) -> None:
+    """Raise UserError if `keep` names a class twice, or `merge` one by a name that `rename` leaves to none."""
+    for number, name in enumerate(rules.keep):
+        if name in rules.keep[:number]:
             raise UserError(f"keep: {name!r} is named twice; a class has one id")
+    for old, new in rules.merge.items():
+        renamed = rules.rename.get(old, old)
+        if renamed not in (old, new) and old not in rules.rename.values():
+            raise UserError(f"merge: {old!r} is renamed to {renamed!r}; merge {renamed!r}")
 
 
 def class_ids(names: Iterable[str], keep: Sequence[str] = (), others: Iterable[str] = ()) -> dict[str, int]:

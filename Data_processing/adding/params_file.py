@@ -128,7 +128,7 @@ def _in_braces(name: str, entry: dict[str, Any]) -> str:
 def kept_classes(params: dict[str, Any], names: Iterable[str]) -> tuple[list[str], list[str]]:
     """The classes in clean.keep, and those of `names` (renamed and merged) that it leaves out."""
     clean = params.get("clean") or {}
-    renames = parse_renames([*(clean.get("rename") or ()), *parse_merges(clean.get("merge") or ())])
-    rules = ClassRules(clean.get("keep") or (), renames, clean.get("drop") or ())
-    ours = {renames.get(name, name): rules.name(name) for name in names}
+    renames, merges = parse_renames(clean.get("rename") or ()), parse_merges(clean.get("merge") or ())
+    rules = ClassRules(clean.get("keep") or (), renames, clean.get("drop") or (), merges)
+    ours = {rules.ours(name): rules.name(name) for name in names}
     return list(rules.keep), sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)

@@ -382,6 +382,8 @@ def test_parameters_that_an_entry_cannot_be_added_to_stay_as_they_are(tmp_path):
 def test_classes_are_compared_with_keep_as_clean_will_call_them():
     clean = {"keep": ["car"], "rename": ["auto=car"], "merge": ["car=van+bus"], "drop": ["cart"]}
     assert kept_classes({"clean": clean}, ["auto", "van", "car", "cart", "dog"]) == (["car"], ["dog"])
+    in_turn = {"keep": ["vehicle"], "rename": ["auto=car"], "merge": ["vehicle=car+truck"]}
+    assert kept_classes({"clean": in_turn}, ["auto", "truck", "dog"]) == (["vehicle"], ["dog"])
     assert kept_classes({"clean": {"keep": []}}, ["dog"]) == ([], [])
 
 

@@ -331,8 +331,10 @@ def test_an_image_that_is_also_a_mask_is_rejected(tmp_path):
 
 def test_names_that_no_source_has_are_warned_of(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
-    result = succeeded(clean(source, tmp_path, "--rename", "kat=cat", "--drop", "cow", "--keep", "cat"))
+    names = ("--rename", "kat=cat", "--rename", "cat=feline", "--merge", "pet=feline+hamster", "--drop", "cow")
+    result = succeeded(clean(source, tmp_path, *names, "--keep", "pet"))
     assert "warning: clean.rename: no source has the class 'kat'" in result.stderr
+    assert "warning: clean.merge: no source has the class 'hamster'" in result.stderr
     assert "warning: clean.drop: no source has the class 'cow'" in result.stderr
 
 

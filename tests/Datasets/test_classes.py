@@ -2,7 +2,15 @@
 
 import pytest
 
-from Datasets.classes import ClassRules, class_ids, parse_renames, read_classes, write_classes
+from Datasets.classes import (
+    ClassRules,
+    check_rules,
+    class_ids,
+    parse_merges,
+    parse_renames,
+    read_classes,
+    write_classes,
+)
 from Datasets.errors import UserError
 
 
@@ -20,6 +28,22 @@ def test_rename_comes_before_keep():
     rules = ClassRules(keep=["car"], rename={"auto": "car"})
     assert rules.name("auto") == "car"
     assert rules.name("bus") is None
+
+
+def test_names_are_renamed_all_at_once_and_then_merged():
+    rules = ClassRules(keep=["vehicle"], rename={"auto": "car"}, merge={"car": "vehicle", "truck": "vehicle"})
+    assert [rules.name(name) for name in ("auto", "car", "truck", "bus")] == ["vehicle"] * 3 + [None]
+    swapped = ClassRules(rename={"left": "right", "right": "left"})
+    assert [swapped.name(name) for name in ("left", "right")] == ["right", "left"]
+
+
+def test_merges_name_each_class_once():
+    assert parse_merges(["vehicle=car+truck", "tree=fir"]) == {"car": "vehicle", "truck": "vehicle", "fir": "tree"}
+    for wrong in (["car"], ["a=b", "c=b"], ["vehicle=car+truck", "thing=vehicle+tree"]):
+        with pytest.raises(UserError, match="merge"):
+            parse_merges(wrong)
+    with pytest.raises(UserError, match="'auto' is renamed to 'car'; merge 'car'"):
+        check_rules(ClassRules(rename={"auto": "car"}, merge={"auto": "vehicle"}))
 
 
 def test_a_misspelling_of_a_kept_class_is_noticed_unless_dropped():
