@@ -132,6 +132,7 @@ def _batches(
             yield batch, source.name, pairs, here
         known = recorded[source_path(source.imported)]
         without = [image for image in facts if image not in known]
+        known.update(without)  # another source of the same place is not to reject them once more
         for start in range(0, len(without), BATCH):
             part = without[start : start + BATCH]
             yield (

@@ -250,6 +250,7 @@ def test_a_polygon_becomes_a_mask_of_the_true_image_and_a_false_one_is_a_reason(
 
 def test_two_sources_may_share_a_folder_of_images(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
+    (source / "images/extra.png").write_bytes(picture(99))
     whole = json.loads((source / "annotations.json").read_text())
     for part, images in (("a", whole["images"][:2]), ("b", whole["images"][2:])):
         ids = [image["id"] for image in images]
@@ -261,8 +262,9 @@ def test_two_sources_may_share_a_folder_of_images(tmp_path):
         succeeded(stage("Data_processing.import_source", *common, *form, "--out", imported))
         succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
     directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
-    result = succeeded(stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", "b", "a"))
-    assert "6 images imported = 6 accepted + 0 rejected" in result.stdout
+    options = ("--out", tmp_path / "clean", "--max_rejected", "0.2")
+    result = succeeded(stage("Data_processing.clean", *directories, *options, "b", "a"))
+    assert "7 images imported = 6 accepted + 1 rejected" in result.stdout
     assert [row["source"] for row in accepted(tmp_path).values()] == ["b"] * 4 + ["a"] * 2
 
 
