@@ -104,6 +104,13 @@ def reject_conflicts(partial: Path, account: Account) -> None:
     pq.write_table(table.take(kept), partial, compression="zstd")
 
 
+def occurring(accepted: Path) -> set[str]:
+    """The classes of the accepted records: their labels, and what the values in their masks stand for."""
+    table = pq.read_table(accepted, columns=["labels", "mask_names"]).combine_chunks()
+    names = [pc.list_flatten(table["labels"]), *(pairs.items for pairs in table["mask_names"].chunks)]
+    return {name for part in names for name in pc.unique(part).to_pylist()}
+
+
 def check_share(account: Account, max_rejected: float, rejected_csv: Path) -> None:
     """Raise UserError if more than the share `max_rejected` of the images was rejected, or all were."""
     rejected, total = len(account.rejected), len(account.rejected) + account.accepted
@@ -125,7 +132,7 @@ def summary(account: Account, boxes: int) -> dict[str, Any]:
         "rejected_by_rule": dict(sorted(account.rules().items())),
         "repairs_by_rule": dict(sorted(Counter(repair.rule for _, _, repair in account.repairs).items())),
         "boxes": boxes,
-        "boxes_left_out_by_class": dict(sorted(account.unwanted.items())),
+        "left_out_by_class": dict(sorted(account.unwanted.items())),
     }
 
 
@@ -202,8 +209,7 @@ def main(
             reject_conflicts(partial, account)
         write_tables(account, out)
         check_share(account, max_rejected, out / "rejected.csv")
-        labels = pq.read_table(partial, columns=["labels"])["labels"]
-        ids = class_ids(filter(None, pc.unique(pc.list_flatten(labels)).to_pylist()), classes.keep, account.unwanted)
+        ids = class_ids(occurring(partial), classes.keep, account.unwanted)
         boxes = pq.ParquetFile(partial).read(columns=["boxes.list.element.crowd"])["boxes"]
         numbers = summary(account, pc.sum(pc.list_value_length(boxes)).as_py() or 0)
     with replacing(out / "classes.json") as partial:
@@ -225,7 +231,7 @@ def tell(account: Account) -> None:
     if account.repairs:
         print(f"mended: {_listed(Counter(repair.rule for _, _, repair in account.repairs))}")
     if account.unwanted:
-        print(f"boxes of classes not kept: {_listed(account.unwanted)}")
+        print(f"objects and labels of classes not kept: {_listed(account.unwanted)}")
 
 
 def _listed(counts: Counter[str]) -> str:

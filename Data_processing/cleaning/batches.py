@@ -126,9 +126,9 @@ def _batches(
             images = batch["image"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             masks = pc.struct_field(batch["mask"], "path").to_pylist()
-            if unknown := set(images).difference(facts):
+            if unknown := {*images, *filter(None, masks)}.difference(facts):
                 raise UserError(f"{source.inspected}: knows nothing of {min(unknown)}; inspect {source.name} again")
-            pairs = [(facts[image], facts.get(mask)) for image, mask in zip(images, masks, strict=True)]
+            pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]
             yield batch, source.name, pairs, here
         known = recorded[source_path(source.imported)]
         without = [image for image in facts if image not in known]

@@ -48,15 +48,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A record fit for training, what was mended, and the names of what was left out as not wanted.
+    """A record fit for training, what was mended, and what was left out as not wanted.
 
-    mask_names: the wanted name that each value of the record's mask file stands for.
+    mask_names: the wanted name that each value in the record's mask file stands for. unwanted: of each class how many
+    boxes, or how many by counts; 1 of a class that only labels or the mask show.
     """
 
     record: Record
     mask_names: dict[int, str]
     repairs: list[Repair] = field(default_factory=list)
-    unwanted: list[str] = field(default_factory=list)
+    unwanted: Counter[str] = field(default_factory=Counter)
 
 
 def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned | Rejection:
@@ -75,7 +76,7 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
     cleaned = clean_boxes(row, facts.width, facts.height, rules.boxes)
     if isinstance(cleaned, Rejection):
         return cleaned
-    names = named(row, rules.boxes.classes)
+    names = named(row, mask, rules.boxes.classes)
     if isinstance(names, Rejection):
         return names
     known = {
@@ -85,22 +86,21 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
         "group": row.group,
         "split": row.split,
     }
+    said = names.labels is not None or names.counts is not None  # else labels come from the boxes and the mask
+    shown = {*names.of_mask.values(), *(box["name"] for box in cleaned.boxes)}
     stated = {
-        "labels": names.labels,
+        "labels": names.labels if said or mask is None else sorted(shown),
         "counts": names.counts,
         "boxes": None if row.boxes is None else cleaned.boxes,
         "mask": None if row.mask is None else {"bytes": None, "path": row.mask},
     }
     record = implied(Record(**{**empty_record(row.image, source), **known, **stated}))  # type: ignore[typeddict-item]
-    if record["labels"] is None and mask:
-        record["labels"] = sorted({names.of_mask[value] for value in mask.values or () if value in names.of_mask})
-    unwanted = cleaned.unwanted or names.unwanted
-    said = names.labels is not None or names.counts is not None  # else they come from the boxes or the mask
+    unwanted = Counter(cleaned.unwanted) | names.unwanted
     against = contradictions(record) if said else []
     if against:
         return Rejection("contradiction", row.origin, against[0])
-    if unwanted and not record["labels"] and not rules.keep_negatives:
-        return Rejection("no kept class", row.origin, ", ".join(sorted(set(unwanted))))
+    if unwanted and not (record["labels"] or names.of_mask) and not rules.keep_negatives:
+        return Rejection("no kept class", row.origin, ", ".join(sorted(unwanted)))
     return Cleaned(record, names.of_mask, [*([verdict] if verdict else []), *cleaned.repairs], unwanted)
 
 
@@ -168,28 +168,33 @@ def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> Rejection | N
 
 @dataclass(frozen=True)
 class Names:
-    """Labels and counts under their wanted names, those of the mask's values, and the names left out."""
+    """Labels and counts under their wanted names, those of the values in the mask, and how many are left out."""
 
     labels: list[str] | None
     counts: list[Count] | None
     of_mask: dict[int, str]
-    unwanted: list[str]
+    unwanted: Counter[str]
 
 
-def named(row: Imported, classes: ClassRules) -> Names | Rejection:
-    """What a record states of its image as a whole, in wanted names."""
-    stated = [*(row.labels or ()), *(count["name"] for count in row.counts or ())]
-    of_mask = row.mask_names or {}
-    for name in (*stated, *of_mask.values()):
+def named(row: Imported, mask: Facts | None, classes: ClassRules) -> Names | Rejection:
+    """What a record states of its image as a whole, in wanted names. mask: facts of its mask file, if any."""
+    values = set(mask.values or ()) if mask else set()
+    of_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
+    stated = Counter(dict.fromkeys((*(row.labels or ()), *of_mask.values()), 1))
+    counted: Counter[str] = Counter()
+    for count in row.counts or ():
+        counted[count["name"]] += count["count"]
+    for name in (*stated, *counted):
         if not name.strip():
             return Rejection("unknown category", row.origin, "a class without a name")
         if meant := classes.meant(name):
             return Rejection("misspelt class", row.origin, f"{name!r}, perhaps meant: {meant!r}")
     labels = None if row.labels is None else sorted({ours for name in row.labels if (ours := classes.name(name))})
     totals: Counter[str] = Counter()
-    for count in row.counts or ():
-        totals[classes.name(count["name"]) or ""] += count["count"]
+    for name, number in counted.items():
+        totals[classes.name(name) or ""] += number
     del totals[""]
-    counts = None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items())]
+    counts = None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items()) if n]
     wanted = {value: ours for value, name in of_mask.items() if (ours := classes.name(name))}
-    return Names(labels, counts, wanted, [name for name in stated if classes.name(name) is None])
+    unwanted = Counter({name: n for name, n in (stated | counted).items() if classes.name(name) is None})
+    return Names(labels, counts, wanted, unwanted)

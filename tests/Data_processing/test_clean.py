@@ -5,7 +5,10 @@ import shutil
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 
+import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -13,11 +16,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.clean import source_names
+from Data_processing.cleaning.box_rules import BoxRules
+from Data_processing.cleaning.rules import Rules, clean_record
+from Data_processing.cleaning.verdicts import Rejection
 from Data_processing.image_facts import inspect
-from Data_processing.imported import Imported, write_imported
+from Data_processing.imported import Imported, ImportedBox, write_imported
 from Data_processing.inspect_images import write_rows
+from Datasets.classes import ClassRules
 from tests.conftest import ROOT, png_bomb, refused, run_in, stage, succeeded
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
+from tests.Data_processing.test_import_formats import FACTS
 
 CONTENT = {f"{number}.png": [("cat", 3, 4, 20, 30)] for number in range(6)}
 PLANTED = {  # defect: rule by which it is rejected, or mended, or neither
@@ -107,7 +115,38 @@ def test_unwanted_classes_leave_a_negative_and_are_counted(tmp_path):
     result = succeeded(clean(source, tmp_path, "--keep", "cat"))
     rows = accepted(tmp_path)
     assert rows["images/b.png"]["boxes"] == rows["images/b.png"]["labels"] == []
-    assert "boxes of classes not kept: 1 bus" in result.stdout
+    assert "objects and labels of classes not kept: 1 bus" in result.stdout
+
+
+def judged(row: Imported, keep: Sequence[str] = (), values: list[int] | None = None, negatives: bool = True):
+    mask = values and msgspec.structs.replace(FACTS, values=values)
+    return clean_record(row, "s", FACTS, mask, Rules(boxes=BoxRules(ClassRules(keep)), keep_negatives=negatives))
+
+
+def test_what_is_left_out_is_counted_by_object_or_else_once_an_image():
+    labels, counts = ["dog", "dog", "cat"], [{"name": "dog", "count": 3}, {"name": "cow", "count": 0}]
+    dogs = [ImportedBox("dog", 1, 1, side, side, "here") for side in (9, 20)]
+    assert judged(Imported("a.png", "x", labels=labels), ["cat"]).unwanted == {"dog": 1}
+    assert judged(Imported("a.png", "x", counts=counts), ["cat"]).unwanted == {"dog": 3}
+    tagged = Imported("a.png", "x", labels=["dog", "night"], boxes=dogs)
+    assert judged(tagged, ["cat"]).unwanted == {"dog": 2, "night": 1}
+    shown = Imported("a.png", "x", mask="m.png", mask_names={1: "car", 2: "road"})
+    assert judged(shown, ["cat"], [0, 2, 255]).unwanted == {"road": 1}
+
+
+def test_an_image_is_rejected_for_classes_not_kept_only_if_it_shows_some_and_none_that_is_kept():
+    shown = Imported("a.png", "x", mask="m.png", mask_names={1: "car", 2: "road"})
+    assert judged(shown, ["cat"], [0, 1, 2], negatives=False) == Rejection("no kept class", "x", "car, road")
+    assert judged(shown, ["cat"], [0, 255], negatives=False).record["labels"] == []
+    labelled = replace(shown, labels=["dog"])
+    assert judged(labelled, ["car"], [1], negatives=False).mask_names == {1: "car"}
+    none = Imported("a.png", "x", labels=[], counts=[{"name": "dog", "count": 0}])
+    assert judged(none, ["cat"], negatives=False).record["labels"] == []
+
+
+def test_a_count_of_nothing_names_no_class():
+    row = Imported("a.png", "x", counts=[{"name": "car", "count": 1}, {"name": "dog", "count": 0}])
+    assert judged(row).record["counts"] == [{"name": "car", "count": 1}]
 
 
 def test_classes_are_renamed_before_they_are_kept(tmp_path):
@@ -338,6 +377,7 @@ def test_names_that_no_source_has_are_warned_of(tmp_path):
     assert "warning: clean.rename: no source has the class 'kat'" in result.stderr
     assert "warning: clean.merge: no source has the class 'hamster'" in result.stderr
     assert "warning: clean.drop: no source has the class 'cow'" in result.stderr
+    assert result.stderr.count("warning") == 3
 
 
 def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_path):

@@ -18,6 +18,7 @@ from Data_processing.curate import main as curate
 from Data_processing.imported import Imported, ImportedBox, read_imported, write_imported
 from Data_processing.outlines import encode, run_lengths, to_rle
 from Data_processing.source_files import Tar, open_source
+from Datasets.classes import read_classes
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded
@@ -113,7 +114,7 @@ ALL = ("--train=1", "--val=0", "--test=0")
 
 
 def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected(tmp_path):
-    rows = write_images(tmp_path, 5)
+    rows = write_images(tmp_path, 7)
     drawn = np.zeros(SIZE[::-1], np.uint8)
     drawn[5:20, 10:40] = 9
     files = [
@@ -122,20 +123,28 @@ def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected
         drawn[:, :-1],
         None,
         np.where(drawn, 255, 0).astype(np.uint8),
+        drawn,
+        np.where(drawn, 10, 0).astype(np.uint8),
     ]
     for number, (row, file) in enumerate(zip(rows, files, strict=True)):
-        row.mask, row.mask_names = f"masks/{number}.png", {9: "road"}
+        row.mask, row.mask_names = f"masks/{number}.png", {9: "road", 10: "sky"}
         if file is not None:
             (tmp_path / "source/masks").mkdir(exist_ok=True)
             (tmp_path / f"source/masks/{number}.png").write_bytes(masks.encode(file))
+    rows[5].boxes = [ImportedBox("car", 10, 5, 40, 20, "here")]
+    rows[6].labels = ["car"]
     succeeded(run_stages(tmp_path, rows, *ALL))
+    assert read_classes(tmp_path / "curated/classes.json") == {"car": 0, "road": 1, "sky": 2}
     out = pd.read_csv(tmp_path / "clean/rejected.csv").set_index("image")["rule"].to_dict()
     assert out == {"1.png": "unknown mask value", "2.png": "wrong mask", "3.png": "unreadable mask"}
     records = {record["image"]: record for record in Curated(tmp_path / "curated").records("train")}
     assert records["s/0.png"]["labels"] == ["road"]
     assert records["s/4.png"]["labels"] == []
-    pixels = Image.open(io.BytesIO(records["s/0.png"]["mask"]["bytes"]))
-    assert np.array_equal(np.asarray(pixels), np.where(drawn, 1, 0))
+    assert (records["s/5.png"]["labels"], records["s/5.png"]["counts"]) == (["car", "road"], None)
+    assert records["s/6.png"]["labels"] == ["car"]  # as stated
+    for image, value in (("s/0.png", 2), ("s/5.png", 2), ("s/6.png", 3)):
+        pixels = Image.open(io.BytesIO(records[image]["mask"]["bytes"]))
+        assert np.array_equal(np.asarray(pixels), np.where(drawn, value, 0))
     entry = next(e for e in json.loads((tmp_path / "curated/metadata.json").read_text()) if e[0] == "s/0.png")
     assert entry[4] == records["s/0.png"]["mask"]["path"]
 

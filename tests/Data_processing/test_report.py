@@ -231,7 +231,7 @@ def made(directory: Path, records: list[dict]) -> Path:
     (directory / "clean/rejected.csv").write_text("source,image,rule,origin,value,remedy\n")
     (directory / "clean/repairs.csv").write_text("source,image,rule,origin,before,after\n")
     summary = {"imported": len(rows), "accepted": len(rows), "rejected": 0, "boxes": 0}
-    summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "boxes_left_out_by_class": {}}
+    summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "left_out_by_class": {}}
     (directory / "clean/summary.json").write_text(json.dumps(summary))
     (directory / "curated.json").write_text(json.dumps({"exact_duplicates": 0, "near_duplicates": 0}))
     return directory
@@ -271,7 +271,7 @@ def test_the_page_lists_what_changed_since_a_tag(project, tmp_path):
     succeeded(run_in(checkout, "dvc", "repro", "report"))
     text = text_of(checkout / "Data_processing/report.html")
     assert "Changed since v1" in text
-    assert re.search(r"boxes_left_out_by_class / zero . \d+ \+\d+", text)
+    assert re.search(r"\bleft_out_by_class / zero . \d+ \+\d+", text)
     edit_params(checkout, lambda params: params["report"].update(since="v2"))
     result = run_in(checkout, "dvc", "repro", "report")
     assert "report.since: 'v2' is no revision of this repository" in result.stderr
