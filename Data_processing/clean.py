@@ -112,14 +112,17 @@ def occurring(accepted: Path) -> set[str]:
 
 
 def check_share(account: Account, max_rejected: float, rejected_csv: Path) -> None:
-    """Raise UserError if more than the share `max_rejected` of the images was rejected, or all were."""
+    """Raise UserError if more than the share `max_rejected` of the images was rejected, or none is left."""
     rejected, total = len(account.rejected), len(account.rejected) + account.accepted
     if account.accepted and rejected <= max_rejected * total:
         return
-    first = f"; the first: {_told(account.rejected[0][2])}" if account.rejected else ""
+    if not total:
+        raise UserError("no source states or holds an image; look at the sources' entries in params.yaml")
+    too_many = rejected > max_rejected * total
+    why = f"more than clean.max_rejected = {max_rejected:g} allows" if too_many else "so nothing is left"
     raise UserError(
-        f"{rejected} of {total} images rejected, more than clean.max_rejected = {max_rejected:g} allows: "
-        f"{_listed(account.rules())}; see {rejected_csv}{first}"
+        f"{rejected} of {total} images rejected, {why}: {_listed(account.rules())}; see {rejected_csv}; "
+        f"the first: {_told(account.rejected[0][2])}"
     )
 
 
@@ -157,9 +160,9 @@ def warn_unused(account: Account, classes: ClassRules) -> None:
     """Say which names the user gave that no source has."""
     renamed = {classes.rename.get(name, name) for name in account.names}
     named = {"rename": (classes.rename, account.names), "merge": (classes.merge, renamed)}
-    for option, (names, occurring) in {**named, "drop": (classes.drop, account.names)}.items():
+    for option, (names, seen) in {**named, "drop": (classes.drop, account.names)}.items():
         for name in names:
-            if name not in occurring:
+            if name not in seen:
                 print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
 
 

@@ -1,12 +1,14 @@
 """Every image ends as one row, accepted or rejected with a reason; what is mended is recorded."""
 
 import json
+import re
 import shutil
 import sys
 import tarfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pandas as pd
@@ -15,7 +17,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.clean import source_names
+from Data_processing.clean import Account, check_share, source_names
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.cleaning.verdicts import Rejection
@@ -23,6 +25,7 @@ from Data_processing.image_facts import inspect
 from Data_processing.imported import Imported, ImportedBox, write_imported
 from Data_processing.inspect_images import write_rows
 from Datasets.classes import ClassRules
+from Datasets.errors import UserError
 from tests.conftest import ROOT, png_bomb, refused, run_in, stage, succeeded
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
 from tests.Data_processing.test_import_formats import FACTS
@@ -378,6 +381,20 @@ def test_names_that_no_source_has_are_warned_of(tmp_path):
     assert "warning: clean.merge: no source has the class 'hamster'" in result.stderr
     assert "warning: clean.drop: no source has the class 'cow'" in result.stderr
     assert result.stderr.count("warning") == 3
+
+
+@pytest.mark.parametrize(
+    ("rejects", "kept", "share", "told"),
+    [
+        (0, 0, 0.05, "no source states or holds an image"),
+        (1, 0, 1, "1 of 1 images rejected, so nothing is left: 1 blurred; see r.csv; the first: x: blurred: 0;"),
+        (2, 8, 0.1, "2 of 10 images rejected, more than clean.max_rejected = 0.1 allows: 2 blurred"),
+    ],
+)
+def test_why_clean_fails_is_told(rejects, kept, share, told):
+    account = Account(kept, [("s", f"{n}.png", Rejection("blurred", "x", "0")) for n in range(rejects)])
+    with pytest.raises(UserError, match=re.escape(told)):
+        check_share(account, share, Path("r.csv"))
 
 
 def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_path):
