@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, chain, groupby, islice, pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -50,23 +50,11 @@ class ImportedBox(msgspec.Struct, gc=False):
     outline: bytes | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class BoxTable:
-    """The boxes of many images, which takes far less time than an object for each.
-
-    columns: ImportedBox's fields but the outlines, whose texts stay where they were read; sizes: their bytes, int64.
-    """
-
-    columns: pa.RecordBatch
-    outlines: Sequence[msgspec.Raw]
-    sizes: np.ndarray
+class BoxTable(Protocol):
+    """The boxes of many images, which takes far less time than an object for each."""
 
     def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
-        """All fields of some boxes, int64 [B]."""
-        places = pa.array(rows)
-        taken = {name: self.columns[name].take(places).cast(_BOX_FIELDS[name]) for name in self.columns.schema.names}
-        texts = list(map(self.outlines.__getitem__, rows.tolist()))
-        return {**taken, "outline": outlines_array(texts, self.sizes[rows])}
+        """The columns that some boxes, int64 [B], make: BOX_FIELDS."""
 
 
 class BoxRows(Sequence[ImportedBox]):
@@ -205,7 +193,7 @@ def to_arrow(rows: Sequence[Imported], source: str) -> pa.RecordBatch:
     return pa.record_batch({name: {**columns, **unsaid}[name] for name in IMPORTED_SCHEMA.names}, IMPORTED_SCHEMA)
 
 
-_BOX_FIELDS = {
+BOX_FIELDS = {
     **{field.name: field.type for field in BOX_TYPE if field.name != "segmentation"},
     "origin": pa.string(),
     "outline": pa.binary(),
@@ -227,16 +215,7 @@ def _box_columns(boxes: Iterable[list[ImportedBox] | BoxRows]) -> dict[str, pa.A
 
 
 def _listed(boxes: Sequence[ImportedBox]) -> dict[str, pa.Array]:
-    return {name: pa.array(list(map(attrgetter(name), boxes)), kind) for name, kind in _BOX_FIELDS.items()}
-
-
-def outlines_array(texts: Sequence[msgspec.Raw], sizes: np.ndarray) -> pa.BinaryArray:
-    """The texts, null where there is nothing; joined at once, as an object for each would double the time."""
-    stated = np.ones(len(texts), bool)
-    for place in np.flatnonzero(sizes <= max(map(len, NO_OUTLINE))).tolist():
-        stated[place] = bytes(texts[place]) not in NO_OUTLINE
-    buffers = [pa.array(stated).buffers()[1], pa.py_buffer(np.append(0, sizes.cumsum())), pa.py_buffer(b"".join(texts))]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers).cast(pa.binary())
+    return {name: pa.array(list(map(attrgetter(name), boxes)), kind) for name, kind in BOX_FIELDS.items()}
 
 
 def from_arrow(batch: pa.RecordBatch) -> list[Imported]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from Data_processing.annotation_files import decode_json, guess_folder, only_file, pixels
-from Data_processing.imported import NO_OUTLINE, BoxRows, BoxTable, Imported, ImportedBox, ImportOptions
+from Data_processing.imported import BOX_FIELDS, NO_OUTLINE, BoxRows, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside, visible
 from Datasets.errors import UserError
@@ -68,9 +68,9 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     coco: Coco = decode_json(files, found[0], Coco, "COCO annotations")
-    for number, annotation in enumerate(coco.annotations, 1):
-        if annotation.id is None:
-            annotation.id = f"number {number}"
+    if None in [annotation.id for annotation in coco.annotations]:
+        for number, annotation in enumerate(coco.annotations, 1):
+            annotation.id = f"number {number}" if annotation.id is None else annotation.id
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
     folder = options.images
     if folder is None:
@@ -93,7 +93,8 @@ def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]
 def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterator[Imported]:
     labels = sum(_is_label(annotation) for annotation in coco.annotations if annotation.bbox is None)
     drawn = labels < len(coco.annotations) or not labels
-    table, uncommon = _tabulate(coco.annotations, names, file)
+    table = Boxes(coco.annotations, names, file)
+    uncommon = table.uncommon()
     of_image = _by_image(coco.annotations)
     ids = Counter(image.id for image in coco.images)
     for image in coco.images:
@@ -134,22 +135,47 @@ def _numbered(ids: Sequence[Id]) -> tuple[list[Id], np.ndarray]:
         return list(numbers), np.fromiter(map(numbers.__getitem__, ids), np.int64, len(ids))
 
 
-def _tabulate(annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> tuple[BoxTable, set[int]]:
-    """All annotations as boxes, and the places of those that are no common box and mean nothing in the table.
+class Boxes:
+    """All annotations as a BoxTable: column by column, a fraction of what an object for each box costs.
 
-    Column by column, a fraction of what an object for each box costs; in parts that stay in the processor's cache.
+    The texts of outlines stay where they were read until their boxes are taken.
     """
-    starts = range(0, len(annotations), CHUNK) or [0]
-    parts = [_columns(annotations[start : start + CHUNK], names, file) for start in starts]
-    columns = {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
-    uncommon = np.flatnonzero(columns["name"].is_null())
-    outlines = [annotation.segmentation for annotation in annotations]
-    sizes = np.fromiter(map(len, map(memoryview, outlines)), np.int64, len(outlines))  # type: ignore[arg-type]
-    return BoxTable(pa.record_batch(columns), outlines, sizes), set(uncommon.tolist())
+
+    def __init__(self, annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> None:
+        self._file = file
+        starts = range(0, len(annotations), CHUNK) or [0]  # parts that stay in the processor's cache
+        parts = [_columns(annotations[start : start + CHUNK], names) for start in starts]
+        self._columns = {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
+        self._ids = _ids(annotations)
+        self._outlines = [annotation.segmentation for annotation in annotations]
+        sizes = map(len, map(memoryview, self._outlines))  # type: ignore[arg-type]
+        self._sizes = np.fromiter(sizes, np.int64, len(annotations))
+
+    def uncommon(self) -> set[int]:
+        """The places of annotations that are no box of four numbers and a known class, and are not to be taken."""
+        return set(np.flatnonzero(self._columns["name"].is_null()).tolist())
+
+    def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
+        """See BoxTable."""
+        places = pa.array(rows)
+        taken = {name: column.take(places) for name, column in self._columns.items()}
+        said = pa.scalar(f"{self._file}: annotation"), self._ids.take(places).cast(pa.string()), pa.scalar(" ")
+        taken |= {"origin": pc.binary_join_element_wise(*said), "outline": self._texts(rows)}
+        return {name: taken[name].cast(kind) for name, kind in BOX_FIELDS.items()}
+
+    def _texts(self, rows: np.ndarray) -> pa.LargeBinaryArray:
+        """Outlines, null where there is nothing; joined at once, as an object for each would double the time."""
+        texts, sizes = list(map(self._outlines.__getitem__, rows.tolist())), self._sizes[rows]
+        stated = np.ones(len(texts), bool)
+        for place in np.flatnonzero(sizes <= max(map(len, NO_OUTLINE))).tolist():
+            stated[place] = bytes(texts[place]) not in NO_OUTLINE
+        ends = np.append(0, sizes.cumsum())
+        buffers = [pa.array(stated).buffers()[1], pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers)
 
 
-def _columns(annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> dict[str, pa.Array]:
-    """All fields but the outlines; without a name where an annotation is no common box."""
+def _columns(annotations: Sequence[Annotation], names: dict[Id, str]) -> dict[str, pa.Array]:
+    """Name, corners and crowd; without a name where an annotation is no common box."""
     boxes = [annotation.bbox for annotation in annotations]
     if not all([box is not None and len(box) == 4 for box in boxes]):
         boxes = [box if box is not None and len(box) == 4 else [math.nan] * 4 for box in boxes]
@@ -160,21 +186,18 @@ def _columns(annotations: Sequence[Annotation], names: dict[Id, str], file: str)
     return {
         "name": pc.if_else(pc.is_nan(x), None, classes),
         **{name: pa.array(values) for name, values in corners.items()},
-        "origin": _origins(file, annotations),
         "crowd": pa.array([bool(annotation.iscrowd) for annotation in annotations], pa.bool_()),
     }
 
 
-def _origins(file: str, annotations: Sequence[Annotation]) -> pa.LargeStringArray:
-    """The origin of each annotation; whole numbers, which ids nearly always are, are written all at once."""
-    prefix, between = (pa.scalar(text, pa.large_string()) for text in (f"{file}: annotation", " "))
+def _ids(annotations: Sequence[Annotation]) -> pa.Array:
+    """The annotations' ids as messages name them: whole numbers, which they nearly always are, or texts."""
+    stated = [annotation.id for annotation in annotations]
     try:
-        ids = pa.array([annotation.id for annotation in annotations])
+        ids = pa.array(stated)
     except (pa.ArrowException, OverflowError):  # numbers and text, or too large
-        ids = pa.array([str(annotation.id) for annotation in annotations])
-    if not pa.types.is_floating(ids.type):  # which are written otherwise
-        return pc.binary_join_element_wise(prefix, ids.cast(pa.large_string()), between)
-    return pa.array([_origin(file, annotation) for annotation in annotations], pa.large_string())
+        ids = pa.nulls(0, pa.float64())
+    return pa.array(list(map(str, stated)), pa.large_string()) if pa.types.is_floating(ids.type) else ids
 
 
 def _origin(file: str, annotation: Annotation) -> str:
