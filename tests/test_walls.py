@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from ruamel.yaml import YAML
 
 from Datasets.imports import import_closure
 from tests.conftest import ROOT, edit_params, run_in, succeeded
@@ -76,9 +77,9 @@ def shared_by_importers(stage: str) -> set[str]:
     return {path.as_posix() for path in shared} if stage.startswith("import@") else set()
 
 
-def test_bundles_are_made_anew_when_other_versions_of_packages_are_chosen(stages):
-    deps = [[dep.def_path for dep in stage.deps] for name, stage in stages.items() if name.startswith("package@")]
-    assert deps and all("constraints.txt" in each for each in deps)  # requirements.txt names what was installed
+def test_bundles_are_made_anew_when_other_versions_of_packages_are_chosen():
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]  # as written, for a project may have no experiment yet
+    assert "constraints.txt" in stages["package"]["do"]["deps"]  # requirements.txt names what was installed by it
 
 
 def test_packages_have_empty_init_files():
