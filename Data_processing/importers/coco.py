@@ -68,9 +68,6 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     coco: Coco = decode_json(files, found[0], Coco, "COCO annotations")
-    if None in [annotation.id for annotation in coco.annotations]:
-        for number, annotation in enumerate(coco.annotations, 1):
-            annotation.id = f"number {number}" if annotation.id is None else annotation.id
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
     folder = options.images
     if folder is None:
@@ -91,10 +88,10 @@ def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]
 
 
 def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterator[Imported]:
-    labels = sum(_is_label(annotation) for annotation in coco.annotations if annotation.bbox is None)
-    drawn = labels < len(coco.annotations) or not labels
     table = Boxes(coco.annotations, names, file)
     uncommon = table.uncommon()
+    labels = sum(_is_label(coco.annotations[place]) for place in uncommon)
+    drawn = labels < len(coco.annotations) or not labels
     of_image = _by_image(coco.annotations)
     ids = Counter(image.id for image in coco.images)
     for image in coco.images:
@@ -148,8 +145,7 @@ class Boxes:
         self._columns = {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
         self._ids = _ids(annotations)
         self._outlines = [annotation.segmentation for annotation in annotations]
-        sizes = map(len, map(memoryview, self._outlines))  # type: ignore[arg-type]
-        self._sizes = np.fromiter(sizes, np.int64, len(annotations))
+        self._sizes = np.fromiter(map(len, self._outlines), np.int64, len(annotations))
 
     def uncommon(self) -> set[int]:
         """The places of annotations that are no box of four numbers and a known class, and are not to be taken."""
@@ -191,8 +187,12 @@ def _columns(annotations: Sequence[Annotation], names: dict[Id, str]) -> dict[st
 
 
 def _ids(annotations: Sequence[Annotation]) -> pa.Array:
-    """The annotations' ids as messages name them: whole numbers, which they nearly always are, or texts."""
+    """The ids as messages name them: whole numbers, which they nearly always are, or texts. Sets those that lack."""
     stated = [annotation.id for annotation in annotations]
+    if None in stated:
+        for number, annotation in enumerate(annotations, 1):
+            annotation.id = f"number {number}" if annotation.id is None else annotation.id
+        return _ids(annotations)
     try:
         ids = pa.array(stated)
     except (pa.ArrowException, OverflowError):  # numbers and text, or too large
