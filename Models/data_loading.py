@@ -30,7 +30,7 @@ from Datasets.records import Record
 
 CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit into this; else decoded for each batch
 IGNORED = -1  # in a mask of the targets: not annotated, the square's padding, or moved in from outside the image
-WANTED = {"boxes": "a box", "mask": "a mask", "labels": "a label", "counts": "an object counted"}
+WANTED = {"boxes": "a box that is no crowd", "mask": "a mask", "labels": "a label", "counts": "an object counted"}
 REMEDIES = {"mask": "curate.draw_masks draws them from outlines; without, delete the experiment from params.yaml"}
 WORKERS = 2  # threads that decode: Pillow lets go of the interpreter while it does
 Targets = dict[str, torch.Tensor]
@@ -147,7 +147,8 @@ class Samples:
 
     def _check(self, split: str) -> None:
         named = [(record["image"], name) for record in self.records for name in names_in(record, self.task)]
-        if not (named or (self.task == "mask" and self.records)):
+        crowds = sum(box["crowd"] for record in self.records for box in record["boxes"] or []) * (self.task == "boxes")
+        if not (len(named) > crowds or (self.task == "mask" and self.records)):
             found = f"{self.where}: no image of the {split} split has {WANTED[self.task]}"
             raise UserError(f"{found}; {REMEDIES.get(self.task, 'give the split a larger share')}")
         for image, name in named:

@@ -55,6 +55,15 @@ def test_a_split_without_boxes_is_told(tmp_path):
         Samples(curated, "val", 48)
 
 
+def test_a_split_whose_boxes_are_all_crowds_is_told(tmp_path):
+    def change(split, number, record, files):
+        record["boxes"] = [box("disc", 1, 1, 9, 9, crowd=True)]
+
+    curated = Curated(write_scenes(tmp_path / "curated", {"train": 2, "val": 1, "test": 0}, change=change))
+    with pytest.raises(UserError, match="no image of the val split has a box that is no crowd"):
+        Samples(curated, "val", 48)
+
+
 def test_a_class_without_an_id_is_told_with_its_image(tmp_path):
     def change(split, number, record, files):
         record["boxes"].append(box("ring", 1, 1, 9, 9))
