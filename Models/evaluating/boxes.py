@@ -36,7 +36,7 @@ class Match:
     """One image's detections against its objects; indices of `Detection.boxes` and of the samples' single boxes.
 
     pairs: (detection, object). extra: detections of nothing. missed: objects not detected. Detections inside a crowd
-    box are in none of them.
+    box, of their class if classes count, are in none of them.
     """
 
     pairs: list[tuple[int, int]]
@@ -137,19 +137,20 @@ def coco_scores(truth: dict[str, Any], detections: list[dict[str, Any]]) -> Scor
 def match(samples: Samples, index: int, prediction: Detection, same_class: bool) -> Match:
     """Give each detection, best score first, the free object that it overlaps most, if by an IoU of at least IOU."""
     truth, kinds = samples.boxes(index, crowd=False)
-    crowds, _ = samples.boxes(index, crowd=True)
+    crowds, crowd_kinds = samples.boxes(index, crowd=True)
     boxes = np.array([[b["x1"], b["y1"], b["x2"], b["y2"]] for b in prediction["boxes"]]).reshape(-1, 4)
     overlaps, covered = iou(boxes, truth), coverage(boxes, crowds)
     pairs: list[tuple[int, int]] = []
     extra: list[int] = []
     free = np.ones(len(truth), bool)
     for number, box in enumerate(prediction["boxes"]):
-        allowed = free & (kinds == samples.classes.index(box["name"])) if same_class else free
+        kind = samples.classes.index(box["name"])
+        allowed = free & (kinds == kind) if same_class else free
         candidates = np.where(allowed, overlaps[number], 0.0)
         if candidates.size and candidates.max() >= IOU:
             pairs.append((number, int(candidates.argmax())))
             free[candidates.argmax()] = False
-        elif not (covered[number] >= IOU).any():
+        elif not (covered[number, crowd_kinds == kind if same_class else slice(None)] >= IOU).any():
             extra.append(number)
     return Match(pairs, extra, np.flatnonzero(free).tolist())
 

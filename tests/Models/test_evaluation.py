@@ -115,8 +115,11 @@ def test_the_confusion_counts_each_object_and_each_false_detection(samples):
 def test_a_detection_in_a_crowd_is_not_a_mistake(samples):
     index = next(i for i, r in enumerate(samples.records) if any(box["crowd"] for box in r["boxes"]))
     inside = predicted(("disc", 42.0, 2.0, 60.0, 20.0, 0.9))
-    with_nothing_else = match(samples, index, inside, same_class=False)
-    assert with_nothing_else.extra == []
+    assert match(samples, index, inside, same_class=False).extra == []
+    assert match(samples, index, inside, same_class=True).extra == []
+    inside["boxes"][0]["name"] = "square"
+    assert match(samples, index, inside, same_class=False).extra == []
+    assert match(samples, index, inside, same_class=True).extra == [0], "COCO's mAP counts it, too"
 
 
 def test_the_images_with_most_mistakes_are_found_and_drawn(samples):
