@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Datasets.classes import read_classes, write_classes
+from Datasets.errors import UserError
 from Datasets.json_format import write_json
 from Datasets.records import IMAGE_TYPE, SCHEMA, SPLITS, Record
 
@@ -41,7 +42,7 @@ ReadFiles = Callable[
 
 
 class Curated:
-    """A curated dataset to read from. Raises UserError if `directory` holds none."""
+    """A curated dataset to read from. Raises UserError if `directory` holds none, or not all shards of a split."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -65,7 +66,11 @@ class Curated:
         return digest.hexdigest()
 
     def _shards(self, split: str) -> list[Path]:
-        return sorted(self.directory.glob(f"{split}-*-of-*.parquet"))
+        shards = sorted(self.directory.glob(f"{split}-*-of-*.parquet"))
+        if not shards or any(not shard.stem.endswith(f"-of-{len(shards):05d}") for shard in shards):
+            found = f"{self.directory}: {len(shards)} shards of {split} are there, not as many as there should be"
+            raise UserError(f"{found}; `dvc checkout`, or `dvc pull`, brings them back")
+        return shards
 
 
 class ImageFiles(Sequence[bytes]):

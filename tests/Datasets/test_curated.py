@@ -55,6 +55,13 @@ def test_records_and_images_come_back_in_many_shards_and_row_groups(tmp_path, mo
         assert hashlib.sha256(images[index]).hexdigest() == records[index]["sha256"]
     with pytest.raises(IndexError):
         images[58]
+    shards[1].unlink()
+    for read in (dataset.records, dataset.images):
+        with pytest.raises(UserError, match=f"{len(shards) - 1} shards of train are there"):
+            read("train")
+    next(tmp_path.glob("val-*")).unlink()
+    with pytest.raises(UserError, match="0 shards of val are there"):
+        dataset.records("val")
 
 
 def test_image_bytes_are_stored_uncompressed_and_apart_from_annotations(tmp_path):
