@@ -91,6 +91,8 @@ def write_few(curated: Curated, out: Path, train: int, task: str) -> None:
 def few(records: Sequence[Record], count: int, task: str) -> list[tuple[int, Record]]:
     """At most `count` records with their places: first those with an object in the field `task`, last the unknown."""
     said = [record[task] for record in records]  # type: ignore[literal-required]
+    if task == "boxes":
+        said = [boxes and [box for box in boxes if not box["crowd"]] for boxes in said]
     return sorted(enumerate(records), key=lambda pair: (said[pair[0]] is None, not said[pair[0]]))[:count]
 
 
