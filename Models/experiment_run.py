@@ -30,7 +30,7 @@ def run_step(root: Path, log: Path, name: str, parameters: Sequence[str], yes: b
     new = files_to_add(root, yes)
     if text is not None:
         with replacing(root / "params.yaml") as partial:
-            partial.write_text(text, encoding="utf-8")
+            partial.write_bytes(text.encode("utf-8"))
     before = f"[{name}] before: {step.text}"
     if subject(root) != before or changed(root) or new:
         commit_all(root, new, message(before, [f"-S {each}" for each in parameters]))

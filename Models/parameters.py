@@ -16,7 +16,7 @@ def with_parameters(path: Path, changes: Sequence[str]) -> str:
 
     Raises UserError for a key that is not there, for a group, and for a value that is no YAML.
     """
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode("utf-8")  # as bytes, so that line ends stay
     for change in changes:
         key, equals, typed = change.partition("=")
         if not equals or not key.strip() or not typed.strip() or len(change.splitlines()) > 1:
@@ -32,7 +32,8 @@ def _with_value(path: Path, text: str, key: str, typed: str) -> str:
         raise UserError(f"-S {key}: is a group in {path.name}; name one value in it, or edit the file")
     start, end = node.start_mark.index, node.end_mark.index
     changed = text[:start] + typed + text[end:]
-    if _value(_load(changed, f"-S {key}={typed}"), key) != value:
+    _load(changed, f"-S {key}={typed}")
+    if _load(_text(_find(path, changed, key), changed), f"-S {key}={typed}") != value:
         raise UserError(f"-S {key}={typed}: does not fit into one line of {path.name}; edit the file")
     return changed
 
@@ -58,7 +59,5 @@ def _find(path: Path, text: str, key: str) -> Node:
     return node
 
 
-def _value(loaded: Any, key: str) -> Any:
-    for part in key.split("."):
-        loaded = loaded[part]
-    return loaded
+def _text(node: Node, text: str) -> str:
+    return text[node.start_mark.index : node.end_mark.index]

@@ -29,11 +29,15 @@ def git(root: Path, *words: str) -> str:
 
 
 def check_ready(root: Path) -> None:
-    """Raises UserError if no commit can be made here now: no repository, no identity, or a merge or so underway."""
+    """Raises UserError if no commit can be made here now: no repository, branch or identity, or a merge underway."""
     git(root, "rev-parse", "--git-dir")
     for name, what in UNDERWAY.items():
         if (root / git(root, "rev-parse", "--git-path", name).strip()).exists():
             raise UserError(f"git: a {what} is underway; finish it, or `git {what} --abort`")
+    try:
+        git(root, "symbolic-ref", "--quiet", "HEAD")
+    except UserError:
+        raise UserError("git: HEAD is detached: no branch would have the results; `git switch -c NAME`") from None
     try:
         git(root, "var", "GIT_AUTHOR_IDENT")
         git(root, "var", "GIT_COMMITTER_IDENT")

@@ -21,6 +21,8 @@ learn:  # of the stage
     sides: [1,  2]
     name: 'a: b'
     box: {x: 1}
+sources:
+    2020: {path: a}
 """
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 DVC = """
@@ -76,7 +78,9 @@ def subjects(repository):
 def test_a_step_is_committed_before_and_after_and_ticked(repository):
     (repository / "learn.py").write_text(LEARN + "# changed\n")
     (repository / "EXPERIMENTS.md").write_text(LOG + "\nA thought.\n")
-    succeeded(run(repository, "e004.1", "-S", "learn.width=48", "--set", "learn.sides=[3, 4]"))
+    (repository / "params.yaml").write_bytes(PARAMS.replace("\n", "\r\n").encode())
+    changes = ["-S", "learn.width=48", "--set", "learn.sides=[3, 4]", "-S", "sources.2020.path=b"]
+    succeeded(run(repository, "e004.1", *changes))
     assert subjects(repository) == ["[e004.1] log", "[e004.1] results: width 48", "[e004.1] before: width 48", "Start"]
     files = [git(repository, "show", "--format=", "--name-only", f"HEAD~{n}").split() for n in range(3)]
     assert files == [["EXPERIMENTS.md"], ["dvc.lock"], ["EXPERIMENTS.md", "learn.py", "params.yaml"]]
@@ -85,8 +89,8 @@ def test_a_step_is_committed_before_and_after_and_ticked(repository):
     results = git(repository, "rev-parse", "--short", "HEAD~1").strip()
     ticked = LOG.replace("1. [ ] width 48", f"1. [x] width 48 ({results})") + "\nA thought.\n"
     assert (repository / "EXPERIMENTS.md").read_text() == ticked
-    params = PARAMS.replace("  32  ", "  48  ").replace("[1,  2]", "[3, 4]")
-    assert (repository / "params.yaml").read_text() == params
+    params = PARAMS.replace("  32  ", "  48  ").replace("[1,  2]", "[3, 4]").replace("path: a", "path: b")
+    assert (repository / "params.yaml").read_bytes() == params.replace("\n", "\r\n").encode()
     assert git(repository, "status", "--porcelain") == ""
 
 
@@ -189,6 +193,12 @@ def test_nothing_is_run_in_the_middle_of_a_merge_or_rebase(repository, what):
     before = git(repository, "status", "--porcelain")
     refused(run(repository, "e004.1"), f"a {what} is underway", f"git {what} --abort")
     assert git(repository, "status", "--porcelain") == before
+
+
+def test_without_a_branch_to_keep_the_results_nothing_is_run(repository):
+    git(repository, "checkout", "-q", "--detach")
+    refused(run(repository, "e004.1"), "HEAD is detached", "git switch -c NAME")
+    assert subjects(repository) == ["Start"]
 
 
 def test_without_an_identity_it_says_how_to_give_one(repository):
