@@ -6,6 +6,7 @@ it had begun.
 
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -36,14 +37,35 @@ def check_tracker(tracker: Tracker) -> None:
 def open_tracker(tracker: Tracker, parameters: Mapping[str, Any], script: str, checkpoint: Path) -> Report:
     """What takes all rows so far, again and again, and sends those that are new.
 
-    parameters: of the training, flat. checkpoint: where its checkpoints lie; the folder's name identifies it.
+    parameters: of the training, flat. checkpoint: where its checkpoints lie; the folder's name identifies it. Raises
+    UserError if the tracker cannot be begun with; what fails later, ends no training.
     """
     key, home = checkpoint.parent.name, checkpoint.parents[2]
-    if tracker == Tracker.dvclive:
-        return _dvclive(parameters, home / ".tracking" / f"{script}-{key[:8]}")
-    if tracker == Tracker.mlflow:
-        return _mlflow(parameters, script, key, home / ".tracking" / "mlruns")
+    try:
+        if tracker == Tracker.dvclive:
+            return steady(_dvclive(parameters, home / ".tracking" / f"{script}-{key[:8]}"))
+        if tracker == Tracker.mlflow:
+            return steady(_mlflow(parameters, script, key, home / ".tracking" / "mlruns"))
+    except Exception as error:  # each library, and what it calls the network by, has its own
+        raise UserError(f"tracker: {tracker.value} cannot be used: {_said(error)}; mend it, or take none") from error
     return lambda rows: None
+
+
+def steady(send: Report) -> Report:
+    """`send`, but where it fails a line says so; the next call has the rows that it did not send, too."""
+
+    def report(rows: Rows) -> None:
+        try:
+            send(rows)
+        except Exception as error:  # as above
+            again = "the training goes on, and sends this with the next epoch"
+            print(f"tracker: {_said(error)}; {again}", file=sys.stderr)
+
+    return report
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _dvclive(parameters: Mapping[str, Any], directory: Path) -> Report:

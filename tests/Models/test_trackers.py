@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from shape_scenes import refused
 
-from Models.trackers import Tracker, open_tracker
+from Datasets.errors import UserError
+from Models.trackers import Tracker, open_tracker, steady
 from tests.conftest import AUTHOR, run_in, succeeded
 
 INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("dvclive", "mlflow")}
@@ -50,3 +51,29 @@ def test_mlflow_goes_on_in_the_run_that_was_begun(tmp_path, monkeypatch):
     assert run.data.params == {"epochs": "3", "width": "8"}
     history = client.get_metric_history(run.info.run_id, "loss")
     assert sorted((each.step, each.value) for each in history) == [(10, 4.0), (20, 2.0), (30, 4 / 3)]
+
+
+def test_a_tracker_that_fails_for_a_while_gets_all_rows_and_ends_no_training(capsys):
+    got = []
+
+    def send(rows):
+        if len(rows) == 2:
+            raise ConnectionError("API request failed\nbecause of the network")
+        got.extend(rows[len(got) :])
+
+    report = steady(send)
+    for count in (1, 2, 3):
+        report(ROWS[:count])
+    assert got == ROWS
+    assert capsys.readouterr().err.splitlines() == [
+        "tracker: API request failed because of the network; the training goes on, and sends this with the next epoch"
+    ]
+
+
+@pytest.mark.skipif(not INSTALLED["mlflow"], reason="mlflow is not installed: pip install '.[track]'")
+def test_a_server_that_is_down_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError, match="tracker: mlflow cannot be used: .*127.0.0.1") as told:
+        open_tracker(Tracker.mlflow, {}, "e001", tmp_path / ".checkpoints/abc/checkpoint.pt")
+    assert "\n" not in str(told.value)
