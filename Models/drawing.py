@@ -131,7 +131,7 @@ def _box(image: Image.Image, sides: Sequence[float], text: str, colour: tuple[in
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(FONT_SIZE)
     x1, y1, x2, y2 = (float(side) for side in sides)
-    draw.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=2)
+    draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=2)
     _, _, width, height = draw.textbbox((0, 0), text, font)
     at = min(x1, image.width - width - 4), y1 - height - 4 if y1 > height + 4 else y2
     at = max(0.0, at[0]), max(0.0, min(at[1], image.height - height - 4))

@@ -130,6 +130,9 @@ def test_the_images_with_most_mistakes_are_found_and_drawn(samples):
     picture = np.asarray(draw_worst(samples, [found[7], found[0]], [7, 0], 0.5))
     red, green = (picture == [215, 30, 30]).all(2).sum(), (picture == [0, 150, 60]).all(2).sum()
     assert red > 500 and green > 500
+    sliver = predicted(("disc", 3.0, 3.0, 3.1, 3.1, 0.9))  # less than a pixel, as drawn
+    right_panel = np.asarray(draw_worst(samples, [sliver], [7], 0.5))[:, 312:]
+    assert (right_panel == [215, 30, 30]).all(2).any()
 
 
 def test_what_evaluating_writes(outputs):
