@@ -64,11 +64,11 @@ def write_history(rows: Sequence["Row"], path: Path) -> None:
 
 
 def write_weights(weights: Mapping[str, "torch.Tensor"], path: Path) -> None:
-    """Write all weights and running statistics as safetensors."""
+    """Write all weights and running statistics as safetensors, which has what layers share once for each of them."""
     from safetensors.torch import save_file
 
     with replacing(path) as partial:
-        save_file({name: values.cpu().contiguous() for name, values in weights.items()}, partial)
+        save_file({name: values.cpu().contiguous().clone() for name, values in weights.items()}, partial)
 
 
 def check_device(name: str) -> None:

@@ -18,6 +18,7 @@ from Models import scripts
 from Models.checkpoints import load_checkpoint
 from Models.data_loading import Samples, epoch_order
 from Models.evaluation import validate
+from Models.train import write_weights
 from Models.training import Options, save, start, train, update
 
 KILLED = """
@@ -148,6 +149,15 @@ def test_a_training_of_few_steps_has_a_learning_rate_for_each():
             assert 0 < state.schedule.get_last_lr()[0] <= 6e-3
             state.optimizer.step()
             state.schedule.step()
+
+
+def test_weights_that_layers_share_are_written_and_read(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    write_weights(model.state_dict(), tmp_path / "weights.safetensors")
+    read = load_file(tmp_path / "weights.safetensors")
+    assert list(read) == ["0.bias", "0.weight", "1.bias", "1.weight"]
+    assert torch.equal(read["1.weight"], model[0].weight)
 
 
 def test_what_training_writes(outputs):
