@@ -35,7 +35,7 @@ def run_step(root: Path, log: Path, name: str, parameters: Sequence[str], yes: b
     if subject(root) != before or changed(root) or new:
         commit_all(root, new, message(before, [f"-S {each}" for each in parameters]))
     reproduce(root, name)
-    lines = metric_lines(root)
+    lines = metric_lines(root, base(root, name))
     commit = commit_only(root, results(root), message(f"[{name}] results: {step.text}", lines))
     tick(log, name, commit)
     commit_only(root, [log.name], f"[{name}] log")
@@ -84,10 +84,24 @@ def reproduce(root: Path, name: str) -> None:
         raise UserError(f"{name} failed, see above; it is not ticked, and the work is committed; once mended, {go_on}")
 
 
-def metric_lines(root: Path) -> list[str]:
-    """The metrics of the pipeline as it is now, each with its difference to the last commit's."""
-    found = metrics_at(root, ["HEAD", "workspace"])
-    return changes(found["HEAD"], found["workspace"])
+def base(root: Path, name: str, last: str = "HEAD") -> str:
+    """The commit that the results of a step are compared with: the oldest before it since other results, or `last`.
+
+    Later ones are of attempts that went on, and may hold the dvc.lock of one that ended halfway.
+    """
+    found = last
+    for line in git(root, "log", "--first-parent", "--format=%H %s", last).splitlines():
+        commit, _, text = line.partition(" ")
+        if re.match(r"\[e\d+\.\d+\] results: ", text):
+            break
+        found = commit if text.startswith(f"[{name}] before: ") else found
+    return found
+
+
+def metric_lines(root: Path, commit: str) -> list[str]:
+    """The metrics of the pipeline as it is now, each with its difference to the commit's."""
+    found = metrics_at(root, [commit, "workspace"])
+    return changes(found[commit], found["workspace"])
 
 
 def results(root: Path) -> list[str]:
@@ -117,13 +131,14 @@ def message(subject_line: str, body: Sequence[str]) -> str:
 
 
 def compared(root: Path, experiment: Experiment) -> list[str]:
-    """A table: the test metrics of each done step, and of the commit before the first; nothing without such a step."""
+    """A table: the test metrics of each done step, and of the state before the first; nothing without such a step."""
     done = [step for step in experiment.steps if step.commit]
     if not done or not has_commit(root):
         return []
     commits = {f"{experiment.id}.{step.number}": known(root, str(step.commit), experiment, step) for step in done}
-    first = next(iter(commits.values()))
-    columns = {"before": git(root, "rev-parse", f"{first}~1").strip(), **commits}
+    name, first = next(iter(commits.items()))
+    parent = git(root, "rev-parse", f"{first}~1").strip()
+    columns = {"before": base(root, name, parent), **commits}
     found = metrics_at(root, list(dict.fromkeys(columns.values())))
     lines = table({name: found[commit] for name, commit in columns.items()}, "Models/outputs/")
     if len(lines) == 1:

@@ -132,6 +132,24 @@ def test_a_failed_run_ticks_nothing_and_can_go_on(repository):
     assert "1. [x] width 48 (" in (repository / "EXPERIMENTS.md").read_text()
 
 
+def test_a_run_that_goes_on_is_compared_with_what_was_before_its_first_attempt(repository):
+    (repository / "export.py").write_text("")
+    stage = "  export:\n    cmd: python export.py\n    deps: [export.py, Models/outputs/e004/evaluate/metrics.json]\n"
+    (repository / "dvc.yaml").write_text(DVC + stage)
+    succeeded(run_in(repository, "dvc", "repro"))
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "Baseline")
+    (repository / "export.py").write_text("raise SystemExit('no export')")
+    assert "no export" in run(repository, "e004.1", "-S", "learn.width=48").stderr
+    assert "no export" in run(repository, "e004.1").stderr
+    (repository / "export.py").write_text("# mended\n")
+    git(repository, "commit", "-qam", "Mend the export, with all that there is")
+    said = succeeded(run(repository, "e004.1")).stdout
+    assert "mAP50 0.48 (+0.16)" in said and "mAP50 0.48 (+0.16)" in git(repository, "log", "-1", "--format=%b", "HEAD~1")
+    show = [sys.executable, "-m", "Models.experiment", "show", "e004"]
+    assert "0.32    0.48 (+0.16)" in succeeded(run_in(repository, *show)).stdout
+
+
 def test_an_interrupted_run_ticks_nothing_leaves_no_process_and_goes_on_from_its_commit(repository):
     command = [sys.executable, "-m", "Models.experiment", "run", "e004.1", "-S", "learn.width=99"]
     running = subprocess.Popen(
