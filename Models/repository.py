@@ -23,9 +23,18 @@ def git(root: Path, *words: str) -> str:
         raise UserError("git: not found; install it") from None
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", errors="replace").strip().splitlines() or ["no message"]
-        reasons = [line for line in said if line.startswith(("fatal: ", "error: "))] or said
-        raise UserError(f"git {words[0]}: {reasons[0].removeprefix('fatal: ').removeprefix('error: ')}")
+        raise UserError(f"git {words[0]}: {_reason(words[0], said)}")
     return done.stdout.decode("utf-8", errors="replace")
+
+
+def _reason(command: str, said: Sequence[str]) -> str:
+    """Git's own reason; where it gives none for a commit, what the hook said, of pre-commit the hooks that failed."""
+    failed = [line for line in said if command == "commit" and line.endswith("Failed")]
+    own = [line for line in said if line.startswith(("fatal: ", "error: "))]
+    if own and not failed:
+        return own[0].removeprefix("fatal: ").removeprefix("error: ")
+    hook = ["a git hook refused it; once mended, the same command goes on"] if command == "commit" else []
+    return "; ".join([*(failed or said), *hook])
 
 
 def check_ready(root: Path) -> None:

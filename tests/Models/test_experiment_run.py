@@ -145,7 +145,9 @@ def test_a_run_that_goes_on_is_compared_with_what_was_before_its_first_attempt(r
     (repository / "export.py").write_text("# mended\n")
     git(repository, "commit", "-qam", "Mend the export, with all that there is")
     said = succeeded(run(repository, "e004.1")).stdout
-    assert "mAP50 0.48 (+0.16)" in said and "mAP50 0.48 (+0.16)" in git(repository, "log", "-1", "--format=%b", "HEAD~1")
+    assert "mAP50 0.48 (+0.16)" in said and "mAP50 0.48 (+0.16)" in git(
+        repository, "log", "-1", "--format=%b", "HEAD~1"
+    )
     show = [sys.executable, "-m", "Models.experiment", "show", "e004"]
     assert "0.32    0.48 (+0.16)" in succeeded(run_in(repository, *show)).stdout
 
@@ -227,6 +229,21 @@ def test_without_an_identity_it_says_how_to_give_one(repository):
     )
     refused(done, "git config --global user.name NAME")
     assert (repository / "params.yaml").read_text() == PARAMS
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("sizes....Passed\nruff format....Failed\nerror: of a tool", "commit: ruff format....Failed;"),
+        ("No commits on Fridays.\nAsk Ada.", "commit: No commits on Fridays.; Ask Ada.;"),
+    ],
+)
+def test_a_hook_that_refuses_the_commit_is_told(repository, said, told):
+    hook = repository / ".git/hooks/pre-commit"
+    hook.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\nexit 1\n")
+    hook.chmod(0o755)
+    line = refused(run(repository, "e004.1"), told, "a git hook refused it; once mended, the same command goes on")
+    assert "Passed" not in line
 
 
 def test_without_a_repository_it_says_so(repository):
