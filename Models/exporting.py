@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,28 +39,42 @@ def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
 def write_onnx(model: nn.Module, task: str, size: int, path: Path) -> None:
     """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
 
-    The exporter notes the stack trace of each node; these are removed, for they hold the paths of this machine.
+    The exporter notes the stack trace of each node; these are removed, for they hold the paths of this machine. Raises
+    UserError if `forward` does what a graph cannot.
     """
+    model.cpu()
     example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     sides = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.no_grad():
+        names = list(model(example))  # the graph's outputs are in the order of this dict, whatever that is
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            model.cpu(),
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=list(OUTPUTS[task]),
-            dynamic_shapes=(sides,),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=names,
+                dynamic_shapes=(sides,),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise UserError(f"forward() cannot become an ONNX graph: {_reason(error)}") from error
     assert program is not None
     graph = program.model_proto
     _strip(graph)
     onnx.checker.check_model(graph, full_check=True)
     path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what torch.export said, and the last place in code that it names."""
+    said = str(error.__cause__ or error)
+    places = re.findall(r'^  File "(.+)", line (\d+), in ', said, re.MULTILINE)
+    return said.partition("\n")[0] + "".join(f" ({Path(file).name}, line {line})" for file, line in places[-1:])
 
 
 def _strip(graph: onnx.ModelProto) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -120,6 +121,18 @@ def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) 
         file = f"{script.__name__.replace('.', '/')}.py"
         raise UserError(f"{file}: build() gives no torch.nn.Module with a method loss()")
     return model
+
+
+def check_outputs(script: ModuleType, model: nn.Module, size: int) -> None:
+    """Raise UserError if forward does not give the outputs of the script's task; the order of its dict is free."""
+    with torch.no_grad():
+        given = model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    model.train()
+    names = OUTPUTS[script.TASK]
+    missing = [name for name in names if not isinstance(given, Mapping) or name not in given]
+    if missing:
+        file = f"{script.__name__.replace('.', '/')}.py"
+        raise UserError(f"{file}: forward() gives no {missing[0]!r}; a task of {script.TASK} has: {', '.join(names)}")
 
 
 def write_run(run: Run, directory: Path) -> None:

@@ -161,6 +161,7 @@ def learn(
         ROOT,
         Run,
         build_model,
+        check_outputs,
         library_versions,
         load_script,
         parse_build_arguments,
@@ -182,6 +183,7 @@ def learn(
     torch.use_deterministic_algorithms(options.deterministic)
     torch.manual_seed(options.seed)
     network = build_model(module, len(data.classes), arguments)
+    check_outputs(module, network, options.size)
     initial = read_initial(init)
     for line in start_from(network, initial, list(data.classes)) if initial else []:
         print(line, file=sys.stderr)

@@ -11,11 +11,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from shape_scenes import ROOT, refused
 
+from Datasets.errors import UserError
 from Datasets.images import decode, letterbox
 from Datasets.predictions import largest_difference, to_prediction
 from Models.export import describe
+from Models.exporting import onnx_detector, write_onnx
 from Models.scripts import read_run
 from tests.conftest import run_in
 
@@ -68,6 +71,28 @@ def test_the_graph_takes_batches_and_images_of_any_size(outputs):
         boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"images": np.zeros(shape, np.uint8)})
         assert boxes.shape == (shape[0], 100, 4) and scores.shape == classes.shape == (shape[0], 100)
         assert (boxes.dtype, scores.dtype, classes.dtype) == (np.float32, np.float32, np.int64)
+
+
+class Unordered(torch.nn.Module):
+    """Counts before scores; what it counts may depend on the image, as no graph can."""
+
+    def __init__(self, least=None):
+        super().__init__()
+        self.least = least
+
+    def forward(self, images):
+        means = images.float().mean((2, 3))
+        if self.least is not None and means.mean() > self.least:
+            means = means + 1
+        return {"counts": means, "scores": means / 255}
+
+
+def test_outputs_keep_their_names_in_any_order_and_what_is_no_graph_is_told(tmp_path):
+    write_onnx(Unordered(), "counts", 32, tmp_path / "model.onnx")
+    found = onnx_detector(tmp_path / "model.onnx", "counts")(np.full((1, 3, 32, 32), 51, np.uint8))
+    assert np.allclose(found["scores"], 0.2) and np.allclose(found["counts"], 51)
+    with pytest.raises(UserError, match=r"forward\(\) cannot become .* expression .* \(test_export.py, line \d+\)$"):
+        write_onnx(Unordered(least=3), "counts", 32, tmp_path / "none.onnx")
 
 
 def test_no_file_knows_where_it_was_made(outputs):

@@ -265,6 +265,10 @@ def test_a_split_without_images_is_told(tmp_path, empty):
             "TASK = 'boxes'\ndef build(classes: int, width: int = 1):\n    raise RuntimeError('no memory')\n",
             "no memory",
         ),
+        (
+            "from Models import e001_center_detector as e001\nTASK = 'mask'\nbuild = e001.build\n",
+            "forward() gives no 'mask'; a task of mask has: mask",
+        ),
     ],
 )
 def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part, monkeypatch):
