@@ -78,10 +78,13 @@ def parse_build_arguments(build: Callable[..., nn.Module], words: Sequence[str])
     """`["--width", "32"]` as `{"width": 32}`, by the annotations of `build`: int, float, str, bool, or a list of one.
 
     A bool is `--name` or `--no-name`; a list repeats its option. Raises UserError for a name that `build` does not
-    take, and for a value that is not of its type.
+    take, for a value that is not of its type, and for an annotation that is none of these.
     """
     hints = get_type_hints(build)
     types = {name: hints.get(name, str) for name in inspect.signature(build).parameters if name != "classes"}
+    for name, kind in types.items():
+        if (get_args(kind)[0] if get_origin(kind) is list else kind) not in (int, float, str, bool):
+            raise UserError(f"model: build() has {name}: {kind}; it may be int, float, str, bool, or a list of one")
     found: dict[str, Any] = {}
     waiting = list(words)
     while waiting:
@@ -91,7 +94,10 @@ def parse_build_arguments(build: Callable[..., nn.Module], words: Sequence[str])
         if not option.startswith("--") or (name not in types and types.get(name.removeprefix("no_")) is not bool):
             raise UserError(f"model: build() takes no {option!r}; it takes {', '.join(f'--{n}' for n in types)}")
         if types.get(name) is bool or name not in types:
-            found[name.removeprefix("no_") if name not in types else name] = name in types
+            flag = name if name in types else name.removeprefix("no_")
+            if equals:
+                raise UserError(f"model: {option}: a bool takes no value; write --{flag}, or --no-{flag}")
+            found[flag] = name in types
             continue
         if not equals:
             if not waiting:

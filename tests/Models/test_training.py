@@ -281,6 +281,31 @@ def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part
     assert part in line and not (tmp_path / "out").exists()
 
 
+def with_flag(classes: int, wide: bool = False, widths: list[int] = [8]): ...  # noqa: B006
+
+
+def with_tuple(classes: int, depths: tuple[int, ...] = (2, 2)): ...
+
+
+def with_none(classes: int, drop: float | None = None): ...
+
+
+@pytest.mark.parametrize(
+    ("build", "word", "part"),
+    [
+        (with_flag, "--wide=false", "--wide=false: a bool takes no value; write --wide, or --no-wide"),
+        (with_tuple, "--depths=64", "depths: tuple[int, ...]; it may be int, float, str, bool, or a list of one"),
+        (with_none, "--drop=0.5", "drop: float | None; it may be"),
+    ],
+)
+def test_what_a_command_line_cannot_give_to_build_is_refused(build, word, part):
+    with pytest.raises(UserError) as told:
+        scripts.parse_build_arguments(build, [word])
+    assert part in str(told.value)
+    given = scripts.parse_build_arguments(with_flag, ["--wide", "--widths", "3", "--widths=4"])
+    assert given == {"wide": True, "widths": [3, 4]}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
