@@ -58,6 +58,8 @@ def check_queue(repo: Any) -> Iterator[Finding]:
 
 def check_versions(root: Path) -> Iterator[Finding]:
     """What is installed is what constraints.txt says, and nothing that data work needs is missing."""
+    from packaging.specifiers import SpecifierSet
+
     installed = {_same(found.name): found.version for found in distributions() if found.name}
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [_same(match(r"[\w.-]+", each)[0]) for each in project["dependencies"]]  # type: ignore[index]
@@ -71,11 +73,9 @@ def check_versions(root: Path) -> Iterator[Finding]:
     ]
     if other:
         yield Finding(f"{some(other)}: not the versions that the tests ran with", f"{INSTALL} '.[train,serve,dev]'")
-    wanted = tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
-    if sys.version_info < wanted:
-        yield Finding(
-            f"Python {sys.version.split()[0]}: older than {project['requires-python']}", "make test PYTHON=PATH"
-        )
+    wanted, python = project.get("requires-python", ""), sys.version.split()[0]
+    if not SpecifierSet(wanted).contains(python, prereleases=True):
+        yield Finding(f"Python {python}: not {wanted}, which pyproject.toml wants", "make test PYTHON=PATH")
 
 
 def _same(name: str) -> str:

@@ -160,6 +160,15 @@ def test_versions_are_compared_and_missing_ones_named(root):
     assert re.search(r"numpy 2\S+ instead of 1\.0\.0: not the versions", told)
 
 
+def test_python_is_compared_with_every_bound_that_a_team_may_state(root):
+    text = (root / "pyproject.toml").read_text()
+    for stated, wrong in ((">=3.11,<4", False), ("~=3.11", False), (">=3.11, <3.11.0", True), (">=3.99", True)):
+        (root / "pyproject.toml").write_text(text.replace('">=3.11"', f'"{stated}"'))
+        told = [finding.what for finding in check_versions(root) if finding.what.startswith("Python")]
+        assert bool(told) == wrong, stated
+        assert all(f": not {stated}, which pyproject.toml wants" in each for each in told)
+
+
 def test_the_command_names_what_is_wrong_and_its_remedy(root):
     for room in ("Datasets/health", "Datasets"):
         (root / room).mkdir(parents=True, exist_ok=True)
