@@ -1,10 +1,12 @@
 # Each target makes its own .venv first; without make, the README gives the plain commands behind each.
 # The environment is installed by pip: other installers may not know constraints.txt's CPU build of torch.
 PYTHON ?= python3
+# named, because macOS' make 3.81 otherwise looks commands up in the PATH that it was started with, not in this one
+SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help: ## list the targets
-	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {print $$1 "\t" $$2}' Makefile
 
 repro: .venv/installed ## rebuild everything that is out of date, from the images to the verified service
 ifeq ($(shell grep -c '^sources: {}' params.yaml),1)
@@ -37,7 +39,7 @@ s3: .venv/installed ## start an S3 server on this machine to try sharing with; C
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt '.[train,serve,dev]'
-	@rm -rf build *.egg-info
+	@rm -rf build/bdist.* build/lib *.egg-info; rmdir build 2>/dev/null || true
 	@touch $@
 
 .PHONY: help repro setup test lint bench s3

@@ -1,6 +1,7 @@
 """Two people work on one project, with a git repository and a store between them."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -33,6 +34,22 @@ def set_up(directory: Path) -> None:
     recipe = re.search(r"^setup:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
     for line in recipe.splitlines():
         do(directory, line)
+
+
+def test_make_finds_the_environment_and_leaves_what_is_not_its_own(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in (".venv/bin/python", ".venv/bin/pre-commit", "build/lib/setuptools.py", "build/ours.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $*\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv/installed").touch()
+    os.utime(tmp_path / ".venv/installed", (0, 0))  # so that it is renewed
+    do(tmp_path, "git init -q")
+    told = do(tmp_path, "make setup PYTHON=true").stdout
+    assert ".venv/bin/pre-commit install" in told.splitlines()
+    assert sorted(path.name for path in tmp_path.glob("build/*")) == ["ours.txt"]
+    assert "setup\tinstall the git hooks" in do(tmp_path, "make help").stdout
 
 
 def add_file(directory: Path, name: str) -> None:
