@@ -62,7 +62,7 @@ def reading_order(accepted: pa.Table, files: Mapping[str, SourceFiles]) -> np.nd
 
 
 def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
-    """The split of each group, int64 [G]. Raises UserError, naming a better seed, if a wished split stays empty.
+    """The split of each group, int64 [G]. Raises UserError, naming what may help, if a wished split stays empty.
 
     stated: of each group, int64 [G], the split it has anyhow, or -1.
     """
@@ -71,6 +71,9 @@ def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, state
     if empty:
         distance, better = best_seeds(groups.names, counts, shares, stated, 200)[0]
         advice = f"set curate.seed: {better}" if distance < 1 else "deliver more groups, or set its share to 0"
+        if 2 * len(groups.near) > len(groups.numbers):
+            shared = f"{len(groups.near)} are near duplicates: if all that they share is a background"
+            advice = f"{shared}, lower curate.near_duplicate_bits; or else {advice}"
         found = f"{len(groups.names)} groups of {len(groups.numbers)} images"
         raise UserError(f"{found} leave {' and '.join(empty)} empty; {advice}")
     return splits
@@ -93,7 +96,8 @@ def tell_shares(found: Mapping[str, Mapping[str, float]]) -> None:
         for split, part in found.items():
             line = f"{part['wished']:.3f} of all images wished, {part['got']:.3f} got"
             print(f"warning: {split}: {line}; its largest group is {part['largest_group']:.3f}", file=sys.stderr)
-        print("warning: try the seeds of Data_processing.split, or a group_pattern of smaller groups", file=sys.stderr)
+        hint = "try the seeds of Data_processing.split, or a group_pattern of smaller groups"
+        print(f"warning: {hint}; of a fixed camera, lower curate.near_duplicate_bits", file=sys.stderr)
 
 
 def tell_balance(names: list[str], found: np.ndarray, shares: Shares) -> None:

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
-from Data_processing.curate import assign
+from Data_processing.curate import assign, tell_shares
 from Data_processing.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
+from Data_processing.image_facts import perceptual_hash
 from Data_processing.split import balance, best_seeds, count_classes, name_hashes, split_numbers
 from Datasets.curated import Curated
 from Datasets.errors import UserError
@@ -190,6 +192,38 @@ def test_the_seed_advised_fills_every_split_beside_those_that_sources_state():
         assign(groups, counts, SHARES, seed, stated)
     splits = assign(groups, counts, SHARES, int(str(told.value).split()[-1]), stated)
     assert splits[39] == 2 and (splits[:39] == stated[:39]).all()
+
+
+def fixed_camera(number: int) -> list[dict]:
+    """Rows of images with one background, and in each a disc elsewhere."""
+    rng = np.random.default_rng(0)
+    background = Image.fromarray(rng.integers(0, 256, (24, 32), np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
+    found = rows(number)
+    for row in found:
+        image = background.copy()
+        (x, y), radius = rng.uniform((20, 20), (300, 220)), rng.uniform(6, 15)
+        ImageDraw.Draw(image).circle((x, y), radius, fill=int(rng.integers(256)))
+        row["phash"] = perceptual_hash(image)
+    return found
+
+
+def test_where_a_fixed_cameras_images_join_the_remedy_is_told_and_is_one(capsys):
+    images = fixed_camera(60)
+    labels = pa.chunked_array([pa.array([["cat"]] * 60)])
+
+    def split_images(bits: int) -> set[int]:
+        _, groups = grouped(images, bits=bits)
+        counts = count_classes(groups.numbers, labels)
+        return set(assign(groups, counts, SHARES, 0, np.full(len(groups.names), -1)).tolist())
+
+    remedy = (
+        "59 are near duplicates: if all that they share is a background, lower curate.near_duplicate_bits; or else "
+    )
+    with pytest.raises(UserError, match=remedy):
+        split_images(24)
+    assert split_images(4) == {0, 1, 2}
+    tell_shares({"train": {"wished": 0.7, "got": 0.95, "largest_group": 0.9}})
+    assert "of a fixed camera, lower curate.near_duplicate_bits" in capsys.readouterr().err
 
 
 def test_shares_of_classes_are_counted_by_images():
