@@ -74,8 +74,7 @@ def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, state
         if 2 * len(groups.near) > len(groups.numbers):
             shared = f"{len(groups.near)} are near duplicates: if all that they share is a background"
             advice = f"{shared}, lower curate.near_duplicate_bits; or else {advice}"
-        found = f"{len(groups.names)} groups of {len(groups.numbers)} images"
-        raise UserError(f"{found} leave {' and '.join(empty)} empty; {advice}")
+        raise UserError(f"{groups.words()}, which leaves {' and '.join(empty)} empty; {advice}")
     return splits
 
 

@@ -28,10 +28,15 @@ class Groups:
     near: np.ndarray  # int64 [M, 2]: an earlier image, and each one that is its near, and no exact, duplicate
     matched: int  # images in whose path the group pattern was found
 
+    def words(self) -> str:
+        """How many images in how many groups."""
+        counts = (len(self.numbers), "image"), (len(self.names), "group")
+        return " in ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+
     def tell(self, pattern: str) -> None:
         """Print how many there are, and a warning if `pattern` was found in no path."""
         duplicates = f"{len(self.exact)} exact and {len(self.near)} near duplicates"
-        print(f"{len(self.numbers)} images in {len(self.names)} groups; {duplicates}")
+        print(f"{self.words()}; {duplicates}")
         if pattern and not self.matched:
             print(f"warning: curate.group_pattern: {pattern!r} matches no image's path", file=sys.stderr)
 

@@ -23,4 +23,5 @@ def progress(items: Iterable[T], total: int, what: str, unit: str, seconds: floa
         if time.monotonic() - last >= seconds:
             last = time.monotonic()
             print(f"{what}: {done} of {total} {unit}, {done / (last - start):.0f} a second", file=sys.stderr)
+    unit = unit.removesuffix("s") if done == 1 else unit
     print(f"{what}: {done} {unit} in {time.monotonic() - start:.1f} s", file=sys.stderr)

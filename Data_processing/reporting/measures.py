@@ -28,7 +28,7 @@ def measures(dataset: Dataset) -> list[dict[str, Any]]:
     found += [
         _figure(
             "Images in a group",
-            f"No split divides a group. There are {len(members):,}; the largest has {members.max():,} images.",
+            f"No split divides a group. Of {_of(len(members), 'group')} the largest has {_of(members.max(), 'image')}.",
             figures.whole_numbers(members, "images in a group"),
         ),
         _figure(
@@ -73,6 +73,10 @@ def _box_figures(dataset: Dataset) -> list[dict[str, Any]]:
             Markup('<div class="heat"><img src="{}" alt="where boxes lie"></div>').format(heat),
         ),
     ]
+
+
+def _of(count: int, one: str) -> str:
+    return f"{count:,} {one if count == 1 else one + 's'}"
 
 
 def _frequent(width: np.ndarray, height: np.ndarray) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from base64 import b64decode
+from collections.abc import Callable
 from html import unescape
 from io import BytesIO
 from itertools import product
@@ -17,9 +18,11 @@ import pytest
 from PIL import Image
 
 from Data_processing.clean import ACCEPTED_SCHEMA
+from Data_processing.duplicates import Groups
 from Data_processing.image_facts import INSPECTED_SCHEMA, inspect
 from Data_processing.reporting.sections import rejects
 from Datasets.curated import write_annotations, write_curated
+from Datasets.progress import progress
 from Datasets.records import SCHEMA, SPLITS, empty_record
 from tests.conftest import copy_with_results, edit_params, refused, run_in, stage, succeeded
 from tests.Data_processing.sources import SIZE, pack, picture, write_coco
@@ -205,9 +208,9 @@ def test_boxes_that_a_rejected_image_states_in_fractions_are_drawn_where_they_li
     assert (shape.left, shape.top, shape.width, shape.height) == (25, 50, 50, 20)
 
 
-def made(directory: Path, records: list[dict]) -> Path:
+def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = picture) -> Path:
     """A curated dataset of records without a source that could be imported, and what other stages would say of it."""
-    files = {record["image"]: picture(number) for number, record in enumerate(records)}
+    files = {record["image"]: draw(number) for number, record in enumerate(records)}
     facts = [inspect(name, data, 10**6) for name, data in files.items()]
     rows = [
         {
@@ -246,6 +249,27 @@ def test_a_dataset_of_labels_alone_has_a_report(tmp_path):
     assert "COCO" not in text
     assert json.loads((tmp_path / "report.json").read_text())["images_of_nothing"] == 6
     assert "No image was rejected." in text
+
+
+def test_one_of_a_kind_is_told_in_the_singular_and_large_numbers_in_full(tmp_path, capsys):
+    succeeded(report(made(tmp_path, [{"image": "0.png", "labels": ["cat"]}], noise)))
+    text = text_of(tmp_path / "report.html")
+    assert not re.search(r"\b1 (images|boxes|groups|classes)", text)
+    assert " 1 group " in text and "Of 1 group the largest has 1 image." in text and "1 image, chosen" in text
+    assert re.search(r"Variance of the Laplacian\. \d+,\d{3} ", text) and "e+" not in text
+    list(progress([0], 1, "inspect", "images"))
+    nothing = np.zeros((0, 2), int)
+    Groups(["a"], np.zeros(1, int), nothing, nothing, 0).tell("")
+    told = capsys.readouterr()
+    assert "inspect: 1 image in" in told.err and "1 image in 1 group;" in told.out
+
+
+def noise(seed: int) -> bytes:
+    """A PNG that could not be sharper."""
+    file = BytesIO()
+    pixels = np.random.default_rng(seed).choice(np.array([0, 255], np.uint8), (SIZE[1], SIZE[0]))
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):

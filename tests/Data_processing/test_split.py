@@ -188,7 +188,7 @@ def test_the_seed_advised_fills_every_split_beside_those_that_sources_state():
     stated = np.repeat([0, 1, -1], [20, 19, 1])
     hashes = name_hashes(groups.names)
     seed = next(seed for seed in range(99) if split_numbers(hashes, SHARES, seed)[39] != 2)
-    with pytest.raises(UserError, match="leave test empty; set curate.seed: ") as told:
+    with pytest.raises(UserError, match="leaves test empty; set curate.seed: ") as told:
         assign(groups, counts, SHARES, seed, stated)
     splits = assign(groups, counts, SHARES, int(str(told.value).split()[-1]), stated)
     assert splits[39] == 2 and (splits[:39] == stated[:39]).all()
