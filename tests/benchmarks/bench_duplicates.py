@@ -6,11 +6,15 @@ python -m tests.benchmarks.bench_duplicates
 import multiprocessing
 import resource
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
 from Data_processing.near_duplicates import Links, compare_all, near_duplicates
+from tests.benchmarks.measuring import Figure
 
+SIZES = (10_000, 100_000, 1_000_000)
 BITS = 24
 COMPARED = 100_000  # up to here every pair is compared as well
 
@@ -26,8 +30,8 @@ def generate(number: int) -> np.ndarray:
     return np.unique(hashes, axis=0)
 
 
-def measure(number: int) -> None:
-    """Print a line about `number` hashes."""
+def measure(number: int) -> Figure:
+    """Of `number` hashes."""
     hashes = generate(number)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
@@ -35,19 +39,25 @@ def measure(number: int) -> None:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     near = int((links.earlier >= 0).sum())
-    line = f"{number:>9} hashes: {seconds:6.1f} s, peak {peak // 1024} MB ({before // 1024} before), {near} near"
+    details = f"{seconds:.1f} s, peak {peak // 1024} MB ({before // 1024} before), {near:,} near"
+    against = ratio = ""
     if number <= COMPARED:
         every = Links(len(hashes))
         start = time.perf_counter()
         compare_all(np.ascontiguousarray(hashes.view(np.uint64).T), BITS, every)
-        line += f"; {(time.perf_counter() - start) / seconds:.0f} times as fast as comparing every pair"
+        against, ratio = "comparing every pair", f"{(time.perf_counter() - start) / seconds:.0f} times as fast"
         assert np.array_equal(every.label, links.label)
         assert np.array_equal(every.earlier >= 0, links.earlier >= 0)
-    print(line, flush=True)
+    return Figure(f"near duplicates among {number:,} hashes", against, ratio, "", details)
+
+
+def figures(largest: int = SIZES[-1]) -> Iterator[Figure]:
+    """Measure every size up to the largest, each in a process with a peak of its own."""
+    for size in sorted({*(size for size in SIZES if size < largest), largest}):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            yield process.submit(measure, size).result()
 
 
 if __name__ == "__main__":
-    for size in (10_000, 100_000, 1_000_000):
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(size,))  # a peak of its own
-        process.start()
-        process.join()
+    for figure in figures():
+        print(figure, flush=True)

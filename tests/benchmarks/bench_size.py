@@ -7,10 +7,13 @@ and the script that PyTorch would need instead of the graph.
 """
 
 import argparse
+import sys
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
 from Deployment import requirements
+from tests.benchmarks.measuring import ROOT, Figure, exports
 
 TORCH = ("torch", "safetensors")
 
@@ -27,19 +30,37 @@ def size(directory: Path) -> float:
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()) / 1e6
 
 
+def measure(bundle: Path, export: Path) -> Iterator[Figure]:
+    """The bundle, and then the environment that it needs."""
+    whole, graph = size(bundle), (bundle / "export/model.onnx").stat().st_size / 1e6
+    weights = (export / "weights.safetensors").stat().st_size / 1e6 + size(export / "script")
+    other = whole - graph + weights
+    details = f"{whole:.1f} MB, {other:.1f} MB"
+    yield Figure("the bundle's size", "with weights and script for the graph", f"{whole / other:.2f}", "", details)
+    theirs = tuple(name for name in requirements.IMPORTED if name != "onnxruntime") + TORCH
+    small, large = installed(requirements.IMPORTED), installed(theirs)
+    details = f"{small:.0f} MB, {large:.0f} MB"
+    yield Figure("its environment's size", "with PyTorch for onnxruntime", f"{small / large:.2f}", "", details)
+
+
+def figures() -> Iterator[Figure]:
+    """Of the checkout's first export, and its bundle."""
+    for export in exports()[:1]:
+        bundle = ROOT / "Deployment/bundles" / export.name
+        if bundle.is_dir():
+            yield from measure(bundle, export)
+        else:
+            print(f"{bundle}: no bundle to measure; `dvc repro`, or `dvc pull`, gives it", file=sys.stderr)
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure a bundle and its environment.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("export", type=Path)
     options = parser.parse_args()
-    bundle, graph = size(options.bundle), (options.bundle / "export/model.onnx").stat().st_size / 1e6
-    weights = (options.export / "weights.safetensors").stat().st_size / 1e6 + size(options.export / "script")
-    ours = requirements.IMPORTED
-    theirs = tuple(name for name in ours if name != "onnxruntime") + TORCH
-    small, large = installed(ours), installed(theirs)
-    print(f"bundle: {bundle:.1f} MB; with weights and script instead of the graph {bundle - graph + weights:.1f} MB")
-    print(f"environment: {small:.0f} MB; with PyTorch instead of onnxruntime {large:.0f} MB: {small / large:.2f} of it")
+    for figure in measure(options.bundle, options.export):
+        print(figure)
 
 
 if __name__ == "__main__":
