@@ -5,15 +5,18 @@ Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/. A li
 `labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images.
 
 data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths; paths
-that held on another machine are looked for here by their end. An image that two splits list gets none. An image that
-data.yaml lists, without a label file, shows nothing, which is how Ultralytics has it, unless no image of its split has
-one: then the split was not annotated. Without data.yaml, class names are the lines of classes.txt or obj.names, and an
-image without a label file was not annotated. Key points are left out: only their boxes are read.
+that held on another machine are looked for here by their end; those of train, val and test, and of a list, by any end
+where as they stand none of them is here. An image that two splits list gets none. An image that data.yaml lists,
+without a label file, shows nothing, which is how Ultralytics has it, unless no image of its split has one: then the
+split was not annotated. A split of which nothing is here is left out. Without data.yaml, class names are the lines of
+classes.txt or obj.names, and an image without a label file was not annotated. Key points are left out: only their boxes
+are read; so is a single number behind a box or polygon, a confidence or a track.
 """
 
 import math
 import posixpath
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
@@ -176,8 +179,7 @@ def _list_images(files: SourceFiles, dataset: Dataset, names: Sequence[str]) -> 
     """What train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
     listing, present = Listing(), set(names)
     folders = _folders(present)
-    for split, entry in dataset.splits:
-        place = _place(entry, dataset.bases, present | folders)
+    for (split, entry), place in zip(dataset.splits, _places(dataset, present | folders), strict=True):
         if place is None:
             listing.missing.append((split, entry))
         elif place in present:
@@ -207,8 +209,11 @@ def _folders(names: Iterable[str]) -> set[str]:
     return found
 
 
-def _candidates(path: str, bases: Iterable[str]) -> Iterator[str]:
-    """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute."""
+def _candidates(path: str, bases: Iterable[str], by_end: bool = False) -> Iterator[str]:
+    """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute.
+
+    by_end: then by any end of it, from each base.
+    """
     path = path.strip().replace("\\", "/")
     for base in dict.fromkeys(bases):
         whole = posixpath.normpath(posixpath.join(base, path))
@@ -217,22 +222,42 @@ def _candidates(path: str, bases: Iterable[str]) -> Iterator[str]:
         parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
         for start in range(max(1, len(parts)) if whole.startswith("/") else 1):
             yield "/".join(parts[start:])
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")] if by_end else []
+    for start in range(len(parts)):
+        for base in dict.fromkeys(bases):
+            yield posixpath.normpath(posixpath.join(base, *parts[start:]))
 
 
-def _place(path: str, bases: Iterable[str], known: Set[str]) -> str | None:
-    return next((place for place in _candidates(path, bases) if place in known), None)
+def _places(dataset: Dataset, known: Set[str]) -> list[str | None]:
+    """The files or folders that train, val and test mean; by any end of the paths if as they stand none is there."""
+    for by_end in (False, True):
+        ways = (_candidates(entry, dataset.bases, by_end) for _, entry in dataset.splits)
+        places = [next((place for place in way if place in known), None) for way in ways]
+        if any(place is not None for place in places):
+            break
+    return places
 
 
 def _listed_in(text: str, file: str, bases: Sequence[str], present: Set[str]) -> dict[str, str]:
-    """The images that a .txt file lists, with its line of each."""
-    found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            places = _candidates(line, [file.rpartition("/")[0], *bases])
-            first = next(places)
-            place = next((p for p in chain([first], places) if p in present or _label_file(p) in present), first)
-            found.setdefault(place, f"{file}:{number}")
+    """The images that a .txt file lists, with its line of each; by any end of the paths if as they stand none is there.
+
+    An image whose label file is there counts as there.
+    """
+    for by_end in (False, True):
+        found: dict[str, str] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                places = _candidates(line, [file.rpartition("/")[0], *bases], by_end)
+                first = next(places)
+                place = next((p for p in chain([first], places) if _is_there(p, present)), first)
+                found.setdefault(place, f"{file}:{number}")
+        if any(_is_there(place, present) for place in found):
+            break
     return found
+
+
+def _is_there(image: str, present: Set[str]) -> bool:
+    return image in present or _label_file(image) in present
 
 
 def _add(listing: Listing, split: str, images: dict[str, str], present: Set[str]) -> None:
@@ -278,7 +303,8 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
         boxes: list[ImportedBox] | None = [] if image in listing.negative else None
         yield Imported(image, listing.origin[image], split=listing.split[image], boxes=boxes, normalized=True)
     for split, entry in listing.missing:
-        yield Imported(entry, f"{dataset.file}: {split}", problems=[("missing image", f"there is no {entry}")])
+        where = f"{files.path}: {dataset.file}: {split}"  # many a program states a split that it did not write
+        print(f"warning: {where}: there is no {entry}; left out", file=sys.stderr)
 
 
 def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str]]]:
@@ -317,10 +343,12 @@ def _box(values: list[float], name: str, origin: str, keypoints: int) -> Importe
     """The box of a line's numbers after the class. Raises ValueError."""
     if not all(map(math.isfinite, values)):
         raise ValueError("a coordinate that is no number")
-    if len(values) == 4 + keypoints:
+    if 4 <= len(values) - keypoints <= 5:
         x, y, width, height = values[:4]
         return ImportedBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, origin)
-    if keypoints or len(values) < 6 or len(values) % 2:
+    if keypoints or len(values) < 6:
         raise ValueError(f"{len(values)} numbers after the class: neither a box's 4 nor a polygon's 6, 8, ...")
+    if len(values) % 2:
+        values = values[:-1]
     xs, ys = values[0::2], values[1::2]
     return ImportedBox(name, min(xs), min(ys), max(xs), max(ys), origin, outline=encode([values]))

@@ -51,14 +51,28 @@ def test_a_polygon_becomes_an_outline_and_the_box_around_it(tmp_path):
         "train: [images/train]\nvalidation: ./images/val/\nnames:\n  - cat\n  - dog",
         "train: C:\\data\\thing\\images\\train\nval: C:\\data\\thing\\images\\val\nnames: [cat, dog]",
         "train: train.txt\nval: /somewhere/val.txt\ntest:\nnames: [cat, dog]",
+        "path: .\ntrain: cvat/train.txt\nval: cvat/val.txt\nnames: [cat, dog]",
+        "train: thing/images/train\nval: thing/images/val\nnames: [cat, dog]",
     ],
 )
 def test_every_way_to_name_the_splits_gives_the_same(tmp_path, yaml):
     lists = {"train.txt": "./images/train/a.jpg\nimages/train/b.jpg\n", "val.txt": "/home/x/images/val/c.jpg\n"}
+    lists |= {
+        "cvat/train.txt": "data/images/train/a.jpg\ndata/images/train/b.jpg",
+        "cvat/val.txt": "data/images/val/c.jpg",
+    }
     plain = by_image(imported(source(tmp_path / "plain"), "yolo"))
     rows = by_image(imported(source(tmp_path / "other", yaml, lists), "yolo"))
     assert rows == plain
     assert [rows[name].split for name in sorted(rows)] == ["train", "train", "val"]
+
+
+@pytest.mark.parametrize("entry", ["/home/ann/thing/images/train", "C:\\thing\\images\\train", "train.txt"])
+def test_absolute_paths_are_found_below_a_wrapper_folder(tmp_path, entry):
+    lists = {"train.txt": "/home/ann/thing/images/train/a.jpg\n/home/ann/thing/images/train/b.jpg\n"}
+    source(tmp_path / "ds", f"train: {entry}\nnames: [cat, dog]", lists)
+    rows = by_image(imported(tmp_path, "yolo"))
+    assert [rows[f"ds/images/train/{name}.jpg"].split for name in "ab"] == ["train", "train"]
 
 
 def test_a_hidden_folder_that_is_listed_is_read(tmp_path):
@@ -68,16 +82,17 @@ def test_a_hidden_folder_that_is_listed_is_read(tmp_path):
         assert (row.image, len(row.boxes)) == (".c/a.jpg", 1)
 
 
-def test_roboflows_layout_has_labels_beside_the_folder_of_images(tmp_path):
+def test_roboflows_layout_has_labels_beside_the_folder_of_images(tmp_path, capsys):
     files = {f"{split}/{part}" for split in ("train", "valid") for part in ("images/a.jpg", "labels/a.txt")}
     write(tmp_path, {name: BOX for name in files})
     write(tmp_path, {"data.yaml": "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat]"})
     rows = by_image(imported(tmp_path, "yolo"))
-    assert {name: row.split for name, row in rows.items() if not row.problems} == {
+    assert {name: row.split for name, row in rows.items()} == {
         "train/images/a.jpg": "train",
         "valid/images/a.jpg": "val",
     }
-    assert rows["../test/images"].problems[0] == ("missing image", "there is no ../test/images")
+    assert not problems(rows.values())
+    assert "data.yaml: test: there is no ../test/images; left out" in capsys.readouterr().err
 
 
 def test_an_image_without_labels_is_a_negative_only_in_a_split_that_has_labels(tmp_path):
@@ -111,6 +126,13 @@ def test_an_image_in_two_splits_has_none(tmp_path):
     assert (rows["images/train/a.jpg"].split, rows["images/val/c.jpg"].split) == ("train", None)
 
 
+def test_a_confidence_or_a_track_behind_the_coordinates_is_left_out(tmp_path):
+    shapes = [BOX.strip(), "1 0.1 0.2 0.5 0.2 0.3 0.9"]
+    plain = imported(source(tmp_path / "plain", files={"labels/train/a.txt": "\n".join(shapes)}), "yolo")
+    more = "\n".join(f"{line} {number}" for line, number in zip(shapes, ("0.93", "7"), strict=True))
+    assert imported(source(tmp_path / "more", files={"labels/train/a.txt": more}), "yolo") == plain
+
+
 @pytest.mark.parametrize(
     ("line", "rule"),
     [
@@ -118,8 +140,7 @@ def test_an_image_in_two_splits_has_none(tmp_path):
         ("-1 0.5 0.5 0.1 0.1", "unknown category"),
         ("0.5 0.5 0.5 0.1 0.1", "unknown category"),
         ("0 0.5 0.5 0.1", "malformed box"),
-        ("0 0.5 0.5 0.1 0.1 0.9", "malformed box"),
-        ("0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "malformed box"),
+        ("0 0.1 0.1 0.2 0.2 inf 0.3 0.4", "malformed box"),
         ("0 0.5 nan 0.1 0.1", "malformed box"),
         ("0 0.5 inf 0.1 0.1", "malformed box"),
         ("0 0,5 0,5 0,1 0,1", "malformed box"),
@@ -137,9 +158,9 @@ def test_a_wrong_line_is_a_problem_of_its_record_alone(tmp_path, line, rule):
 
 def test_key_points_are_left_out_and_never_taken_for_a_polygon(tmp_path):
     yaml = "train: images/train\nval: images/val\nkpt_shape: [2, 2]\nnames: [cat]"
-    files = {"labels/train/a.txt": "0 0.5 0.5 0.2 0.4 0.5 0.5 0.6 0.6\n"}
+    files = {"labels/train/a.txt": "0 0.5 0.5 0.2 0.4 0.5 0.5 0.6 0.6 0.93\n"}
     rows = by_image(imported(source(tmp_path, yaml, files), "yolo"))
-    box = rows["images/train/a.jpg"].boxes[0]
+    [box] = rows["images/train/a.jpg"].boxes
     assert box.outline is None
     assert (box.x1, box.x2) == pytest.approx((0.4, 0.6))
     assert rows["images/train/b.jpg"].problems[0][0] == "malformed box"
