@@ -5,13 +5,15 @@ import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import Any, TypeVar
 
 import msgspec
 
 from Data_processing.imported import MAX_SIDE, Imported, ImportOptions
-from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside
+from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside
 from Datasets.errors import UserError
 from Datasets.records import SPLITS
 
@@ -159,10 +161,24 @@ class ImageFinder:
         for name in images_below(files, folder or ""):
             self._by_base[name.rpartition("/")[2]].append(name)
 
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for base, files in self._by_base.items():
+            found[splitext(base)[0]] += files
+        return found
+
     def find(self, name: str) -> list[str]:
-        """The file `name` in the folder; where there is none and the folder is not known, all whose paths end so."""
+        """The file `name` in the folder; where there is none and the folder is not known, all whose paths end so.
+
+        A name without an image's suffix, as CVAT writes those of a video's frames, means the files of that stem.
+        """
         path = inside(self.folder or "", name)
-        files = self._by_base.get(path.rpartition("/")[2], [])
-        if path in files:
-            return [path]
-        return [file for file in files if file.endswith(f"/{path}")] if self.folder is None else []
+        base = path.rpartition("/")[2]
+        whole = splitext(base)[1].lower() in IMAGE_SUFFIXES
+        files = (self._by_base if whole else self._by_stem).get(base, [])
+        called = {file: file if whole else splitext(file)[0] for file in files}
+        exact = [file for file, own in called.items() if own == path]
+        if exact or self.folder is not None:
+            return exact
+        return [file for file, own in called.items() if own.endswith(f"/{path}")]

@@ -2,7 +2,8 @@
 
 Specification: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. Coordinates are pixels, 0 at the outer
 edge of the first one; rotations are degrees, clockwise, about the shape's centre. An image's `name` is looked for in
-the option `images`; without it, any image of the source whose path ends in that name is meant.
+the option `images`; without it, any image of the source whose path ends in that name is meant, of several the one in a
+folder called as the subset. A name without a suffix means the image of that stem.
 
 Boxes, polygons, ellipses (as polygons of 64 points) and masks become boxes, the last three and turned boxes with
 outlines; a class is a shape's `label`, the `attribute` elements are left out. Tags are labels of the image. Points,
@@ -85,13 +86,16 @@ def _checked(tree: etree._ElementTree) -> etree._Element:
 def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bool, tagged: bool) -> Imported:
     name = (element.get("name") or "").strip()
     found = finder.find(name) if name else []
+    subset = (element.get("subset") or "").strip()
+    if len(found) > 1 and subset:
+        found = [file for file in found if f"/{subset}/" in f"/{file}"] or found
     row = Imported(found[0] if len(found) == 1 else inside(finder.folder or "", name or origin), origin)
     if not name:
         row.problems.append(("malformed annotation", "an image without a name"))
     if len(found) > 1:
         row.problems.append(("ambiguous image", f"{name}: {' or '.join(found[:3])}"))
     row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
-    row.split = split_named((element.get("subset") or "").strip())
+    row.split = split_named(subset)
     boxes = list(_boxes(element, row))
     tags = [tag.get("label") or "" for tag in element.findall("tag")]
     if "" in tags:

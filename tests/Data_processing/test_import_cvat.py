@@ -137,6 +137,18 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path):
     assert [(row.image, row.problems) for row in rows.values()] == [("y/day/a.png", []), ("y/b.png", [])]
 
 
+def test_images_are_found_without_suffix_and_by_their_subset(tmp_path):
+    frames = [cvat_image(n, "frame.00", "", f'subset="{subset}"') for n, subset in enumerate(("Train", "Validation"))]
+    source = write_cvat(tmp_path / "s", *frames, cvat_image(2, "x/frame.00", ""), cvat_image(3, "frame.png", ""))
+    for folder in ("Train", "Validation", "x"):
+        (source / "images" / folder).mkdir()
+        (source / "images" / folder / "frame.00.PNG").write_bytes(picture(0))
+    rows = list(rows_of(source, "cvat").values())
+    images = [f"images/{folder}/frame.00.PNG" for folder in ("Train", "Validation", "x")]
+    assert [(row.image, row.problems) for row in rows] == [*((image, []) for image in images), ("frame.png", [])]
+    assert rows_of(source, "cvat", images="images")["annotations.xml: image 2"].image == images[2]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
