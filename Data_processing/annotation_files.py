@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 from posixpath import splitext
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ CLASSES = "classes.json"  # beside our own records
 LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
+OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
 
 
 def matching(files: SourceFiles, pattern: str) -> list[str]:
@@ -48,6 +49,17 @@ def split_of(file: str) -> str | None:
         if splits:
             return splits.pop() if len(splits) == 1 else None
     return None
+
+
+def folder_split(path: str) -> str | None:
+    """The split that the folders of an image are called, as train or, by YOLO's programs, obj_train_data; if one is."""
+    return _folder_split(path.rpartition("/")[0])
+
+
+@cache
+def _folder_split(folder: str) -> str | None:
+    found = {split_named(OBJ_DATA.sub(r"\1", part)) for part in folder.split("/")} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def split_pattern(file: str) -> str:

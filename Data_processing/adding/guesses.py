@@ -142,10 +142,10 @@ def _of_xml(files: SourceFiles, names: Sequence[str]) -> Iterator[Guess]:
 
 
 def _annotation_folders(names: Sequence[str]) -> list[str]:
-    """The folders called Annotations, if several hold all of these files; else the one that does."""
+    """The folders called Annotations, if they hold all of these files; else the one that does."""
     ends = [re.match(r"(.*/)?annotations(?=/)", name, re.IGNORECASE) for name in names]
     folders = {end[0] for end in ends if end}
-    return sorted(folders) if len(folders) > 1 and all(ends) else [common_folder(names)] if names else []
+    return sorted(folders) if folders and all(ends) else [common_folder(names)] if names else []
 
 
 def _of_yolo(files: SourceFiles, names: Sequence[str]) -> Iterator[Guess]:

@@ -9,7 +9,7 @@ Polygons, circles (as polygons of 64 points), rectangles, turned rectangles and 
 rectangle's outline is its box. Shapes of one label and one group_id are one object, as for LabelMe's own converters.
 Points and lines have no area: each becomes a box without any at its first point, which the clean stage rejects if it
 wants the class, and else leaves out. Flags that are true are labels of the image; where there are some and nothing is
-drawn, boxes are not known.
+drawn, boxes are not known. Folders called train, val or test are splits.
 """
 
 import base64
@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from Data_processing.annotation_files import pixels
+from Data_processing.annotation_files import folder_split, pixels
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
 from Data_processing.source_files import EMBEDDED, MissingFile, SourceFiles, folder_name, visible
@@ -86,6 +86,7 @@ def _record(files: SourceFiles, file: str, places: Places) -> Imported:
     except (MissingFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Imported(file, file, problems=[("malformed annotation", f"{file}: {error}")])
     row = Imported(_image(said, file, places), file)
+    row.split = folder_split(row.image)
     row.width, row.height = (pixels(side, row) for side in (said.image_width, said.image_height))
     flags = [name for name, value in (said.flags or {}).items() if value is True]
     boxes: list[ImportedBox] = []

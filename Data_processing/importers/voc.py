@@ -7,20 +7,21 @@ relative to the folder of images.
 Beside the folder of annotations: the plain lists train, val, test and trainval in ImageSets/Main and
 ImageSets/Segmentation are splits (trainval is train, unless train or val has the image too; Main goes first); the PNG
 files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
-on. An image that ImageSets/Segmentation lists is a record even without an XML file. The PNG files in SegmentationObject
+on. An image that ImageSets/Segmentation lists is a record even without an XML file. Where no list has an image, folders
+called train, val or test state its split. The PNG files in SegmentationObject
 give the boxes of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by.
 """
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
 
 from lxml import etree
 
-from Data_processing.annotation_files import parse_number, pixels
+from Data_processing.annotation_files import folder_split, parse_number, pixels
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import (
     IMAGE_SUFFIXES,
@@ -70,7 +71,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """
     folder = _annotations(options)
     present = files.names()
-    lists = {inside(_root(folder), f"ImageSets/Segmentation/{name}.txt") for name in LISTS}
+    lists = set(_list_files(files, _root(folder), "Segmentation").values())
     names = [*visible(present, {".xml"}, folder), *(name for name in present if name in lists)]
     if not names:
         folders = sorted({str(PurePosixPath(name).parent) for name in visible(files.names(), {".xml"})})
@@ -99,7 +100,9 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     masks, drawn = (_pictures(files, inside(root, folder)) for folder in (MASKS, OBJECTS))
     names = _mask_names(files, root) if masks else {}
     objects = read_objects(files, drawn)
-    folders = Folders(annotations, images, frozenset(present), by_stem, _lists(files, root), masks, names, objects)
+    known = {*masks, *(name.removeprefix(f"{annotations}/").removesuffix(".xml") for name in found)}
+    lists = _lists(files, root, known)
+    folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names, objects)
     return images, _records(files, found, folders)
 
 
@@ -116,14 +119,25 @@ def _pictures(files: SourceFiles, folder: str) -> dict[str, str]:
     return {_stem(name.removeprefix(f"{folder}/")): name for name in visible(files.names(), {".png"}, folder)}
 
 
-def _lists(files: SourceFiles, root: str) -> dict[str, list[str]]:
-    """The lists that name an image, of those whose lines are one word each: others are about one class."""
+def _lists(files: SourceFiles, root: str, known: Set[str]) -> dict[str, list[str]]:
+    """The lists that name an image, of those whose lines are one word each: others are about one class.
+
+    A line may have the image's suffix, unless an XML file or a mask is `known` by all of it, as that of a.jpg.xml is.
+    """
     found: dict[str, list[str]] = defaultdict(list)
     for folder in ("Main", "Segmentation"):
-        for name in LISTS:
-            for image in _list(files, inside(root, f"ImageSets/{folder}/{name}.txt")):
-                found[image].append(f"{folder}/{name}")
+        for name, file in _list_files(files, root, folder).items():
+            for image in _list(files, file):
+                found[image if image in known else _stem(image)].append(f"{folder}/{name}")
     return found
+
+
+def _list_files(files: SourceFiles, root: str, folder: str) -> dict[str, str]:
+    """The files in a folder of ImageSets by the lists that they are, in whatever case the list is written."""
+    below = f"{inside(root, f'ImageSets/{folder}')}/"
+    there = sorted(name for name in files.names() if name.startswith(below))  # train.txt after Train.txt: it is meant
+    called = {name.removeprefix(below).lower(): name for name in there}
+    return {name: called[f"{name}.txt"] for name in LISTS if f"{name}.txt" in called}
 
 
 def _list(files: SourceFiles, name: str) -> list[str]:
@@ -189,6 +203,8 @@ def _add_lists(row: Imported, key: str, folders: Folders) -> None:
         row.problems.append(("malformed annotation", f"{key} is in the lists {', '.join(sorted(splits))}"))
     elif splits:
         row.split = splits.pop().replace("trainval", "train")
+    else:
+        row.split = folder_split(row.image)
     if key in folders.masks:
         row.mask, row.mask_names = folders.masks[key], folders.mask_names
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import parse_numbers, split_named
+from Data_processing.annotation_files import folder_split, parse_numbers, split_named
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import encode
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, inside, visible
@@ -294,7 +294,7 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
         for image in of_label.get(file) or [f"{_swap(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
             done.add(image)
             row = Imported(image, file, normalized=True, boxes=[], problems=list(fault))
-            row.split = _split(image, listing)
+            row.split = _split(image, dataset, listing)
             if dataset.splits and image in present and image not in listing.split:
                 row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
             _add_boxes(row, text, file, dataset)
@@ -314,10 +314,12 @@ def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str
         return "", [("malformed annotation", f"{file}: {error}")]
 
 
-def _split(image: str, listing: Listing) -> str | None:
-    """As listed; for an image that the source lacks, that of its folder."""
+def _split(image: str, dataset: Dataset, listing: Listing) -> str | None:
+    """As listed; for an image that the source lacks, that of its folder; without data.yaml, as folders are called."""
     if image in listing.split:
         return listing.split[image]
+    if not dataset.splits:
+        return folder_split(image)
     splits = {split for folder, split in listing.folders if image.startswith(folder)}
     return splits.pop() if len(splits) == 1 else None
 

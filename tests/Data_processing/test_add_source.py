@@ -100,6 +100,15 @@ def test_the_folders_of_voc_are_found(tmp_path, annotations, images, entry):
     assert found(source) == {"format": "voc", **(entry or {"annotations": annotations, "images": images})}
 
 
+def test_the_folder_annotations_of_voc_is_meant_where_all_its_files_lie_deeper(tmp_path):
+    for folder in ("Annotations", "JPEGImages"):
+        written = write_voc(tmp_path / "w" / folder, BOXES) / folder
+        shutil.copytree(written, tmp_path / "s" / folder / "cam1")
+    write(tmp_path / "s", {"ImageSets/Main/train.txt": "cam1/0\ncam1/1.png\n"})
+    assert found(tmp_path / "s") == {"format": "voc"}
+    assert try_import(open_source(tmp_path / "s"), "s", Format.voc, ImportOptions()).splits == {"train": 2}
+
+
 def test_splits_as_folders_of_voc_are_one_source(tmp_path):
     for split in ("train", "valid"):
         voc = write_voc(tmp_path / "w" / split, {f"{split}.png": [("cat", 3, 4, 9, 9)]})

@@ -1,6 +1,7 @@
 """Deliveries with an annotation file a split are one source, whose records keep their splits."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_all_formats_take_the_same_words_for_a_split(tmp_path, form):
             "cvat": {"a.xml": f"<annotations><image id='0' name='a.png' subset='{word}'></image></annotations>"},
         }
         assert [row.split for row in imported(write_files(tmp_path / word, content[form]), form)] == [split]
+
+
+@pytest.mark.parametrize("form", ["voc", "labelme", "yolo"])
+def test_folders_of_images_state_splits_where_nothing_else_does(tmp_path, form):
+    folders = {"train": "train", "Valid/day": "val", "obj_test_data": "test", "train/test": None, "trained": None}
+    xml = "<annotation><filename>{}.png</filename></annotation>"
+    for number, folder in enumerate(folders):
+        annotation = {
+            "voc": {f"{folder}/{number}.xml": xml.format(number)},
+            "labelme": {f"{folder}/{number}.json": json.dumps({"shapes": [], "imagePath": f"{number}.png"})},
+            "yolo": {f"{folder}/{number}.txt": "0 0.5 0.5 0.1 0.1", "classes.txt": "cat"},
+        }
+        write_files(tmp_path / "s", {f"{folder}/{number}.png": "", **annotation[form]})
+    rows = imported(tmp_path / "s", form, **({"annotations": ".", "images": ""} if form == "voc" else {}))
+    assert {row.image.rpartition("/")[0]: row.split for row in rows} == folders
 
 
 def test_one_file_of_several_states_no_split_and_is_read_alone(tmp_path):

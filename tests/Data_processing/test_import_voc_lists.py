@@ -36,6 +36,12 @@ def test_lists_become_splits(tmp_path):
     assert splits(pack(source, tmp_path / "s.tar")) == {"a": "train", "b": "val", "c": "train", "d": "test"}
 
 
+def test_lists_may_state_suffixes_and_have_names_in_any_case(tmp_path):
+    source = write_voc(tmp_path / "s", CONTENT)
+    write_lists(source, Main_Train=["a.png", "b.JPG"], Segmentation_VAL=["c.png", "e.png"])
+    assert splits(source) == {"a": "train", "b": "train", "c": "val", "d": None, "e": "val"}
+
+
 def test_lists_of_one_class_are_no_splits(tmp_path):
     source = write_voc(tmp_path / "s", CONTENT)
     write_lists(source, Main_cat_train=["a 1", "b -1"], Main_train=["a  1", "b -1"], Layout_train=["c"])
