@@ -18,7 +18,7 @@ import msgspec
 from Data_processing.annotation_files import split_named, split_of, split_pattern
 from Data_processing.import_source import Format
 from Data_processing.imported import ImportOptions
-from Data_processing.importers.yolo import LABELS
+from Data_processing.importers.yolo import LABELS, class_files
 from Data_processing.source_files import SHARDS, MissingFile, SourceFiles, folder_name, images_below, visible
 
 SAMPLE = 20  # files of a folder looked into
@@ -56,14 +56,15 @@ def guesses(files: SourceFiles, options: ImportOptions, form: Format | None) -> 
 
 
 def _joined(found: Sequence[Guess], names: Iterable[str]) -> list[Guess]:
-    """The guesses, those whose files differ in the split that their names state as one."""
+    """The guesses, those whose files differ in the split that their names state as one; YOLO's each read all labels."""
     alike = defaultdict(list)
     for guess in found:
         alike[guess.format, split_pattern(guess.annotations or "")].append(guess)
     joined = []
     for (form, pattern), group in alike.items():
         files = [guess.annotations or "" for guess in group]
-        if len(set(map(split_of, files))) > 1 and sorted(files) == sorted(n for n in names if fnmatchcase(n, pattern)):
+        several = form is not Format.yolo and len(set(map(split_of, files))) > 1
+        if several and sorted(files) == sorted(n for n in names if fnmatchcase(n, pattern)):
             joined.append(Guess(form, f"{' and '.join(files)}, a file a split", pattern))
         else:
             joined += group
@@ -159,12 +160,11 @@ def _of_yolo(files: SourceFiles, names: Sequence[str]) -> Iterator[Guess]:
             yield Guess(Format.yolo, f"{name} has names, and train, val or test", name)
     if found:
         return
-    classes: list[str | None] = [
-        n for n in visible(names, {".txt", ".names"}) if n.endswith(".names") or f"/{n}".endswith("/classes.txt")
-    ]
+    classes = class_files(files, names)
     texts = (name for name in _sampled(visible(files.names(), {".txt"})) if name not in classes)
     labels = next((name for name in texts if LABELS.match(_content(files, name).decode(errors="replace"))), None)
-    for file in classes or [None] if labels else ():
+    candidates: list[str | None] = [*classes] or [None]
+    for file in candidates if labels else ():
         yield Guess(Format.yolo, f"label files such as {labels}", file)
 
 

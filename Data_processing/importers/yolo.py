@@ -2,15 +2,16 @@
 
 Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/. A line is `class cx cy width height`, or
 `class x1 y1 x2 y2 x3 y3 ...`, a polygon; in fractions of the image's size. The labels of `images/a.jpg` are in
-`labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images.
+`labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images. They may be
+named as in a URL, which is how Label Studio has them.
 
 data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths; paths
 that held on another machine are looked for here by their end; those of train, val and test, and of a list, by any end
 where as they stand none of them is here. An image that two splits list gets none. An image that data.yaml lists,
 without a label file, shows nothing, which is how Ultralytics has it, unless no image of its split has one: then the
 split was not annotated. A split of which nothing is here is left out. Without data.yaml, class names are the lines of
-classes.txt or obj.names, and an image without a label file was not annotated. Key points are left out: only their boxes
-are read; so is a single number behind a box or polygon, a confidence or a track.
+classes.txt or obj.names (several of the same content are one), and an image without a label file was not annotated. Key
+points are left out: only their boxes are read; so is a single number behind a box or polygon, a confidence or a track.
 """
 
 import math
@@ -23,6 +24,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -74,13 +76,27 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
         return [name]
     every = list(visible(names, YAML_SUFFIXES))
     named = [name for name in every if PurePosixPath(name).stem == "data"]
-    classes = [name for name in names if name.rpartition("/")[2] == "classes.txt" or name.endswith(".names")]
-    found = named or every or list(visible(classes, {".txt", ".names"}))
+    found = named or every or class_files(files, names)
     if not found:
         raise UserError(f"{files.path}: has neither data.yaml nor classes.txt or obj.names, which name the classes")
     if len(found) > 1:
         raise UserError(f"{files.path}: {' and '.join(found[:5])} could name the classes; set `annotations`")
     return found
+
+
+def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
+    """The files of class names; of several that say the same, as labelImg writes one into each folder, the first."""
+    found = _class_files(names)
+    try:
+        same = len(found) > 1 and len({files.read(name).strip().replace(b"\r", b"") for name in found}) == 1
+    except MissingFile:
+        return found
+    return found[:1] if same else found
+
+
+def _class_files(names: Iterable[str]) -> list[str]:
+    every = visible(names, {".txt", ".names"})
+    return [name for name in every if name.endswith(".names") or name.rpartition("/")[2] == "classes.txt"]
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -89,7 +105,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     names = files.names()
     listing = _list_images(files, dataset, names)
     own = found[0].rpartition("/")[0]
-    folder = own if all(image.startswith(f"{own}/") for image in listing.split) else ""
+    alike = [] if dataset.splits or class_files(files, names) != found else _class_files(names)
+    folder = own if all(name.startswith(f"{own}/") for name in [*listing.split, *alike]) else ""
     if options.images is not None and not dataset.splits:
         folder = options.images
     return folder, _records(files, dataset, names, listing)
@@ -291,7 +308,8 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
         text, fault = _label_text(files, file)
         if file not in of_label and "/labels/" not in f"/{file}" and not LABELS.match(text):
             continue
-        for image in of_label.get(file) or [f"{_swap(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
+        images = of_label.get(file) or (of_label.get(plain) if (plain := unquote(file)) not in present else None)
+        for image in images or [f"{_swap(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
             done.add(image)
             row = Imported(image, file, normalized=True, boxes=[], problems=list(fault))
             row.split = _split(image, dataset, listing)

@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from Data_processing.adding.guesses import guesses
+from Data_processing.imported import ImportOptions
+from Data_processing.importers import yolo
+from Data_processing.source_files import open_source
 from Datasets.errors import UserError
 from tests.Data_processing.test_import_formats import imported, pack, problems, write
 
@@ -216,6 +220,33 @@ def test_without_data_yaml_a_list_of_class_names_is_enough(tmp_path, name):
     rows = by_image(imported(tmp_path, "yolo"))
     assert set(rows) == {"obj/a.jpg", "obj/c.jpg"}
     assert not problems(rows.values())
+
+
+def test_the_same_class_names_in_several_folders_are_read_once(tmp_path):
+    files = {f"{split}/{name}": "" for split in ("train", "val") for name in ("a.jpg", "b.jpg")}
+    labels = {f"{split}/a.txt": BOX for split in ("train", "val")}
+    write(tmp_path, {**files, **labels, "train/classes.txt": "cat\n", "val/classes.txt": "cat"})
+    [guess] = guesses(open_source(tmp_path), ImportOptions(), None)
+    assert guess.annotations == "train/classes.txt"
+    rows = by_image(imported(tmp_path, "yolo"))
+    assert {name: row.split for name, row in rows.items()} == {"train/a.jpg": "train", "val/a.jpg": "val"}
+    files = open_source(tmp_path)
+    assert (
+        yolo.read(files, yolo.find(files, ImportOptions()), ImportOptions())[0] == ""
+    )  # where images without labels are
+    write(tmp_path, {"val/classes.txt": "cat\ndog\n"})
+    assert len(guesses(open_source(tmp_path), ImportOptions(), None)) == 2
+    with pytest.raises(UserError, match="train/classes.txt and val/classes.txt could name the classes"):
+        imported(tmp_path, "yolo")
+
+
+def test_label_files_named_as_in_a_url_belong_to_the_image_of_the_plain_name(tmp_path):
+    files = {"classes.txt": "cat", "labels/d%C3%A9cran.txt": BOX, "images/d\xe9cran.jpg": ""}
+    [row] = imported(write(tmp_path, files), "yolo")
+    assert (row.image, len(row.boxes)) == ("images/d\xe9cran.jpg", 1)
+    write(tmp_path, {"labels/d\xe9cran.txt": ""})
+    rows = imported(tmp_path, "yolo")
+    assert {row.image: len(row.boxes) for row in rows} == {"images/d%C3%A9cran.jpg": 1, "images/d\xe9cran.jpg": 0}
 
 
 def test_without_class_names_the_message_says_what_is_missing(tmp_path):
