@@ -5,6 +5,7 @@ they like; so an object's pixels become the outline of the box that fits the rec
 where several or none do, as when other objects hide most of one.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,17 +27,27 @@ Rectangle = tuple[float, float, float, float]
 class Objects:
     """The objects of one PNG file: by the value of their pixels the rectangle around them, and their outline.
 
-    fault: why the file cannot be used, or "".
+    coloured: whether it is in colour, so that none were looked for. fault: why the file cannot be used, or "".
     """
 
     file: str
     found: Mapping[int, tuple[Rectangle, bytes]] = field(default_factory=dict)
+    coloured: bool = False
     fault: str = ""
 
 
 def read_objects(files: SourceFiles, names: Mapping[str, str]) -> dict[str, Objects]:
-    """The objects of PNG files, by what `names` calls them; in its order, which an archive is quick to read in."""
-    return {key: _read(files, name) for key, name in names.items()}
+    """The objects of PNG files, by what `names` calls them; in its order, which an archive is quick to read in.
+
+    A picture in colour, as CVAT and Datumaro paint them, has none: a warning says so.
+    """
+    found = {key: _read(files, name) for key, name in names.items()}
+    coloured = [objects.file for objects in found.values() if objects.coloured]
+    if coloured:
+        told = f"{len(coloured)} of {len(found)} pictures of objects, such as {coloured[0]}, are in colour"
+        advice = "they give no outlines; paint them with a palette, or in grey, of 8 bits"
+        print(f"warning: {files.path}: {told}: {advice}", file=sys.stderr)
+    return found
 
 
 def _read(files: SourceFiles, name: str) -> Objects:
@@ -44,6 +55,8 @@ def _read(files: SourceFiles, name: str) -> Objects:
         image = open_image(files.read(name))
     except (MissingFile, UnreadableImage) as error:
         return Objects(name, fault=str(error))
+    if image.mode in ("RGB", "RGBA"):
+        return Objects(name, coloured=True)
     if image.mode not in ("L", "P"):
         return Objects(name, fault=f"it has a palette or is grey, with 8 bits; this one is {image.mode}")
     pixels = np.asarray(image)

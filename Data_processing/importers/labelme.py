@@ -84,7 +84,8 @@ def _record(files: SourceFiles, file: str, places: Places) -> Imported:
     try:
         said = msgspec.json.decode(files.read(file).removeprefix(codecs.BOM_UTF8), type=LabelFile)
     except (MissingFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Imported(file, file, problems=[("malformed annotation", f"{file}: {error}")])
+        image = posixpath.splitext(file)[0]  # of which nothing is known; the JSON file itself is none
+        return Imported(image, file, problems=[("malformed annotation", f"{file}: {error}")])
     row = Imported(_image(said, file, places), file)
     row.split = folder_split(row.image)
     row.width, row.height = (pixels(side, row) for side in (said.image_width, said.image_height))
@@ -173,5 +174,5 @@ def _mask(shape: Shape, row: Imported) -> bytes:
             raise ValueError(f"a mask of {image.size} pixels between points for {size}")
         pixels = np.asarray(image.convert("L")) > 0
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"a mask that is no PNG: {error}") from error
+        raise ValueError("a mask that is no PNG") from error  # Pillow's words hold an address, another each time
     return from_crop(pixels, left, top, row.width, row.height)

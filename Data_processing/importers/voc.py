@@ -76,7 +76,8 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     if not names:
         folders = sorted({str(PurePosixPath(name).parent) for name in visible(files.names(), {".xml"})})
         raise UserError(
-            f"{files.path}: no XML files in the folder {folder or '.'}; folders that have some: "
+            f"{files.path}: no XML files in the folder {folder or '.'}, nor train, val, test or trainval.txt in "
+            f"{inside(_root(folder), 'ImageSets/Segmentation')}; folders that have XML files: "
             f"{', '.join(folders[:5]) or 'none'}; set `annotations`"
         )
     return names

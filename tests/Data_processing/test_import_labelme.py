@@ -85,6 +85,7 @@ def test_a_shape_that_cannot_be_is_a_problem_and_named(tmp_path, wrong):
     ((rule, value),) = row.problems
     assert rule == "malformed box"
     assert "a.json: shape 1" in value
+    assert " object at 0x" not in value
     assert corners(row) == [("cat", 3, 4, 20, 30)]
 
 
@@ -158,6 +159,7 @@ def test_one_broken_file_costs_one_record(tmp_path):
     (tmp_path / "s/e.json").write_bytes(b"")
     (tmp_path / "s/f.json").write_bytes((tmp_path / "s/a.json").read_text().encode("utf-16"))
     rows = rows_of(tmp_path / "s", "labelme")
+    assert not {row.image for row in rows.values()} & set(rows)  # no image is there
     assert rows.pop("a.json").problems == []
     assert {row.problems[0][0] for row in rows.values()} == {"malformed annotation"}
     assert len(rows) == 5

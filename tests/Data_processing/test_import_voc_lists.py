@@ -42,6 +42,14 @@ def test_lists_may_state_suffixes_and_have_names_in_any_case(tmp_path):
     assert splits(source) == {"a": "train", "b": "train", "c": "val", "d": None, "e": "val"}
 
 
+def test_a_source_without_xml_files_is_told_which_lists_would_do(tmp_path):
+    write_lists(tmp_path, Segmentation_default=["a"])
+    with pytest.raises(
+        UserError, match=r"no XML files .* nor train, val, test or trainval.txt in ImageSets/Segmentation"
+    ):
+        splits(tmp_path)
+
+
 def test_lists_of_one_class_are_no_splits(tmp_path):
     source = write_voc(tmp_path / "s", CONTENT)
     write_lists(source, Main_cat_train=["a 1", "b -1"], Main_train=["a  1", "b -1"], Layout_train=["c"])

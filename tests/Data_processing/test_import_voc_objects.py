@@ -85,11 +85,26 @@ def test_pixels_without_a_box_are_told_and_a_box_without_pixels_keeps_none(tmp_p
     assert problems == [("malformed segmentation", told)]
 
 
-@pytest.mark.parametrize(("png", "why"), [(b"\x89PNG", "not an image file"), (None, "this one is RGB")])
+def new_png(mode: str) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, SIZE).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_pictures_in_colour_give_no_outlines_and_a_warning(tmp_path, capsys):
+    path = source(tmp_path, THREE, new_png("RGB"))
+    (path / "SegmentationObject/b.png").write_bytes(new_png("RGBA"))
+    found, problems = outlined(path)
+    assert [mask for _, mask in found] == [None] * 3
+    assert problems == []
+    told = capsys.readouterr().err
+    assert f"warning: {path}: 2 of 2 pictures of objects, such as SegmentationObject/a.png, are in colour" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("png", "why"), [(b"\x89PNG", "not an image file"), (new_png("I;16"), "this one is I;16")])
 def test_a_picture_that_cannot_be_used_is_told(tmp_path, png, why):
-    colour = io.BytesIO()
-    Image.new("RGB", SIZE).save(colour, "PNG")
-    found, problems = outlined(source(tmp_path, THREE, png or colour.getvalue()))
+    found, problems = outlined(source(tmp_path, THREE, png))
     assert [mask for _, mask in found] == [None] * 3
     assert [rule for rule, _ in problems] == ["malformed segmentation"]
     assert problems[0][1].startswith("SegmentationObject/a.png: ")
