@@ -103,7 +103,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
     annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")] = None,
     images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
-    preset: Annotated[str | None, typer.Option(help="csv: tensorflow or openimages; datumaro: its name")] = None,
+    preset: Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")] = None,
     columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
     normalized: Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")] = None,
     delimiter: Annotated[str | None, typer.Option(help="csv: between fields; tab")] = None,

@@ -2,8 +2,9 @@
 
 columns says which column means what: image, label; x1, y1 with x2, y2 or box_width, box_height; image_width,
 image_height, group, split, crowd. A preset says so for a widespread form: `tensorflow` (of TensorFlow's detection
-tutorials and Roboflow; pixels) and `openimages` (https://storage.googleapis.com/openimages/web/download_v7.html;
-fractions, an ImageID without suffix). Where nothing is said, a preset or our own names are recognised by the header.
+tutorials and Roboflow; pixels), `vott` (of VoTT and many scripts: xmin and its like beside our own names; pixels) and
+`openimages` (https://storage.googleapis.com/openimages/web/download_v7.html; fractions, an ImageID without suffix).
+Where nothing is said, a preset or our own names are recognised by the header.
 
 A row with a label but no box labels the whole image; a row with neither says that the image shows nothing. The file is
 in UTF-8; its delimiter is an option, else the one of comma, semicolon and tab that the header has most of.
@@ -12,6 +13,7 @@ in UTF-8; its delimiter is an option, else the one of comma, semicolon and tab t
 import csv
 import io
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -31,13 +33,18 @@ PRESETS = {
         **{"image": "filename", "image_width": "width", "image_height": "height", "label": "class"},
         **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
     },
+    "vott": {
+        **{name: name for name in ("image", "label", *OF_IMAGE, "crowd")},
+        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
+    },
     "openimages": {
         **{"image": "ImageID", "label": "LabelName", "crowd": "IsGroupOf"},
         **{"x1": "XMin", "x2": "XMax", "y1": "YMin", "y2": "YMax"},
     },
 }
 NORMALIZED = {"openimages"}
-OPTIONAL = {"crowd", "image_width", "image_height"}  # columns of a preset that some of its files lack
+OPTIONAL = {"crowd", *OF_IMAGE}  # columns of a preset that some of its files lack
+BOXLIKE = re.compile(r"x|y|[xy]_?(min|max|[12])|(min|max)_?[xy]|b(nd)?_?box.*|left|top", re.IGNORECASE)
 TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 DELIMITERS = {",": ",", ";": ";", "\t": "\t", "\\t": "\t", "tab": "\t"}
 
@@ -121,11 +128,15 @@ def _meanings(header: Sequence[str], options: ImportOptions, where: str) -> tupl
             f"{where}: no column is known to name the image; set `preset` or `columns`; there are: {told:.200}"
         )
     _check_box_columns(named, where)
+    if not preset and not options.columns:
+        _check_left_out(header, named, where)
     normalized = preset in NORMALIZED if options.normalized is None else options.normalized
     return {ours: header.index(theirs) for ours, theirs in named.items()}, len(header), normalized
 
 
 def _recognised(header: Sequence[str]) -> str | None:
+    if {"image", "label", *CORNERS} <= set(header):
+        return None
     fitting = (
         name for name, columns in PRESETS.items() if {columns[c] for c in columns if c not in OPTIONAL} <= set(header)
     )
@@ -140,6 +151,17 @@ def _check_box_columns(named: Mapping[str, str], where: str) -> None:
         )
     if stated and "label" not in named:
         raise UserError(f"{where}: no column is known to name a box's class; set `columns: [label=...]`")
+
+
+def _check_left_out(header: Sequence[str], named: Mapping[str, str], where: str) -> None:
+    """Raise UserError for boxes under other names beside ours, which would be left out without a word."""
+    left_out = [name for name in header if BOXLIKE.fullmatch(name) and name not in named]
+    if left_out and not {*CORNERS, *SIDES}.intersection(named):
+        kept = ", ".join(f"{name}={name}" for name in named)
+        raise UserError(
+            f"{where}: columns {', '.join(left_out)[:100]} look like boxes; say which are which: "
+            f"`columns: [{kept}, x1=...]`, or without x1 and its like to leave them out"
+        )
 
 
 class Table:

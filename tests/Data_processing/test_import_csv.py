@@ -48,6 +48,14 @@ def test_open_images_are_fractions_found_by_their_stem(tmp_path, preset):
     assert [first.boxes[0].crowd, second.boxes[0].crowd] == [True, False]
 
 
+def test_corners_beside_our_own_names_are_vott_s(tmp_path):
+    header = "image,split,xmin,ymin,xmax,ymax,label,image_width\n"
+    [row] = table(tmp_path, f"{header}a.jpg,val,1.5,2,30,20,cat,60\n")
+    assert (corners(row), row.labels, row.split, row.width) == ([("cat", 1.5, 2, 30, 20)], None, "val", 60)
+    [row] = table(tmp_path, "image,label,x,y\na.jpg,cat,1,2\n", columns={"image": "image", "label": "label"})
+    assert (row.labels, row.boxes) == (["cat"], None)
+
+
 def test_columns_are_named_by_options(tmp_path):
     text = "pfad;klasse;links;oben;b;h;teil;serie;viele\nx.png;Katze;0.5;0;0.25;1;valid;s1;yes\n"
     pairs = "image=pfad label=klasse x1=links y1=oben box_width=b box_height=h split=teil group=serie crowd=viele"
@@ -119,7 +127,7 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
     [
         ("", {}, "is empty"),
         ("a,b,c\n1,2,3\n", {}, "`columns`; there are: a, b, c"),
-        (OWN, {"preset": "yolo"}, "tensorflow, openimages"),
+        (OWN, {"preset": "yolo"}, "tensorflow, vott, openimages"),
         (OWN, {"preset": "tensorflow"}, "'filename'"),
         (OWN, {"columns": {"picture": "image"}}, "'picture' is none of image"),
         (OWN, {"columns": {"image": "file"}}, "0 columns are called 'file'"),
@@ -127,6 +135,13 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ("image,label,x1,y1,x2\n", {}, "make no box"),
         ("image,label,x1,y1,x2,y2,box_width\n", {}, "make no box"),
         ("image,x1,y1,x2,y2\n", {}, "label=..."),
+        (
+            "image,label,x,y,w,h\n",
+            {},
+            "columns x, y look like boxes; say which are which: `columns: [image=image,",
+        ),
+        ("image,label,xmin,ymin,width,height\n", {}, "columns xmin, ymin look"),
+        ("image,label,bbox\n", {}, "columns bbox look"),
         (f'{OWN}"a.jpg,cat,1,1,2,2\n', {}, "quotation mark"),
         (f"{OWN}Bär.jpg,cat,1,1,2,2\n".encode("latin-1"), {}, "t.csv:2: byte 0xe4 is not UTF-8"),
         (OWN.encode("utf-16"), {}, "not UTF-8"),
@@ -169,5 +184,5 @@ def test_the_command_takes_all_options(tmp_path):
     [row] = read_imported(out)
     assert (row.image, row.labels, row.normalized, images_folder(out)) == ("pics/a.png", ["cat"], False, "pics")
     refused(stage(*command, "--out", tmp_path / "p.parquet", "--columns", "image"), "OURS=THEIRS")
-    refused(stage(*command, "--out", tmp_path / "p.parquet", "--preset", "coco"), "tensorflow, openimages")
+    refused(stage(*command, "--out", tmp_path / "p.parquet", "--preset", "coco"), "tensorflow, vott, openimages")
     assert not (tmp_path / "p.parquet").exists()
