@@ -3,12 +3,13 @@
 import codecs
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import PurePosixPath
 from posixpath import splitext
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -20,6 +21,8 @@ from Datasets.records import SPLITS
 T = TypeVar("T")
 CLASSES = "classes.json"  # beside our own records
 LETTER = r"[^\W\d_]"
+LEADS_OUT = re.compile(r"~?[\\/]|[A-Za-z]:[\\/]|\w+://|(\.[\\/])*\.\.[\\/]|data/local-files/")  # as a name begins
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio sets before a name
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
 OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
@@ -164,6 +167,33 @@ def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: It
     return candidates[0] if candidates else ""
 
 
+def path_of(address: str) -> str:
+    """The path of a URL, also of Label Studio's for local files, or of a file of any system; without / around it."""
+    try:
+        split = urlsplit(address)
+        local = parse_qs(split.query).get("d", [""])[0] if "local-files" in split.path else ""
+    except ValueError:  # such as a host in half a bracket
+        return address.strip("/") or address
+    plain = address if not split.scheme and "?" not in address else unquote(split.path)
+    return (local or plain).replace("\\", "/").strip("/") or address
+
+
+def ends(address: str) -> Iterator[str]:
+    """What a path or URL may mean inside the source: ever shorter ends of its path, as written and unquoted."""
+    path = path_of(address)
+    for form in dict.fromkeys((path, unquote(path))):
+        parts = form.split("/")
+        for start in range(len(parts)):
+            yield "/".join(parts[start:])
+        if UPLOADED.match(parts[-1]) and "upload" in parts:
+            yield UPLOADED.sub("", parts[-1])
+
+
+def ambiguity(name: str, found: Sequence[str]) -> list[tuple[str, str]]:
+    """The problem of a record whose image's name means several files."""
+    return [("ambiguous image", f"{name}: {' or '.join(found[:3])}")] if len(found) > 1 else []
+
+
 class ImageFinder:
     """The image files of a source, to be found by what annotations call them. folder: where they are, if known."""
 
@@ -194,3 +224,7 @@ class ImageFinder:
         if exact or self.folder is not None:
             return exact
         return [file for file, own in called.items() if own.endswith(f"/{path}")]
+
+    def by_end(self, address: str) -> list[str]:
+        """The files that the longest end of a path or URL means, wherever that led once."""
+        return next(filter(None, map(self.find, ends(address))), [])

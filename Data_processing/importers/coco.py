@@ -2,12 +2,14 @@
 
 Specification: https://cocodataset.org/#format-data. A box is [x, y, width, height] in pixels, 0 at the outer edge of
 the first pixel; segmentations are polygons, or run lengths in either of COCO's two forms. `file_name` is relative to a
-folder that the file does not name. An annotation with neither box nor segmentation is a label of the whole image.
+folder that the file does not name; one that leads out of any, such as a URL, means the image that it ends in. An
+annotation with neither box nor segmentation is a label of the whole image.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain, pairwise
 
 import msgspec
@@ -15,7 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from Data_processing.annotation_files import decode_json, guess_folder, only_file, pixels
+from Data_processing.annotation_files import (
+    LEADS_OUT,
+    ImageFinder,
+    ambiguity,
+    decode_json,
+    guess_folder,
+    only_file,
+    pixels,
+)
 from Data_processing.imported import BOX_FIELDS, NO_OUTLINE, BoxRows, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside, visible
@@ -71,9 +81,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
     folder = options.images
     if folder is None:
-        sample = [inside("", image.file_name) for image in coco.images[:100]]
+        sample = [inside("", i.file_name) for i in coco.images[:100] if not LEADS_OUT.match(i.file_name)]
         folder = guess_folder(files, found[0], sample, files.names())
-    return folder, _records(coco, names, found[0], folder)
+    finder = cache(lambda: ImageFinder(files, options.images))
+    return folder, _records(coco, names, found[0], folder, finder)
 
 
 def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]:
@@ -87,7 +98,9 @@ def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]
     return names
 
 
-def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterator[Imported]:
+def _records(
+    coco: Coco, names: dict[Id, str], file: str, folder: str, finder: Callable[[], ImageFinder]
+) -> Iterator[Imported]:
     table = Boxes(coco.annotations, names, file)
     uncommon = table.uncommon()
     labels = sum(_is_label(coco.annotations[place]) for place in uncommon)
@@ -96,6 +109,8 @@ def _records(coco: Coco, names: dict[Id, str], file: str, folder: str) -> Iterat
     ids = Counter(image.id for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
+        if LEADS_OUT.match(image.file_name) and (found := finder().by_end(image.file_name)):
+            row.image, row.problems = found[0], ambiguity(image.file_name, found)
         row.width, row.height = pixels(image.width, row), pixels(image.height, row)
         places = of_image.get(image.id, NOWHERE)
         if labels or (uncommon and not uncommon.isdisjoint(places.tolist())):

@@ -16,10 +16,20 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from operator import itemgetter
 
-from Data_processing.annotation_files import guess_folder, only_file, parse_numbers, pixels, split_named
+from Data_processing.annotation_files import (
+    LEADS_OUT,
+    ImageFinder,
+    ambiguity,
+    guess_folder,
+    only_file,
+    parse_numbers,
+    pixels,
+    split_named,
+)
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
 from Datasets.errors import UserError
@@ -67,8 +77,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             table.add(start, fields)
     except csv.Error as error:
         raise UserError(f"{where}:{lines.line_num}: no CSV: {error}; is a quotation mark left open?") from error
-    folder, full_name = _image_names(files, found[0], options, table.rows)
-    return folder, table.records(full_name)
+    folder, full_names = _image_names(files, found[0], options, table.rows)
+    return folder, table.records(full_names)
 
 
 def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
@@ -197,12 +207,13 @@ class Table:
         else:
             self._empty.setdefault(image, line)
 
-    def records(self, full_name: Callable[[str], str]) -> Iterator[Imported]:
-        """All records; full_name: from the name that the table gives to the image's path inside the source."""
+    def records(self, full_names: Callable[[str], list[str]]) -> Iterator[Imported]:
+        """All records; full_names: from the name that the table gives to the path inside the source, or several."""
         for image, row in self.rows.items():
             if not image:
                 row.problems.insert(0, ("malformed annotation", f"no image is named at {row.origin}"))
-            row.image = full_name(image) if image else row.origin
+            found = full_names(image) if image else [row.origin]
+            row.image, row.problems = found[0], [*ambiguity(image, found), *row.problems]
             if image in self._empty:
                 self._leave_empty(row, self._empty[image])
             if row.labels is not None:
@@ -263,10 +274,11 @@ class Table:
 
 def _image_names(
     files: SourceFiles, file: str, options: ImportOptions, images: Iterable[str]
-) -> tuple[str, Callable[[str], str]]:
-    """The folder of the images, and from a table's name of an image to its path inside the source.
+) -> tuple[str, Callable[[str], list[str]]]:
+    """The folder of the images, and from a table's name of an image to its path inside the source, or several.
 
-    A name without an image's suffix means the image of that stem, or, where there is none, a .jpg.
+    A name without an image's suffix means the image of that stem, or, where there is none, a .jpg; one that leads out
+    of the source, such as a URL, the image that it ends in.
     """
     present = set(images_below(files, ""))
     by_stem: dict[str, list[str]] = defaultdict(list)
@@ -274,14 +286,18 @@ def _image_names(
         by_stem[path.rpartition(".")[0]].append(path)
     folder = options.images
     if folder is None:
-        sample = [inside("", name) for name in islice(filter(None, images), 100)]
+        sample = [inside("", name) for name in islice(filter(None, images), 100) if not LEADS_OUT.match(name)]
         folder = guess_folder(files, file, sample, present.union(by_stem))
 
-    def full_name(name: str) -> str:
+    finder = cache(lambda: ImageFinder(files, options.images))
+
+    def full_names(name: str) -> list[str]:
+        if LEADS_OUT.match(name) and (ended := finder().by_end(name)):
+            return ended
         path = inside(folder, name)
         if posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES:
-            return path
+            return [path]
         found = by_stem.get(path, [])
-        return found[0] if len(found) == 1 else path if found else f"{path}.jpg"  # of several, none
+        return found if len(found) == 1 else [path if found else f"{path}.jpg"]  # of several, none
 
-    return folder, full_name
+    return folder, full_names

@@ -4,7 +4,7 @@ Specification: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-ann
 the image's width and height, rotations degrees, clockwise, about the upper left corner, in pixels of `original_width`
 and `original_height`. A task's image is a URL: `/data/local-files/?d=PATH`, `/data/upload/PROJECT/NAME`, a cloud's or
 another. The image of the source whose path ends in the longest part of that path is meant; for an upload also the name
-without the eight characters that Label Studio sets before it.
+without the eight characters that Label Studio sets before it; as written, or with what it quotes (`%20`) plain.
 
 Rectangles, polygons, ellipses (as polygons of 64 points) and brush strokes become boxes, with outlines unless they are
 upright rectangles; a region with several labels is as many boxes. Key points and vectors have no area: each becomes a
@@ -15,21 +15,18 @@ several about its image.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from Data_processing.annotation_files import ImageFinder, decode_json, only_file
+from Data_processing.annotation_files import ImageFinder, ambiguity, decode_json, ends, only_file, path_of
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds, ellipse, encode, from_crop, rectangle, rle_pack, turned
 from Data_processing.source_files import IMAGE_SUFFIXES, SourceFiles, inside, visible
 from Datasets.errors import UserError
 
-PREFIX = re.compile(r"^[0-9a-f]{8}-")
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")
 GEOMETRY = {"x", "y", "points", "rle", "vertices", "imageDataURL"}
 
@@ -97,37 +94,13 @@ def _named(task: Task, origin: str, finder: ImageFinder) -> Imported:
     if not isinstance(image, str) or not image.strip() or image.startswith("data:"):
         value = f"{len(urls)} image addresses in its data, and none called `image`; not one that is embedded"
         return Imported(origin, origin, problems=[("malformed annotation", value)])
-    paths = list(_paths(image))
-    for path in paths:
-        if found := finder.find(path):
-            row = Imported(found[0], origin)
-            if len(found) > 1:
-                row.problems.append(("ambiguous image", f"{image}: {' or '.join(found[:3])}"))
-            return row
-    return Imported(inside(finder.folder or "", paths[-1]), origin)
-
-
-def _paths(url: str) -> Iterator[str]:
-    """What an image's address may mean inside the source: ever shorter ends of its path."""
-    parts = _path(url).split("/")
-    for start in range(len(parts)):
-        yield "/".join(parts[start:])
-    if PREFIX.match(parts[-1]) and "upload" in parts:
-        yield PREFIX.sub("", parts[-1])
-
-
-def _path(url: str) -> str:
-    try:
-        split = urlsplit(url)
-        local = parse_qs(split.query).get("d", [""])[0] if "local-files" in split.path else ""
-    except ValueError:  # such as a host in half a bracket
-        return url.strip("/") or url
-    plain = url if not split.scheme and "?" not in url else unquote(split.path)
-    return (local or plain).replace("\\", "/").strip("/") or url
+    found = finder.by_end(image)
+    path = found[0] if found else inside(finder.folder or "", list(ends(image))[-1])
+    return Imported(path, origin, problems=ambiguity(image, found))
 
 
 def _suffix(url: str) -> str:
-    return PurePosixPath(_path(url)).suffix.lower()
+    return PurePosixPath(path_of(url)).suffix.lower()
 
 
 def _chosen(task: Task, row: Imported) -> Annotation | None:

@@ -13,6 +13,7 @@ from Data_processing.imported import images_folder, read_imported
 from Data_processing.outlines import to_rle
 from Datasets.records import SCHEMA
 from tests.conftest import refused, stage, succeeded
+from tests.Data_processing.annotated import rows_of
 from tests.Data_processing.sources import pack, write_coco, write_voc
 
 CONTENT = {"b.png": [("dog", 3, 4, 20, 30), ("cat", 0, 0, 60, 40)], "a.png": [("cat", 10, 10, 11, 12)], "c.png": []}
@@ -163,6 +164,30 @@ def test_names_are_taken_as_they_are_meant(tmp_path, name):
     row = next(read_imported(import_source(source, tmp_path, "coco", "--images", "./images/")[1]))
     assert row.image == "images/b.png"
     assert row.problems == []
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("..\\..\\label-studio\\media\\upload\\4\\cb0618f6-b.png", "images/b.png"),
+        ("/home/me/images/b.png", "images/b.png"),
+        ("C:\\data\\b.png", "images/b.png"),
+        ("https://example.org/x/images/b.png?size=3", "images/b.png"),
+        ("/data/local-files/?d=images/b.png", "images/b.png"),
+        ("../more/a.png", "more/a.png"),
+    ],
+)
+def test_names_that_lead_out_of_the_source_mean_the_image_that_they_end_in(tmp_path, name, image):
+    source = write_coco(tmp_path / "s", CONTENT)
+    shutil.copytree(source / "images", source / "more", ignore=shutil.ignore_patterns("b.png"))
+    content = [name, "/elsewhere/a.png", "/nowhere.png"]
+    change_coco(source, lambda coco: [i.update(file_name=n) for i, n in zip(coco["images"], content, strict=True)])
+    (source / "t.csv").write_text("image,label\n" + "".join(f"{name},cat\n" for name in content))
+    for form in ("coco", "csv"):
+        rows = rows_of(source, form).values()
+        told = [(row.image, [rule for rule, _ in row.problems]) for row in rows]
+        assert told[0] == (image, [])
+        assert [problems for _, problems in told[1:]] == [["ambiguous image"], ["outside the source"]]
 
 
 def test_json_of_other_programs_is_understood(tmp_path):

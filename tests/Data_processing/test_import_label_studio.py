@@ -162,6 +162,7 @@ def test_of_several_annotations_the_ground_truth_counts_or_none(tmp_path):
         ("https://example.org/x/day%201/c.png?X-Amz-Expires=3", "day 1/c.png"),
         ("C:\\pictures\\a.png", "images/a.png"),
         ("a.png", "images/a.png"),
+        ("/data/upload/7/0a1b2c3d-%E7%8C%AB_1.png", "猫_1.png"),
         ("/data/upload/7/0a1b2c3d-nowhere.png", "nowhere.png"),
         ("http://[", "["),
     ],
@@ -170,6 +171,7 @@ def test_addresses_mean_images_of_the_source(tmp_path, address, image):
     source = write_label_studio(tmp_path / "s", task(1, address, []))
     (source / "day 1").mkdir()
     (source / "day 1/c.png").write_bytes(picture(3))
+    (source / "猫_1.png").write_bytes(picture(4))
     row = rows_of(source, "label_studio")["project.json: task 1"]
     assert (row.image, row.problems) == (image, [])
 
