@@ -88,10 +88,13 @@ def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: Impo
     return names
 
 
-def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str) -> T:
-    """A JSON file, with or without a byte order mark, as `kind`. Raises UserError; what: what the file is not, then."""
+def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, strict: bool = True) -> T:
+    """A JSON file, with or without a byte order mark, as `kind`. Raises UserError; what: what the file is not, then.
+
+    strict: whether a number written as text, or a whole one as 1.0, is none.
+    """
     try:
-        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8), type=kind)
+        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8), type=kind, strict=strict)
     except MissingFile as error:
         raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:

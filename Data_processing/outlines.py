@@ -1,12 +1,14 @@
 """What a source draws around an object: polygons or run lengths, in the JSON of COCO's `segmentation`.
 
 Importers hand outlines on as they find them; the clean stage, which knows the image's true size, makes masks of them.
-https://cocodataset.org/#format-data: a list of polygons [x1, y1, x2, y2, ...], or an object with `size` [height, width]
-and `counts`: run lengths of background and object in turn, column by column, as a list or compressed into a string.
+https://cocodataset.org/#format-data: a list of polygons [x1, y1, x2, y2, ...], or a polygon alone, or an object with
+`size` [height, width] and `counts`: run lengths of background and object in turn, column by column, as a list or
+compressed into a string.
 """
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -153,11 +155,16 @@ def to_rle(outline: bytes, width: int, height: int, normalized: bool = False) ->
 
 
 _DECODER = msgspec.json.Decoder(list[Polygon] | RunLengths)
+_FLAT = msgspec.json.Decoder(Polygon)
 
 
 def _decode(outline: bytes) -> list[Polygon] | RunLengths:
     try:
         return _DECODER.decode(outline)
+    except msgspec.ValidationError as error:
+        with suppress(msgspec.ValidationError):
+            return [_FLAT.decode(outline)]  # one polygon without the list around it
+        raise ValueError(f"neither polygons nor run lengths: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"neither polygons nor run lengths: {error}") from error
 

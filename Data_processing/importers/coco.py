@@ -3,12 +3,14 @@
 Specification: https://cocodataset.org/#format-data. A box is [x, y, width, height] in pixels, 0 at the outer edge of
 the first pixel; segmentations are polygons, or run lengths in either of COCO's two forms. `file_name` is relative to a
 folder that the file does not name; one that leads out of any, such as a URL, means the image that it ends in. An
-annotation with neither box nor segmentation is a label of the whole image.
+annotation with neither box nor segmentation is a label of the whole image; a file without any annotation says nothing
+of its images.
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise
 
@@ -32,7 +34,8 @@ from Data_processing.source_files import SourceFiles, inside, visible
 from Datasets.errors import UserError
 
 CHUNK = 32_768
-Id = int | float | str  # pandas writes whole numbers as 1.0, which is the same key as 1
+Id = int | float | str  # pandas writes whole numbers as 1.0, which is the same key as 1, VIA some of them as "1"
+Names = dict[Id | None, str]
 
 
 class Image(msgspec.Struct, gc=False):
@@ -48,7 +51,7 @@ class Annotation(msgspec.Struct, gc=False):
     """An entry of `annotations`; segmentation stays text, which the clean stage reads."""
 
     image_id: Id
-    category_id: Id
+    category_id: Id | None = None  # which is no category's
     id: Id | None = None
     bbox: list[float] | None = None
     iscrowd: int | bool | None = 0
@@ -77,7 +80,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    coco: Coco = decode_json(files, found[0], Coco, "COCO annotations")
+    coco: Coco = decode_json(files, found[0], Coco, "COCO annotations", strict=False)
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
     folder = options.images
     if folder is None:
@@ -87,26 +90,31 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     return folder, _records(coco, names, found[0], folder, finder)
 
 
-def _category_names(categories: Iterable[Category], where: str) -> dict[Id, str]:
-    names: dict[Id, str] = {}
+def _category_names(categories: Iterable[Category], where: str) -> Names:
+    names: Names = {}
     for category in categories:
         if names.setdefault(category.id, category.name) != category.name:
             raise UserError(
                 f"{where}: category id {category.id} means both {names[category.id]!r} and {category.name!r}; "
                 "give each its own id"
             )
-    return names
+    return {_otherwise(number): name for number, name in names.items() if number is not None} | names
 
 
-def _records(
-    coco: Coco, names: dict[Id, str], file: str, folder: str, finder: Callable[[], ImageFinder]
-) -> Iterator[Imported]:
+def _otherwise(found: Id) -> Id:
+    """The text of a number, or the number that a text is; else the same."""
+    if isinstance(found, str):
+        return int(found) if re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
+    return str(int(found) if float(found).is_integer() else found)
+
+
+def _records(coco: Coco, names: Names, file: str, folder: str, finder: Callable[[], ImageFinder]) -> Iterator[Imported]:
     table = Boxes(coco.annotations, names, file)
     uncommon = table.uncommon()
     labels = sum(_is_label(coco.annotations[place]) for place in uncommon)
-    drawn = labels < len(coco.annotations) or not labels
-    of_image = _by_image(coco.annotations)
+    drawn = labels < len(coco.annotations)
     ids = Counter(image.id for image in coco.images)
+    of_image = _by_image(coco.annotations, ids)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
         if LEADS_OUT.match(image.file_name) and (found := finder().by_end(image.file_name)):
@@ -117,7 +125,7 @@ def _records(
             annotations = [coco.annotations[place] for place in places.tolist()]
             _add_annotations(row, annotations, names, file, drawn, labels > 0)
         else:
-            row.boxes = BoxRows(table, places)
+            row.boxes = BoxRows(table, places) if drawn else None  # of no annotations, the file was not annotated
         if ids[image.id] > 1:
             row.problems.insert(0, ("repeated id", f"{ids[image.id]} images have the id {image.id}"))
         yield row
@@ -128,13 +136,17 @@ def _records(
             yield Imported(f"image_id {image_id}", origin, problems=[problem])
 
 
-def _by_image(annotations: Sequence[Annotation]) -> dict[Id, np.ndarray]:
-    """The places, int64 [A], of each image's annotations."""
+def _by_image(annotations: Sequence[Annotation], listed: Container[Id]) -> dict[Id, np.ndarray]:
+    """The places, int64 [A], of each image's annotations. listed: the ids that images have."""
     ids, images = _numbered([annotation.image_id for annotation in annotations])
     number = max(1, len(images))
     order = np.sort(images.astype(np.int64) * number + np.arange(len(images))) % number  # sooner than a stable argsort
     ends = np.bincount(images, minlength=len(ids)).cumsum().tolist()
-    return {image_id: order[start:end] for image_id, (start, end) in zip(ids, pairwise([0, *ends]), strict=True)}
+    places = {image_id: order[start:end] for image_id, (start, end) in zip(ids, pairwise([0, *ends]), strict=True)}
+    for image_id in [image_id for image_id in ids if image_id not in listed]:
+        if (other := _otherwise(image_id)) in listed:
+            places[other] = np.sort(np.append(places.get(other, NOWHERE), places.pop(image_id)))
+    return places
 
 
 def _numbered(ids: Sequence[Id]) -> tuple[list[Id], np.ndarray]:
@@ -153,7 +165,7 @@ class Boxes:
     The texts of outlines stay where they were read until their boxes are taken.
     """
 
-    def __init__(self, annotations: Sequence[Annotation], names: dict[Id, str], file: str) -> None:
+    def __init__(self, annotations: Sequence[Annotation], names: Names, file: str) -> None:
         self._file = file
         starts = range(0, len(annotations), CHUNK) or [0]  # parts that stay in the processor's cache
         parts = [_columns(annotations[start : start + CHUNK], names) for start in starts]
@@ -185,7 +197,7 @@ class Boxes:
         return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers)
 
 
-def _columns(annotations: Sequence[Annotation], names: dict[Id, str]) -> dict[str, pa.Array]:
+def _columns(annotations: Sequence[Annotation], names: Names) -> dict[str, pa.Array]:
     """Name, corners and crowd; without a name where an annotation is no common box."""
     boxes = [annotation.bbox for annotation in annotations]
     if not all([box is not None and len(box) == 4 for box in boxes]):
@@ -220,7 +232,12 @@ def _origin(file: str, annotation: Annotation) -> str:
 
 
 def _add_annotations(
-    row: Imported, annotations: Iterable[Annotation], names: dict[Id, str], file: str, drawn: bool, labelled: bool
+    row: Imported,
+    annotations: Iterable[Annotation],
+    names: Names,
+    file: str,
+    drawn: bool,
+    labelled: bool,
 ) -> None:
     """Boxes, if the file has any, and labels of whole images, if it has any."""
     boxes: list[ImportedBox] = []

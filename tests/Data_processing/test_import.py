@@ -95,7 +95,7 @@ def test_voc_files_that_name_a_wrong_image_mean_the_one_named_like_them(tmp_path
 
 
 def test_segmentations_of_all_three_kinds_become_run_lengths(tmp_path):
-    source = write_coco(tmp_path / "s", {"a.png": [("cat", 10, 10, 30, 20)] * 3})
+    source = write_coco(tmp_path / "s", {"a.png": [("cat", 10, 10, 30, 20)] * 4})
     square = np.zeros((40, 60), np.uint8)
     square[10:20, 10:30] = 1
     coded = coco_mask.encode(np.asfortranarray(square))
@@ -104,6 +104,7 @@ def test_segmentations_of_all_three_kinds_become_run_lengths(tmp_path):
     coco = json.loads((source / "annotations.json").read_text())
     polygon = [[10, 10, 30, 10, 30, 20, 10, 20]]
     kinds = [polygon, {"size": [40, 60], "counts": counts}, {"size": [40, 60], "counts": plain}]
+    kinds += [polygon[0]]  # as VIA writes it
     for annotation, segmentation in zip(coco["annotations"], kinds, strict=True):
         annotation["segmentation"] = segmentation
     (source / "annotations.json").write_text(json.dumps(coco))
@@ -199,6 +200,42 @@ def test_json_of_other_programs_is_understood(tmp_path):
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     (source / "._annotations.json").write_bytes(b"\0\5\x16\7")
     assert boxes_of(import_source(source, tmp_path, "coco")[1]) == {k: sorted(v) for k, v in CONTENT.items()}
+
+
+def test_numbers_may_be_text_or_have_a_fraction_of_nothing(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+    plain = rows_of(source, "coco")
+
+    def change(coco):
+        coco["images"][0] |= {"width": "60", "height": 40.0}
+        for number, annotation in enumerate(coco["annotations"]):
+            annotation |= {"iscrowd": ["0", 0.0][number % 2], "bbox": list(map(str, annotation["bbox"]))}
+
+    change_coco(source, change)
+    assert [list(row.boxes) for row in rows_of(source, "coco").values()] == [list(r.boxes) for r in plain.values()]
+    change_coco(source, lambda coco: coco["annotations"][0].update(category_id=None))
+    first, *others = rows_of(source, "coco").values()
+    assert [rule for rule, _ in first.problems] == ["unknown category"]
+    assert not any(row.problems for row in others)
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_ids_may_be_text_in_one_list_and_numbers_in_the_other(tmp_path, kind):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(
+        source, lambda coco: [a.update(image_id=str(a["image_id"]), category_id="7") for a in coco["annotations"][1:]]
+    )
+    change_coco(source, lambda coco: [c.update(id=kind(c["id"])) for c in coco["categories"]])
+    rows = rows_of(source, "coco")
+    assert [row.problems for row in rows.values()] == [[]] * len(CONTENT)
+    assert [len(row.boxes) for row in rows.values()] == [len(boxes) for boxes in CONTENT.values()]
+    assert [box.name for row in rows.values() for box in row.boxes] == ["dog", "cat", "cat"]
+
+
+def test_a_file_without_any_annotation_says_nothing_of_its_images(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(source, lambda coco: coco.update(annotations=[]))
+    assert [(row.boxes, row.labels) for row in rows_of(source, "coco").values()] == [(None, None)] * len(CONTENT)
 
 
 def test_annotations_of_whole_images_become_labels(tmp_path):
