@@ -9,9 +9,9 @@ without the eight characters that Label Studio sets before it; as written, or wi
 Rectangles, polygons, ellipses (as polygons of 64 points) and brush strokes become boxes, with outlines unless they are
 upright rectangles; a region with several labels is as many boxes. Key points and vectors have no area: each becomes a
 box without any, which the clean stage rejects if it wants the class, and else leaves out. Choices about the whole image
-are its labels. Ratings, texts and relations are left out, as are predictions, drafts and skipped annotations. Of
-several annotations the one that is marked as ground truth counts; where none is, the record is rejected as one of
-several about its image.
+are its labels, of taxonomies the last level. Ratings, texts and relations are left out, as are predictions, drafts and
+skipped annotations; in a file that has nothing else, nothing is said of any image. Of several annotations the one that
+is marked as ground truth counts; where none is, the record is rejected as one of several about its image.
 """
 
 import math
@@ -75,9 +75,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 
 def _records(tasks: list[Task], file: str, finder: ImageFinder) -> Iterator[Imported]:
-    kinds = {result.type for task in tasks for annotation in task.annotations for result in annotation.result}
-    labelled = "choices" in kinds
-    drawn = not labelled or any(_shape(kind) or kind == "labels" for kind in kinds)
+    results = [result for task in tasks for annotation in task.annotations for result in annotation.result]
+    kinds = {result.type for result in results}
+    labelled = "choices" in kinds or any(result.type == "taxonomy" and _of_whole(result) for result in results)
+    drawn = not kinds or any(_shape(kind) or kind == "labels" for kind in kinds)
     for number, task in enumerate(tasks, 1):
         origin = f"{file}: task {f'number {number}' if task.id is None else task.id}"
         row = _named(task, origin, finder)
@@ -171,12 +172,19 @@ def _names(result: Result) -> list[Any]:
     return names if isinstance(names, list) else []
 
 
+def _of_whole(result: Result) -> bool:
+    return not GEOMETRY.intersection(result.value)
+
+
 def _choices(annotation: Annotation, row: Imported) -> list[str]:
     found: list[Any] = []
     for result in annotation.result:
-        if result.type == "choices" and not GEOMETRY.intersection(result.value):
-            choices = result.value.get("choices")
-            found += choices if isinstance(choices, list) else [choices]
+        if result.type in ("choices", "taxonomy") and _of_whole(result):
+            choices = result.value.get(result.type)
+            chosen = choices if isinstance(choices, list) else [choices]
+            found += (
+                chosen if result.type == "choices" else [p[-1] if isinstance(p, list) and p else None for p in chosen]
+            )
     if not all(isinstance(name, str) and name for name in found):
         row.problems.append(("malformed annotation", f"choices {found[:3]}"))
     return [name for name in found if isinstance(name, str) and name]

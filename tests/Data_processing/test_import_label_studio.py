@@ -134,6 +134,19 @@ def test_choices_are_labels_and_key_points_are_boxes_without_area(tmp_path):
     assert one(tmp_path, {"type": "choices", "value": {"choices": 3}}).problems[0][0] == "malformed annotation"
 
 
+def test_taxonomies_are_labels_and_ratings_and_texts_say_nothing_of_objects(tmp_path):
+    taxonomy = {"type": "taxonomy", "value": {"taxonomy": [["animal", "cat"], ["place"]]}, "id": "t"}
+    row = one(tmp_path, taxonomy, {"type": "choices", "value": {"choices": ["day"]}, "id": "c"})
+    assert (row.labels, row.boxes, row.problems) == (["cat", "day", "place"], None, [])
+    row = one(tmp_path, {"type": "rating", "value": {"rating": 4}}, {"type": "textarea", "value": {"text": ["a cat"]}})
+    assert (row.labels, row.boxes, row.problems) == (None, None, [])
+    of_region = {**taxonomy, "id": "r", "value": {**percent(*BOX), **taxonomy["value"]}}
+    row = one(tmp_path, region("rectangle", percent(*BOX)), of_region)
+    assert (row.labels, corners(row), row.problems) == (None, [("cat", *BOX)], [])
+    wrong = {"type": "taxonomy", "value": {"taxonomy": [[]]}}
+    assert one(tmp_path, wrong).problems[0][0] == "malformed annotation"
+
+
 def test_skipped_and_untouched_tasks_have_no_annotation(tmp_path):
     skipped = task(1, UPLOAD, [region("rectangle", percent(*BOX))])
     skipped["annotations"][0]["was_cancelled"] = True
