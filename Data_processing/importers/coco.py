@@ -4,7 +4,8 @@ Specification: https://cocodataset.org/#format-data. A box is [x, y, width, heig
 the first pixel; segmentations are polygons, or run lengths in either of COCO's two forms. `file_name` is relative to a
 folder that the file does not name; one that leads out of any, such as a URL, means the image that it ends in. An
 annotation with neither box nor segmentation is a label of the whole image; a file without any annotation says nothing
-of its images.
+of its images. Of LVIS, images are found by `coco_url`; that it draws only some classes in some images (its
+`not_exhaustive_category_ids`) is not read.
 """
 
 import math
@@ -42,7 +43,8 @@ class Image(msgspec.Struct, gc=False):
     """An entry of `images`."""
 
     id: Id
-    file_name: str
+    file_name: str = ""
+    coco_url: str | None = None  # LVIS states nothing else
     width: float | None = None
     height: float | None = None
 
@@ -82,6 +84,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     coco: Coco = decode_json(files, found[0], Coco, "COCO annotations", strict=False)
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
+    for image in coco.images:
+        image.file_name = image.file_name or image.coco_url or ""
     folder = options.images
     if folder is None:
         sample = [inside("", i.file_name) for i in coco.images[:100] if not LEADS_OUT.match(i.file_name)]
@@ -119,6 +123,8 @@ def _records(coco: Coco, names: Names, file: str, folder: str, finder: Callable[
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
         if LEADS_OUT.match(image.file_name) and (found := finder().by_end(image.file_name)):
             row.image, row.problems = found[0], ambiguity(image.file_name, found)
+        elif not image.file_name:
+            row.image, row.problems = row.origin, [("malformed annotation", "an image without file_name")]
         row.width, row.height = pixels(image.width, row), pixels(image.height, row)
         places = of_image.get(image.id, NOWHERE)
         if labels or (uncommon and not uncommon.isdisjoint(places.tolist())):

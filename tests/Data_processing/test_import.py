@@ -232,6 +232,20 @@ def test_ids_may_be_text_in_one_list_and_numbers_in_the_other(tmp_path, kind):
     assert [box.name for row in rows.values() for box in row.boxes] == ["dog", "cat", "cat"]
 
 
+def test_images_of_lvis_are_named_by_the_end_of_their_address(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT, folder="val2017")
+
+    def change(coco):
+        for image in coco["images"]:
+            image["coco_url"] = f"http://images.cocodataset.org/val2017/{image.pop('file_name')}"
+        coco["images"] += [{"id": 9}]
+
+    change_coco(source, change)
+    *rows, nameless = rows_of(source, "coco").values()
+    assert [(row.image, row.problems) for row in rows] == [(f"val2017/{name}", []) for name in CONTENT]
+    assert nameless.problems[0] == ("malformed annotation", "an image without file_name")
+
+
 def test_a_file_without_any_annotation_says_nothing_of_its_images(tmp_path):
     source = write_coco(tmp_path / "s", CONTENT)
     change_coco(source, lambda coco: coco.update(annotations=[]))
