@@ -7,7 +7,8 @@ tutorials and Roboflow; pixels), `vott` (of VoTT and many scripts: xmin and its 
 Where nothing is said, a preset or our own names are recognised by the header.
 
 A row with a label but no box labels the whole image; a row with neither says that the image shows nothing. The file is
-in UTF-8; its delimiter is an option, else the one of comma, semicolon and tab that the header has most of.
+in UTF-8; its delimiter is an option, else what a first line such as `sep=;` says, else the one of comma, semicolon and
+tab that the header has most of. With semicolons, boxes may have decimal commas.
 """
 
 import csv
@@ -56,6 +57,7 @@ NORMALIZED = {"openimages"}
 OPTIONAL = {"crowd", *OF_IMAGE}  # columns of a preset that some of its files lack
 BOXLIKE = re.compile(r"x|y|[xy]_?(min|max|[12])|(min|max)_?[xy]|b(nd)?_?box.*|left|top", re.IGNORECASE)
 TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)  # a first line of Excel's
 DELIMITERS = {",": ",", ";": ";", "\t": "\t", "\\t": "\t", "tab": "\t"}
 
 Box = tuple[float, float, float, float]
@@ -71,8 +73,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     where, text = f"{files.path}: {found[0]}", _text(files, found[0])
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, options, where), strict=True)
     try:
+        if SEPARATOR.match(text):
+            next(lines)
         header = [name.strip() for name in next(lines, [])]
-        table = Table(found[0], *_meanings(header, options, where))
+        table = Table(found[0], *_meanings(header, options, where), lines.dialect.delimiter == ";")
         for start, fields in _numbered(lines):
             table.add(start, fields)
     except csv.Error as error:
@@ -82,10 +86,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 
 def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, with the line that each begins at."""
+    """The rows that are not blank, with the line that each begins at."""
     start = lines.line_num + 1  # type: ignore[attr-defined]
     for fields in lines:
-        if fields:
+        if any(map(str.strip, fields)):
             yield start, fields
         start = lines.line_num + 1  # type: ignore[attr-defined]
 
@@ -106,6 +110,8 @@ def _text(files: SourceFiles, file: str) -> str:
 
 
 def _delimiter(text: str, options: ImportOptions, where: str) -> str:
+    if options.delimiter is None and (stated := SEPARATOR.match(text)):
+        return stated[1]
     if options.delimiter is None:
         header = text.partition("\n")[0]
         return max(",;\t", key=header.count)
@@ -177,9 +183,10 @@ def _check_left_out(header: Sequence[str], named: Mapping[str, str], where: str)
 class Table:
     """The rows of a table, joined by image as they come; one image's need not follow each other."""
 
-    def __init__(self, file: str, columns: Mapping[str, int], width: int, normalized: bool) -> None:
+    def __init__(self, file: str, columns: Mapping[str, int], width: int, normalized: bool, commas: bool) -> None:
         self.rows: dict[str, Imported] = {}
         self._file, self._columns, self._width, self._normalized = file, columns, width, normalized
+        self._commas = commas  # whether numbers may have decimal commas
         self._sides = "box_width" in columns
         box = [columns[name] for name in (SIDES if self._sides else CORNERS) if name in columns]
         self._box = itemgetter(*box) if box else None
@@ -238,6 +245,8 @@ class Table:
     def _draw(self, row: Imported, label: str, stated: Sequence[str], fields: list[str], origin: str) -> None:
         row.boxes = row.boxes or []
         assert isinstance(row.boxes, list)
+        if self._commas:
+            stated = [text.replace(",", ".") for text in stated]
         try:
             x1, y1, x2, y2 = parse_numbers(stated)
             if not label:

@@ -76,6 +76,14 @@ def test_the_delimiter_is_seen_in_the_header(tmp_path, delimiter):
     assert corners(row) == [("cat", 1, 2, 3, 4)]
 
 
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path):
+    text = f"sep=;\r\n{OWN}a.jpg,cat,1|5,2,3,4|25\n,,,,,\n ,,,,,\n".replace(",", ";").replace("|", ",")
+    [row] = table(tmp_path, text)
+    assert (corners(row), row.origin, row.problems) == ([("cat", 1.5, 2, 3, 4.25)], "t.csv:3", [])
+    [row] = table(tmp_path, f'{OWN}a.jpg,cat,"1,5",2,3,4\n')
+    assert row.problems[0][0] == "malformed box"
+
+
 def test_a_delimiter_can_be_named(tmp_path):
     [row] = table(tmp_path, "image|label\na,b;c.jpg|cat\n", delimiter="|")
     assert (row.image, row.labels) == ("a,b;c.jpg", ["cat"])
