@@ -122,6 +122,28 @@ def _json_kind(data: bytes) -> Format | None:
         return None
 
 
+def near_misses(files: SourceFiles) -> Iterator[Guess]:
+    """What is not a delivery of a format, but so near to one that its importer can say why."""
+    for name in _sampled(visible(files.names(), {".xml", ".json"})):
+        data = _content(files, name)
+        if re.search(rb"<annotations[\s>]", data) and b"<track" in data:
+            yield Guess(Format.cvat, f"{name} has <annotations> of <track>", name)
+        elif kind := _nearly(data):
+            yield Guess(kind, f"{name} has some of its keys", name)
+
+
+def _nearly(data: bytes) -> Format | None:
+    try:
+        said = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw] | list[msgspec.Raw])
+        if isinstance(said, dict):
+            of_task = {"task", "result"} <= said.keys()  # as Label Studio writes them to a target storage
+            return Format.coco if len(said.keys() & COCO) > 1 else Format.label_studio if of_task else None
+        first = msgspec.json.decode(said[0], type=dict[str, msgspec.Raw]) if said else {}
+        return Format.label_studio if "annotation_id" in first or {"id", "data"} <= first.keys() else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def _of_xml(files: SourceFiles, names: Sequence[str]) -> Iterator[Guess]:
     every = list(visible(names, {".xml"}))
     described = []

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from Data_processing.adding.guesses import Guess, classes_folder, common_folder, guesses, of_folders
+from Data_processing.adding.guesses import Guess, classes_folder, common_folder, guesses, near_misses, of_folders
 from Data_processing.import_source import Format, check_paths, read_annotations
 from Data_processing.imported import Imported, ImportOptions, write_imported
 from Data_processing.source_files import EMBEDDED, SourceFiles, images_below
@@ -104,6 +104,8 @@ def recognise(files: SourceFiles, options: ImportOptions, form: Format | None, a
     if not fits and tables_only and form is None and options.annotations is None:  # a table may be about anything
         fits, more = _fitting(files, of_folders(files, options, False), options)
         reasons += more
+    if not fits and not reasons and options.annotations is None:
+        reasons = _fitting(files, near_misses(files), options)[1]
     if not fits:
         raise UserError(reasons[0] if reasons else f"{files.path}: {_nothing(files)}")
     fit = _chosen(files.path, fits, ask)

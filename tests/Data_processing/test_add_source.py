@@ -163,6 +163,24 @@ def test_a_guess_that_its_importer_refuses_says_why(tmp_path):
         found(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.xml", "<annotations><track id='0' label='cat'/></annotations>", "looks like cvat .*: it has tracks"),
+        ("a.json", '{"images": [], "annotations": []}', "looks like coco .*required field `categories`"),
+        ("a.json", '[{"id": 1, "image": "/a.png", "annotation_id": 1}]', "label_studio .*and not as JSON-MIN"),
+        ("a.json", '{"id": 1, "result": [], "task": {"id": 1}}', "label_studio .*got `object`"),
+        ("a.json", '{"images": 1, "x": 2}', "no annotation format is recognised"),
+    ],
+)
+def test_what_is_nearly_a_format_is_refused_with_the_reason(tmp_path, name, text, says):
+    write(tmp_path, {name: text, "a.png": picture(1)})
+    with pytest.raises(UserError, match=says):
+        found(tmp_path)
+    write(tmp_path, {"cat/b.png": picture(1), "dog/c.png": picture(2)})
+    assert found(tmp_path)["format"] == "folders"
+
+
 def test_annotations_without_a_single_image_are_refused(tmp_path):
     with pytest.raises(UserError, match="none of its images is there"):
         found(write_coco(tmp_path, BOXES, files=False))
