@@ -7,6 +7,8 @@ from pathlib import PurePosixPath
 
 MAX_STEM_BYTES = 180  # file systems allow 255, of which some are needed for numbers and suffixes
 
+JPEG = {".jfif", ".jpe"}  # which browsers write, and many readers of datasets pass over
+
 
 class Names:
     """Gives out names, each once. The same paths in the same order get the same names."""
@@ -25,12 +27,16 @@ class Names:
         return next(str(below) for n in count(2) if self._take(below := PurePosixPath(str(n), path)))
 
     def flat(self, path: str) -> str:
-        """The path as one name of letters, digits, `_`, `-` and `.`, numbered if its stem was given out before."""
+        """The path as one name of letters, digits, `_`, `-` and `.`, numbered if its stem was given out before.
+
+        The suffixes of JPEG that few readers know become .jpg.
+        """
         name = PurePosixPath(re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", path)).strip(".") or "image")
         stem = name.stem.encode()[-MAX_STEM_BYTES:].decode(errors="ignore").lstrip(".")
+        suffix = ".jpg" if name.suffix.lower() in JPEG else name.suffix
         if self._take(PurePosixPath(stem)):
-            return f"{stem}{name.suffix}"
-        return next(f"{stem}_{n}{name.suffix}" for n in count(2) if self._take(PurePosixPath(f"{stem}_{n}")))
+            return f"{stem}{suffix}"
+        return next(f"{stem}_{n}{suffix}" for n in count(2) if self._take(PurePosixPath(f"{stem}_{n}")))
 
     def _take(self, path: PurePosixPath) -> bool:
         name = _fold(path)

@@ -15,7 +15,8 @@ sees other pixels than the annotators did, where an image has one.
 What it cannot say: crowds (left out, since a reader would take one for an object); segmentations (polygons would only
 come near them); masks; labels and counts that no boxes stand behind; whether an image without objects is known to be
 empty. An image without known boxes has no text file here, but readers take it for empty like one whose file is.
-Sources, groups and sizes are not said either, and some readers pass over file types such as .gif.
+Sources, groups and sizes are not said either. Ultralytics passes over file types such as .gif, and refuses a data.yaml
+without train or val: both are counted.
 """
 
 import io
@@ -31,6 +32,9 @@ from Datasets.exporters.names import Names
 from Datasets.exporters.rows import rows, write_file
 from Datasets.records import Box, Record
 
+# By Ultralytics; https://docs.ultralytics.com/platform/data/datasets/
+READ = {".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".avif"}
+
 
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
     """Write `splits`, yielding each record once its image is written; count in `lost` what YOLO cannot say."""
@@ -44,7 +48,9 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
                 text = labels(record, dataset)
                 write_file(directory / "labels" / split / f"{PurePosixPath(name).stem}.txt", text.encode())
             lost.update(_losses(record))
+            lost["images of types that Ultralytics passes over"] += PurePosixPath(name).suffix.lower() not in READ
             yield record
+    lost["splits that Ultralytics asks for, and that are not there"] = len({"train", "val"}.difference(splits))
     write_file(directory / "data.yaml", _data_yaml(splits, dataset.classes))
 
 

@@ -53,6 +53,7 @@ def test_what_a_format_cannot_say_is_counted(tmp_path):
     mask = {"bytes": png(np.zeros((6, 8), np.uint8)), "path": "m.png"}
     content = [record("a.png", boxes=[box(), crowd, narrow], mask=mask), record("b.png", labels=["car"])]
     content.append(record("c.png", boxes=[box()], labels=["car", "no"]))
+    content += [record("d.GIF", boxes=[]), record("e.jfif", boxes=[])]
     write_dataset(tmp_path / "curated", content)
     told = {}
     for form in FORMATS:
@@ -63,6 +64,8 @@ def test_what_a_format_cannot_say_is_counted(tmp_path):
             "yolo cannot say: crowds: 1",
             "yolo cannot say: masks: 1",
             "yolo cannot say: images without known boxes, which readers take for empty: 1",
+            "yolo cannot say: images of types that Ultralytics passes over: 1",
+            "yolo cannot say: splits that Ultralytics asks for, and that are not there: 1",
         ],
         "voc": [
             "voc cannot say: crowds, which are left out: 1",

@@ -34,3 +34,9 @@ def test_a_name_that_nothing_else_could_be_mistaken_for_is_kept():
     names = Names()
     assert [names.keep(path) for path in ("s/a.jpg", "s/b.jpg", "s/A.jpg")] == ["s/a.jpg", "s/b.jpg", "2/s/A.jpg"]
     assert [names.keep(path) for path in ("s/b.jpg/c.jpg", "s")] == ["2/s/b.jpg/c.jpg", "3/s"]
+
+
+def test_other_suffixes_of_jpeg_which_readers_pass_over_become_the_usual_one():
+    names = Names()
+    paths = ("a.jfif", "a.jpg", "b.JPE", "c.jpeg", "d.gif")
+    assert [names.flat(path) for path in paths] == ["a.jpg", "a_2.jpg", "b.jpg", "c.jpeg", "d.gif"]
