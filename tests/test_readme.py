@@ -72,6 +72,13 @@ def test_every_extra_that_is_installed_exists():
     assert extras == there - {"track"}  # which nothing needs, and Models/README.md installs
 
 
+def test_the_documents_show_one_run_of_the_demonstration():
+    shown = {
+        n for path, text in TEXTS.items() if path.name == "README.md" for n in re.findall(r"(\d+) test images", text)
+    }
+    assert len(shown) == 1
+
+
 def test_every_link_of_a_document_leads_somewhere():
     for path, text in TEXTS.items():
         links = re.findall(r"\]\(([^)#:]+)\)", text)
