@@ -14,7 +14,8 @@ reader that ignores EXIF orientation sees other pixels than the annotators did, 
 
 `info` names the sources, and in `version` the fingerprint of the curated dataset.
 
-What it cannot say: labels and counts that no boxes stand behind, and which images belong together (group).
+What it cannot say: labels and counts that no boxes stand behind, that images hold nothing where no image of the split
+holds anything (a file without annotations is one that nobody annotated yet), and which images belong together (group).
 """
 
 import math
@@ -62,6 +63,8 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
         info = {"description": f"curated from {', '.join(sorted(sources))}; {split} split", "version": version}
         header = {"info": info, "licenses": [], "categories": _categories(dataset)}
         for kind, lists in files.items():
+            if kind == "instances" and not lists["annotations"]:
+                lost["images that hold nothing, in a split without a box"] += len(lists["images"])
             write_file(directory / f"annotations/{kind}_{split}.json", msgspec.json.encode({**header, **lists}))
 
 
