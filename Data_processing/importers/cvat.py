@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from Data_processing.annotation_files import ImageFinder, only_file, parse_number, pixels, split_named
+from Data_processing.annotation_files import ImageFinder, ambiguity, only_file, parse_number, pixels, split_named
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, rectangle, turned
 from Data_processing.source_files import MissingFile, SourceFiles, inside, visible
@@ -92,8 +92,7 @@ def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bo
     row = Imported(found[0] if len(found) == 1 else inside(finder.folder or "", name or origin), origin)
     if not name:
         row.problems.append(("malformed annotation", "an image without a name"))
-    if len(found) > 1:
-        row.problems.append(("ambiguous image", f"{name}: {' or '.join(found[:3])}"))
+    row.problems += ambiguity(name, found)
     row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
     row.split = split_named(subset)
     boxes = list(_boxes(element, row))
