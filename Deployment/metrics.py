@@ -1,11 +1,11 @@
 """What Prometheus reads at /metrics."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from Datasets.predictions import Prediction, counts_in
 from Deployment.workers import Workers
 
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -27,8 +27,10 @@ class Metrics:
         self._objects = Counter("fourfold_objects", "Objects found in them", ["name"], registry=registry)
         running = Gauge("fourfold_requests_running", "Requests worked on", registry=registry)
         running.set_function(lambda: workers.running)
-        waiting = Gauge("fourfold_requests_waiting", "Requests that wait for a thread", registry=registry)
+        waiting = Gauge("fourfold_requests_waiting", "Requests that wait for a worker", registry=registry)
         waiting.set_function(lambda: workers.waiting)
+        alive = Gauge("fourfold_workers", "Worker processes that take requests", registry=registry)
+        alive.set_function(lambda: workers.alive)
         model = Gauge("fourfold_model", "The model that answers", ["experiment", "commit"], registry=registry)
         model.labels(manifest["experiment"], str(manifest.get("git", {}).get("commit"))).set(1)
 
@@ -37,11 +39,11 @@ class Metrics:
         self._requests.labels(path, status).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def count_prediction(self, prediction: Prediction) -> None:
-        """Count an image and the objects found in it."""
-        self._images.inc()
-        for each in counts_in(prediction):
-            self._objects.labels(each["name"]).inc(each["count"])
+    def count_predictions(self, images: int, objects: Iterable[tuple[str, int]]) -> None:
+        """Count images, and the objects found in them by class."""
+        self._images.inc(images)
+        for name, number in objects:
+            self._objects.labels(name).inc(number)
 
     def text(self) -> bytes:
         """All figures in Prometheus' text form."""

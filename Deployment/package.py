@@ -27,7 +27,7 @@ from Deployment.model_card import model_card
 from Deployment.requirements import requirements
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVICE = Path("Deployment/serve.py")
+SERVICE = [Path("Deployment/serve.py"), Path("Deployment/worker.py")]  # what it starts
 PAGE = Path("Deployment/page.html")
 README = """\
 The service of experiment {experiment}; MODEL_CARD.md says what it can do. In this directory:
@@ -41,7 +41,7 @@ or, in a container: `docker compose up --build`. kubernetes.yaml is for a cluste
 
 def bundled_code() -> list[Path]:
     """The project's files that a bundle carries, relative to the project's directory."""
-    return [*import_closure([SERVICE], ROOT), PAGE]
+    return [*import_closure(SERVICE, ROOT), PAGE]
 
 
 def write_bundle(artifact: Artifact, bundle: Path) -> None:

@@ -26,7 +26,7 @@ import typer
 
 from Datasets.atomic import replacing
 from Datasets.command import run
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Datasets.images import MAX_PIXELS, UnreadableImage
 from Datasets.predictions import Prediction
 from Datasets.progress import progress
@@ -99,7 +99,7 @@ def _row(name: str, data: bytes | OSError, answer: Prediction | UnreadableImage 
     if isinstance(data, OSError):
         return {"image": name, "error": f"cannot be read: {data.strerror or data}"}
     if isinstance(answer, Exception):
-        return {"image": name, "error": " ".join(str(answer).split())}
+        return {"image": name, "error": one_line(answer)}
     return {"image": name, "sha256": hashlib.sha256(data).hexdigest(), **answer}
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Datasets.images import FORMATS, MAX_PIXELS, Letterbox, UnreadableImage, decode, letterbox
 from Datasets.predictions import OUTPUTS, Prediction, to_prediction
 from Deployment.artifact import MODEL, Artifact
@@ -110,7 +110,7 @@ def _onnx_run(artifact: Artifact, threads: int) -> Run:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base but this one
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
     names = OUTPUTS[artifact.task]
     return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))

@@ -2,9 +2,9 @@
 
     python -m Deployment.serve BUNDLE_OR_EXPORT [--host 127.0.0.1] [--port 8000]
 
-It is verified, loaded and tried on a sample before the port opens; then the
-address is printed. The environment variable FOURFOLD_API_KEY sets a key that requests must bear. It runs outside this
-repository, with what a bundle's requirements.txt lists: hence argparse.
+It is verified, loaded and tried on a sample before the port opens; then the address is printed. This process speaks
+HTTP, its workers (Deployment/worker.py) run the model. The environment variable FOURFOLD_API_KEY sets a key that
+requests must bear. It runs outside this repository, with what a bundle's requirements.txt lists: hence argparse.
 """
 
 import argparse
@@ -15,17 +15,18 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
-
-import uvicorn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from Datasets.errors import UserError
 from Datasets.images import FORMATS
-from Deployment.artifact import Artifact, load
-from Deployment.front import Front, log_as_json
-from Deployment.predictor import RUNTIMES, Predictor
-from Deployment.protocol import protocol_with
-from Deployment.service import Limits, create_app
+from Deployment.artifact import load
+from Deployment.limits import Limits
+from Deployment.messages import Job
+from Deployment.predictor import RUNTIMES
+from Deployment.workers import Workers
+
+if TYPE_CHECKING:
+    from Deployment.front import Front
 
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
@@ -67,7 +68,7 @@ def parse() -> argparse.Namespace:
     add("--port", number(0, 65535), 8000, "0 takes any free one")
     add("--runtime", str, "onnx", "torch builds the model from the export's own script", *RUNTIMES)
     add("--threads", number(1), 1, "threads for the operators of one image")
-    add("--parallel", number(1), os.cpu_count() or 1, "images worked on at once")
+    add("--parallel", number(1), os.cpu_count() or 1, "worker processes, each with the model: images worked on at once")
     add("--waiting", number(0), limits.waiting, "requests that may wait for that; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
     add("--max-bytes", number(1), limits.body, "the largest body, of a batch too")
@@ -99,19 +100,6 @@ def api_key() -> str | None:
     return key
 
 
-def warmed_up(artifact: Artifact, threads: int, runtime: str) -> Predictor:
-    """A predictor that has answered for a sample: the first answer is slow, and shows whether there are any."""
-    predictor = Predictor(artifact, threads, runtime)
-    name, (image, _) = next(iter(artifact.samples().items()))
-    try:
-        predictor(image)
-    except Exception as error:
-        raise UserError(
-            f"{artifact.directory}: the model fails on sample {name}: {' '.join(str(error).split())}"
-        ) from error
-    return predictor
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens at `host` and `port`. Raises UserError if that cannot be.
 
@@ -133,7 +121,6 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(options: argparse.Namespace) -> None:
     """Run the service until SIGTERM or Ctrl-C. Raises UserError."""
     key = api_key()
-    artifact = load(options.export)
     limits = Limits(
         body=options.max_bytes,
         pixels=options.max_pixels,
@@ -144,7 +131,14 @@ def serve(options: argparse.Namespace) -> None:
         waiting=options.waiting,
         memory=max(options.max_memory, options.max_bytes),
     )
-    app = create_app(artifact, warmed_up(artifact, options.threads, options.runtime), limits, key is not None)
+    workers = Workers(limits.parallel, limits.waiting)
+    artifact = load(options.export)
+    workers.learn(Job(artifact, options.threads, options.runtime, limits))
+    from Deployment.front import Front, log_as_json  # imports FastAPI, while the workers load the model
+    from Deployment.service import create_app
+
+    app = create_app(artifact, workers, limits, key is not None)
+    workers.wait()
     with listen(options.host, options.port) as opened:
         log_as_json(options.log_level)
         if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):
@@ -154,17 +148,22 @@ def serve(options: argparse.Namespace) -> None:
         run(Front(app, app.state.metrics, key), opened, limits.seconds)
 
 
-def run(app: Front, opened: socket.socket, seconds: float) -> None:
+def run(app: "Front", opened: socket.socket, seconds: float) -> None:
     """Serve until a signal; then finish what is running, for SHUTDOWN_SECONDS at most.
 
     seconds: the longest that a client may take to read an answer.
     """
+    import uvicorn
+
+    from Deployment.protocol import protocol_with
+
     signal.signal(signal.SIGTERM, _exit)  # uvicorn's own handler calls this one when it has finished
     config = uvicorn.Config(
         app,
         log_config=None,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         http=protocol_with(min(HEADER_SECONDS, seconds), seconds),
         ws="none",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
@@ -174,7 +173,7 @@ def run(app: Front, opened: socket.socket, seconds: float) -> None:
 
 
 def _exit(*_: object) -> None:
-    """End now: a thread that still decodes for somebody who got no answer is not waited for."""
+    """End now, as intended: nothing is left to finish."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

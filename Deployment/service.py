@@ -1,9 +1,7 @@
 """The service's endpoints around a loaded model, and what the OpenAPI document says of them."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -14,39 +12,20 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from Datasets.images import FORMATS, UnreadableImage
-from Datasets.predictions import Prediction
+from Datasets.errors import one_line
 from Deployment import answers
 from Deployment.artifact import Artifact
-from Deployment.bodies import FORM, BodyReader, Sent, form_files, is_form, single_image
-from Deployment.coco import batch_coco, to_coco
+from Deployment.bodies import BodyReader
+from Deployment.forms import FORM, is_form
+from Deployment.limits import Limits
+from Deployment.messages import Task
 from Deployment.metrics import Metrics
 from Deployment.pages import add_pages
-from Deployment.predictor import Predictor
 from Deployment.workers import Workers, busy
 
 TYPE = "content-type"
 _FILE = {"type": "string", "format": "binary"}
 _AS_BODY = {"application/octet-stream": {"schema": _FILE}, "image/*": {"schema": _FILE}}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request may cost, and how many are served at once.
-
-    body: bytes; of a batch all together. pixels: of an image. images: of a batch. formats: of image files, Pillow's
-    names. seconds: from the request's first line to its answer. parallel: images worked on at once. waiting: requests
-    that may wait for that. memory: bytes of all bodies held at once.
-    """
-
-    body: int = 20_000_000
-    pixels: int = 50_000_000
-    images: int = 64
-    formats: tuple[str, ...] = FORMATS
-    seconds: int = 30
-    parallel: int = 1
-    waiting: int = 64
-    memory: int = 400_000_000
 
 
 class Format(StrEnum):
@@ -63,7 +42,7 @@ ThresholdQuery = Annotated[
 ]
 
 
-def create_app(artifact: Artifact, predictor: Predictor, limits: Limits, key: bool = False) -> FastAPI:
+def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: bool = False) -> FastAPI:
     """The application. Every error is answered as {"error": "one line"}; `app.state.metrics` counts what it does.
 
     key: whether the documentation says that a key is asked for, as Front does.
@@ -75,19 +54,18 @@ def create_app(artifact: Artifact, predictor: Predictor, limits: Limits, key: bo
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=workers.at_work,
     )
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_wrong_query)
-    app.add_exception_handler(UnreadableImage, _answer_unreadable)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_failure)
-    workers = Workers(limits.parallel, limits.waiting)
     app.state.metrics = Metrics(artifact.manifest, workers)
     app.router.route_class = _Direct
-    _add_predictions(app, artifact, predictor, workers, limits)  # first, as routes are tried in their order
+    _add_predictions(app, artifact, workers, limits)  # first, as routes are tried in their order
     app.router.route_class = APIRoute
     add_pages(app)
-    _add_facts(app, artifact)
+    _add_facts(app, artifact, workers)
     _document_key(app, key)
     return app
 
@@ -117,12 +95,17 @@ def _document_key(app: FastAPI, key: bool) -> None:
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
 
 
-def _add_facts(app: FastAPI, artifact: Artifact) -> None:
+def _add_facts(app: FastAPI, artifact: Artifact, workers: Workers) -> None:
     metrics: Metrics = app.state.metrics
 
     @app.get("/health/live", summary="Whether the process answers", responses=errors())
-    @app.get("/health/ready", summary="Whether it takes images: the port opens only once it does", responses=errors())
-    async def health() -> answers.Health:
+    async def live() -> answers.Health:
+        return answers.Health()
+
+    @app.get("/health/ready", summary="Whether it takes images", responses=errors(503))
+    async def ready() -> answers.Health:
+        if not workers.alive:
+            raise busy("no worker is ready; they start again")
         return answers.Health()
 
     @app.get(
@@ -142,16 +125,22 @@ def _add_facts(app: FastAPI, artifact: Artifact) -> None:
         return Response(metrics.text(), media_type=metrics.TYPE)
 
 
-def _add_predictions(app: FastAPI, artifact: Artifact, predictor: Predictor, workers: Workers, limits: Limits) -> None:
+def _add_predictions(app: FastAPI, artifact: Artifact, workers: Workers, limits: Limits) -> None:
     metrics: Metrics = app.state.metrics
     bodies = BodyReader(limits.body, limits.memory, busy)
-    work = Work(predictor, limits, metrics, artifact)
     coco = answers.coco_of(artifact.task)
 
-    async def run(request: Request, function: Callable[..., Response], *options: Any) -> Response:
+    async def run(request: Request, batch: bool, threshold: float | None, format: Format) -> Response:
         end = asyncio.get_running_loop().time() + limits.seconds
         async with bodies.reading(request, end) as body:
-            return await workers.run(end, function, body, request.headers.get(TYPE, ""), *options)
+            task = Task(body, request.headers.get(TYPE, ""), batch, threshold, format is Format.coco)
+            answer = await workers.run(task, end)
+        metrics.count_predictions(answer.images, answer.objects)
+        if answer.status == 500:
+            raise RuntimeError(answer.error)
+        if answer.error:
+            return error_response(answer.status, answer.error)
+        return Response(answer.content, media_type="application/json")
 
     @app.post(
         "/predict",
@@ -163,7 +152,7 @@ def _add_predictions(app: FastAPI, artifact: Artifact, predictor: Predictor, wor
     async def predict(
         request: Request, format: FormatQuery = Format.record, threshold: ThresholdQuery = None
     ) -> Response:
-        return await run(request, work.predict, threshold, format)
+        return await run(request, False, threshold, format)
 
     @app.post(
         "/predict/batch",
@@ -177,42 +166,7 @@ def _add_predictions(app: FastAPI, artifact: Artifact, predictor: Predictor, wor
     ) -> Response:
         if not is_form(request.headers.get(TYPE, "")):
             raise HTTPException(415, f"a batch is a form with files, of type {FORM}")
-        return await run(request, work.predict_batch, threshold, format)
-
-
-class Work:
-    """What the threads do with a request's body, up to the answer: to write out a large mask takes its time too."""
-
-    def __init__(self, predictor: Predictor, limits: Limits, metrics: Metrics, artifact: Artifact) -> None:
-        self._predictor, self._limits, self._metrics = predictor, limits, metrics
-        self._task, self._classes = artifact.task, artifact.manifest["classes"]
-
-    def predict(self, body: bytes, content_type: str, threshold: float | None, format: Format) -> Response:
-        """What is in one image. Raises UnreadableImage, and HTTPException for a wrong form."""
-        found = self._predict(single_image(body, content_type), threshold)
-        return JSONResponse(to_coco([("", found)], self._task, self._classes) if format is Format.coco else found)
-
-    def predict_batch(self, body: bytes, content_type: str, threshold: float | None, format: Format) -> Response:
-        """What is in each image of a form, or why it cannot be read. Raises TimeoutError after the limit of seconds."""
-        end = time.monotonic() + self._limits.seconds
-        found = []
-        for sent in form_files(body, content_type, self._limits.images):
-            if time.monotonic() > end:
-                raise TimeoutError
-            found.append(self._named(sent, threshold))
-        coco = format is Format.coco
-        return JSONResponse(batch_coco(found, self._task, self._classes) if coco else {"answers": found})
-
-    def _named(self, sent: Sent, threshold: float | None) -> dict[str, Any]:
-        try:
-            return {"image": sent.name, **self._predict(sent.data, threshold)}
-        except UnreadableImage as error:
-            return {"image": sent.name, "error": one_line(str(error))}
-
-    def _predict(self, data: bytes, threshold: float | None) -> Prediction:
-        answer = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
-        self._metrics.count_prediction(answer)
-        return answer
+        return await run(request, True, threshold, format)
 
 
 def errors(*statuses: int) -> dict[int | str, Any]:
@@ -247,10 +201,6 @@ async def _answer_wrong_query(request: Request, error: Any) -> Response:
     return error_response(422, f"{first['loc'][-1]}: {first['msg']}")
 
 
-async def _answer_unreadable(request: Request, error: Exception) -> Response:
-    return error_response(422, str(error))
-
-
 async def _answer_nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # the client left before it had sent its image
 
@@ -262,8 +212,3 @@ async def _answer_failure(request: Request, error: Exception) -> Response:
 def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error as every endpoint answers it."""
     return JSONResponse({"error": one_line(message)}, status, headers)
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks."""
-    return " ".join(text.split())

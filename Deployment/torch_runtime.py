@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Deployment.artifact import MANIFEST, Artifact
 
 WEIGHTS = "weights.safetensors"
@@ -30,7 +30,7 @@ def torch_run(artifact: Artifact, threads: int) -> Run:
         model = module.build(**described["build"]).eval()
         model.load_state_dict(load_file(artifact.directory / WEIGHTS))
     except Exception as error:  # whatever a script may raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{artifact.directory / SCRIPT}: does not build the model: {reason}; export again") from error
     torch.set_num_threads(threads)
 

@@ -1,15 +1,30 @@
-"""Threads that do the images' work: so many at once, so many waiting, and no longer than a request may take."""
+"""The processes that work on images: so many at once, so many requests waiting, none longer than a request may take.
+
+Threads would wait for each other and for the service, as only one of them runs Python at a time; and a process can be
+ended. So an image that takes too long, or that brings its worker down, costs one request only.
+"""
 
 import asyncio
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+import contextlib
+import logging
+import pickle
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 
+from Datasets.errors import UserError
+from Deployment.messages import LENGTH, Answer, Job, Task, packed, receive
+
+log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
-T = TypeVar("T")
+RESTART_SECONDS = 1  # before a worker that could not be started is tried again
+AHEAD_BYTES = 262_144  # bodies up to this size are sent while their worker is at another, which spares it a pause
+LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 
 
 def busy(message: str = "more requests are waiting than the service takes; try again") -> HTTPException:
@@ -17,46 +32,246 @@ def busy(message: str = "more requests are waiting than the service takes; try a
     return HTTPException(503, message, {"Retry-After": RETRY_SECONDS})
 
 
+class Process:
+    """A worker as it starts: Deployment/worker.py, and the service's end of the socket to it."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-m", "Deployment.worker", str(theirs.fileno())]
+            self._process = subprocess.Popen(  # in a group of its own, so that Ctrl-C is the service's only
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
+            )
+
+    def learn(self, job: Job) -> None:
+        """Tell it its job."""
+        with contextlib.suppress(ConnectionError):  # it has ended, as wait() will say
+            self.connection.sendall(packed(job))
+
+    def wait(self) -> None:
+        """Wait until it is ready. Raises UserError if it cannot do its job."""
+        try:
+            error = receive(self.connection)
+        except (EOFError, OSError):
+            error = f"a worker's process ended with exit code {self._process.wait()} before it was ready"
+        if error:
+            raise UserError(error)
+
+    def end(self) -> int:
+        """End it, whatever it does; its exit code."""
+        self._process.kill()
+        return self._process.wait()
+
+
+@dataclass(eq=False)
+class Call:
+    """A task that is worked on, or that waits for it. worker: whom it was sent to last."""
+
+    task: Task
+    answer: asyncio.Future[Answer]
+    worker: "Worker | None" = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a worker is at it."""
+        return self.worker is not None and bool(self.worker.calls) and self.worker.calls[0] is self
+
+    @property
+    def small(self) -> bool:
+        """Whether it may be sent ahead, and others behind it."""
+        return len(self.task.body) <= AHEAD_BYTES
+
+
+class Worker(asyncio.Protocol):
+    """A worker that is ready, in the event loop.
+
+    calls: what it is at, and what was sent ahead. seen: what it was at when it was last looked at.
+    """
+
+    def __init__(self, process: Process, workers: "Workers") -> None:
+        self.process, self._workers = process, workers
+        self.calls: deque[Call] = deque()
+        self.seen: Call | None = None
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the first call."""
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._workers.is_ready(self)
+
+    def begin(self, call: Call) -> None:
+        """Send a call's task."""
+        call.worker = self
+        self.calls.append(call)
+        self._transport.write(packed(call.task))
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the calls whose answers are whole."""
+        self._received += data
+        while len(self._received) >= LENGTH.size:
+            end = LENGTH.size + LENGTH.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                return
+            answer = pickle.loads(self._received[LENGTH.size : end])
+            del self._received[:end]
+            call = self.calls.popleft()
+            if not call.answer.done():
+                call.answer.set_result(answer)
+            self._workers.begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Its process has ended."""
+        self._workers.has_ended(self)
+
+
 class Workers:
-    """`parallel` threads, before which at most `waiting` calls wait."""
+    """`parallel` workers, before which at most `places` calls wait.
 
-    def __init__(self, parallel: int, waiting: int) -> None:
-        self._pool = ThreadPoolExecutor(parallel, "predict")
-        self._parallel, self._places = parallel, parallel + waiting
-        self._lock = threading.Lock()
-        self._taken = 0
+    Their processes start at once, and learn their job meanwhile; after wait() and within at_work() they take calls.
+    """
 
-    async def run(self, deadline: float, function: Callable[..., T], *arguments: Any) -> T:
-        """The result of a call in one of the threads. deadline: by the event loop's clock.
+    def __init__(self, parallel: int, places: int) -> None:
+        self._starting = [Process() for _ in range(parallel)]
+        self._parallel, self._places = parallel, places
+        self._waiting: deque[Call] = deque()
+        self._alive: list[Worker] = []
+        self._restarts: set[asyncio.Task[None]] = set()
+        self._taken, self._looking = 0, False
 
-        Raises HTTPException 503 if all places are taken, or at the deadline. A thread cannot be stopped: what has begun
-        keeps its place until it ends, what has not gives it up.
+    def learn(self, job: Job) -> None:
+        """Tell the workers their job, without waiting until they know it."""
+        self._job = job
+        for process in self._starting:
+            process.learn(job)
+
+    def wait(self) -> None:
+        """Wait until all are ready. Raises UserError if they cannot do their job."""
+        for process in self._starting:
+            process.wait()
+
+    @contextlib.asynccontextmanager
+    async def at_work(self, _: object) -> AsyncIterator[None]:
+        """Have the workers take calls until the block ends, and end them then: an application's lifespan."""
+        for process in self._starting:
+            await self._attach(process)
+        try:
+            yield
+        finally:
+            for task in self._restarts:
+                task.cancel()
+            while self._alive:
+                self._alive.pop().process.end()
+
+    async def run(self, task: Task, deadline: float) -> Answer:
+        """The answer to a task. deadline: by the event loop's clock.
+
+        Raises HTTPException 503 if all places are taken, or at the deadline; RuntimeError if its worker has ended.
         """
-        if self._taken >= self._places:
+        if self._taken >= self._parallel + self._places:
             raise busy()
-        with self._lock:
-            self._taken += 1
-        call = [function, *arguments]  # emptied at its end: the pool keeps what was given up until a thread is free,
-        del arguments  # and with its future this frame
-        future = self._pool.submit(lambda: call[0](*call[1:]))
-        future.add_done_callback(lambda _: self._leave(call))
+        self._taken += 1
+        loop = asyncio.get_running_loop()
+        call = Call(task, loop.create_future())
+        self._waiting.append(call)
+        self.begin()
         try:
             async with asyncio.timeout_at(deadline):
-                return await asyncio.wrap_future(future)
+                return await call.answer
         except TimeoutError:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            else:  # it may just have begun, and be done soon
+                loop.call_later(self._job.limits.seconds, self._give_up, call)
             raise busy("the answer took longer than a request may; try again, or send a smaller image") from None
-
-    def _leave(self, call: list[Any]) -> None:
-        call.clear()
-        with self._lock:
+        finally:
             self._taken -= 1
+
+    def is_ready(self, worker: Worker) -> None:
+        """Have a worker take calls."""
+        self._alive.append(worker)
+        self.begin()
+
+    def has_ended(self, worker: Worker) -> None:
+        """Start another worker for one that has ended; what it was at fails, what was sent ahead goes to another."""
+        if worker not in self._alive:  # as all of them are to end
+            return
+        self._alive.remove(worker)
+        reason = f"a worker's process ended with exit code {worker.process.end()}"
+        log.error(reason)
+        calls = list(worker.calls)
+        worker.calls.clear()
+        if calls and not calls[0].answer.done():
+            calls[0].answer.set_exception(RuntimeError(reason))
+        self._waiting.extendleft(calls[1:])
+        self.begin()
+        restart = asyncio.ensure_future(self._restart())
+        self._restarts.add(restart)
+        restart.add_done_callback(self._restarts.discard)
+
+    def begin(self) -> None:
+        """Send the workers what they can take."""
+        while self._waiting and (worker := self._taker(self._waiting[0])):
+            call = self._waiting.popleft()
+            if call.answer.done() or call.begun:  # by the worker that it was first sent to
+                continue
+            worker.begin(call)
+            if len(worker.calls) > 1 and not self._looking:
+                self._looking = True
+                asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _taker(self, call: Call) -> Worker | None:
+        worker = min(self._alive, key=lambda worker: len(worker.calls), default=None)
+        if worker and (not worker.calls or (len(worker.calls) == 1 and call.small and worker.calls[0].small)):
+            return worker
+        return None
+
+    def _look(self) -> None:
+        """Have another worker do what lies behind a call that takes long."""
+        self._looking = False
+        for worker in self._alive:
+            if len(worker.calls) > 1:
+                first, ahead = worker.calls
+                if first is worker.seen and ahead not in self._waiting:
+                    self._waiting.appendleft(ahead)
+                worker.seen, self._looking = first, True
+        if self._looking:
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        self.begin()
+
+    def _give_up(self, call: Call) -> None:
+        if call.worker and call.begun:
+            log.error("a worker took much longer than a request may, and is ended")
+            call.worker.process.end()
+
+    async def _attach(self, process: Process) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: Worker(process, self), sock=process.connection)
+
+    async def _restart(self) -> None:
+        while True:
+            process = Process()
+            try:
+                await asyncio.to_thread(self._make_ready, process)
+                return await self._attach(process)
+            except (UserError, OSError) as error:
+                log.error(f"no new worker: {error}")
+                await asyncio.sleep(RESTART_SECONDS)
+
+    def _make_ready(self, process: Process) -> None:
+        process.learn(self._job)
+        process.wait()
+
+    @property
+    def alive(self) -> int:
+        """How many workers can take calls."""
+        return len(self._alive)
 
     @property
     def running(self) -> int:
         """How many calls are worked on."""
-        return min(self._taken, self._parallel)
+        return sum(bool(worker.calls) for worker in self._alive)
 
     @property
     def waiting(self) -> int:
         """How many calls wait."""
-        return max(0, self._taken - self._parallel)
+        return max(0, self._taken - self.running)

@@ -12,6 +12,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.conftest import ROOT, Result, run_in
 
 
@@ -32,6 +34,11 @@ class Service:
     process: "subprocess.Popen[str]"
     host: str
     port: int
+
+    def memory(self) -> int:
+        """Resident bytes of all its processes; what they share counts for each."""
+        process = psutil.Process(self.process.pid)
+        return sum(each.memory_info().rss for each in (process, *process.children()))
 
     def answer(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any, bytes]:
         """Status, headers and body of the answer."""

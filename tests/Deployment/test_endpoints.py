@@ -21,7 +21,7 @@ DOCUMENTED = {
     ("/manifest", "get"): {200, 500},
     ("/metrics", "get"): {200, 500},
     ("/health/live", "get"): {200, 500},
-    ("/health/ready", "get"): {200, 500},
+    ("/health/ready", "get"): {200, 500, 503},
 }
 
 

@@ -31,7 +31,10 @@ CODE = {
     "Deployment/artifact.py",
     "Deployment/bodies.py",
     "Deployment/coco.py",
+    "Deployment/forms.py",
     "Deployment/front.py",
+    "Deployment/limits.py",
+    "Deployment/messages.py",
     "Deployment/metrics.py",
     "Deployment/page.html",
     "Deployment/pages.py",
@@ -41,6 +44,7 @@ CODE = {
     "Deployment/serve.py",
     "Deployment/service.py",
     "Deployment/torch_runtime.py",
+    "Deployment/worker.py",
     "Deployment/workers.py",
 }
 EXPORT = {f"export/{name}" for name in ("manifest.json", "model.onnx", "sample/expected.json")}
@@ -56,7 +60,7 @@ PAPERS = {
 }
 SAMPLES = {f"export/sample/00{number}.jpg" for number in range(3)}
 FOREIGN = """
-import sys, Deployment.serve
+import sys, onnxruntime, Deployment.serve, Deployment.front, Deployment.protocol, Deployment.worker
 from pathlib import Path
 roots = [Path.cwd(), Path(sys.prefix), Path(sys.base_prefix)]
 modules = [module for name, module in sys.modules.items() if name != "sitecustomize"]  # the system's own, Debian's say

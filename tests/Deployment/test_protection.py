@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import gc
 import json
 import signal
 import socket
 import threading
 import time
 import tracemalloc
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
@@ -22,12 +20,11 @@ import uvicorn
 from made_export import SAMPLES, encoded, graph, write_manifest
 from PIL import Image
 from running_service import Service, command, serving
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from Deployment.bodies import BodyReader
 from Deployment.protocol import protocol_with
-from Deployment.workers import Workers, busy
+from Deployment.workers import busy
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -332,32 +329,6 @@ def test_a_body_is_held_once() -> None:
         assert asyncio.run(held()) < 6e6
     finally:
         tracemalloc.stop()
-
-
-def test_what_waited_too_long_is_not_kept() -> None:
-    class Body:
-        pass
-
-    async def timed_out(workers: Workers) -> "weakref.ref[Body]":
-        body = Body()
-        with pytest.raises(HTTPException):
-            await workers.run(asyncio.get_running_loop().time() + 0.05, print, body)
-        return weakref.ref(body)
-
-    async def work() -> None:
-        workers, ended = Workers(1, 4), threading.Event()
-        first = asyncio.ensure_future(workers.run(asyncio.get_running_loop().time() + 20, ended.wait))
-        try:
-            await asyncio.sleep(0)
-            late = await timed_out(workers)
-            assert (workers.running, workers.waiting) == (1, 0)
-            gc.collect()
-            assert late() is None
-        finally:
-            ended.set()
-            assert await first
-
-    asyncio.run(work())
 
 
 def test_only_the_formats_allowed_are_decoded(pristine_export: Path) -> None:

@@ -73,14 +73,15 @@ def attack(export: Path, requests: int, seed: int = 0) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as temporary:
         log = Path(temporary, "log")
         with serving(export, "--max-bytes", 2_000_000, log=log) as service:
-            process = psutil.Process(service.process.pid)
-            started, begun = time.monotonic(), process.memory_info().rss
+            started, begun = time.monotonic(), service.memory()
+            workers = psutil.Process(service.process.pid).children()
             found = together(8, lambda number: one(service, artifact, number), range(seed, seed + requests))
             seconds = time.monotonic() - started
             crowd = together(CONNECTIONS, lambda _: str(service.predict(good)[0]), range(CONNECTIONS))
             assert set(crowd) <= {"200", "503"}, crowd
             assert service.process.poll() is None
-            after = process.memory_info().rss
+            after = service.memory()
+            assert psutil.Process(service.process.pid).children() == workers, "a worker was replaced"
         assert "Traceback" not in log.read_text()
     told = Counter[str]()
     for what, number in found.items():

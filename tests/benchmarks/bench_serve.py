@@ -89,7 +89,7 @@ def soak(service: list[str], image: bytes, seconds: float, connections: int) -> 
         for part in (seconds / 10, seconds * 9 / 10):
             rate, p50, p99 = load_on(port, image, part, connections)
             answers += rate * part
-            memory.append(psutil.Process(process.pid).memory_info().rss / 1e6)
+            memory.append(sum(each.memory_info().rss for each in processes(process.pid)) / 1e6)
     return Figure(
         f"memory after {seconds:.0f} s of load",
         "after a tenth of it",
@@ -160,10 +160,20 @@ def measured(
     service: tuple["subprocess.Popen[str]", int], image: bytes, seconds: float, connections: int
 ) -> tuple[float, float]:
     """Requests a second, and milliseconds of a core for each."""
-    process = psutil.Process(service[0].pid)
-    before = sum(process.cpu_times()[:2])
+    before = processor(service[0].pid)
     rate, _, _ = load_on(service[1], image, seconds, connections)
-    return rate, 1000 * (sum(process.cpu_times()[:2]) - before) / (rate * seconds)
+    return rate, 1000 * (processor(service[0].pid) - before) / (rate * seconds)
+
+
+def processes(pid: int) -> list[psutil.Process]:
+    """A service's process, and those that it started."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def processor(pid: int) -> float:
+    """Seconds of a core that a service has taken."""
+    return sum(sum(each.cpu_times()[:2]) for each in processes(pid))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-import psutil
-
+from tests.benchmarks.bench_serve import processor
 from tests.benchmarks.load import load_on
 from tests.benchmarks.measuring import Figure, exports
 
@@ -75,7 +74,7 @@ class Api:
     def predict(self, file: Path) -> dict[str, Any]:
         return self.predictor(file.read_bytes())
 """
-Server = tuple[psutil.Process, int]  # and its port
+Server = tuple[int, int]  # the id of its process, and its port
 KINDS = ("LitServe", "BentoML")
 SECONDS, CONNECTIONS = 4, 16
 LIMIT = 120  # seconds for starting
@@ -90,8 +89,8 @@ def form(image: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 @contextmanager
-def running(command: Sequence[str], directory: Path, port: int, **environment: str) -> Iterator[psutil.Process]:
-    """A server at a port, with all processes that it starts; they end with the block."""
+def running(command: Sequence[str], directory: Path, port: int, **environment: str) -> Iterator[int]:
+    """A server at a port, with all processes that it starts; they end with the block. Yields the first one's id."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True", **environment}
     log = directory / f"{port}.log"
     with log.open("w") as file:
@@ -103,7 +102,7 @@ def running(command: Sequence[str], directory: Path, port: int, **environment: s
         while not answers(port):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
             time.sleep(0.2)
-        yield psutil.Process(process.pid)
+        yield process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -149,11 +148,6 @@ def start(stack: ExitStack, export: Path, pythons: Mapping[str, str], directory:
         process = stack.enter_context(running([*map(str, command)], directory, port, **environment))
         servers[name] = (process, port)
     return servers
-
-
-def processor(process: psutil.Process) -> float:
-    """Seconds of a core that a process and those it started have taken."""
-    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
 
 
 def measure(

@@ -1,0 +1,118 @@
+"""The service's worker processes: one that ends, or that takes for ever, costs a request and not the service."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from made_export import SAMPLES, encoded
+from PIL import Image
+from running_service import Service, command, is_one_line, serving
+
+IMAGE = encoded(SAMPLES["000.jpg"])
+LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def service(pristine_export: Path, log: Path) -> Iterator[Service]:
+    with serving(pristine_export, "--parallel", 2, "--seconds", 1, log=log) as running:
+        yield running
+
+
+def workers_of(service: Service) -> list[psutil.Process]:
+    return psutil.Process(service.process.pid).children()
+
+
+def alive(service: Service) -> int:
+    """How many workers take requests, as the metrics have it."""
+    text = service.answer("GET", "/metrics")[2].decode()
+    return int(float(text.partition("\nfourfold_workers ")[2].split()[0]))
+
+
+def until(true: Callable[[], Any], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_worker_that_is_killed_is_replaced(service: Service, log: Path) -> None:
+    first = workers_of(service)
+    for worker in first:
+        worker.kill()
+    until(lambda: service.request("GET", "/health/ready")[0] == 503)
+    assert service.request("GET", "/health/live")[0] == 200
+    assert service.predict(IMAGE)[0] in (200, 503)  # it waits for the new ones, for --seconds at most
+    until(lambda: alive(service) == 2)
+    assert service.request("GET", "/health/ready")[0] == 200
+    assert service.predict(IMAGE)[1]["labels"] == ["blue", "red"]
+    assert not {worker.pid for worker in workers_of(service)} & {worker.pid for worker in first}
+    assert log.read_text().count("ended with exit code -9") == 2
+
+
+def test_a_request_whose_worker_ends_is_told_so(pristine_export: Path, log: Path) -> None:
+    with serving(pristine_export, "--parallel", 1, log=log) as service, ThreadPoolExecutor(1) as client:
+        failed = client.submit(service.answer, "POST", "/predict", LARGE)
+        until(lambda: b"fourfold_requests_running 1.0" in service.answer("GET", "/metrics")[2])
+        workers_of(service)[0].kill()
+        status, _, body = failed.result()
+        assert (status, b"its log says why" in body) == (500, True)
+        assert service.predict(IMAGE)[0] == 200
+
+
+def test_a_worker_that_hangs_is_ended_and_what_lay_behind_is_answered(service: Service, log: Path) -> None:
+    hanging = workers_of(service)[0]
+    hanging.suspend()
+    with ThreadPoolExecutor(8) as clients:
+        statuses = [status for status, _ in clients.map(lambda _: service.predict(IMAGE), range(40))]
+    assert statuses.count(503) == 1  # the one that it was at
+    assert statuses.count(200) == 39
+    until(lambda: not hanging.is_running())
+    until(lambda: alive(service) == 2)
+    assert "took much longer than a request may" in log.read_text()
+    assert service.predict(IMAGE)[0] == 200
+
+
+def test_many_small_images_do_not_wait_for_a_large_one(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 2) as service, ThreadPoolExecutor(4) as clients:
+        large = clients.submit(service.predict, LARGE)
+        until(lambda: b"fourfold_requests_running 1.0" in service.answer("GET", "/metrics")[2])
+        for status, _ in clients.map(lambda _: service.predict(IMAGE), range(20)):
+            assert status == 200
+        assert not large.done()
+        assert large.result()[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_the_service(service: Service, number: signal.Signals) -> None:
+    workers = workers_of(service)
+    assert len(workers) == 2
+    service.process.send_signal(number)
+    service.process.wait(10)
+    until(lambda: not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers))
+
+
+def test_what_waited_too_long_is_not_kept(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 1, "--seconds", 2) as service, ThreadPoolExecutor(11) as clients:
+        memory = psutil.Process(service.process.pid).memory_info
+        workers_of(service)[0].suspend()
+        small, before = clients.submit(service.predict, IMAGE), memory().rss
+        large = [clients.submit(service.predict, bytes(15_000_000)) for _ in range(10)]
+        until(lambda: memory().rss > before + 100e6)
+        assert {answer.result()[0] for answer in (small, *large)} == {503}
+        until(lambda: memory().rss < before + 50e6)
+
+
+def test_a_worker_is_not_started_by_hand() -> None:
+    process = command("Deployment.worker")
+    assert is_one_line(process)
+    assert "Deployment.serve" in process.stderr
