@@ -181,7 +181,7 @@ class Workers:
             if call in self._waiting:
                 self._waiting.remove(call)
             else:  # it may just have begun, and be done soon
-                loop.call_later(self._job.limits.seconds, self._give_up, call)
+                loop.call_later(self._job.limits.seconds, self._give_up, call.worker, call.answer)
             raise busy("the answer took longer than a request may; try again, or send a smaller image") from None
         finally:
             self._taken -= 1
@@ -238,10 +238,10 @@ class Workers:
             asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         self.begin()
 
-    def _give_up(self, call: Call) -> None:
-        if call.worker and call.begun:
+    def _give_up(self, worker: Worker | None, answer: asyncio.Future[Answer]) -> None:
+        if worker and worker.calls and worker.calls[0].answer is answer:
             log.error("a worker took much longer than a request may, and is ended")
-            call.worker.process.end()
+            worker.process.end()
 
     async def _attach(self, process: Process) -> None:
         loop = asyncio.get_running_loop()
@@ -249,17 +249,21 @@ class Workers:
 
     async def _restart(self) -> None:
         while True:
-            process = Process()
             try:
-                await asyncio.to_thread(self._make_ready, process)
-                return await self._attach(process)
+                return await self._attach(await asyncio.to_thread(self._started))
             except (UserError, OSError) as error:
                 log.error(f"no new worker: {error}")
                 await asyncio.sleep(RESTART_SECONDS)
 
-    def _make_ready(self, process: Process) -> None:
+    def _started(self) -> Process:
+        process = Process()
         process.learn(self._job)
-        process.wait()
+        try:
+            process.wait()
+        except UserError:
+            process.end()
+            raise
+        return process
 
     @property
     def alive(self) -> int:
