@@ -1,13 +1,11 @@
 """What every request passes: the API key, headers that keep browsers in check, its id, the log and the metrics."""
 
 import hmac
-import json
 import logging
 import re
 import secrets
 import time
 import traceback
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -96,27 +94,3 @@ def _completed(headers: Any, identity: str) -> list[tuple[bytes, bytes]]:
     present = {name.lower() for name, _ in headers}
     added = [(name, value) for name, value in _ENCODED if name not in present]
     return [*headers, *added, (b"x-request-id", identity.encode())]
-
-
-class JsonLines(logging.Formatter):
-    """A log record as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            **getattr(record, "facts", {}),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
-def log_as_json(level: str) -> None:
-    """Send the log of everything in this process to stderr, as lines of JSON."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.captureWarnings(True)

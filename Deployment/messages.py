@@ -23,6 +23,7 @@ class Job(NamedTuple):
     threads: int
     runtime: str
     limits: Limits
+    log_level: str
 
 
 class Task(NamedTuple):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from Datasets.errors import UserError
 from Datasets.images import FORMATS
 from Deployment.artifact import load
+from Deployment.json_log import log_as_json
 from Deployment.limits import Limits
 from Deployment.messages import Job
 from Deployment.predictor import RUNTIMES
@@ -133,8 +134,8 @@ def serve(options: argparse.Namespace) -> None:
     )
     workers = Workers(limits.parallel, limits.waiting)
     artifact = load(options.export)
-    workers.learn(Job(artifact, options.threads, options.runtime, limits))
-    from Deployment.front import Front, log_as_json  # imports FastAPI, while the workers load the model
+    workers.learn(Job(artifact, options.threads, options.runtime, limits, options.log_level))
+    from Deployment.front import Front  # imports FastAPI, while the workers load the model
     from Deployment.service import create_app
 
     app = create_app(artifact, workers, limits, key is not None)

@@ -18,6 +18,7 @@ from Datasets.predictions import Prediction, counts_in
 from Deployment.artifact import Artifact
 from Deployment.coco import batch_coco, to_coco
 from Deployment.forms import Sent, WrongForm, form_files, single_image
+from Deployment.json_log import log_as_json
 from Deployment.messages import Answer, Job, Task, packed, receive
 from Deployment.predictor import Predictor
 
@@ -37,10 +38,12 @@ def main() -> None:
 
 def work(connection: socket.socket) -> None:
     """Answer the tasks that come. Raises EOFError when no more will."""
+    job: Job = receive(connection)
     try:
-        worker = Worker(receive(connection))
+        worker = Worker(job)
     except UserError as error:
         return connection.sendall(packed(str(error)))
+    log_as_json(job.log_level)  # what packages warn of
     connection.sendall(packed(""))
     while True:
         connection.sendall(packed(worker.answer(receive(connection))))

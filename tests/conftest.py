@@ -63,13 +63,13 @@ def refused(result: Result, *parts: str) -> str:
     return lines[0]
 
 
-def png_bomb() -> bytes:
-    """A PNG file of less than 1 kB that announces 100,000 x 100,000 pixels."""
+def png_bomb(side: int = 100_000) -> bytes:
+    """A PNG file of less than 1 kB that announces `side` x `side` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
 
 

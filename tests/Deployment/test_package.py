@@ -33,6 +33,7 @@ CODE = {
     "Deployment/coco.py",
     "Deployment/forms.py",
     "Deployment/front.py",
+    "Deployment/json_log.py",
     "Deployment/limits.py",
     "Deployment/messages.py",
     "Deployment/metrics.py",

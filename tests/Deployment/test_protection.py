@@ -25,6 +25,7 @@ from starlette.requests import Request
 from Deployment.bodies import BodyReader
 from Deployment.protocol import protocol_with
 from Deployment.workers import busy
+from tests.conftest import png_bomb
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -122,6 +123,8 @@ def test_the_log_has_a_line_of_json_for_each_request_with_its_id(pristine_export
         _, headers, _ = service.answer("POST", "/predict?secret=1", b"none", {"X-Request-ID": 'bad"\t id'})
         made = headers["x-request-id"]
         first, second = lines(tmp_path / "log", 2)
+        service.predict(png_bomb(10_000))  # Pillow warns of it
+        assert "DecompressionBombWarning" in lines(tmp_path / "log", 4)[2]["event"]
     assert (first["request_id"], first["path"], first["status"], first["level"]) == ("mine-1", "/predict", 200, "info")
     assert (second["request_id"], second["status"]) == (made, 422)
     assert "bad" not in made
