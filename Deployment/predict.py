@@ -10,6 +10,7 @@ entry of `errors`).
 Killed and started again, it goes on: what is done is kept in a file beside --to until all is.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -55,12 +56,15 @@ class Journal:
         self._path, self._head = path, msgspec.json.encode(work, order="sorted")
 
     def rows(self) -> list[Row]:
-        """The rows of an earlier run of the same work; a line that was cut off is left out."""
+        """The rows of an earlier run of the same work, up to a line that was cut off or is damaged."""
         try:
             lines = self._path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
-        return [msgspec.json.decode(line) for line in lines[1:]] if lines and lines[0] == self._head else []
+        rows: list[Row] = []
+        with contextlib.suppress(msgspec.DecodeError):
+            rows.extend(msgspec.json.decode(line) for line in (lines[1:] if lines[:1] == [self._head] else []))
+        return rows
 
     def write(self, before: Sequence[Row], parts: Iterable[list[Row]]) -> Iterator[Row]:
         """Pass the rows of all `parts` through, each once its part is in the file."""

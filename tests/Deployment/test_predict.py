@@ -192,8 +192,8 @@ def test_killed_it_goes_on_and_ends_with_the_same(export: Path, tmp_path: Path) 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    with journal.open("a") as file:
-        file.write('{"image": "torn li')
+    with journal.open("ab") as file:
+        file.write(b'\0\0\0\n{"image": "torn li')  # as a machine that lost its power leaves it
     again = predict(export, source, "--to", out)
     done = int(again.stdout.split("goes on after ")[1].split()[0])
     assert 10 <= done < 60
