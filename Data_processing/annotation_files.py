@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import PurePosixPath
 from posixpath import splitext
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from Datasets.records import SPLITS
 
 T = TypeVar("T")
 CLASSES = "classes.json"  # beside our own records
+SAMPLE = 100  # images whose names are looked for to find their folder
 LETTER = r"[^\W\d_]"
 LEADS_OUT = re.compile(r"~?[\\/]|[A-Za-z]:[\\/]|\w+://|(\.[\\/])*\.\.[\\/]|data/local-files/")  # as a name begins
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio sets before a name
@@ -148,13 +150,13 @@ def pixels(stated: str | float | None, row: Imported) -> int | None:
 
 
 def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: Iterable[str]) -> str:
-    """The folder below which `known` names are that end in these `images`; "" if there is none.
+    """The folder below which `known` names are that end in the first of these `images`; "" if there is none.
 
-    Of several, the one that the annotation file lies in is meant, or the one that it is named after
-    (`instances_train2017.json`). Raises UserError if none of them is.
+    A name that leads out of the source does not count. Of several folders, the one that the annotation file lies in is
+    meant, or the one that it is named after (`instances_train2017.json`). Raises UserError if none of them is.
     """
     wanted: dict[str, list[str]] = defaultdict(list)
-    for name in images:
+    for name in (inside("", image) for image in islice(images, SAMPLE) if not LEADS_OUT.match(image)):
         wanted[name.rpartition("/")[2]].append(name)
     folders: dict[str, None] = {}
     for path in known:
@@ -198,13 +200,20 @@ def ambiguity(name: str, found: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class ImageFinder:
-    """The image files of a source, to be found by what annotations call them. folder: where they are, if known."""
+    """The image files of a source, to be found by what annotations call them; listed when the first one is looked for.
+
+    folder: where they are, if known.
+    """
 
     def __init__(self, files: SourceFiles, folder: str | None) -> None:
-        self.folder = folder
-        self._by_base: dict[str, list[str]] = defaultdict(list)
-        for name in images_below(files, folder or ""):
-            self._by_base[name.rpartition("/")[2]].append(name)
+        self.folder, self._files = folder, files
+
+    @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in images_below(self._files, self.folder or ""):
+            found[name.rpartition("/")[2]].append(name)
+        return found
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
@@ -231,3 +240,7 @@ class ImageFinder:
     def by_end(self, address: str) -> list[str]:
         """The files that the longest end of a path or URL means, wherever that led once."""
         return next(filter(None, map(self.find, ends(address))), [])
+
+    def by_end_if_outside(self, name: str) -> list[str]:
+        """As by_end, for a name that leads out of the source, such as a URL; none for any other."""
+        return self.by_end(name) if LEADS_OUT.match(name) else []

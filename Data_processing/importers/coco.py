@@ -11,8 +11,7 @@ of its images. Of LVIS, images are found by `coco_url`; that it draws only some 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain, pairwise
 
 import msgspec
@@ -20,15 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from Data_processing.annotation_files import (
-    LEADS_OUT,
-    ImageFinder,
-    ambiguity,
-    decode_json,
-    guess_folder,
-    only_file,
-    pixels,
-)
+from Data_processing.annotation_files import ImageFinder, ambiguity, decode_json, guess_folder, only_file, pixels
 from Data_processing.imported import BOX_FIELDS, NO_OUTLINE, BoxRows, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds
 from Data_processing.source_files import SourceFiles, inside, visible
@@ -88,10 +79,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         image.file_name = image.file_name or image.coco_url or ""
     folder = options.images
     if folder is None:
-        sample = [inside("", i.file_name) for i in coco.images[:100] if not LEADS_OUT.match(i.file_name)]
-        folder = guess_folder(files, found[0], sample, files.names())
-    finder = cache(lambda: ImageFinder(files, options.images))
-    return folder, _records(coco, names, found[0], folder, finder)
+        folder = guess_folder(files, found[0], (image.file_name for image in coco.images), files.names())
+    return folder, _records(coco, names, found[0], folder, ImageFinder(files, options.images))
 
 
 def _category_names(categories: Iterable[Category], where: str) -> Names:
@@ -112,7 +101,7 @@ def _otherwise(found: Id) -> Id:
     return str(int(found) if float(found).is_integer() else found)
 
 
-def _records(coco: Coco, names: Names, file: str, folder: str, finder: Callable[[], ImageFinder]) -> Iterator[Imported]:
+def _records(coco: Coco, names: Names, file: str, folder: str, finder: ImageFinder) -> Iterator[Imported]:
     table = Boxes(coco.annotations, names, file)
     uncommon = table.uncommon()
     labels = sum(_is_label(coco.annotations[place]) for place in uncommon)
@@ -121,7 +110,7 @@ def _records(coco: Coco, names: Names, file: str, folder: str, finder: Callable[
     of_image = _by_image(coco.annotations, ids)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
-        if LEADS_OUT.match(image.file_name) and (found := finder().by_end(image.file_name)):
+        if found := finder.by_end_if_outside(image.file_name):
             row.image, row.problems = found[0], ambiguity(image.file_name, found)
         elif not image.file_name:
             row.image, row.problems = row.origin, [("malformed annotation", "an image without file_name")]

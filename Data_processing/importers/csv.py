@@ -17,12 +17,9 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from itertools import islice
 from operator import itemgetter
 
 from Data_processing.annotation_files import (
-    LEADS_OUT,
     ImageFinder,
     ambiguity,
     guess_folder,
@@ -295,13 +292,11 @@ def _image_names(
         by_stem[path.rpartition(".")[0]].append(path)
     folder = options.images
     if folder is None:
-        sample = [inside("", name) for name in islice(filter(None, images), 100) if not LEADS_OUT.match(name)]
-        folder = guess_folder(files, file, sample, present.union(by_stem))
-
-    finder = cache(lambda: ImageFinder(files, options.images))
+        folder = guess_folder(files, file, filter(None, images), present.union(by_stem))
+    finder = ImageFinder(files, options.images)
 
     def full_names(name: str) -> list[str]:
-        if LEADS_OUT.match(name) and (ended := finder().by_end(name)):
+        if ended := finder.by_end_if_outside(name):
             return ended
         path = inside(folder, name)
         if posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES:
