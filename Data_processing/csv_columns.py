@@ -1,0 +1,96 @@
+"""What the columns of a CSV file mean: as the options say, else as its header shows.
+
+The option `columns` says which column means what: image, label; x1, y1 with x2, y2 or box_width, box_height;
+image_width, image_height, group, split, crowd. A preset says so for a widespread form: `tensorflow` (of TensorFlow's
+detection tutorials and Roboflow; pixels), `vott` (of VoTT and many scripts: xmin and its like beside our own names;
+pixels) and `openimages` (https://storage.googleapis.com/openimages/web/download_v7.html; fractions, an ImageID without
+suffix). Where nothing is said, a preset or our own names are recognised by the header.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from Data_processing.imported import ImportOptions
+from Datasets.errors import UserError
+
+CORNERS = ("x1", "y1", "x2", "y2")
+SIDES = ("x1", "y1", "box_width", "box_height")
+OF_IMAGE = ("image_width", "image_height", "group", "split")
+OURS = ("image", "label", *CORNERS, "box_width", "box_height", *OF_IMAGE, "crowd")
+PRESETS = {
+    "tensorflow": {
+        **{"image": "filename", "image_width": "width", "image_height": "height", "label": "class"},
+        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
+    },
+    "vott": {
+        **{name: name for name in ("image", "label", *OF_IMAGE, "crowd")},
+        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
+    },
+    "openimages": {
+        **{"image": "ImageID", "label": "LabelName", "crowd": "IsGroupOf"},
+        **{"x1": "XMin", "x2": "XMax", "y1": "YMin", "y2": "YMax"},
+    },
+}
+NORMALIZED = {"openimages"}
+OPTIONAL = {"crowd", *OF_IMAGE}  # columns of a preset that some of its files lack
+BOXLIKE = re.compile(r"x|y|[xy]_?(min|max|[12])|(min|max)_?[xy]|b(nd)?_?box.*|left|top", re.IGNORECASE)
+
+
+def column_meanings(header: Sequence[str], options: ImportOptions, where: str) -> tuple[dict[str, int], int, bool]:
+    """Our names of the columns there are, with their numbers; how many there are in all; whether boxes are fractions.
+
+    Raises UserError if the options or the header do not make sense.
+    """
+    if options.preset is not None and options.preset not in PRESETS:
+        raise UserError(f"{where}: preset {options.preset!r}: the presets are {', '.join(PRESETS)}")
+    preset = options.preset if options.preset or options.columns else _recognised(header)
+    named = {**PRESETS.get(preset or "", {}), **options.columns}
+    if not named:
+        named = {name: name for name in OURS if name in header}
+    told = " ".join(", ".join(header[:12]).split())
+    for ours, theirs in list(named.items()):
+        if ours not in OURS:
+            raise UserError(f"{where}: columns: {ours!r} is none of {', '.join(OURS)}")
+        if header.count(theirs) > 1 or (theirs not in header and (ours in options.columns or ours not in OPTIONAL)):
+            raise UserError(f"{where}: {header.count(theirs)} columns are called {theirs!r}; there are: {told:.200}")
+        if theirs not in header:
+            del named[ours]
+    if "image" not in named:
+        raise UserError(
+            f"{where}: no column is known to name the image; set `preset` or `columns`; there are: {told:.200}"
+        )
+    _check_box_columns(named, where)
+    if not preset and not options.columns:
+        _check_left_out(header, named, where)
+    normalized = preset in NORMALIZED if options.normalized is None else options.normalized
+    return {ours: header.index(theirs) for ours, theirs in named.items()}, len(header), normalized
+
+
+def _recognised(header: Sequence[str]) -> str | None:
+    if {"image", "label", *CORNERS} <= set(header):
+        return None
+    fitting = (
+        name for name, columns in PRESETS.items() if {columns[c] for c in columns if c not in OPTIONAL} <= set(header)
+    )
+    return next(fitting, None)
+
+
+def _check_box_columns(named: Mapping[str, str], where: str) -> None:
+    stated = {*CORNERS, *SIDES}.intersection(named)
+    if stated not in ({*CORNERS}, {*SIDES}, set()):
+        raise UserError(
+            f"{where}: columns {', '.join(sorted(stated))} make no box: x1, y1 and x2, y2, or box_width, box_height"
+        )
+    if stated and "label" not in named:
+        raise UserError(f"{where}: no column is known to name a box's class; set `columns: [label=...]`")
+
+
+def _check_left_out(header: Sequence[str], named: Mapping[str, str], where: str) -> None:
+    """Raise UserError for boxes under other names beside ours, which would be left out without a word."""
+    left_out = [name for name in header if BOXLIKE.fullmatch(name) and name not in named]
+    if left_out and not {*CORNERS, *SIDES}.intersection(named):
+        kept = ", ".join(f"{name}={name}" for name in named)
+        raise UserError(
+            f"{where}: columns {', '.join(left_out)[:100]} look like boxes; say which are which: "
+            f"`columns: [{kept}, x1=...]`, or without x1 and its like to leave them out"
+        )
