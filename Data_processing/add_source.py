@@ -33,7 +33,8 @@ from Data_processing.adding.params_file import (
 from Data_processing.adding.recognise import Remembering, Seen, recognise, try_import
 from Data_processing.import_source import Format, check_options, parse_columns
 from Data_processing.imported import ImportOptions
-from Data_processing.source_files import folder_name, open_source
+from Data_processing.source_files import folder_name
+from Data_processing.source_readers import open_source
 from Datasets.command import run
 from Datasets.errors import UserError
 

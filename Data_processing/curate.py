@@ -26,7 +26,8 @@ from Data_processing.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
 from Data_processing.record_files import RecordFiles, copy_masks
-from Data_processing.source_files import SourceFiles, open_source
+from Data_processing.source_files import SourceFiles
+from Data_processing.source_readers import open_source
 from Data_processing.split import (
     ClassCounts,
     Shares,

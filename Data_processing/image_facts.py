@@ -15,7 +15,8 @@ from PIL import Image
 from Data_processing.facts_store import FactsStore
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.masks import values
-from Data_processing.source_files import MissingFile, SourceFiles, open_source
+from Data_processing.source_files import MissingFile, SourceFiles
+from Data_processing.source_readers import open_source
 from Datasets.images import FORMATS, UnreadableImage, open_image, to_rgb
 
 LOOK = 512  # pixels of the longer side, at most, at which brightness, sharpness and the perceptual hash are measured

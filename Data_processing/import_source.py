@@ -23,7 +23,8 @@ import typer
 
 from Data_processing.annotation_files import matching, split_of
 from Data_processing.imported import Imported, ImportOptions, write_imported
-from Data_processing.source_files import SourceFiles, folder_name, open_source
+from Data_processing.source_files import SourceFiles, folder_name
+from Data_processing.source_readers import open_source
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError

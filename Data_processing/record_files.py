@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from Data_processing import masks
-from Data_processing.source_files import MissingFile, SourceFiles, open_source
+from Data_processing.source_files import MissingFile, SourceFiles
+from Data_processing.source_readers import open_source
 from Datasets.errors import UserError
 from Datasets.records import Record
 

@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from Data_processing.source_files import DVC_CACHE
+from Data_processing.source_readers import DVC_CACHE
 from Datasets.atomic import replacing
 from Datasets.errors import UserError
 

@@ -1,8 +1,8 @@
 """Fourfold's records in Parquet: a curated dataset, some of its shards, or a file with columns of the record's schema.
 
 Schema: Datasets/records.py; `image` is a path, or a struct that holds one. Images and masks inside a directory of
-shards are read from there (source_files.Shards); those inside other Parquet files cannot be: of such a mask it is said
-on stderr that it is left out. A column may be missing, which is all null. group and split are kept; source and
+shards are read from there (source_readers.Shards); those inside other Parquet files cannot be: of such a mask it is
+said on stderr that it is left out. A column may be missing, which is all null. group and split are kept; source and
 sha256 are not, as this source has its own. classes.json beside the file says what the pixels of masks mean: id + 1.
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from Data_processing.import_source import check_paths
 from Data_processing.imported import Imported, ImportOptions
-from Data_processing.source_files import open_source
+from Data_processing.source_readers import open_source
 from tests.Data_processing.sources import SIZE, picture, write_voc
 
 BOX = (3, 4, 20, 30)

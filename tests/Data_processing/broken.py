@@ -19,7 +19,8 @@ from Data_processing.cleaning.verdicts import REMEDIES
 from Data_processing.import_source import Format, check_paths
 from Data_processing.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.inspected import Facts
-from Data_processing.source_files import MissingFile, WithEmbedded
+from Data_processing.source_files import MissingFile
+from Data_processing.source_readers import WithEmbedded
 from Datasets.errors import UserError
 from Datasets.records import SCHEMA, is_safe_path
 from tests.Data_processing.annotated import (

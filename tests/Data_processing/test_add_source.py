@@ -21,7 +21,7 @@ from Data_processing.adding.recognise import Remembering, recognise, try_import
 from Data_processing.import_source import Format
 from Data_processing.import_source import main as import_source
 from Data_processing.imported import ImportOptions
-from Data_processing.source_files import open_source
+from Data_processing.source_readers import open_source
 from Datasets.errors import UserError
 from tests.conftest import DEMONSTRATION, ROOT, copy_checkout, edit_params, refused, run_in, succeeded
 from tests.Data_processing import annotated, test_import_formats

@@ -16,7 +16,7 @@ from Data_processing.cleaning.verdicts import REMEDIES
 from Data_processing.import_source import check_paths
 from Data_processing.imported import Imported, ImportOptions, from_arrow, to_arrow
 from Data_processing.inspected import Facts
-from Data_processing.source_files import open_source
+from Data_processing.source_readers import open_source
 from Datasets.errors import UserError
 from Datasets.json_format import write_json
 from Datasets.records import SCHEMA, Box, empty_record

@@ -7,7 +7,7 @@ import pytest
 from Data_processing.adding.guesses import guesses
 from Data_processing.imported import ImportOptions
 from Data_processing.importers import yolo
-from Data_processing.source_files import open_source
+from Data_processing.source_readers import open_source
 from Datasets.errors import UserError
 from tests.Data_processing.test_import_formats import imported, pack, problems, write
 

@@ -17,7 +17,7 @@ from Data_processing import masks
 from Data_processing.curate import main as curate
 from Data_processing.imported import Imported, ImportedBox, read_imported, write_imported
 from Data_processing.outlines import encode, run_lengths, to_rle
-from Data_processing.source_files import Tar, open_source
+from Data_processing.source_readers import Tar, open_source
 from Datasets.classes import read_classes
 from Datasets.curated import Curated
 from Datasets.errors import UserError

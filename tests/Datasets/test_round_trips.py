@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from Data_processing.import_source import Format, check_paths, read_annotations
 from Data_processing.imported import Imported, ImportOptions
 from Data_processing.outlines import to_rle
-from Data_processing.source_files import open_source
+from Data_processing.source_readers import open_source
 from Datasets.classes import read_classes
 from Datasets.curated import Curated
 from Datasets.export import Format as Exported
