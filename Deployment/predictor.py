@@ -56,7 +56,7 @@ class Predictor:
     ) -> list[Prediction | UnreadableImage]:
         """What the model finds in each of these image files, or why it cannot be read.
 
-        Small images are worked on together, which takes a small model up to a sixth less time; large ones one by one,
+        Small images are worked on together, which takes a small model less time; large ones one by one,
         as together they would take much memory.
         """
         found: list[Prediction | UnreadableImage] = []

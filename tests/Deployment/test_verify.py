@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from made_export import CLASSES, write_manifest
 from running_service import ROOT, is_one_line
@@ -49,10 +50,17 @@ def verify(bundle: Path, out: Path, *options: str) -> "subprocess.CompletedProce
 
 
 def assert_nothing_is_left(process: "subprocess.Popen[str]", out: Path) -> None:
-    """No process of the group, no temporary file."""
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    """No process of the session, no temporary file."""
+    assert not [each for each in psutil.process_iter() if session(each.pid) == process.pid]
     assert list(out.with_name("temporary").iterdir()) == []
+
+
+def session(pid: int) -> int | None:
+    """The session that a process belongs to, and all that it started; None if it has ended."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def rewrite_manifest(bundle: Path, **changes: object) -> None:
