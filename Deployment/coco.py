@@ -1,4 +1,7 @@
-"""Predictions in COCO's form of annotations (https://cocodataset.org/#format-data), as Deployment/answers.py has it."""
+"""Predictions in COCO's form of annotations (https://cocodataset.org/#format-data).
+
+Deployment/serving/answers.py describes it.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -27,8 +27,8 @@ from Deployment.model_card import model_card
 from Deployment.requirements import requirements
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVICE = [Path("Deployment/serve.py"), Path("Deployment/worker.py")]  # what it starts
-PAGE = Path("Deployment/page.html")
+SERVICE = [Path("Deployment/serve.py"), Path("Deployment/serving/worker.py")]  # what it starts
+PAGE = Path("Deployment/serving/page.html")
 README = """\
 The service of experiment {experiment}; MODEL_CARD.md says what it can do. In this directory:
 

@@ -3,8 +3,8 @@
     python -m Deployment.serve BUNDLE_OR_EXPORT [--host 127.0.0.1] [--port 8000]
 
 It is verified, loaded and tried on a sample before the port opens; then the address is printed. This process speaks
-HTTP, its workers (Deployment/worker.py) run the model. The environment variable FOURFOLD_API_KEY sets a key that
-requests must bear. It runs outside this repository, with what a bundle's requirements.txt lists: hence argparse.
+HTTP, its workers (serving/worker.py) run the model. The environment variable FOURFOLD_API_KEY sets a key that requests
+must bear. It runs outside this repository, with what a bundle's requirements.txt lists: hence argparse.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from Datasets.errors import UserError
 from Datasets.images import FORMATS
 from Deployment.artifact import load
-from Deployment.json_log import log_as_json
-from Deployment.limits import Limits
-from Deployment.messages import Job
 from Deployment.predictor import RUNTIMES
-from Deployment.workers import Workers
+from Deployment.serving.json_log import log_as_json
+from Deployment.serving.limits import Limits
+from Deployment.serving.messages import Job
+from Deployment.serving.workers import Workers
 
 if TYPE_CHECKING:
-    from Deployment.front import Front
+    from Deployment.serving.front import Front
 
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
@@ -132,33 +132,32 @@ def serve(options: argparse.Namespace) -> None:
         waiting=options.waiting,
         memory=max(options.max_memory, options.max_bytes),
     )
-    workers = Workers(limits.parallel, limits.waiting)
-    artifact = load(options.export)
-    workers.learn(Job(artifact, options.threads, options.runtime, limits, options.log_level))
-    from Deployment.front import Front  # imports FastAPI, while the workers load the model
-    from Deployment.service import create_app
+    with Workers(limits.parallel, limits.waiting) as workers:
+        artifact = load(options.export)
+        workers.learn(Job(options.export, artifact, options.threads, options.runtime, limits, options.log_level))
+        from Deployment.serving.endpoints import create_app  # imports FastAPI, while the workers load the model
+        from Deployment.serving.front import Front
 
-    app = create_app(artifact, workers, limits, key is not None)
-    workers.wait()
-    with listen(options.host, options.port) as opened:
-        log_as_json(options.log_level)
-        if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):
-            logging.getLogger("fourfold").warning(f"whoever reaches {options.host} may ask: {KEY} is not set")
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"{artifact.manifest['experiment']} answers at http://{host}:{opened.getsockname()[1]}", flush=True)
-        run(Front(app, app.state.metrics, key), opened, limits.seconds)
+        app = create_app(artifact, workers, limits, key is not None)
+        workers.wait()
+        with listen(options.host, options.port) as opened:
+            log_as_json(options.log_level)
+            if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):
+                logging.getLogger("fourfold").warning(f"whoever reaches {options.host} may ask: {KEY} is not set")
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            greeting = f"{artifact.manifest['experiment']} answers at http://{host}:{opened.getsockname()[1]}"
+            run(Front(app, app.state.metrics, key), opened, limits.seconds, greeting)
 
 
-def run(app: "Front", opened: socket.socket, seconds: float) -> None:
+def run(app: "Front", opened: socket.socket, seconds: float, greeting: str) -> None:
     """Serve until a signal; then finish what is running, for SHUTDOWN_SECONDS at most.
 
-    seconds: the longest that a client may take to read an answer.
+    seconds: the longest that a client may take to read an answer. greeting: printed once a signal is heeded.
     """
     import uvicorn
 
-    from Deployment.protocol import protocol_with
+    from Deployment.serving.protocol import protocol_with
 
-    signal.signal(signal.SIGTERM, _exit)  # uvicorn's own handler calls this one when it has finished
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -170,18 +169,19 @@ def run(app: "Front", opened: socket.socket, seconds: float) -> None:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,
     )
+    signal.signal(signal.SIGTERM, _end)  # uvicorn's own handler calls this one when it has finished
+    print(greeting, flush=True)
     uvicorn.Server(config).run(sockets=[opened])
 
 
-def _exit(*_: object) -> None:
-    """End now, as intended: nothing is left to finish."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+def _end(*_: object) -> NoReturn:
+    """End as intended: nothing is left to finish."""
+    sys.exit(0)
 
 
 def main() -> None:
     """The command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the workers are ended
     try:
         serve(parse())
     except UserError as error:

@@ -52,7 +52,7 @@ def entry_files(command: str) -> list[Path]:
         form = re.search(r"--format (\S+)", command)
         files.append(Path("Data_processing/importers", f"{form[1]}.py"))
     if module[1] == "Deployment.package":
-        files += [Path("Deployment/serve.py"), Path("Deployment/worker.py")]  # what it copies
+        files += [Path("Deployment/serve.py"), Path("Deployment/serving/worker.py")]  # what it copies
     return files
 
 

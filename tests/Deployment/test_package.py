@@ -27,26 +27,28 @@ CODE = {
     "Datasets/images.py",
     "Datasets/predictions.py",
     "Deployment/__init__.py",
-    "Deployment/answers.py",
+    "Deployment/serving/__init__.py",
+    "Deployment/serving/answers.py",
     "Deployment/artifact.py",
-    "Deployment/bodies.py",
+    "Deployment/serving/bodies.py",
     "Deployment/coco.py",
-    "Deployment/forms.py",
-    "Deployment/front.py",
-    "Deployment/json_log.py",
-    "Deployment/limits.py",
-    "Deployment/messages.py",
-    "Deployment/metrics.py",
-    "Deployment/page.html",
-    "Deployment/pages.py",
+    "Deployment/serving/forms.py",
+    "Deployment/serving/front.py",
+    "Deployment/serving/json_log.py",
+    "Deployment/serving/limits.py",
+    "Deployment/serving/messages.py",
+    "Deployment/serving/metrics.py",
+    "Deployment/serving/page.html",
+    "Deployment/serving/pages.py",
     "Deployment/predictor.py",
-    "Deployment/protocol.py",
+    "Deployment/serving/processes.py",
+    "Deployment/serving/protocol.py",
     "Deployment/run_lengths.py",
     "Deployment/serve.py",
-    "Deployment/service.py",
+    "Deployment/serving/endpoints.py",
     "Deployment/torch_runtime.py",
-    "Deployment/worker.py",
-    "Deployment/workers.py",
+    "Deployment/serving/worker.py",
+    "Deployment/serving/workers.py",
 }
 EXPORT = {f"export/{name}" for name in ("manifest.json", "model.onnx", "sample/expected.json")}
 PAPERS = {
@@ -61,7 +63,8 @@ PAPERS = {
 }
 SAMPLES = {f"export/sample/00{number}.jpg" for number in range(3)}
 FOREIGN = """
-import sys, onnxruntime, Deployment.serve, Deployment.front, Deployment.protocol, Deployment.worker
+import sys, onnxruntime, Deployment.serve
+from Deployment.serving import front, protocol, worker
 from pathlib import Path
 roots = [Path.cwd(), Path(sys.prefix), Path(sys.base_prefix)]
 modules = [module for name, module in sys.modules.items() if name != "sitecustomize"]  # the system's own, Debian's say
@@ -101,7 +104,13 @@ def test_the_same_export_gives_the_same_bytes_and_replaces_the_old(
 
 @pytest.mark.parametrize(
     "name",
-    ["Datasets/errors.py", "Deployment/page.html", "requirements.txt", "export/manifest.json", "export/model.onnx"],
+    [
+        "Datasets/errors.py",
+        "Deployment/serving/page.html",
+        "requirements.txt",
+        "export/manifest.json",
+        "export/model.onnx",
+    ],
 )
 def test_a_bundle_with_a_changed_byte_does_not_start(bundle: Path, name: str) -> None:
     changed = bytearray((bundle / name).read_bytes())

@@ -22,9 +22,9 @@ from PIL import Image
 from running_service import Service, command, serving
 from starlette.requests import Request
 
-from Deployment.bodies import BodyReader
-from Deployment.protocol import protocol_with
-from Deployment.workers import busy
+from Deployment.serving.bodies import BodyReader
+from Deployment.serving.protocol import protocol_with
+from Deployment.serving.workers import busy
 from tests.conftest import png_bomb
 
 IMAGE = encoded(SAMPLES["000.jpg"])

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from made_export import SAMPLES, encoded
 from PIL import Image
-from running_service import Service, command, is_one_line, serving
+from running_service import Service, command, form, is_one_line, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -24,7 +24,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def service(pristine_export: Path, log: Path) -> Iterator[Service]:
-    with serving(pristine_export, "--parallel", 2, "--seconds", 1, log=log) as running:
+    with serving(pristine_export, "--parallel", 2, "--seconds", 2, log=log) as running:
         yield running
 
 
@@ -59,6 +59,29 @@ def test_a_worker_that_is_killed_is_replaced(service: Service, log: Path) -> Non
     assert log.read_text().count("ended with exit code -9") == 2
 
 
+def test_who_asks_just_after_a_worker_was_killed_is_answered_by_another(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 2) as service, ThreadPoolExecutor(4) as clients:
+        service.process.send_signal(signal.SIGSTOP)  # so that it hears of the death and of the requests at once
+        workers_of(service)[0].kill()
+        answers = [clients.submit(service.predict, IMAGE) for _ in range(4)]
+        time.sleep(0.1)
+        service.process.send_signal(signal.SIGCONT)
+        assert [answer.result()[0] for answer in answers] == [200] * 4
+
+
+def test_a_changed_export_is_not_served_by_a_new_worker(export: Path, log: Path) -> None:
+    with serving(export, "--parallel", 1, log=log) as service:
+        model = (export / "model.onnx").read_bytes()
+        (export / "model.onnx").write_bytes(model + b"\0")
+        workers_of(service)[0].kill()
+        until(lambda: "no new worker" in log.read_text())
+        assert "model.onnx" in log.read_text()
+        assert service.request("GET", "/health/ready")[0] == 503
+        (export / "model.onnx").write_bytes(model)
+        until(lambda: alive(service) == 1)
+        assert service.predict(IMAGE)[0] == 200
+
+
 def test_a_request_whose_worker_ends_is_told_so(pristine_export: Path, log: Path) -> None:
     with serving(pristine_export, "--parallel", 1, log=log) as service, ThreadPoolExecutor(1) as client:
         failed = client.submit(service.answer, "POST", "/predict", LARGE)
@@ -82,6 +105,18 @@ def test_a_worker_that_hangs_is_ended_and_what_lay_behind_is_answered(service: S
     assert service.predict(IMAGE)[0] == 200
 
 
+def test_a_worker_does_not_go_on_for_nobody(pristine_export: Path, log: Path) -> None:
+    slow = encoded(Image.new("1", (7000, 7000)), "PNG")
+    with serving(pristine_export, "--parallel", 1, "--seconds", 1, log=log) as service:
+        with ThreadPoolExecutor(2) as clients:
+            first = clients.submit(service.answer, "POST", "/predict/batch", *form(*[("", slow)] * 2))
+            until(lambda: b"fourfold_requests_running 1.0" in service.answer("GET", "/metrics")[2])
+            ahead = clients.submit(service.answer, "POST", "/predict/batch", *form(*[("", slow)] * 30))
+            assert (first.result()[0], ahead.result()[0]) == (503, 503)
+        until(lambda: service.predict(IMAGE)[0] == 200)
+        assert "took much longer than a request may" in log.read_text()
+
+
 def test_many_small_images_do_not_wait_for_a_large_one(pristine_export: Path) -> None:
     with serving(pristine_export, "--parallel", 2) as service, ThreadPoolExecutor(4) as clients:
         large = clients.submit(service.predict, LARGE)
@@ -101,6 +136,24 @@ def test_no_worker_outlives_the_service(service: Service, number: signal.Signals
     until(lambda: not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers))
 
 
+def test_ctrl_c_ends_a_service_whose_new_worker_hangs(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 1) as service:
+        (first,) = workers_of(service)
+        first.kill()
+        until(lambda: {*workers_of(service)} - {first})
+        (hanging,) = {*workers_of(service)} - {first}
+        hanging.suspend()
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(5) == 130
+        until(lambda: not hanging.is_running())
+
+
+def test_sigterm_is_heeded_from_the_beginning(pristine_export: Path) -> None:
+    with serving(pristine_export) as service:
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(5) == 0
+
+
 def test_what_waited_too_long_is_not_kept(pristine_export: Path) -> None:
     with serving(pristine_export, "--parallel", 1, "--seconds", 2) as service, ThreadPoolExecutor(11) as clients:
         memory = psutil.Process(service.process.pid).memory_info
@@ -112,7 +165,8 @@ def test_what_waited_too_long_is_not_kept(pristine_export: Path) -> None:
         until(lambda: memory().rss < before + 50e6)
 
 
-def test_a_worker_is_not_started_by_hand() -> None:
-    process = command("Deployment.worker")
+@pytest.mark.parametrize("arguments", [[], ["abc"], [77]])
+def test_a_worker_is_not_started_by_hand(arguments: list[object]) -> None:
+    process = command("Deployment.serving.worker", *arguments)
     assert is_one_line(process)
     assert "Deployment.serve" in process.stderr

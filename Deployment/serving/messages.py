@@ -1,24 +1,30 @@
 """What the service and its workers tell each other: pickles over a socket, each after its length.
 
 A worker is told its Job, and answers with an error's line, or with "" once it is ready; then with an Answer to each
-Task.
+Task. After a task comes the request's body, as it is.
 """
 
-import io
 import pickle
 import socket
 import struct
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from Deployment.artifact import Artifact
-from Deployment.limits import Limits
+from Deployment.serving.limits import Limits
 
 LENGTH = struct.Struct("!Q")
+CHUNK = 1_048_576  # bytes that are read at once
 
 
 class Job(NamedTuple):
-    """The model that a worker answers with. threads, runtime: as Deployment.predictor.Predictor takes them."""
+    """The model that a worker answers with, and where it is.
 
+    export: the directory that `artifact` was loaded from. threads, runtime: as Deployment.predictor.Predictor takes
+    them.
+    """
+
+    export: Path
     artifact: Artifact
     threads: int
     runtime: str
@@ -29,11 +35,11 @@ class Job(NamedTuple):
 class Task(NamedTuple):
     """A request to work on.
 
-    batch: whether its body is a form with several images. threshold: the least score, None for the manifest's. coco:
-    whether to answer in COCO's form.
+    size: bytes of its body. batch: whether that is a form with several images. threshold: the least score, None for the
+    manifest's. coco: whether to answer in COCO's form.
     """
 
-    body: bytes
+    size: int
     content_type: str
     batch: bool
     threshold: float | None
@@ -53,28 +59,25 @@ class Answer(NamedTuple):
     objects: tuple[tuple[str, int], ...] = ()
 
 
-def packed(message: Any) -> memoryview:
+def packed(message: Any) -> bytes:
     """A message as the bytes to send."""
-    buffer = io.BytesIO()
-    buffer.write(bytes(LENGTH.size))
-    pickle.dump(message, buffer, pickle.HIGHEST_PROTOCOL)
-    view = buffer.getbuffer()
-    LENGTH.pack_into(view, 0, len(view) - LENGTH.size)
-    return view
+    data = pickle.dumps(message)
+    return LENGTH.pack(len(data)) + data
 
 
 def receive(connection: socket.socket) -> Any:
     """The next message. Raises EOFError if the other side has ended."""
-    (size,) = LENGTH.unpack(_read(connection, LENGTH.size))
-    return pickle.loads(_read(connection, size))
+    (size,) = LENGTH.unpack(read(connection, LENGTH.size))
+    return pickle.loads(read(connection, size))
 
 
-def _read(connection: socket.socket, size: int) -> bytearray:
-    data = bytearray(size)
-    rest = memoryview(data)
-    while rest:
-        read = connection.recv_into(rest)
-        if not read:
+def read(connection: socket.socket, size: int) -> bytes:
+    """The next `size` bytes. Raises EOFError if the other side has ended."""
+    chunks = []
+    while size:
+        chunk = connection.recv(min(size, CHUNK))
+        if not chunk:
             raise EOFError
-        rest = rest[read:]
-    return data
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)

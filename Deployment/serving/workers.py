@@ -8,17 +8,17 @@ import asyncio
 import contextlib
 import logging
 import pickle
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Self
 
 from starlette.exceptions import HTTPException
 
 from Datasets.errors import UserError
-from Deployment.messages import LENGTH, Answer, Job, Task, packed, receive
+from Deployment.artifact import load
+from Deployment.serving.messages import LENGTH, Answer, Job, Task, packed
+from Deployment.serving.processes import Process
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
@@ -32,67 +32,45 @@ def busy(message: str = "more requests are waiting than the service takes; try a
     return HTTPException(503, message, {"Retry-After": RETRY_SECONDS})
 
 
-class Process:
-    """A worker as it starts: Deployment/worker.py, and the service's end of the socket to it."""
-
-    def __init__(self) -> None:
-        self.connection, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "Deployment.worker", str(theirs.fileno())]
-            self._process = subprocess.Popen(  # in a group of its own, so that Ctrl-C is the service's only
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0
-            )
-
-    def learn(self, job: Job) -> None:
-        """Tell it its job."""
-        with contextlib.suppress(ConnectionError):  # it has ended, as wait() will say
-            self.connection.sendall(packed(job))
-
-    def wait(self) -> None:
-        """Wait until it is ready. Raises UserError if it cannot do its job."""
-        try:
-            error = receive(self.connection)
-        except (EOFError, OSError):
-            error = f"a worker's process ended with exit code {self._process.wait()} before it was ready"
-        if error:
-            raise UserError(error)
-
-    def end(self) -> int:
-        """End it, whatever it does; its exit code."""
-        self._process.kill()
-        return self._process.wait()
-
-
 @dataclass(eq=False)
 class Call:
     """A task that is worked on, or that waits for it. worker: whom it was sent to last."""
 
     task: Task
+    body: bytes
     answer: asyncio.Future[Answer]
     worker: "Worker | None" = None
 
     @property
     def begun(self) -> bool:
         """Whether a worker is at it."""
-        return self.worker is not None and bool(self.worker.calls) and self.worker.calls[0] is self
+        return self.worker is not None and self.worker.current is self
 
     @property
     def small(self) -> bool:
         """Whether it may be sent ahead, and others behind it."""
-        return len(self.task.body) <= AHEAD_BYTES
+        return len(self.body) <= AHEAD_BYTES
 
 
 class Worker(asyncio.Protocol):
     """A worker that is ready, in the event loop.
 
-    calls: what it is at, and what was sent ahead. seen: what it was at when it was last looked at.
+    calls: what it is at since `since`, by the event loop's clock, and what was sent ahead. seen: what it was at when it
+    was last looked at.
     """
 
     def __init__(self, process: Process, workers: "Workers") -> None:
         self.process, self._workers = process, workers
         self.calls: deque[Call] = deque()
+        self.since = 0.0
         self.seen: Call | None = None
+        self._loop = asyncio.get_running_loop()
         self._received = bytearray()
+
+    @property
+    def current(self) -> Call | None:
+        """What it is at."""
+        return self.calls[0] if self.calls else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the first call."""
@@ -100,10 +78,16 @@ class Worker(asyncio.Protocol):
         self._workers.is_ready(self)
 
     def begin(self, call: Call) -> None:
-        """Send a call's task."""
+        """Send a call."""
         call.worker = self
+        if not self.calls:
+            self.since = self._loop.time()
         self.calls.append(call)
-        self._transport.write(packed(call.task))
+        if call.small:
+            self._transport.write(packed(call.task) + call.body)
+        else:
+            self._transport.write(packed(call.task))
+            self._transport.write(call.body)
 
     def data_received(self, data: bytes) -> None:
         """Answer the calls whose answers are whole."""
@@ -115,6 +99,7 @@ class Worker(asyncio.Protocol):
             answer = pickle.loads(self._received[LENGTH.size : end])
             del self._received[:end]
             call = self.calls.popleft()
+            self.since = self._loop.time()
             if not call.answer.done():
                 call.answer.set_result(answer)
             self._workers.begin()
@@ -125,18 +110,26 @@ class Worker(asyncio.Protocol):
 
 
 class Workers:
-    """`parallel` workers, before which at most `places` calls wait.
+    """`parallel` workers, before which at most `places` calls wait; they end with the block.
 
     Their processes start at once, and learn their job meanwhile; after wait() and within at_work() they take calls.
     """
 
     def __init__(self, parallel: int, places: int) -> None:
-        self._starting = [Process() for _ in range(parallel)]
         self._parallel, self._places = parallel, places
         self._waiting: deque[Call] = deque()
         self._alive: list[Worker] = []
+        self._starting: set[Process] = set()
         self._restarts: set[asyncio.Task[None]] = set()
         self._taken, self._looking = 0, False
+
+    def __enter__(self) -> Self:
+        for _ in range(self._parallel):
+            self._starting.add(Process())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
 
     def learn(self, job: Job) -> None:
         """Tell the workers their job, without waiting until they know it."""
@@ -152,17 +145,16 @@ class Workers:
     @contextlib.asynccontextmanager
     async def at_work(self, _: object) -> AsyncIterator[None]:
         """Have the workers take calls until the block ends, and end them then: an application's lifespan."""
-        for process in self._starting:
+        for process in list(self._starting):
             await self._attach(process)
         try:
             yield
         finally:
             for task in self._restarts:
                 task.cancel()
-            while self._alive:
-                self._alive.pop().process.end()
+            self._end()
 
-    async def run(self, task: Task, deadline: float) -> Answer:
+    async def run(self, task: Task, body: bytes, deadline: float) -> Answer:
         """The answer to a task. deadline: by the event loop's clock.
 
         Raises HTTPException 503 if all places are taken, or at the deadline; RuntimeError if its worker has ended.
@@ -170,24 +162,24 @@ class Workers:
         if self._taken >= self._parallel + self._places:
             raise busy()
         self._taken += 1
-        loop = asyncio.get_running_loop()
-        call = Call(task, loop.create_future())
+        call = Call(task, body, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         self.begin()
         try:
             async with asyncio.timeout_at(deadline):
                 return await call.answer
         except TimeoutError:
-            if call in self._waiting:
+            with contextlib.suppress(ValueError):
                 self._waiting.remove(call)
-            else:  # it may just have begun, and be done soon
-                loop.call_later(self._job.limits.seconds, self._give_up, call.worker, call.answer)
+            if call.worker:  # which may just have begun, and be done soon
+                self._give_up(call.answer)
             raise busy("the answer took longer than a request may; try again, or send a smaller image") from None
         finally:
             self._taken -= 1
 
     def is_ready(self, worker: Worker) -> None:
         """Have a worker take calls."""
+        self._starting.discard(worker.process)
         self._alive.append(worker)
         self.begin()
 
@@ -200,7 +192,7 @@ class Workers:
         log.error(reason)
         calls = list(worker.calls)
         worker.calls.clear()
-        if calls and not calls[0].answer.done():
+        if calls and calls[0].worker is worker and not calls[0].answer.done():
             calls[0].answer.set_exception(RuntimeError(reason))
         self._waiting.extendleft(calls[1:])
         self.begin()
@@ -220,7 +212,8 @@ class Workers:
                 asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _taker(self, call: Call) -> Worker | None:
-        worker = min(self._alive, key=lambda worker: len(worker.calls), default=None)
+        running = (worker for worker in self._alive if worker.calls or worker.process.runs)
+        worker = min(running, key=lambda worker: len(worker.calls), default=None)
         if worker and (not worker.calls or (len(worker.calls) == 1 and call.small and worker.calls[0].small)):
             return worker
         return None
@@ -238,10 +231,19 @@ class Workers:
             asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         self.begin()
 
-    def _give_up(self, worker: Worker | None, answer: asyncio.Future[Answer]) -> None:
-        if worker and worker.calls and worker.calls[0].answer is answer:
-            log.error("a worker took much longer than a request may, and is ended")
-            worker.process.end()
+    def _give_up(self, answer: asyncio.Future[Answer]) -> None:
+        """End a worker that is at a call that nobody waits for any more for as long as a request may take.
+
+        Looks now and then until no worker has the call; keeps its answer only, as bodies may be large.
+        """
+        loop, most = asyncio.get_running_loop(), self._job.limits.seconds
+        holders = [worker for worker in self._alive if any(call.answer is answer for call in worker.calls)]
+        for worker in holders:
+            if worker.calls[0].answer is answer and loop.time() > worker.since + most:
+                log.error("a worker took much longer than a request may, and is ended")
+                worker.process.end()
+        if holders:
+            loop.call_later(most / 10, self._give_up, answer)
 
     async def _attach(self, process: Process) -> None:
         loop = asyncio.get_running_loop()
@@ -256,14 +258,25 @@ class Workers:
                 await asyncio.sleep(RESTART_SECONDS)
 
     def _started(self) -> Process:
+        job = self._job
+        if load(job.export) != job.artifact:
+            raise UserError(f"{job.export}: is not what it was when the service started; start the service again")
         process = Process()
-        process.learn(self._job)
+        self._starting.add(process)
+        process.learn(job)
         try:
             process.wait()
         except UserError:
+            self._starting.discard(process)
             process.end()
             raise
         return process
+
+    def _end(self) -> None:
+        for process in (*self._starting, *(worker.process for worker in self._alive)):
+            process.end()
+        self._alive.clear()
+        self._starting.clear()
 
     @property
     def alive(self) -> int:

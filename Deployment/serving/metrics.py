@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from Deployment.workers import Workers
+from Deployment.serving.workers import Workers
 
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 

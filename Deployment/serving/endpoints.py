@@ -13,15 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from Datasets.errors import one_line
-from Deployment import answers
 from Deployment.artifact import Artifact
-from Deployment.bodies import BodyReader
-from Deployment.forms import FORM, is_form
-from Deployment.limits import Limits
-from Deployment.messages import Task
-from Deployment.metrics import Metrics
-from Deployment.pages import add_pages
-from Deployment.workers import Workers, busy
+from Deployment.serving import answers
+from Deployment.serving.bodies import BodyReader
+from Deployment.serving.forms import FORM, is_form
+from Deployment.serving.limits import Limits
+from Deployment.serving.messages import Task
+from Deployment.serving.metrics import Metrics
+from Deployment.serving.pages import add_pages
+from Deployment.serving.workers import Workers, busy
 
 TYPE = "content-type"
 _FILE = {"type": "string", "format": "binary"}
@@ -133,8 +133,8 @@ def _add_predictions(app: FastAPI, artifact: Artifact, workers: Workers, limits:
     async def run(request: Request, batch: bool, threshold: float | None, format: Format) -> Response:
         end = asyncio.get_running_loop().time() + limits.seconds
         async with bodies.reading(request, end) as body:
-            task = Task(body, request.headers.get(TYPE, ""), batch, threshold, format is Format.coco)
-            answer = await workers.run(task, end)
+            task = Task(len(body), request.headers.get(TYPE, ""), batch, threshold, format is Format.coco)
+            answer = await workers.run(task, body, end)
         metrics.count_predictions(answer.images, answer.objects)
         if answer.status == 500:
             raise RuntimeError(answer.error)

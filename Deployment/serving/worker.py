@@ -1,9 +1,10 @@
 """A process that works on images for the service: a request's body comes in, the answer's content goes out.
 
-Deployment/workers.py starts it as `python -m Deployment.worker DESCRIPTOR`, that of the socket between them. It ends
+processes.py starts it as `python -m Deployment.serving.worker DESCRIPTOR`, that of the socket between them. It ends
 when the service has: signals are for the service, which lets running requests end.
 """
 
+import contextlib
 import json
 import signal
 import socket
@@ -17,36 +18,36 @@ from Datasets.images import UnreadableImage
 from Datasets.predictions import Prediction, counts_in
 from Deployment.artifact import Artifact
 from Deployment.coco import batch_coco, to_coco
-from Deployment.forms import Sent, WrongForm, form_files, single_image
-from Deployment.json_log import log_as_json
-from Deployment.messages import Answer, Job, Task, packed, receive
 from Deployment.predictor import Predictor
+from Deployment.serving.forms import Sent, WrongForm, form_files, single_image
+from Deployment.serving.json_log import log_as_json
+from Deployment.serving.messages import Answer, Job, Task, packed, read, receive
 
 
 def main() -> None:
     """Work until the service has ended."""
-    if len(sys.argv) != 2:
-        sys.exit("error: the service starts this itself: python -m Deployment.serve --help")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        try:
-            work(connection)
-        except (EOFError, OSError):  # the service has ended, perhaps in the midst of an answer
-            return
+    try:
+        connection = socket.socket(fileno=int(sys.argv[1]))
+    except (IndexError, ValueError, OSError):
+        sys.exit("error: the service starts this itself: python -m Deployment.serve --help")
+    with connection, contextlib.suppress(EOFError, ConnectionError):  # the service has ended
+        work(connection)
 
 
 def work(connection: socket.socket) -> None:
     """Answer the tasks that come. Raises EOFError when no more will."""
     job: Job = receive(connection)
+    log_as_json(job.log_level)  # what packages warn of
     try:
         worker = Worker(job)
-    except UserError as error:
-        return connection.sendall(packed(str(error)))
-    log_as_json(job.log_level)  # what packages warn of
+    except Exception as error:
+        return connection.sendall(packed(one_line(error) or repr(error)))
     connection.sendall(packed(""))
     while True:
-        connection.sendall(packed(worker.answer(receive(connection))))
+        task: Task = receive(connection)
+        connection.sendall(packed(worker.answer(task, read(connection, task.size))))
 
 
 def warmed_up(job: Job) -> Predictor:
@@ -69,11 +70,11 @@ class Worker:
         self._artifact: Artifact = job.artifact
         self._images, self._objects = 0, Counter[str]()
 
-    def answer(self, task: Task) -> Answer:
+    def answer(self, task: Task, body: bytes) -> Answer:
         """The answer to a task, or why there is none."""
         self._images, self._objects = 0, Counter()
         try:
-            found = self._batch(task) if task.batch else self._single(task)
+            found = self._batch(task, body) if task.batch else self._single(task, body)
             content = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except UnreadableImage as error:
             return Answer(422, error=str(error))
@@ -83,12 +84,12 @@ class Worker:
             return Answer(500, error=traceback.format_exc())
         return Answer(200, content.encode(), "", self._images, tuple(self._objects.items()))
 
-    def _single(self, task: Task) -> Any:
-        found = self._predict(single_image(task.body, task.content_type), task.threshold)
+    def _single(self, task: Task, body: bytes) -> Any:
+        found = self._predict(single_image(body, task.content_type), task.threshold)
         return to_coco([("", found)], self._artifact.task, self._artifact.manifest["classes"]) if task.coco else found
 
-    def _batch(self, task: Task) -> Any:
-        sent = form_files(task.body, task.content_type, self._limits.images)
+    def _batch(self, task: Task, body: bytes) -> Any:
+        sent = form_files(body, task.content_type, self._limits.images)
         found = [self._named(each, task.threshold) for each in sent]
         classes = self._artifact.manifest["classes"]
         return batch_coco(found, self._artifact.task, classes) if task.coco else {"answers": found}

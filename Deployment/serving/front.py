@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from Deployment.metrics import Metrics
-from Deployment.service import error_response
+from Deployment.serving.endpoints import error_response
+from Deployment.serving.metrics import Metrics
 
 log = logging.getLogger("fourfold")
 OPEN = ("/", "/docs", "/openapi.json")  # without a key: pages that hold no data, and whatever lies below these:
