@@ -60,7 +60,7 @@ def main(
         partial.mkdir()
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
         scripts = copy_scripts(script_file(script), ROOT, partial / "script")
-        write_onnx(model, done.task, done.train["size"], partial / "model.onnx")
+        write_onnx(model, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
         expected = answers(torch_detector(model), images, done, metrics["score_threshold"])

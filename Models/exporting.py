@@ -36,7 +36,7 @@ def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
     return files
 
 
-def write_onnx(model: nn.Module, task: str, size: int, path: Path) -> None:
+def write_onnx(model: nn.Module, size: int, path: Path) -> None:
     """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
 
     The exporter notes the stack trace of each node; these are removed, for they hold the paths of this machine. Raises

@@ -88,11 +88,11 @@ class Unordered(torch.nn.Module):
 
 
 def test_outputs_keep_their_names_in_any_order_and_what_is_no_graph_is_told(tmp_path):
-    write_onnx(Unordered(), "counts", 32, tmp_path / "model.onnx")
+    write_onnx(Unordered(), 32, tmp_path / "model.onnx")
     found = onnx_detector(tmp_path / "model.onnx", "counts")(np.full((1, 3, 32, 32), 51, np.uint8))
     assert np.allclose(found["scores"], 0.2) and np.allclose(found["counts"], 51)
     with pytest.raises(UserError, match=r"forward\(\) cannot become .* expression .* \(test_export.py, line \d+\)$"):
-        write_onnx(Unordered(least=3), "counts", 32, tmp_path / "none.onnx")
+        write_onnx(Unordered(least=3), 32, tmp_path / "none.onnx")
 
 
 def test_no_file_knows_where_it_was_made(outputs):
