@@ -23,7 +23,7 @@ import typer
 from Datasets.atomic import replacing
 from Datasets.command import run as run_command
 from Datasets.errors import UserError
-from Models.experiment_log import anchor, one_line, read_log, with_conclusion, with_experiment, with_note
+from Models.experiment_log import anchor, paragraph, read_log, with_conclusion, with_experiment, with_note
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / "EXPERIMENTS.md"
@@ -61,7 +61,7 @@ def note(
         write(LOG, with_note(log, name[0], text, date.today()))
         return
     link = f"[{name[0]}]({LOG.name}#{anchor(log[name[0]])}): " if name else ""
-    write(JOURNAL, with_entry(JOURNAL, link + one_line(text), date.today()))
+    write(JOURNAL, with_entry(JOURNAL, link + paragraph(text), date.today()))
 
 
 def with_entry(journal: Path, entry: str, day: date) -> str:

@@ -169,9 +169,9 @@ def with_experiment(log: Log, name: str, title: str, steps: Sequence[str], day: 
         raise UserError(f"{name!r} is no id of an experiment; they are e001, e002 and so on")
     if name in log.experiments:
         raise UserError(f"{log.path}: line {log.experiments[name].heading + 1}: {name} is there already")
-    section = [f"## {name} {one_line(title)}", "", f"State: open, begun {day}"]
+    section = [f"## {name} {paragraph(title)}", "", f"State: open, begun {day}"]
     if steps:
-        section += ["", *(f"{number}. [ ] {one_line(step)}" for number, step in enumerate(steps, 1))]
+        section += ["", *(f"{number}. [ ] {paragraph(step)}" for number, step in enumerate(steps, 1))]
     last = max((index for index, line in enumerate(log.lines) if line.strip()), default=-1)
     return _insert(log, last + 1, ["", *section])
 
@@ -181,7 +181,7 @@ def with_note(log: Log, name: str, text: str, day: date) -> str:
     experiment = log[name]
     places = [experiment.steps[0].line] if experiment.steps else []
     places += [experiment.conclusions] if experiment.conclusions is not None else []
-    note = f"- {day}: {one_line(text)}"
+    note = f"- {day}: {paragraph(text)}"
     if not places:
         return _insert(log, experiment.end, [*_gap(log, experiment.end), note])
     before = min(places)
@@ -199,7 +199,7 @@ def with_conclusion(log: Log, name: str, text: str, day: date) -> str:
     """The text with a dated conclusion at the experiment's end, and its state set to concluded."""
     experiment = log[name]
     heading = ["", "### Conclusions"] if experiment.conclusions is None else []
-    added = [*heading, *_gap(log, experiment.end), f"- {day}: {one_line(text)}"]
+    added = [*heading, *_gap(log, experiment.end), f"- {day}: {paragraph(text)}"]
     state = log.lines[experiment.state_line]
     if experiment.state == "open":
         state = state.replace("State: open", f"State: concluded {day}", 1)
@@ -217,8 +217,8 @@ def with_tick(log: Log, name: str, number: int, commit: str) -> str:
     return "".join([*log.lines[: step.line], ticked, *log.lines[step.line + 1 :]])
 
 
-def one_line(text: str) -> str:
-    """What a user typed, as one line. Raises UserError if nothing is left."""
+def paragraph(text: str) -> str:
+    """What a user typed, as a paragraph of one line. Raises UserError if nothing is left."""
     line = " ".join(text.split())
     if not line:
         raise UserError("the text is empty")

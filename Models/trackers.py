@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 
 KEY_TAG = "fourfold.checkpoint"
 Rows = Sequence[Mapping[str, float]]
@@ -65,7 +65,7 @@ def steady(send: Report) -> Report:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 def _dvclive(parameters: Mapping[str, Any], directory: Path) -> Report:
