@@ -72,11 +72,38 @@ def test_every_extra_that_is_installed_exists():
     assert extras == there - {"track"}  # which nothing needs, and Models/README.md installs
 
 
+def quoted(text: str) -> dict[str, set[str]]:
+    """What a document shows commands to print: the lines with figures, by what is left of a line without them."""
+    found: dict[str, set[str]] = {}
+    for block in text.split("```console")[1:]:
+        for line in filter(re.compile(r".*\d").match, block.split("```")[0].splitlines()):
+            found.setdefault(re.sub(r"\d[\d.]*", "#", line), set()).add(line)
+    return found
+
+
+def figures(text: str, *names: str) -> list[str]:
+    """What follows each of the names in a text that has it once."""
+    return [value for name in names for value in re.findall(rf"(?<![\w-]){name}(?: was)? (\d[\d.]*\d)", text)]
+
+
 def test_the_documents_show_one_run_of_the_demonstration():
-    shown = {
-        n for path, text in TEXTS.items() if path.name == "README.md" for n in re.findall(r"(\d+) test images", text)
-    }
-    assert len(shown) == 1
+    rooms = [path.read_text(encoding="utf-8") for path in ROOT.glob("*/README.md")]
+    here, there = quoted(README), [quoted(room) for room in rooms]
+    again = {line for room in there for line in room.keys() & here.keys()}
+    assert len(again) >= 4, "of curate, package, verify and serve"
+    assert [room[line] for room in there for line in again & room.keys() if room[line] != here[line]] == []
+    everywhere = "".join([README, *rooms])
+    assert len(set(re.findall(r"(\d+) test images", everywhere))) == 1
+    parts = re.search(r"(\d+) train, (\d+) val, (\d+) test images", everywhere).groups()
+    assert sum(map(int, parts)) == int(re.search(r"= (\d+) accepted", README)[1])
+
+
+def test_figures_of_that_run_are_the_same_wherever_they_are_told():
+    [precision] = figures(README, "mAP")
+    assert re.search(r"mAP of \d+ test images ([\d.]+),", README)[1] == precision
+    counter = (ROOT / "Models/README.md").read_text(encoding="utf-8").partition("from another export of e001")[2]
+    told = figures(counter, "macro-F1", "MAE", "exact_count")
+    assert told == figures(README, "macroF1", "MAE", "exact_count") and len(told) == 3
 
 
 def test_every_link_of_a_document_leads_somewhere():
