@@ -6,9 +6,11 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -61,6 +63,14 @@ def refused(result: Result, *parts: str) -> str:
     for part in parts:
         assert part in lines[0]
     return lines[0]
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for something to hold; it fails the test if it does not after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds"
+        time.sleep(0.005)
 
 
 def png_bomb(side: int = 100_000) -> bytes:

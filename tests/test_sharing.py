@@ -4,11 +4,9 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from dvc.cli import main as dvc_in_process
 from ruamel.yaml import YAML
 from s3fs import S3FileSystem
 
-from tests.conftest import AUTHOR, ROOT, Result, copy_with_results, run_in, succeeded
+from tests.conftest import AUTHOR, ROOT, Result, copy_with_results, run_in, succeeded, until
 from tests.s3_server import KEY, SECRET, Server, free_port, serving
 
 README = (ROOT / "Datasets/README.md").read_text(encoding="utf-8")
@@ -56,12 +54,12 @@ def kill_when(begun: Callable[[], bool], directory: Path, *command: str, **envir
     """Start a command, and kill it as soon as something holds."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(command, cwd=directory, env={**os.environ, "PATH": path, **environment})
-    deadline = time.monotonic() + 60
-    while not begun() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert process.poll() is None, "it ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        until(lambda: process.poll() is not None or begun())
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

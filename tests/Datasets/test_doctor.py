@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 from Datasets.doctor import look
 from Datasets.health.finding import Finding
 from Datasets.health.machine import check_processes, check_versions
-from tests.conftest import AUTHOR, ROOT, refused, run_in, succeeded
+from tests.conftest import AUTHOR, ROOT, refused, run_in, succeeded, until
 
 STAGES = """stages:
   copy:
@@ -134,8 +133,7 @@ def test_a_stage_without_its_dvc_is_found_and_ended(root):
         f"process {pid}: stage train@e001 runs on, although the dvc that started it has ended", f"kill {pid}"
     )
     subprocess.run(finding.mend.split(), check=True)
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
-        time.sleep(0.05)
+    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
     assert found(root) == []
 
 
@@ -143,8 +141,7 @@ def test_a_stage_whose_dvc_runs_is_left_alone(root):
     (root / "dvc.yaml").write_text(STAGES.replace("cp raw.txt made.txt", "cp raw.txt made.txt && sleep 60"))
     process = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, start_new_session=True)
     try:
-        while not (root / "made.txt").exists() or not psutil.Process(process.pid).children():
-            time.sleep(0.05)
+        until(lambda: (root / "made.txt").exists() and psutil.Process(process.pid).children())
         assert list(check_processes(root)) == []
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from Datasets.export import Format
-from tests.conftest import ROOT, refused, stage, succeeded
+from tests.conftest import ROOT, refused, stage, succeeded, until
 from tests.Datasets.random_datasets import png, write_dataset
 
 FORMATS = [form.value for form in Format]
@@ -152,9 +151,8 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
     write_dataset(tmp_path / "curated", [record(f"{i}.png", boxes=[]) for i in range(20_000)])
     command = ("-m", "Datasets.export", "--curated", tmp_path / "curated", "--to", "coco", "--out", tmp_path / "out")
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE)
-    while not list(tmp_path.glob(".out.partial/images/train/s/*.png")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    until(lambda: process.poll() is not None or list(tmp_path.glob(".out.partial/images/train/s/*.png")))
+    assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(30) == 130
     assert [path.name for path in tmp_path.iterdir()] == ["curated"]

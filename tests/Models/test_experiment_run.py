@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import AUTHOR, ROOT, refused, run_in, succeeded
+from tests.conftest import AUTHOR, ROOT, refused, run_in, succeeded, until
 
 LOG = "# Experiments\n\n## e004 Wider\n\nState: open, begun 2026-01-01\n\n1. [ ] width 48\n2. [ ] width 64\n"
 PARAMS = """# all
@@ -158,10 +157,10 @@ def test_an_interrupted_run_ticks_nothing_leaves_no_process_and_goes_on_from_its
         command, cwd=repository, env={**os.environ, **AUTHOR, "PATH": PATH}, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (repository / "begun").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does
+    try:
+        until((repository / "begun").exists)
+    finally:
+        os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130 and "e004.1 is not ticked" in errors
     with pytest.raises(ProcessLookupError):

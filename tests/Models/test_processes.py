@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import psutil
 import pytest
 from shape_scenes import ROOT, refused
 
-from tests.conftest import run_in
+from tests.conftest import run_in, until
 
 SHARED = ["--size=48", "--epochs=8", "--batch=4", "--threads=1", "--zoom=0.2", "--processes=2", "--", "--width=8"]
 FILES = ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json")
@@ -49,10 +48,9 @@ class Training:
 
     def after_a_new_checkpoint(self) -> list[psutil.Process]:
         """Wait until it has written one; the two processes that learn."""
-        before, deadline = self.changed(), time.monotonic() + 100
-        while self.changed() == before and time.monotonic() < deadline:
-            assert self.process.poll() is None, self.process.stderr.read()
-            time.sleep(0.01)
+        before = self.changed()
+        until(lambda: self.process.poll() is not None or self.changed() != before, 100)
+        assert self.process.poll() is None, self.process.stderr.read()
         return psutil.Process(self.process.pid).children()
 
     def changed(self) -> list[int]:
