@@ -20,23 +20,23 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError
-from Models.precision import Precision, chosen
+from Models.precision import Precision
 from Models.trackers import Tracker, check_tracker, open_tracker
 
 if TYPE_CHECKING:
     import torch
 
-    from Models.training import Options, Row
+    from Models.scripts import Run
+    from Models.training import Options, Row, State
 
 # Torch (on Linux) reads this when it is imported: threads that spin long while they wait for each other make training
 # many times slower as soon as anything else runs on the machine.
@@ -69,16 +69,6 @@ def write_weights(weights: Mapping[str, "torch.Tensor"], path: Path) -> None:
 
     with replacing(path) as partial:
         save_file({name: values.cpu().contiguous().clone() for name, values in weights.items()}, partial)
-
-
-def check_device(name: str) -> None:
-    """Raise UserError if this machine has no such device."""
-    import torch
-
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device: {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def main(
@@ -148,80 +138,45 @@ def learn(
     script: str, out: Path, model: Sequence[str], curated: Path, init: Path, options: "Options", tracker: Tracker
 ) -> None:
     """Train, in each of the processes, and write, in the first; the arguments are those of `main`."""
-    import torch
-
-    from Datasets.curated import Curated
-    from Models.augmentation import check_augmentation
-    from Models.checkpoints import checkpoint_path, remove_checkpoint
-    from Models.data_loading import Samples
+    from Models.checkpoints import remove_checkpoint
     from Models.evaluation import validate
-    from Models.pretrained import read_initial, start_from
-    from Models.processes import count, is_first
-    from Models.scripts import (
-        ROOT,
-        Run,
-        build_model,
-        check_outputs,
-        library_versions,
-        load_script,
-        parse_build_arguments,
-        script_file,
-        write_run,
-    )
-    from Models.training import train, varied
+    from Models.preparation import prepared
+    from Models.processes import is_first
+    from Models.training import train
 
-    module = load_script(script)
-    arguments = parse_build_arguments(module.build, model)
-    data = Curated(curated)
-    check_augmentation(varied(options), module.TASK)
-    samples = Samples(data, "train", options.size, module.TASK)
-    validation = Samples(data, "val", options.size, module.TASK)
-    check_device(options.device)
-    precision = chosen(Precision(options.precision), options.device)
-    options = replace(options, precision=precision.value, processes=count())
-    torch.set_num_threads(options.threads)
-    torch.use_deterministic_algorithms(options.deterministic)
-    torch.manual_seed(options.seed)
-    network = build_model(module, len(data.classes), arguments)
-    check_outputs(module, network, options.size)
-    initial = read_initial(init)
-    for line in start_from(network, initial, list(data.classes)) if initial else []:
-        print(line, file=sys.stderr)
+    work = prepared(script, model, curated, init, options)
     for name in RESULTS if is_first() else ():
         (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
-
-    done = Run(
-        script,
-        arguments,
-        asdict(options),
-        list(data.classes),
-        data.fingerprint(),
-        initial.origin() if initial else None,
-        library_versions(),
-    )
-    scripts = [Path("Models/train.py"), script_file(script)]
-    checkpoint = checkpoint_path(asdict(done), scripts, ROOT, done.data)
-    track = open_tracker(tracker, {**asdict(options), **arguments}, script, checkpoint) if is_first() else None
+    parameters = {**work.run.train, **work.run.build}
+    track = open_tracker(tracker, parameters, script, work.checkpoint) if is_first() else None
 
     def report(rows: "list[Row]") -> None:
         write_history(rows, out / "history.tsv")
         if track:
             track(rows)
 
-    on_val = functools.partial(validate, samples=validation, batch=options.batch)
-    state = train(network, samples, options, on_val, checkpoint, report)
-    if not is_first():
-        return
-    last, best = network.state_dict(), state.best or {"epoch": len(state.history), "model": network.state_dict()}
-    write_weights(last, out / "last.safetensors")
+    on_val = functools.partial(validate, samples=work.validation, batch=options.batch)
+    state = train(work.network, work.samples, work.options, on_val, work.checkpoint, report)
+    if is_first():
+        write_results(state, work.run, out)
+        remove_checkpoint(work.checkpoint)
+
+
+def write_results(state: "State", run: "Run", out: Path) -> None:
+    """Write the weights, what they were made from and, last, the metrics of the epoch that goes on."""
+    from Models.scripts import write_run
+
+    last: dict[str, Any] = {"epoch": len(state.history), "model": state.model.state_dict()}
+    best = state.best or last
+    goes_on = best if run.train["keep"] == Keep.best else last
+    write_weights(last["model"], out / "last.safetensors")
     write_weights(best["model"], out / "best.safetensors")
-    write_weights(best["model"] if options.keep == Keep.best else last, out / "weights.safetensors")
-    write_run(done, out)
+    write_weights(goes_on["model"], out / "weights.safetensors")
+    write_run(run, out)
+    row = state.history[goes_on["epoch"] - 1]
     with replacing(out / "metrics.json") as partial:
-        row = state.history[best["epoch"] - 1 if options.keep == Keep.best else -1]
         metrics = {name: value for name, value in row.items() if name != "learning_rate"}
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    remove_checkpoint(checkpoint)
 
 
 if __name__ == "__main__":
