@@ -23,7 +23,7 @@ import typer
 from Datasets.atomic import replacing
 from Datasets.command import run as run_command
 from Datasets.errors import UserError
-from Models.experiment_log import anchor, paragraph, read_log, with_conclusion, with_experiment, with_note
+from Models.experimenting.log import anchor, paragraph, read_log, with_conclusion, with_experiment, with_note
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / "EXPERIMENTS.md"
@@ -94,7 +94,7 @@ def list_experiments(
 
 def show(experiment: Id) -> None:
     """Print an experiment, and its steps' metrics on the test split beside those from before the first of them."""
-    from Models.experiment_run import compared
+    from Models.experimenting.run import compared
 
     log = read_log(LOG)
     found = log[experiment]
@@ -111,7 +111,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="add untracked files to the commit without asking")] = False,
 ) -> None:
     """Commit the work, run the pipeline, commit its results, and tick the step."""
-    from Models.experiment_run import run_step
+    from Models.experimenting.run import run_step
 
     run_step(ROOT, LOG, step, set_ or [], yes)
 
@@ -121,14 +121,14 @@ def try_(
     curated: Annotated[Path, typer.Option(help="curated dataset")] = ROOT / "Datasets/curated",
 ) -> None:
     """Train, evaluate and export on a few batches in a temporary directory, recording nothing."""
-    from Models.trial import try_experiments
+    from Models.experimenting.trial import try_experiments
 
     try_experiments(ROOT, experiments, curated)
 
 
 def drift(experiment: Id) -> None:
     """Say whether today's code still builds what was exported: compare the scripts, and the answers to the samples."""
-    from Models.drift import report_drift
+    from Models.experimenting.drift import report_drift
 
     report_drift(ROOT, experiment)
 

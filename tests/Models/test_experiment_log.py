@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from Datasets.errors import UserError
-from Models.experiment_log import read_log, with_conclusion, with_experiment, with_note
+from Models.experimenting.log import read_log, with_conclusion, with_experiment, with_note
 from tests.conftest import ROOT, refused, stage, succeeded
 
 TODAY = datetime.date.today().isoformat()

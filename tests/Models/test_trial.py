@@ -9,7 +9,7 @@ from shape_scenes import write_scenes
 from Datasets.curated import Curated
 from Datasets.records import SPLITS
 from Models.data_loading import Samples
-from Models.trial import write_few
+from Models.experimenting.trial import write_few
 from tests.conftest import ROOT, copy_checkout, edit_params, refused, run_in, stage, succeeded
 
 EXPERIMENTS = list(YAML(typ="safe").load(ROOT / "params.yaml")["experiments"])

@@ -10,10 +10,19 @@ import typer
 
 from Datasets.atomic import replacing
 from Datasets.errors import UserError
-from Models.experiment_log import Experiment, Step, read_log, with_tick
-from Models.parameters import with_parameters
-from Models.repository import changed, check_ready, commit_all, commit_only, git, has_commit, subject, untracked
-from Models.step_metrics import changes, metrics_at, table
+from Models.experimenting.log import Experiment, Step, read_log, with_tick
+from Models.experimenting.parameters import with_parameters
+from Models.experimenting.repository import (
+    changed,
+    check_ready,
+    commit_all,
+    commit_only,
+    git,
+    has_commit,
+    subject,
+    untracked,
+)
+from Models.experimenting.step_metrics import changes, metrics_at, table
 
 LOCK = "dvc.lock"
 

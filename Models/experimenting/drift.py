@@ -57,7 +57,7 @@ def tree_state(exported: Path, today: Path) -> str:
 
 def commit_state(exported: Path, root: Path, name: str, commit: str | None) -> str:
     """How the exported file compares with that of the commit that it was exported at."""
-    from Models.repository import git
+    from Models.experimenting.repository import git
 
     if commit is None:
         return "exported without a commit"
