@@ -2,16 +2,17 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from made_export import SAMPLES, encoded
 from PIL import Image
 from running_service import Service, command, form, is_one_line, serving
+
+from tests.conftest import until
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -36,13 +37,6 @@ def alive(service: Service) -> int:
     """How many workers take requests, as the metrics have it."""
     text = service.answer("GET", "/metrics")[2].decode()
     return int(float(text.partition("\nfourfold_workers ")[2].split()[0]))
-
-
-def until(true: Callable[[], Any], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_worker_that_is_killed_is_replaced(service: Service, log: Path) -> None:
