@@ -24,9 +24,10 @@ from Data_processing.adding.delivery import RAW, check_links, copy, pointer_of, 
 from Data_processing.adding.guesses import Guess
 from Data_processing.adding.params_file import (
     add_entry,
+    class_rules,
     in_brackets,
-    kept_classes,
     load_params,
+    not_kept,
     with_entry,
     written_entry,
 )
@@ -35,6 +36,7 @@ from Data_processing.import_source import Format, check_options, parse_columns
 from Data_processing.imported import ImportOptions
 from Data_processing.source_files import folder_name
 from Data_processing.source_readers import open_source
+from Datasets.classes import ClassRules
 from Datasets.command import run
 from Datasets.errors import UserError
 
@@ -176,17 +178,17 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" if count else name for name, count in counts.items()) or "none"
 
 
-def hint_keep(seen: Seen) -> None:
+def hint_keep(seen: Seen, rules: ClassRules) -> None:
     """Say which classes clean.keep leaves out."""
-    keep, left_out = kept_classes(load_params(PARAMS), seen.classes)
-    if left_out:
+    if left_out := not_kept(rules, seen.classes):
         print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
-        print(f"  with them: `keep: {in_brackets([*keep, *left_out])}`; classes that no source has must not be in it")
+        print(f"  with them: `keep: {in_brackets([*rules.keep, *left_out])}`; classes that no source has must not be in it")
 
 
 def add_source(name: str, path: Path, form: Format | None, given: ImportOptions, dry_run: bool) -> None:
     """Look, try, tell, and unless `dry_run`, add. Raises UserError, nothing having changed."""
     check_project(name)
+    rules = class_rules(PARAMS)  # what is wrong there is better known before anything is added
     target = target_of(name, path)
     check_links(path)
     files = Remembering(open_source(path))
@@ -198,7 +200,7 @@ def add_source(name: str, path: Path, form: Format | None, given: ImportOptions,
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
         add(name, path, target, entry)
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
-    hint_keep(seen)
+    hint_keep(seen, rules)
     if dry_run:
         print("nothing was changed")
     else:

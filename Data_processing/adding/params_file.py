@@ -125,10 +125,27 @@ def _in_braces(name: str, entry: dict[str, Any]) -> str:
     return re.sub(r"^\{|\}\n?$", "", text.getvalue())
 
 
-def kept_classes(params: dict[str, Any], names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The classes in clean.keep, and those of `names` (renamed and merged) that it leaves out."""
-    clean = params.get("clean") or {}
-    renames, merges = parse_renames(clean.get("rename") or ()), parse_merges(clean.get("merge") or ())
-    rules = ClassRules(clean.get("keep") or (), renames, clean.get("drop") or (), merges)
+LISTS = {"keep": "classes", "rename": "OLD=NEW", "drop": "classes", "merge": "NEW=OLD+OLD"}  # of clean
+
+
+def class_rules(path: Path) -> ClassRules:
+    """What `clean` says of classes. Raises UserError if that cannot be what stage clean is to do."""
+    clean = load_params(path).get("clean") or {}
+    if not isinstance(clean, dict):
+        raise UserError(f"{path}: clean: {clean!r} is no group of parameters")
+    said = {}
+    for key, what in LISTS.items():
+        value = [] if clean.get(key) is None else clean[key]
+        if not isinstance(value, list) or not all(isinstance(part, str | int | float) for part in value):
+            raise UserError(f"{path}: clean.{key}: {value!r} is no list of {what}")
+        said[key] = [str(part) for part in value]
+    try:
+        return ClassRules(said["keep"], parse_renames(said["rename"]), said["drop"], parse_merges(said["merge"]))
+    except UserError as error:
+        raise UserError(f"{path}: clean.{error}") from error
+
+
+def not_kept(rules: ClassRules, names: Iterable[str]) -> list[str]:
+    """Those of `names`, renamed and merged, that clean.keep leaves out, and that clean.drop does not name."""
     ours = {rules.ours(name): rules.name(name) for name in names}
-    return list(rules.keep), sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)
+    return sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)

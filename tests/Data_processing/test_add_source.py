@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from Data_processing.add_source import check_project, entry_of
-from Data_processing.adding.params_file import add_entry, kept_classes
+from Data_processing.adding.params_file import add_entry, class_rules, not_kept
 from Data_processing.adding.recognise import Remembering, recognise, try_import
 from Data_processing.import_source import Format
 from Data_processing.import_source import main as import_source
@@ -266,6 +266,15 @@ def test_a_name_that_is_none_or_taken_is_refused(bare, monkeypatch, name):
             import_source(name, Format.coco, Path("x"), Path("y"))
 
 
+MISTAKES = {
+    "[keep]": ": ['keep'] is no group of parameters",
+    "{rename: 5}": ".rename: 5 is no list of OLD=NEW",
+    "{rename: [bad]}": ".rename: 'bad' is not of the form OLD=NEW",
+    "{merge: a=b+c}": ".merge: 'a=b+c' is no list of NEW=OLD+OLD",
+    "{keep: [{cat: 1}]}": ".keep: [{'cat': 1}] is no list of classes",
+}
+
+
 def test_what_cannot_be_added_is_refused_and_changes_nothing(bare, tmp_path):
     source = write_coco(tmp_path / "s", BOXES)
     refused(add(bare, "s", tmp_path / "nowhere"), "nowhere", "no such file")
@@ -281,6 +290,12 @@ def test_what_cannot_be_added_is_refused_and_changes_nothing(bare, tmp_path):
     os.mkfifo(source / "pipe")
     refused(add(bare, "t", source), "neither a file nor a directory")
     assert state(bare) == before
+    (source / "pipe").unlink()
+    for line, says in MISTAKES.items():
+        (bare / "params.yaml").write_text(f"clean: {line}\n")
+        refused(add(bare, "t", source), f"params.yaml: clean{says}")
+        assert (bare / "params.yaml").read_text() == f"clean: {line}\n"
+    assert state(bare).keys() == before.keys()
     shutil.rmtree(bare / ".dvc")
     refused(add(bare, "t", source), "DVC is not initialised")
     (bare / "params.yaml").write_text("sources: [")
@@ -406,12 +421,16 @@ def test_parameters_that_an_entry_cannot_be_added_to_stay_as_they_are(tmp_path):
     assert path.read_text() == "base: &s {a: {path: p}}\nsources: *s\n"
 
 
-def test_classes_are_compared_with_keep_as_clean_will_call_them():
-    clean = {"keep": ["car"], "rename": ["auto=car"], "merge": ["car=van+bus"], "drop": ["cart"]}
-    assert kept_classes({"clean": clean}, ["auto", "van", "car", "cart", "dog"]) == (["car"], ["dog"])
-    in_turn = {"keep": ["vehicle"], "rename": ["auto=car"], "merge": ["vehicle=car+truck"]}
-    assert kept_classes({"clean": in_turn}, ["auto", "truck", "dog"]) == (["vehicle"], ["dog"])
-    assert kept_classes({"clean": {"keep": []}}, ["dog"]) == ([], [])
+def test_classes_are_compared_with_keep_as_clean_will_call_them(tmp_path):
+    def left_out(clean: str, *names: str) -> list[str]:
+        return not_kept(class_rules(write(tmp_path, {"params.yaml": f"clean: {clean}\n"}) / "params.yaml"), names)
+
+    clean = "{keep: [car], rename: [auto=car], merge: [car=van+bus], drop: [cart]}"
+    assert left_out(clean, "auto", "van", "car", "cart", "dog") == ["dog"]
+    in_turn = "{keep: [vehicle], rename: [auto=car], merge: [vehicle=car+truck]}"
+    assert left_out(in_turn, "auto", "truck", "dog") == ["dog"]
+    assert left_out("{keep: [7, 0.5]}", "7", "0.5", "8") == ["8"]  # a number names a class, too
+    assert left_out("{keep: []}", "dog") == left_out("", "dog") == []
 
 
 @pytest.mark.long
