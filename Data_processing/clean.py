@@ -198,7 +198,14 @@ def main(
     classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
     check_rules(classes)
     images = ImageRules(
-        trust_image_size, min_side, max_side, max_aspect, min_contrast, min_sharpness, min_brightness, max_brightness
+        trust_image_size=trust_image_size,
+        min_side=min_side,
+        max_side=max_side,
+        max_aspect=max_aspect,
+        min_contrast=min_contrast,
+        min_sharpness=min_sharpness,
+        min_brightness=min_brightness,
+        max_brightness=max_brightness,
     )
     for name, value in vars(images).items():
         if math.isnan(value):
