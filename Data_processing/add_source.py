@@ -32,7 +32,18 @@ from Data_processing.adding.params_file import (
     written_entry,
 )
 from Data_processing.adding.recognise import Remembering, Seen, recognise, try_import
-from Data_processing.import_source import Format, check_options, parse_columns
+from Data_processing.import_source import (
+    AnnotationsOption,
+    ColumnsOption,
+    DelimiterOption,
+    Format,
+    ImagesOption,
+    NormalizedOption,
+    PresetOption,
+    check_options,
+    check_source_name,
+    parse_columns,
+)
 from Data_processing.imported import ImportOptions
 from Data_processing.source_files import folder_name
 from Data_processing.source_readers import open_source
@@ -46,8 +57,7 @@ FORMATS = f"{', '.join(Format)}:NAME"
 
 def check_project(name: str) -> None:
     """Raise UserError if this is no project under DVC's control, or the name is taken or no name."""
-    if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", name):
-        raise UserError(f"source {name!r}: a name has letters, digits, - and _ only, and begins with a letter")
+    check_source_name(name)
     if not PARAMS.is_file() or not RAW.is_dir():
         raise UserError(f"{Path.cwd()}: has no {PARAMS} or no {RAW}; run this in the project's own folder")
     if not Path(".dvc").is_dir():
@@ -181,8 +191,9 @@ def _counts(counts: dict[str, int]) -> str:
 def hint_keep(seen: Seen, rules: ClassRules) -> None:
     """Say which classes clean.keep leaves out."""
     if left_out := not_kept(rules, seen.classes):
+        keep = in_brackets([*rules.keep, *left_out])
         print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
-        print(f"  with them: `keep: {in_brackets([*rules.keep, *left_out])}`; classes that no source has must not be in it")
+        print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
 
 
 def add_source(name: str, path: Path, form: Format | None, given: ImportOptions, dry_run: bool) -> None:
@@ -220,12 +231,12 @@ def main(
     path: Annotated[Path, typer.Argument(help="the delivery: a directory, .zip or .tar")],
     format: Annotated[str | None, typer.Option(help=f"its annotation format, if several fit: {FORMATS}")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
-    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")] = None,
-    images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the delivery itself")] = None,
-    preset: Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")] = None,
-    columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
-    normalized: Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="csv: between fields; tab")] = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
+    preset: PresetOption = None,
+    columns: ColumnsOption = None,
+    normalized: NormalizedOption = None,
+    delimiter: DelimiterOption = None,
 ) -> None:
     """Recognise a delivery, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
     gc.disable()  # as in import_source.py

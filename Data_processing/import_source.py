@@ -47,6 +47,21 @@ class Format(StrEnum):
     datumaro = "datumaro"
 
 
+# The options that add_source.py has, too.
+AnnotationsOption = Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")]
+ImagesOption = Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")]
+PresetOption = Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")]
+ColumnsOption = Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")]
+NormalizedOption = Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")]
+DelimiterOption = Annotated[str | None, typer.Option(help="csv: between fields; tab")]
+
+
+def check_source_name(name: str) -> None:
+    """Raise UserError if a source cannot be called this."""
+    if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", name):
+        raise UserError(f"source {name!r}: a name has letters, digits, - and _ only, and begins with a letter")
+
+
 def read_annotations(
     files: SourceFiles, form: Format, options: ImportOptions
 ) -> tuple[list[str], str, Iterator[Imported]]:
@@ -102,16 +117,15 @@ def main(
     format: Annotated[Format, typer.Option(help="its annotation format")],
     path: Annotated[Path, typer.Option(help="directory, .zip or .tar")],
     out: Annotated[Path, typer.Option(help="Parquet file to write")],
-    annotations: Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")] = None,
-    images: Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")] = None,
-    preset: Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")] = None,
-    columns: Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")] = None,
-    normalized: Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="csv: between fields; tab")] = None,
+    annotations: AnnotationsOption = None,
+    images: ImagesOption = None,
+    preset: PresetOption = None,
+    columns: ColumnsOption = None,
+    normalized: NormalizedOption = None,
+    delimiter: DelimiterOption = None,
 ) -> None:
     """Read a source's annotations into records."""
-    if not re.fullmatch(r"(?!no-)[A-Za-z][\w-]*", source):
-        raise UserError(f"source {source!r}: a name has letters, digits, - and _ only, and begins with a letter")
+    check_source_name(source)
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     pa.set_memory_pool(pa.system_memory_pool())  # which keeps pages for the next batch, where others give them back
     files = open_source(path)
