@@ -31,7 +31,7 @@ from pycocotools import mask as coco_mask
 
 from Datasets.curated import Curated
 from Datasets.exporters.names import Names
-from Datasets.exporters.rows import mask_pixels, rows, write_file
+from Datasets.exporters.rows import UNBOXED, is_more_known, mask_pixels, rows, write_file
 from Datasets.records import Box, Record, Rle
 
 Entry = dict[str, Any]
@@ -57,7 +57,8 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             if record["mask"] is not None:
                 pixelmap = directory / f"annotations/stuff_{split}_pixelmaps/{image['id']:012d}.png"
                 write_file(pixelmap, record["mask"]["bytes"])
-            lost["images with labels or counts that no boxes stand behind"] += _is_more_known(record, found, dataset)
+            annotated = {annotation["category_id"] - 1 for part in found.values() for annotation in part}
+            lost[UNBOXED] += is_more_known(record, annotated, dataset.classes)
             sources.add(record["source"])
             yield record
         info = {"description": f"curated from {', '.join(sorted(sources))}; {split} split", "version": version}
@@ -70,13 +71,6 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
 
 def _categories(dataset: Curated) -> list[Entry]:
     return [{"id": number + 1, "name": name, "supercategory": ""} for name, number in dataset.classes.items()]
-
-
-def _is_more_known(record: Record, found: dict[str, list[Entry]], dataset: Curated) -> bool:
-    """Whether a record has labels that none of its annotations has, or counts without boxes."""
-    said = {annotation["category_id"] for annotations in found.values() for annotation in annotations}
-    labels = {dataset.classes[name] + 1 for name in record["labels"] or ()}
-    return not labels <= said or bool(record["boxes"] is None and record["counts"])
 
 
 def _annotations(record: Record, dataset: Curated) -> dict[str, list[Entry]]:

@@ -1,7 +1,7 @@
 """What every exporter starts from: the records of a split, checked, with their image files."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Datasets.images import VOID
 from Datasets.records import Record, box_problem, is_safe_path
+
+UNBOXED = "images with labels or counts that no boxes stand behind"
 
 
 def rows(dataset: Curated, split: str) -> Iterator[tuple[Record, bytes]]:
@@ -51,6 +53,12 @@ def mask_pixels(record: Record, classes: int) -> np.ndarray:
     if unknown.size:
         raise UserError(f"{record['image']}: its mask has the value {unknown.max()}; there are {classes} classes")
     return pixels
+
+
+def is_more_known(record: Record, annotated: Set[int], classes: Mapping[str, int]) -> bool:
+    """Whether a record has a label of a class that is not among the ids `annotated`, or counts without boxes."""
+    labels = {classes[name] for name in record["labels"] or ()}
+    return not labels <= annotated or bool(record["boxes"] is None and record["counts"])
 
 
 def _problem(record: Record, classes: Mapping[str, int]) -> str | None:

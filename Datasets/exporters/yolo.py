@@ -29,7 +29,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from Datasets.curated import Curated
 from Datasets.exporters.names import Names
-from Datasets.exporters.rows import rows, write_file
+from Datasets.exporters.rows import UNBOXED, is_more_known, rows, write_file
 from Datasets.records import Box, Record
 
 # By Ultralytics; https://docs.ultralytics.com/platform/data/datasets/
@@ -47,7 +47,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             if record["boxes"] is not None:
                 text = labels(record, dataset)
                 write_file(directory / "labels" / split / f"{PurePosixPath(name).stem}.txt", text.encode())
-            lost.update(_losses(record))
+            lost.update(_losses(record, dataset.classes))
             lost["images of types that Ultralytics passes over"] += PurePosixPath(name).suffix.lower() not in READ
             yield record
     lost["splits that Ultralytics asks for, and that are not there"] = len({"train", "val"}.difference(splits))
@@ -80,7 +80,7 @@ def _line(box: Box, number: int, record: Record) -> str:
     return f"{number} {' '.join(f'{share:.15g}' for share in shares)}\n"
 
 
-def _losses(record: Record) -> Counter[str]:
+def _losses(record: Record, classes: Mapping[str, int]) -> Counter[str]:
     boxes = record["boxes"] or []
     return Counter(
         {
@@ -88,5 +88,6 @@ def _losses(record: Record) -> Counter[str]:
             "segmentations": sum(box["segmentation"] is not None for box in boxes),
             "masks": int(record["mask"] is not None),
             "images without known boxes, which readers take for empty": int(record["boxes"] is None),
+            UNBOXED: int(is_more_known(record, {classes[box["name"]] for box in boxes}, classes)),
         }
     )

@@ -48,21 +48,23 @@ def tree(folder: Path) -> dict[Path, bytes]:
 
 
 def test_what_a_format_cannot_say_is_counted(tmp_path):
-    crowd, narrow = box(crowd=True), box(x2=1.5)
+    crowd, narrow = box(name="no", crowd=True), box(x2=1.5)
     mask = {"bytes": png(np.zeros((6, 8), np.uint8)), "path": "m.png"}
-    content = [record("a.png", boxes=[box(), crowd, narrow], mask=mask), record("b.png", labels=["car"])]
-    content.append(record("c.png", boxes=[box()], labels=["car", "no"]))
-    content += [record("d.GIF", boxes=[]), record("e.jfif", boxes=[])]
+    labels = ["car", "no"]
+    content = [record("a.png", boxes=[box(), crowd, narrow], labels=labels, mask=mask), record("b.png", labels=["car"])]
+    content.append(record("c.png", boxes=[box()], labels=labels))
+    content += [record("d.GIF", boxes=[]), record("e.jfif", boxes=[], labels=["no"])]
     write_dataset(tmp_path / "curated", content)
     told = {}
     for form in FORMATS:
         told[form] = succeeded(export(tmp_path / "curated", form, tmp_path / form)).stdout.splitlines()[1:]
     assert told == {
-        "coco": ["coco cannot say: images with labels or counts that no boxes stand behind: 2"],
+        "coco": ["coco cannot say: images with labels or counts that no boxes stand behind: 3"],
         "yolo": [
             "yolo cannot say: crowds: 1",
             "yolo cannot say: masks: 1",
             "yolo cannot say: images without known boxes, which readers take for empty: 1",
+            "yolo cannot say: images with labels or counts that no boxes stand behind: 3",
             "yolo cannot say: images of types that Ultralytics passes over: 1",
             "yolo cannot say: splits that Ultralytics asks for, and that are not there: 1",
         ],
