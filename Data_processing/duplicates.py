@@ -26,7 +26,7 @@ class Groups:
     numbers: np.ndarray  # int64 [N]: the group of each image, an index of `names`
     exact: np.ndarray  # int64 [E, 2]: the first image of a content, and each later one that is the same file
     near: np.ndarray  # int64 [M, 2]: an earlier image, and each one that is its near, and no exact, duplicate
-    matched: int  # images in whose path the group pattern was found
+    matched: int  # images whose source states no group, and in whose path the group pattern was found
 
     def words(self) -> str:
         """How many images in how many groups."""
@@ -34,11 +34,12 @@ class Groups:
         return " in ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
     def tell(self, pattern: str) -> None:
-        """Print how many there are, and a warning if `pattern` was found in no path."""
+        """Print how many there are, and a warning if `pattern` was found in no path that it is looked for in."""
         duplicates = f"{len(self.exact)} exact and {len(self.near)} near duplicates"
         print(f"{self.words()}; {duplicates}")
         if pattern and not self.matched:
-            print(f"warning: curate.group_pattern: {pattern!r} matches no image's path", file=sys.stderr)
+            told = f"curate.group_pattern: {pattern!r} matches no path of an image whose source states no group"
+            print(f"warning: {told}", file=sys.stderr)
 
 
 def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
@@ -55,13 +56,14 @@ def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
     earlier, look = look_alike(accepted["phash"], bits)
     ends = np.concatenate([by_key, by_file, look])
     first, numbers = np.unique(first_of_component(len(keys), np.tile(own, 3), ends), return_inverse=True)
+    stated = len(keys) - accepted["group"].null_count
     exact, near = by_file != own, (earlier >= 0) & (by_file == own)
     return Groups(
         names=[keys[index] for index in first],
         numbers=numbers,
         exact=np.stack([by_file[exact], own[exact]], axis=1),
         near=np.stack([earlier[near], own[near]], axis=1),
-        matched=sum("/" in key for key in keys),
+        matched=sum("/" in key for key in keys) - stated,
     )
 
 

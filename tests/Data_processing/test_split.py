@@ -138,6 +138,15 @@ def test_each_image_with_an_earlier_near_duplicate_is_told_once_exact_ones_apart
     assert found.exact.tolist() == [[1, 4]]
 
 
+def test_an_image_whose_source_states_its_group_is_none_that_the_pattern_matched(capsys):
+    stated, *others = rows(3)
+    for pattern, matched in ((r"(?P<pool>\d+)_1", 2), ("(?P<pool>no)", 0)):
+        _, found = grouped([{**stated, "group": "ward 3"}, *others], pattern)
+        found.tell(pattern)
+        assert found.matched == matched
+        assert ("states no group" in capsys.readouterr().err) == (matched == 0)
+
+
 def test_shares_are_met_within_chance():
     hashes = name_hashes([f"group {i}" for i in range(20_000)])
     for seed in (0, 1, 2**63, -1):
@@ -327,7 +336,9 @@ def test_a_tar_is_read_in_its_own_order_within_each_split(tmp_path):
 def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(cleaned):
     result = succeeded(curate(cleaned, "--train", "1", "--val", "0", "--test", "0", "--group-pattern", "(?P<x>b)no"))
     told = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert told == ["warning: curate.group_pattern: '(?P<x>b)no' matches no image's path"]
+    assert told == [
+        "warning: curate.group_pattern: '(?P<x>b)no' matches no path of an image whose source states no group"
+    ]
     one_and_rest = ("--group-pattern", r"(?P<part>1|\w)\w?\.png", "--train", "0.9", "--val", "0.1", "--test", "0")
     for seed in range(20):
         result = curate(cleaned, *one_and_rest, "--seed", str(seed))
