@@ -59,9 +59,13 @@ NO_COPIES = MaskCopies(Path(), {})
 
 @dataclass(frozen=True)
 class RecordFiles:
-    """Reads the files of records, draw: make a mask where a source has none, but outlines all objects."""
+    """Reads the files of records.
 
-    paths: Mapping[str, str]  # of the sources
+    paths: the directory or archive of each source. classes: ids by name. draw: make a mask where a source has none, but
+    outlines all objects. copies: masks that were read beforehand (see copy_masks).
+    """
+
+    paths: Mapping[str, str]
     classes: Mapping[str, int]
     draw: bool = False
     copies: MaskCopies = NO_COPIES
