@@ -7,7 +7,7 @@ height instead of pixels; mask_names, what the values of the mask's pixels mean;
 be a record's, such as an annotation of an image that the source does not list. A mask is no more than its path.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, groupby, islice, pairwise
@@ -139,12 +139,6 @@ def write_imported(
             count += len(batch)
         written.result()
     return count
-
-
-def read_imported(path: Path) -> Iterator[Imported]:
-    """Read what write_imported wrote."""
-    for batch in pq.ParquetFile(path).iter_batches(BATCH):
-        yield from from_arrow(batch)
 
 
 def images_folder(path: Path) -> str:

@@ -3,10 +3,13 @@
 import base64
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from Data_processing.import_source import check_paths
-from Data_processing.imported import Imported, ImportOptions
+from Data_processing.imported import Imported, ImportOptions, from_arrow
 from Data_processing.source_readers import open_source
 from tests.Data_processing.sources import SIZE, picture, write_voc
 
@@ -21,6 +24,12 @@ def rows_of(path: Path, form: str, **options) -> dict[str, Imported]:
     rows = list(check_paths(importer.read(files, importer.find(files, chosen), chosen)[1]))
     assert len({row.origin for row in rows}) == len(rows)
     return {row.origin: row for row in rows}
+
+
+def read_imported(path: Path) -> Iterator[Imported]:
+    """The records in a file of the import stage."""
+    for batch in pq.ParquetFile(path).iter_batches():
+        yield from from_arrow(batch)
 
 
 def corners(row: Imported) -> list[tuple]:

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
-from Data_processing.imported import images_folder, read_imported
+from Data_processing.imported import images_folder
 from Data_processing.outlines import to_rle
 from Datasets.records import SCHEMA
 from tests.conftest import refused, stage, succeeded
-from tests.Data_processing.annotated import rows_of
+from tests.Data_processing.annotated import read_imported, rows_of
 from tests.Data_processing.sources import pack, write_coco, write_voc
 
 CONTENT = {"b.png": [("dog", 3, 4, 20, 30), ("cat", 0, 0, 60, 40)], "a.png": [("cat", 10, 10, 11, 12)], "c.png": []}

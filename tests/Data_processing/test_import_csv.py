@@ -4,9 +4,10 @@ import pytest
 
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.import_source import parse_columns
-from Data_processing.imported import images_folder, read_imported
+from Data_processing.imported import images_folder
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded
+from tests.Data_processing.annotated import read_imported
 from tests.Data_processing.test_import_formats import FACTS, imported, write
 
 TENSORFLOW = "filename,width,height,class,xmin,ymin,xmax,ymax\n"

@@ -11,10 +11,11 @@ from Data_processing.add_source import entry_of
 from Data_processing.adding.recognise import Remembering, recognise, try_import
 from Data_processing.annotation_files import split_of, split_pattern
 from Data_processing.import_source import Format
-from Data_processing.imported import ImportOptions, images_folder, read_imported
+from Data_processing.imported import ImportOptions, images_folder
 from Data_processing.source_readers import open_source
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded
+from tests.Data_processing.annotated import read_imported
 from tests.Data_processing.sources import pack, picture, write_coco
 from tests.Data_processing.test_import_formats import imported
 from tests.Data_processing.test_import_formats import write as write_files

@@ -3,10 +3,9 @@
 import pytest
 from PIL import Image
 
-from Data_processing.imported import read_imported
 from Datasets.errors import UserError
 from tests.conftest import stage, succeeded
-from tests.Data_processing.annotated import rows_of
+from tests.Data_processing.annotated import read_imported, rows_of
 from tests.Data_processing.sources import SIZE, pack, picture, write_voc
 
 CONTENT = {f"{name}.png": [("cat", 3, 4, 20, 30)] for name in "abcd"}

@@ -15,13 +15,14 @@ from pycocotools import mask as coco_mask
 
 from Data_processing import masks
 from Data_processing.curate import main as curate
-from Data_processing.imported import Imported, ImportedBox, read_imported, write_imported
+from Data_processing.imported import Imported, ImportedBox, write_imported
 from Data_processing.outlines import encode, run_lengths, to_rle
 from Data_processing.source_readers import Tar, open_source
 from Datasets.classes import read_classes
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded
+from tests.Data_processing.annotated import read_imported
 from tests.Data_processing.sources import SIZE, pack, picture, write_coco
 from tests.Data_processing.test_import_formats import write
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from running_service import command, form, serving
 
-from Data_processing.imported import Imported, read_imported
+from Data_processing.imported import Imported
 from Data_processing.masks import draw
 from Data_processing.outlines import bounds
 from Datasets.predictions import mask_of
@@ -24,6 +24,7 @@ from Datasets.records import empty_record
 from Deployment.figures import figures
 from Deployment.model_card import model_card
 from Deployment.run_lengths import encode
+from tests.Data_processing.annotated import read_imported
 
 TWO_REDS = Image.fromarray(np.hstack([np.asarray(scene(40, 40, {"red": (8, 8, 30, 30)}))] * 2))
 
