@@ -23,7 +23,7 @@ from Data_processing.import_source import main as import_source
 from Data_processing.imported import ImportOptions
 from Data_processing.source_readers import open_source
 from Datasets.errors import UserError
-from tests.conftest import DEMONSTRATION, ROOT, copy_checkout, edit_params, refused, run_in, succeeded
+from tests.conftest import DEMONSTRATION, ROOT, copy_checkout, edit_params, refused, run_in, succeeded, until
 from tests.Data_processing import annotated, test_import_formats
 from tests.Data_processing.sources import pack, picture, write_coco, write_voc
 from tests.Data_processing.test_import_formats import write
@@ -347,11 +347,8 @@ def test_an_interruption_leaves_nothing(repository, tmp_path, moment):
 
 def _wait_for(process: subprocess.Popen, raw: Path, moment: str) -> None:
     seen = psutil.Process(process.pid)
-    for _ in range(20_000):
-        if (raw / ".t.partial").exists() if moment == "copy" else seen.children():
-            return
-        assert process.poll() is None
-        time.sleep(0.002)
+    until(lambda: (raw / ".t.partial").exists() if moment == "copy" else seen.children())
+    assert process.poll() is None
 
 
 def test_a_delivery_in_raw_stays_and_can_be_two_sources(repository, tmp_path):
