@@ -23,19 +23,22 @@ LIBRARIES = ("pillow", "numpy")
 class FactsStore:
     """Rows of INSPECTED_SCHEMA by sha256 and kind. Raises UserError if `path` is another file.
 
-    Of several processes one may write, the others are given writing=False; they find nothing in a file not yet there.
-    Threads may share it.
+    Of several processes, all on one host, one may write, the others are given writing=False; where no file is yet, they
+    find nothing, and make none. Threads may share it.
     """
 
     def __init__(self, path: Path, max_pixels: int, writing: bool = False) -> None:
         self._prefix = _recipe(max_pixels)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if writing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        place = path if writing or path.exists() else ":memory:"
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
+            self._connection = sqlite3.connect(place, isolation_level=None, timeout=60, check_same_thread=False)
+            if place != path or writing:
+                self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
             if writing:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 self._connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost facts, nothing else
-                self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
                 self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._prefix,))
             self._connection.execute("SELECT * FROM facts LIMIT 1")
         except sqlite3.Error as error:

@@ -129,7 +129,7 @@ def inspect_named(
 
 def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None) -> list[Inspected]:
     """What inspect_named finds for each task; a process that is given many chunks opens the source once."""
-    files, store = open_once(path), _store_once(facts, max_pixels) if facts and facts.exists() else None
+    files, store = open_once(path), _store_once(facts, max_pixels) if facts else None
     return [inspect_named(files, name, kind, max_pixels, store) for name, kind in tasks]
 
 

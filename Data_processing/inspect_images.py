@@ -35,7 +35,11 @@ FEW = 128  # images that threads of this process inspect, as starting others tak
 def inspect_all(
     files: SourceFiles, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all tasks in order; workers read what `facts` does not know to be unchanged."""
+    """The rows of all tasks in order; workers read what `facts` does not know to be unchanged.
+
+    What a cluster's workers found is kept in `facts`, too, but they do not look into it: as SQLite writes it ahead, all
+    its processes must be on one host (https://www.sqlite.org/wal.html). So a cluster decodes renamed files again.
+    """
     store = FactsStore(facts, max_pixels, writing=True) if facts else None
     unchanged = _unchanged(files, tasks, store) if store else {}
     others = [task for task in tasks if task not in unchanged]
@@ -43,7 +47,8 @@ def inspect_all(
         workers = Workers(jobs=1)
     elif workers.engine is Engine.local and len(others) <= FEW:
         workers = Workers(jobs=workers.jobs, threads=True)
-    read = _kept(workers.run(inspect_chunk, _chunks(others, files.path, max_pixels, facts)), store)
+    shared = None if workers.engine is Engine.dask else facts
+    read = _kept(workers.run(inspect_chunk, _chunks(others, files.path, max_pixels, shared)), store)
     for name, kind in tasks:
         known = store and (name, kind) in unchanged and store.get(unchanged[name, kind], kind)
         yield {**known, "image": name} if known else next(read)

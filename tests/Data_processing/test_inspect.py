@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 from scipy.fft import dctn
@@ -24,7 +24,8 @@ from Data_processing.inspect_images import inspect_all
 from Data_processing.inspected import read_inspected
 from Data_processing.parallel import Workers
 from Data_processing.source_readers import open_source
-from tests.conftest import ROOT, refused, run_in, stage, succeeded
+from Datasets.images import MAX_PIXELS
+from tests.conftest import ROOT, refused, run_in, stage, succeeded, until
 from tests.Data_processing.sources import pack, picture, write_coco
 
 NAMES = [f"{number}.png" for number in range(100)]
@@ -61,7 +62,7 @@ def test_facts_kept_from_an_earlier_run_give_the_same_bytes(tmp_path, source):
 def test_a_kept_fact_is_used_and_a_new_image_is_looked_at(tmp_path, source):
     common, store = imported(source, tmp_path), ("--facts", tmp_path / "facts.sqlite", "--jobs", "1")
     succeeded(inspect(common, tmp_path / "a.parquet", *store))
-    facts = FactsStore(tmp_path / "facts.sqlite", 178_956_970, writing=True)
+    facts = FactsStore(tmp_path / "facts.sqlite", MAX_PIXELS, writing=True)
     rows = read_inspected(tmp_path / "a.parquet")
     altered = facts.get(rows["images/5.png"].sha256, "image") | {"brightness": 7.0}
     facts.put([(altered, "image", None)])
@@ -102,6 +103,9 @@ def test_other_code_or_limits_forget_what_was_kept(tmp_path):
     store.close()
     other = FactsStore(tmp_path / "facts.sqlite", 2000, writing=True)
     assert other.get("ab" * 32, "image") is other.sha256(b"version", "image") is None
+    reader = FactsStore(tmp_path / "not/there.sqlite", 1000)
+    assert reader.get("ab" * 32, "image") is reader.sha256(b"version", "image") is None
+    assert not (tmp_path / "not").exists()
 
 
 def test_a_file_that_keeps_no_facts_is_named(tmp_path, source):
@@ -148,8 +152,7 @@ def test_killed_on_the_way_no_process_stays_and_it_goes_on_where_it_was(tmp_path
     command = ["-m", "Data_processing.inspect_images", *common, "--out", tmp_path / "o", "--facts", facts]
     process = subprocess.Popen([sys.executable, *map(str, command), "--jobs", "2"], cwd=ROOT)
     log = facts.with_name("facts.sqlite-wal")
-    while process.poll() is None and not (log.exists() and log.stat().st_size > 20_000):
-        time.sleep(0.005)
+    until(lambda: process.poll() is not None or (log.exists() and log.stat().st_size > 20_000))
     others = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     assert process.wait() == -signal.SIGKILL
@@ -181,43 +184,45 @@ def cluster(tmp_path):
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(file), "--port", "0"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
     processes = [subprocess.Popen([*dask, "--no-dashboard"], **quiet)]
-    while not (file.exists() and file.read_text()):
-        time.sleep(0.1)
-        assert processes[0].poll() is None
+    until(lambda: processes[0].poll() is not None or (file.exists() and file.read_text()))
     address = json.loads(file.read_text())["address"]
-    worker = [
-        sys.executable,
-        "-m",
-        "distributed.cli.dask_worker",
-        address,
-        "--nthreads",
-        "1",
-        "--no-nanny",
-        "--no-dashboard",
-    ]
-    processes += [subprocess.Popen([*worker, "--local-directory", str(tmp_path)], **quiet) for _ in range(2)]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+    options = ["--no-dashboard", "--local-directory", str(tmp_path), "--name"]
+    processes += [subprocess.Popen([*worker, *options, name], **quiet) for name in ("first", "second")]
     yield address, processes[1:]
     for process in processes:
         process.kill()
         process.wait()
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(tmp_path, source, cluster):
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes_whatever_facts_are_kept(tmp_path, source, cluster):
+    import distributed
+
     address, workers = cluster
-    copied(source, 900)
-    common = imported(source, tmp_path)
+    copied(source, 600)
+    common, facts, out = imported(source, tmp_path), tmp_path / "facts.sqlite", tmp_path / "dask.parquet"
     succeeded(inspect(common, tmp_path / "local.parquet", "--jobs", "1"))
-    options = ("--engine", "dask", "--scheduler", address, "--out", tmp_path / "dask.parquet")
+    store = FactsStore(facts, MAX_PIXELS, writing=True)
+    row = pq.read_table(tmp_path / "local.parquet").to_pylist()[5]
+    store.put([(row | {"brightness": 7.0}, "image", None)])  # of use to this machine alone
+    store.close()
+    options = ("--engine", "dask", "--scheduler", address, "--out", out, "--facts", facts)
     command = [sys.executable, "-m", "Data_processing.inspect_images", *common, *options]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "inspect s" in line:  # the first lines of progress: work is under way
-            workers[0].kill()
-            break
-    _, rest = process.communicate(timeout=120)
-    assert process.returncode == 0, rest
-    assert (tmp_path / "dask.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
-    assert workers[0].wait() != 0
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        names = {name: worker["name"] for name, worker in client.scheduler_info()["workers"].items()}
+        for worker in workers:
+            worker.send_signal(signal.SIGSTOP)
+        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        until(lambda: {names[worker] for worker, tasks in client.processing().items() if tasks} == {"first", "second"})
+    assert not out.exists()
+    workers[0].kill()
+    workers[1].send_signal(signal.SIGCONT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert out.read_bytes() == (tmp_path / "local.parquet").read_bytes()
+    succeeded(inspect(common, tmp_path / "again.parquet", "--jobs", "1", "--facts", facts))
+    assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()  # what the cluster found was kept
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, source):
