@@ -15,8 +15,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 
 from Data_processing.imported import MAX_SIDE, Imported, ImportOptions
-from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside
+from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside
 from Datasets.errors import UserError
+from Datasets.file_names import IMAGE_SUFFIXES
 from Datasets.records import SPLITS
 
 T = TypeVar("T")

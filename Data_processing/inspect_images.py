@@ -22,9 +22,10 @@ from Data_processing.imported import IMPORTED_SCHEMA, images_folder, source_path
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
-from Data_processing.source_files import IMAGE_SUFFIXES, SourceFiles, visible
+from Data_processing.source_files import SourceFiles
 from Datasets.atomic import replacing
 from Datasets.command import run
+from Datasets.file_names import IMAGE_SUFFIXES, visible
 from Datasets.images import MAX_PIXELS
 from Datasets.progress import progress
 

@@ -4,30 +4,12 @@ A name is a POSIX path inside the source; none leads out of it. FILE.json#NAME i
 holds as `imageData`, in base64.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from posixpath import splitext
 from typing import Protocol
 
-IMAGE_SUFFIXES = {
-    *(
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".jp2",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-    ),
-    *(".dib", ".heic", ".heif", ".avif"),  # not read, and so told as unreadable
-}
+from Datasets.file_names import IMAGE_SUFFIXES, visible
+
 EMBEDDED = ".json#"
 
 
@@ -49,19 +31,6 @@ class SourceFiles(Protocol):
 
     def version(self, name: str) -> bytes | None:
         """What changes whenever the file does, found without reading it; None where that cannot be known."""
-
-
-def visible(names: Iterable[str], suffixes: Iterable[str], folder: str = "") -> Iterator[str]:
-    """The names below `folder` ("" for all) with one of the suffixes (lower case).
-
-    Without hidden files, all that lies in hidden folders below that one, and __MACOSX.
-    """
-    prefix = f"{folder}/" if folder else ""
-    for name in names:
-        if name.startswith(prefix) and splitext(name)[1].lower() in suffixes:
-            below = name[len(prefix) :]
-            if not below.startswith((".", "__MACOSX/")) and "/." not in below:
-                yield name
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:

@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 
 from Data_processing.annotation_files import split_named
-from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, visible
+from Data_processing.source_files import MissingFile, SourceFiles
 from Datasets.errors import UserError
+from Datasets.file_names import IMAGE_SUFFIXES, visible
 
 YAML_SUFFIXES = {".yaml", ".yml"}
 PAIR = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)  # as JSON escapes one character

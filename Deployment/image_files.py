@@ -4,11 +4,11 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
+from Datasets.file_names import IMAGE_SUFFIXES, visible
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".ppm", ".pgm"}
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LISTS = (".txt", ".lst")
 
@@ -38,7 +38,7 @@ def image_files(sources: Sequence[Path]) -> list[ImageFile]:
                 raise UserError(f"{source}: {name} is also in another source; rename one, or predict one by one")
             found[name] = ImageFile(name, each.read)
         if len(found) == before:
-            raise UserError(f"{source}: holds no image; suffixes looked for: {', '.join(sorted(SUFFIXES))}")
+            raise UserError(f"{source}: holds no image; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return list(found.values())
 
 
@@ -53,8 +53,8 @@ def _stem(source: Path) -> str:
 
 def _images(source: Path) -> Iterator[ImageFile]:
     if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if _is_image(path.relative_to(source).as_posix()))
-        return (ImageFile(path.relative_to(source).as_posix(), path.read_bytes) for path in files)
+        names = visible((path.relative_to(source).as_posix() for path in sorted(source.rglob("*"))), IMAGE_SUFFIXES)
+        return (ImageFile(name, (source / name).read_bytes) for name in names)
     if not source.is_file():
         raise UserError(f"{source}: no such file or directory")
     if is_archive(source):
@@ -77,11 +77,11 @@ def _in_archive(source: Path) -> Iterator[ImageFile]:
     try:
         if source.suffix.lower() == ".zip":
             file = zipfile.ZipFile(source)
-            names = [info.filename for info in file.infolist() if not info.is_dir() and _is_image(info.filename)]
+            names = visible((info.filename for info in file.infolist() if not info.is_dir()), IMAGE_SUFFIXES)
             return iter([ImageFile(name, _zip_reader(file, name)) for name in names])
         tar = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
-        members = [member for member in tar if member.isfile() and _is_image(member.name)]
-        return iter([ImageFile(member.name.removeprefix("./"), _tar_reader(tar, member)) for member in members])
+        members = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
+        return iter([ImageFile(name, _tar_reader(tar, members[name])) for name in visible(members, IMAGE_SUFFIXES)])
     except Exception as error:  # damaged bytes make zipfile, tarfile and the decompressors raise nearly anything
         raise UserError(f"{source}: no whole archive: {str(error).partition(chr(10))[0]}; was it cut off?") from error
 
@@ -108,10 +108,4 @@ def _tar_reader(file: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], 
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or "it ends too soon"  # zipfile's EOFError says nothing
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = path.name.startswith(".") or path.parts[0] == "__MACOSX"
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return one_line(error) or "it ends too soon"  # zipfile's EOFError says nothing

@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 from Data_processing.annotation_files import ImageFinder, ambiguity, decode_json, guess_folder, only_file, pixels
 from Data_processing.imported import BOX_FIELDS, NO_OUTLINE, BoxRows, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import bounds
-from Data_processing.source_files import SourceFiles, inside, visible
+from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError
+from Datasets.file_names import visible
 
 CHUNK = 32_768
 Id = int | float | str  # pandas writes whole numbers as 1.0, which is the same key as 1, VIA some of them as "1"

@@ -24,8 +24,9 @@ from Data_processing.annotation_files import (
 )
 from Data_processing.csv_columns import CORNERS, OF_IMAGE, SIDES, column_meanings
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, images_below, inside, visible
+from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside
 from Datasets.errors import UserError
+from Datasets.file_names import IMAGE_SUFFIXES, visible
 
 TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)  # a first line of Excel's

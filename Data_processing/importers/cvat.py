@@ -21,8 +21,9 @@ from lxml import etree
 from Data_processing.annotation_files import ImageFinder, ambiguity, only_file, parse_number, pixels, split_named
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, rectangle, turned
-from Data_processing.source_files import MissingFile, SourceFiles, inside, visible
+from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError
+from Datasets.file_names import visible
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
 DRAWN = re.compile(rb"<(box|polygon|ellipse|mask|points|polyline|cuboid|skeleton)\s")

@@ -29,8 +29,9 @@ from PIL import Image, UnidentifiedImageError
 from Data_processing.annotation_files import folder_split, pixels
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
-from Data_processing.source_files import EMBEDDED, MissingFile, SourceFiles, folder_name, visible
+from Data_processing.source_files import EMBEDDED, MissingFile, SourceFiles, folder_name
 from Datasets.errors import UserError
+from Datasets.file_names import visible
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}
 WITHOUT_AREA = {"point", "points", "line", "linestrip"}

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from Data_processing.annotation_files import mask_names
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
-from Data_processing.source_files import MissingFile, SourceFiles, folder_name, inside, visible
+from Data_processing.source_files import MissingFile, SourceFiles, folder_name, inside
 from Datasets.errors import UserError
+from Datasets.file_names import visible
 from Datasets.records import SCHEMA, SPLITS, Count, is_safe_path
 
 ANNOTATIONS = ("labels", "counts", "boxes", "mask")

@@ -23,17 +23,10 @@ from lxml import etree
 
 from Data_processing.annotation_files import folder_split, parse_number, pixels
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.source_files import (
-    IMAGE_SUFFIXES,
-    MissingFile,
-    SourceFiles,
-    folder_name,
-    images_below,
-    inside,
-    visible,
-)
+from Data_processing.source_files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.voc_objects import Objects, add_outlines, read_objects
 from Datasets.errors import UserError
+from Datasets.file_names import IMAGE_SUFFIXES, visible
 from Datasets.records import is_safe_path
 
 ANNOTATIONS = "Annotations"

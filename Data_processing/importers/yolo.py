@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from Data_processing.annotation_files import folder_split, parse_numbers
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.outlines import encode
-from Data_processing.source_files import IMAGE_SUFFIXES, MissingFile, SourceFiles, inside, visible
+from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Data_processing.yolo_dataset import (
     YAML_SUFFIXES,
     Dataset,
@@ -32,6 +32,7 @@ from Data_processing.yolo_dataset import (
     swap_folder,
 )
 from Datasets.errors import UserError
+from Datasets.file_names import IMAGE_SUFFIXES, visible
 
 LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # the first line of a label file
 

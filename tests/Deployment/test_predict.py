@@ -31,13 +31,15 @@ NAMES = ["a/one.png", "b/three.png", "b/two.JPG"]
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Three images in two folders, an image that is none, and a file that does not claim to be one."""
+    """Three images in two folders, an image that is none, a file that does not claim to be one, and a hidden image."""
     directory = tmp_path / "photos"
     for name, image in zip(NAMES, SAMPLES.values(), strict=True):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(encoded(image, "PNG"))
-    (directory / "b/broken.jpg").write_bytes(encoded(SAMPLES["000.jpg"])[:300])
+    (directory / "b/broken.jfif").write_bytes(encoded(SAMPLES["000.jpg"])[:300])
     (directory / "notes.md").write_text("not an image")
+    (directory / ".trash").mkdir()
+    (directory / ".trash/old.png").write_bytes(encoded(SAMPLES["000.jpg"], "PNG"))
     return directory
 
 
@@ -57,13 +59,13 @@ def test_a_directory_becomes_records_with_scores_and_reasons(export: Path, photo
     process = predict(export, photos, "--to", out)
     assert "4 images, 3 objects, 1 unreadable" in process.stdout
     table = {row["image"]: row for row in pq.read_table(out).to_pylist()}
-    assert list(table) == ["a/one.png", "b/broken.jpg", "b/three.png", "b/two.JPG"]
+    assert list(table) == ["a/one.png", "b/broken.jfif", "b/three.png", "b/two.JPG"]
     first = table["a/one.png"]
     assert (first["width"], first["height"], first["source"], first["error"]) == (64, 64, "e900", None)
     assert first["labels"] == ["blue", "red"]
     assert all(0.25 <= box["score"] <= 1 and box["crowd"] is False for box in first["boxes"])
     assert table["b/two.JPG"]["boxes"] == []
-    broken = table["b/broken.jpg"]
+    broken = table["b/broken.jfif"]
     assert "damaged" in broken["error"]
     assert (broken["boxes"], broken["labels"], broken["width"]) == (None, None, None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e900", "photos", "records.parquet"]
@@ -75,15 +77,15 @@ def test_archives_lists_and_files_say_the_same(export: Path, photos: Path, tmp_p
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
         for path in photos.rglob("*"):
             file.write(path, path.relative_to(photos))
-    (tmp_path / "photos/list.txt").write_text("\n".join([*NAMES, "b/broken.jpg", ""]))
+    (tmp_path / "photos/list.txt").write_text("\n".join([*NAMES, "b/broken.jfif", ""]))
     found = {}
     for source in ("photos", "photos.tar.gz", "photos.zip", "photos/list.txt"):
         predict(export, tmp_path / source, "--to", tmp_path / "out.json")
         found[source] = rows(tmp_path / "out.json")
-    assert set(found["photos"]) == {*NAMES, "b/broken.jpg"}
+    assert set(found["photos"]) == {*NAMES, "b/broken.jfif"}
     assert all(answer == found["photos"] for answer in found.values())
     predict(export, photos / "a/one.png", photos / "b", "--to", tmp_path / "out.json")
-    assert set(rows(tmp_path / "out.json")) == {"one.png", "b/broken.jpg", "b/three.png", "b/two.JPG"}
+    assert set(rows(tmp_path / "out.json")) == {"one.png", "b/broken.jfif", "b/three.png", "b/two.JPG"}
 
 
 def test_a_missing_file_of_a_list_is_a_row_with_its_reason(export: Path, photos: Path, tmp_path: Path) -> None:
