@@ -122,6 +122,14 @@ def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> No
         succeeded(run_in(target, "git", *command, **AUTHOR))
 
 
+def copy_code(target: Path, *folders: str) -> None:
+    """Copy the Python files of folders of this checkout, without those of the folders in them."""
+    for folder in folders:
+        (target / folder).mkdir(parents=True, exist_ok=True)
+        for file in (ROOT / folder).glob("*.py"):
+            shutil.copy(file, target / folder)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with tests of the whole, and others that take long: else one process still has one when others are done."""
     items.sort(key=lambda item: item.path.parent != ROOT / "tests" and not item.get_closest_marker("long"))

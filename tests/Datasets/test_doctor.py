@@ -16,7 +16,7 @@ import pytest
 from Datasets.doctor import look
 from Datasets.health.finding import Finding
 from Datasets.health.machine import check_processes, check_versions
-from tests.conftest import AUTHOR, ROOT, refused, run_in, succeeded, until
+from tests.conftest import AUTHOR, ROOT, copy_code, refused, run_in, succeeded, until
 
 STAGES = """stages:
   copy:
@@ -167,10 +167,7 @@ def test_python_is_compared_with_every_bound_that_a_team_may_state(root):
 
 
 def test_the_command_names_what_is_wrong_and_its_remedy(root):
-    for room in ("Datasets/health", "Datasets"):
-        (root / room).mkdir(parents=True, exist_ok=True)
-        for file in (ROOT / room).glob("*.py"):
-            shutil.copy(file, root / room)
+    copy_code(root, "Datasets", "Datasets/health")
     result = run_in(root, sys.executable, "-m", "Datasets.doctor")
     refused(result, "1 to mend")
     assert "not in git" in result.stdout and "git add --force Datasets/" in result.stdout

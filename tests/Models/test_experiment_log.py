@@ -2,7 +2,6 @@
 
 import datetime
 import re
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from Datasets.errors import UserError
 from Models.experimenting.log import read_log, with_conclusion, with_experiment, with_note
-from tests.conftest import ROOT, refused, stage, succeeded
+from tests.conftest import copy_code, refused, stage, succeeded
 
 TODAY = datetime.date.today().isoformat()
 DAY = datetime.date(2026, 3, 1)
@@ -54,10 +53,7 @@ Nothing."""
 @pytest.fixture
 def checkout(tmp_path):
     """The log's command in a folder of its own, with a log that people wrote."""
-    for room in ("Datasets", "Models"):
-        (tmp_path / room).mkdir()
-        for file in (ROOT / room).glob("*.py"):
-            shutil.copy(file, tmp_path / room)
+    copy_code(tmp_path, "Datasets", "Models", "Models/experimenting")
     (tmp_path / "EXPERIMENTS.md").write_bytes(BY_HAND.encode())
     return tmp_path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import AUTHOR, ROOT, refused, run_in, succeeded, until
+from tests.conftest import AUTHOR, copy_code, refused, run_in, succeeded, until
 
 LOG = "# Experiments\n\n## e004 Wider\n\nState: open, begun 2026-01-01\n\n1. [ ] width 48\n2. [ ] width 64\n"
 PARAMS = """# all
@@ -46,10 +46,7 @@ out.write_text(json.dumps({"mAP50": width / 100, "AP": {"zero": width / 200}}))
 @pytest.fixture
 def repository(tmp_path):
     """A repository with a commit, a pipeline that takes no time, and no dvc.lock."""
-    for room in ("Datasets", "Models"):
-        (tmp_path / room).mkdir()
-        for file in (ROOT / room).glob("*.py"):
-            shutil.copy(file, tmp_path / room)
+    copy_code(tmp_path, "Datasets", "Models", "Models/experimenting")
     files = {"EXPERIMENTS.md": LOG, "params.yaml": PARAMS, "dvc.yaml": DVC, "learn.py": LEARN}
     files[".gitignore"] = "__pycache__/\nbegun\n/Models/outputs\n.home\n"
     for name, text in files.items():

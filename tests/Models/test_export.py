@@ -20,7 +20,7 @@ from Datasets.predictions import largest_difference, to_prediction
 from Models.export import describe
 from Models.exporting import onnx_detector, write_onnx
 from Models.scripts import read_run
-from tests.conftest import run_in
+from tests.conftest import copy_code, run_in
 
 
 @pytest.fixture
@@ -164,10 +164,7 @@ def test_a_missing_input_is_told_and_nothing_written(outputs, shapes, tmp_path, 
 @pytest.fixture
 def exported_checkout(outputs, tmp_path):
     """The code and an export in a folder of their own, without git."""
-    for room in ("Datasets", "Models"):
-        (tmp_path / room).mkdir()
-        for file in (ROOT / room).glob("*.py"):
-            shutil.copy(file, tmp_path / room)
+    copy_code(tmp_path, "Datasets", "Models", "Models/experimenting")
     shutil.copytree(outputs / "export", tmp_path / "Datasets/pretrained/e001")
     return tmp_path
 
