@@ -7,106 +7,26 @@ ended. So an image that takes too long, or that brings its worker down, costs on
 import asyncio
 import contextlib
 import logging
-import pickle
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Self
 
 from starlette.exceptions import HTTPException
 
 from Datasets.errors import UserError
 from Deployment.artifact import load
-from Deployment.serving.messages import LENGTH, Answer, Job, Task, packed
-from Deployment.serving.processes import Process
+from Deployment.serving.messages import Answer, Job, Task
+from Deployment.serving.processes import Call, Process, Worker
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
 RESTART_SECONDS = 1  # before a worker that could not be started is tried again
-AHEAD_BYTES = 262_144  # bodies up to this size are sent while their worker is at another, which spares it a pause
 LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 
 
 def busy(message: str = "more requests are waiting than the service takes; try again") -> HTTPException:
     """The refusal of a request that would have to wait too long."""
     return HTTPException(503, message, {"Retry-After": RETRY_SECONDS})
-
-
-@dataclass(eq=False)
-class Call:
-    """A task that is worked on, or that waits for it. worker: whom it was sent to last."""
-
-    task: Task
-    body: bytes
-    answer: asyncio.Future[Answer]
-    worker: "Worker | None" = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether a worker is at it."""
-        return self.worker is not None and self.worker.current is self
-
-    @property
-    def small(self) -> bool:
-        """Whether it may be sent ahead, and others behind it."""
-        return len(self.body) <= AHEAD_BYTES
-
-
-class Worker(asyncio.Protocol):
-    """A worker that is ready, in the event loop.
-
-    calls: what it is at since `since`, by the event loop's clock, and what was sent ahead. seen: what it was at when it
-    was last looked at.
-    """
-
-    def __init__(self, process: Process, workers: "Workers") -> None:
-        self.process, self._workers = process, workers
-        self.calls: deque[Call] = deque()
-        self.since = 0.0
-        self.seen: Call | None = None
-        self._loop = asyncio.get_running_loop()
-        self._received = bytearray()
-
-    @property
-    def current(self) -> Call | None:
-        """What it is at."""
-        return self.calls[0] if self.calls else None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the first call."""
-        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._workers.is_ready(self)
-
-    def begin(self, call: Call) -> None:
-        """Send a call."""
-        call.worker = self
-        if not self.calls:
-            self.since = self._loop.time()
-        self.calls.append(call)
-        if call.small:
-            self._transport.write(packed(call.task) + call.body)
-        else:
-            self._transport.write(packed(call.task))
-            self._transport.write(call.body)
-
-    def data_received(self, data: bytes) -> None:
-        """Answer the calls whose answers are whole."""
-        self._received += data
-        while len(self._received) >= LENGTH.size:
-            end = LENGTH.size + LENGTH.unpack_from(self._received)[0]
-            if len(self._received) < end:
-                return
-            answer = pickle.loads(self._received[LENGTH.size : end])
-            del self._received[:end]
-            call = self.calls.popleft()
-            self.since = self._loop.time()
-            if not call.answer.done():
-                call.answer.set_result(answer)
-            self._workers.begin()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Its process has ended."""
-        self._workers.has_ended(self)
 
 
 class Workers:
