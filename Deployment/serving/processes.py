@@ -65,7 +65,7 @@ class Call:
     """A task that is worked on, or that waits for it. worker: whom it was sent to last."""
 
     task: Task
-    body: bytes
+    body: bytearray
     answer: asyncio.Future[Answer]
     worker: "Worker | None" = None
 

@@ -74,7 +74,7 @@ class Workers:
                 task.cancel()
             self._end()
 
-    async def run(self, task: Task, body: bytes, deadline: float) -> Answer:
+    async def run(self, task: Task, body: bytearray, deadline: float) -> Answer:
         """The answer to a task. deadline: by the event loop's clock.
 
         Raises HTTPException 503 if all places are taken, or at the deadline; RuntimeError if its worker has ended.
