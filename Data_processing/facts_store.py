@@ -7,7 +7,9 @@ forgets everything when the code or a library that the facts come from changes.
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,28 +23,27 @@ LIBRARIES = ("pillow", "numpy")
 
 
 class FactsStore:
-    """Rows of INSPECTED_SCHEMA by sha256 and kind. Raises UserError if `path` is another file.
+    """Rows of INSPECTED_SCHEMA by sha256 and kind. All raise UserError if `path` is another file, or damaged.
 
     Of several processes, all on one host, one may write, the others are given writing=False; where no file is yet, they
     find nothing, and make none. Threads may share it.
     """
 
     def __init__(self, path: Path, max_pixels: int, writing: bool = False) -> None:
-        self._prefix = _recipe(max_pixels)
+        self._prefix, self._path, self._lock = _recipe(max_pixels), path, threading.Lock()
         if writing:
             path.parent.mkdir(parents=True, exist_ok=True)
         place = path if writing or path.exists() else ":memory:"
-        try:
+        with self._one_line():
             self._connection = sqlite3.connect(place, isolation_level=None, timeout=60, check_same_thread=False)
+        with self._using() as connection:
             if place != path or writing:
-                self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
+                connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
             if writing:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost facts, nothing else
-                self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._prefix,))
-            self._connection.execute("SELECT * FROM facts LIMIT 1")
-        except sqlite3.Error as error:
-            raise UserError(f"{path}: {error}; delete this file, it only saves time") from error
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost facts, nothing else
+                connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._prefix,))
+            connection.execute("SELECT * FROM facts LIMIT 1")
 
     def sha256(self, version: bytes, kind: str) -> str | None:
         """The sha256 of the file that was read in this version (see SourceFiles) and whose facts are known, if any."""
@@ -61,17 +62,32 @@ class FactsStore:
             values.append((self._key(row["sha256"], kind), msgspec.msgpack.encode(row)))
             if version:
                 values.append((self._prefix + version + kind.encode(), bytes.fromhex(row["sha256"])))
-        self._connection.execute("BEGIN")
-        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
-        self._connection.execute("COMMIT")
+        with self._using() as connection:
+            connection.execute("BEGIN")
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
+            connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
     def _found(self, key: bytes) -> bytes | None:
-        found = self._connection.execute("SELECT facts FROM facts WHERE key = ?", (key,)).fetchone()
+        with self._using() as connection:
+            found = connection.execute("SELECT facts FROM facts WHERE key = ?", (key,)).fetchone()
         return found and found[0]
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for one thread at a time: from Python 3.13 on, another would get its answers."""
+        with self._lock, self._one_line():
+            yield self._connection
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: {error}; delete this file, it only saves time") from error
 
     def _key(self, sha256: str, kind: str) -> bytes:
         return self._prefix + bytes.fromhex(sha256) + kind.encode()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -108,11 +109,25 @@ def test_other_code_or_limits_forget_what_was_kept(tmp_path):
     assert not (tmp_path / "not").exists()
 
 
+def test_threads_that_share_a_store_each_get_their_own_answers(tmp_path):
+    store, names = FactsStore(tmp_path / "facts.sqlite", 1000, writing=True), [f"{n:064x}" for n in range(500)]
+    store.put([({"sha256": name, "width": int(name, 16)}, "image", None) for name in names])
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda name: store.get(name, "image"), names * 20))
+    assert found == [{"sha256": name, "width": int(name, 16)} for name in names] * 20
+
+
 def test_a_file_that_keeps_no_facts_is_named(tmp_path, source):
-    (tmp_path / "facts.sqlite").write_text("shopping list " * 100)
-    line = refused(inspect(imported(source, tmp_path), tmp_path / "o", "--facts", tmp_path / "facts.sqlite"), "delete")
-    assert "facts.sqlite" in line
-    assert not (tmp_path / "o").exists()
+    store = FactsStore(tmp_path / "whole.sqlite", MAX_PIXELS, writing=True)
+    store.put([({"sha256": f"{n:064x}"}, "image", None) for n in range(500)])
+    store.close()
+    whole = (tmp_path / "whole.sqlite").read_bytes()
+    damaged = whole[:8192] + b"?" * 4096 + whole[12288:]  # the third page, the index: seen when a row is sought
+    for number, content in enumerate((b"shopping list " * 100, damaged)):
+        facts = tmp_path / f"{number}.sqlite"
+        facts.write_bytes(content)
+        refused(inspect(imported(source, tmp_path), tmp_path / "o", "--facts", facts), f"{facts}: ", "delete")
+        assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("content", ["cut", "other"])
