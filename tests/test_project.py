@@ -152,13 +152,11 @@ def test_a_project_without_the_demonstration_has_only_what_is_wanted(template, t
     pyproject = (project / "pyproject.toml").read_text()
     assert 'name = "ann-s-big-cats-dogs"' in pyproject and 'name = "Datasets imports no other room"' in pyproject
     theirs = set(git(project, "ls-files").split())
-    assert not {each for each in theirs if re.search(r"CHANGELOG|figures.json|\.jinja$|^copier.yml|test_project", each)}
+    left_out = re.compile(r"CHANGELOG|figures.json|\.jinja$|^copier.yml|test_project|template.yml")
+    assert ".github/workflows/ci.yml" in theirs and not [each for each in theirs if left_out.search(each)]
     for page in project.rglob("*.md"):
         links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
         assert [link for link in links if not (page.parent / link).exists()] == [], page
-    checks = YAML(typ="safe").load(project / ".github/workflows/ci.yml")["jobs"]["test"]["steps"]
-    assert [step.get("run") for step in checks] == [None, None, "make lint", "make test"]
-    assert "with" not in checks[0]  # the tags are for the template's own tests
     for name in ("params.yaml", "dvc.yaml"):  # which the project's tests run on, whatever becomes of its own
         kept = {"params.yaml": "parameters", "dvc.yaml": "pipeline"}[name]
         assert (project / f"tests/demonstration/{kept}.yaml").read_bytes() == (template / name).read_bytes()
