@@ -84,11 +84,11 @@ class Worker(asyncio.Protocol):
     """A worker that is ready, in the event loop.
 
     calls: what it is at since `since`, by the event loop's clock, and what was sent ahead. seen: what it was at when it
-    was last looked at.
+    was last looked at. pause: seconds to wait, should it end, before another is started; none once it has answered.
     """
 
-    def __init__(self, process: Process, workers: "Workers") -> None:
-        self.process, self._workers = process, workers
+    def __init__(self, process: Process, workers: "Workers", pause: int) -> None:
+        self.process, self._workers, self.pause = process, workers, pause
         self.calls: deque[Call] = deque()
         self.since = 0.0
         self.seen: Call | None = None
@@ -127,6 +127,7 @@ class Worker(asyncio.Protocol):
             answer = pickle.loads(self._received[LENGTH.size : end])
             del self._received[:end]
             call = self.calls.popleft()
+            self.pause = 0
             self.since = self._loop.time()
             if not call.answer.done():
                 call.answer.set_result(answer)

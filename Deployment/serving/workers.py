@@ -20,7 +20,8 @@ from Deployment.serving.processes import Call, Process, Worker
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
-RESTART_SECONDS = 1  # before a worker that could not be started is tried again
+PAUSE = 1  # seconds before the next of several starts in a row that gave no worker which answered; ever twice as long
+LONGEST_PAUSE = 30
 LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 
 
@@ -109,14 +110,14 @@ class Workers:
             return
         self._alive.remove(worker)
         reason = f"a worker's process ended with exit code {worker.process.end()}"
-        log.error(reason)
+        log.error(f"{reason}; another is started in {worker.pause} s" if worker.pause else reason)
         calls = list(worker.calls)
         worker.calls.clear()
         if calls and calls[0].worker is worker and not calls[0].answer.done():
             calls[0].answer.set_exception(RuntimeError(reason))
         self._waiting.extendleft(calls[1:])
         self.begin()
-        restart = asyncio.ensure_future(self._restart())
+        restart = asyncio.ensure_future(self._restart(worker.pause))
         self._restarts.add(restart)
         restart.add_done_callback(self._restarts.discard)
 
@@ -165,17 +166,18 @@ class Workers:
         if holders:
             loop.call_later(most / 10, self._give_up, answer)
 
-    async def _attach(self, process: Process) -> None:
+    async def _attach(self, process: Process, pause: int = 0) -> None:
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: Worker(process, self), sock=process.connection)
+        await loop.create_connection(lambda: Worker(process, self, pause), sock=process.connection)
 
-    async def _restart(self) -> None:
+    async def _restart(self, pause: int) -> None:
         while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause or PAUSE, LONGEST_PAUSE)
             try:
-                return await self._attach(await asyncio.to_thread(self._started))
+                return await self._attach(await asyncio.to_thread(self._started), pause)
             except (UserError, OSError) as error:
-                log.error(f"no new worker: {error}")
-                await asyncio.sleep(RESTART_SECONDS)
+                log.error(f"no new worker: {error}; the next start is in {pause} s")
 
     def _started(self) -> Process:
         job = self._job

@@ -76,6 +76,24 @@ def test_a_changed_export_is_not_served_by_a_new_worker(export: Path, log: Path)
         assert service.predict(IMAGE)[0] == 200
 
 
+def test_workers_that_die_unused_are_replaced_ever_more_slowly(pristine_export: Path, log: Path) -> None:
+    def seconds_until_replaced(ended: int) -> float:
+        start = time.monotonic()
+        workers_of(service)[0].kill()
+        until(lambda: log.read_text().count("ended with exit code -9") == ended)
+        until(lambda: alive(service) == 1)
+        return time.monotonic() - start
+
+    with serving(pristine_export, "--parallel", 1, log=log) as service:
+        seconds_until_replaced(1)
+        assert "is started in" not in log.read_text()
+        assert seconds_until_replaced(2) > 1
+        assert "ended with exit code -9; another is started in 1 s" in log.read_text()
+        assert service.predict(IMAGE)[0] == 200
+        seconds_until_replaced(3)
+        assert log.read_text().count("is started in") == 1
+
+
 def test_a_request_whose_worker_ends_is_told_so(pristine_export: Path, log: Path) -> None:
     with serving(pristine_export, "--parallel", 1, log=log) as service, ThreadPoolExecutor(1) as client:
         failed = client.submit(service.answer, "POST", "/predict", LARGE)
