@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from Datasets.errors import UserError
 from Deployment.artifact import load
 from Deployment.serving.messages import Answer, Job, Task
-from Deployment.serving.processes import Call, Process, Worker
+from Deployment.serving.processes import Call, Process, Worker, code
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
@@ -57,6 +57,7 @@ class Workers:
         self._job = job
         for process in self._starting:
             process.learn(job)
+        self._code = code()
 
     def wait(self) -> None:
         """Wait until all are ready. Raises UserError if they cannot do their job."""
@@ -180,9 +181,12 @@ class Workers:
                 log.error(f"no new worker: {error}; the next start is in {pause} s")
 
     def _started(self) -> Process:
-        job = self._job
+        job, now = self._job, code()
+        changed = [file for file, digest in self._code.items() if now.get(file) != digest]
         if load(job.export) != job.artifact:
-            raise UserError(f"{job.export}: is not what it was when the service started; start the service again")
+            changed.append(job.export)
+        if changed:
+            raise UserError(f"{changed[0]}: is not what it was when the service started; start the service again")
         process = Process()
         self._starting.add(process)
         process.learn(job)

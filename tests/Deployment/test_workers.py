@@ -1,5 +1,6 @@
 """The service's worker processes: one that ends, or that takes for ever, costs a request and not the service."""
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from made_export import SAMPLES, encoded
 from PIL import Image
 from running_service import Service, command, form, is_one_line, serving
 
-from tests.conftest import until
+from tests.conftest import ROOT, copy_code, until
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -63,8 +64,13 @@ def test_who_asks_just_after_a_worker_was_killed_is_answered_by_another(pristine
         assert [answer.result()[0] for answer in answers] == [200] * 4
 
 
-def test_a_changed_export_is_not_served_by_a_new_worker(export: Path, log: Path) -> None:
-    with serving(export, "--parallel", 1, log=log) as service:
+def test_a_new_worker_serves_neither_a_changed_export_nor_by_changed_code(
+    export: Path, log: Path, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    copy_code(code, "Datasets", "Deployment", "Deployment/serving")
+    shutil.copy(ROOT / "Deployment/serving/page.html", code / "Deployment/serving")
+    with serving(export, "--parallel", 1, cwd=code, log=log) as service:
         model = (export / "model.onnx").read_bytes()
         (export / "model.onnx").write_bytes(model + b"\0")
         workers_of(service)[0].kill()
@@ -74,6 +80,12 @@ def test_a_changed_export_is_not_served_by_a_new_worker(export: Path, log: Path)
         (export / "model.onnx").write_bytes(model)
         until(lambda: alive(service) == 1)
         assert service.predict(IMAGE)[0] == 200
+        with (code / "Deployment/coco.py").open("a") as file:
+            file.write("NEW = 1\n")
+        workers_of(service)[0].kill()
+        until(lambda: log.read_text().count("no new worker") == 2)
+        assert "coco.py: is not what it was when the service started" in log.read_text()
+        assert service.request("GET", "/health/ready")[0] == 503
 
 
 def test_workers_that_die_unused_are_replaced_ever_more_slowly(pristine_export: Path, log: Path) -> None:
