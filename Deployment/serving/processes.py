@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import pickle
 import socket
 import subprocess
@@ -63,6 +64,15 @@ class Process:
     def runs(self) -> bool:
         """Whether it has not ended."""
         return self._process.poll() is None
+
+    def usage(self) -> tuple[float, int]:
+        """Its processor seconds and resident bytes, by Linux' proc_pid_stat(5); none once it has ended."""
+        with contextlib.suppress(OSError):
+            if self.runs:
+                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+                seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                return seconds, int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        return 0, 0
 
     def end(self) -> int:
         """End it, whatever it does; its exit code."""

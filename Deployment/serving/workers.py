@@ -7,6 +7,7 @@ ended. So an image that takes too long, or that brings its worker down, costs on
 import asyncio
 import contextlib
 import logging
+import resource
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Self
@@ -203,6 +204,13 @@ class Workers:
             process.end()
         self._alive.clear()
         self._starting.clear()
+
+    def usage(self) -> tuple[float, int]:
+        """Processor seconds of all workers, those that have ended too, and resident bytes of those that have not."""
+        used = [process.usage() for process in (*self._starting, *(worker.process for worker in self._alive))]
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = ended.ru_utime + ended.ru_stime + sum(seconds for seconds, _ in used)
+        return seconds, sum(memory for _, memory in used)
 
     @property
     def alive(self) -> int:

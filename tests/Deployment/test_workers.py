@@ -34,20 +34,30 @@ def workers_of(service: Service) -> list[psutil.Process]:
     return psutil.Process(service.process.pid).children()
 
 
-def alive(service: Service) -> int:
-    """How many workers take requests, as the metrics have it."""
+def metric(service: Service, name: str) -> float:
     text = service.answer("GET", "/metrics")[2].decode()
-    return int(float(text.partition("\nfourfold_workers ")[2].split()[0]))
+    return float(text.partition(f"\n{name} ")[2].split()[0])
+
+
+def alive(service: Service) -> float:
+    """How many workers take requests."""
+    return metric(service, "fourfold_workers")
 
 
 def test_a_worker_that_is_killed_is_replaced(service: Service, log: Path) -> None:
     first = workers_of(service)
+    memory = sum(worker.memory_info().rss for worker in first)
+    assert metric(service, "fourfold_workers_resident_memory_bytes") == pytest.approx(memory, rel=0.1)
+    used = metric(service, "fourfold_workers_cpu_seconds_total")
+    assert used == pytest.approx(sum(sum(worker.cpu_times()[:2]) for worker in first), rel=0.1, abs=0.1)
     for worker in first:
         worker.kill()
     until(lambda: service.request("GET", "/health/ready")[0] == 503)
     assert service.request("GET", "/health/live")[0] == 200
     assert service.predict(IMAGE)[0] in (200, 503)  # it waits for the new ones, for --seconds at most
     until(lambda: alive(service) == 2)
+    new = sum(sum(worker.cpu_times()[:2]) for worker in workers_of(service))
+    assert metric(service, "fourfold_workers_cpu_seconds_total") > used + new / 2  # of those that have ended too
     assert service.request("GET", "/health/ready")[0] == 200
     assert service.predict(IMAGE)[1]["labels"] == ["blue", "red"]
     assert not {worker.pid for worker in workers_of(service)} & {worker.pid for worker in first}
