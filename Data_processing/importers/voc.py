@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
-from Data_processing.annotation_files import folder_split, parse_number, pixels
+from Data_processing.annotation_files import folder_split, parse_number, pixels, read_text
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.voc_objects import Objects, add_outlines, read_objects
@@ -136,11 +136,9 @@ def _list_files(files: SourceFiles, root: str, folder: str) -> dict[str, str]:
 
 def _list(files: SourceFiles, name: str) -> list[str]:
     try:
-        lines = files.read(name).decode("utf-8-sig").splitlines()
+        lines = read_text(files, name).splitlines()
     except MissingFile:
         return []
-    except UnicodeDecodeError as error:
-        raise UserError(f"{files.path}: {name}: not in UTF-8: {error}") from error
     words = [line.split() for line in lines if line.strip()]
     return [line[0] for line in words] if all(len(line) == 1 for line in words) else []
 
@@ -149,11 +147,9 @@ def _mask_names(files: SourceFiles, root: str) -> dict[int, str]:
     """The lines of labelmap.txt, `name:color:parts:actions` from background on; VOC's classes where it is not there."""
     name = inside(root, "labelmap.txt")
     try:
-        lines = files.read(name).decode("utf-8-sig").splitlines()
+        lines = read_text(files, name).splitlines()
     except MissingFile:
         return dict(enumerate(CLASSES.split(), 1))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{files.path}: {name}: not in UTF-8: {error}") from error
     names = [line.partition(":")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
     if names[:1] != ["background"] or len(names) > 255:
         raise UserError(f"{files.path}: {name}: begins with {names[:1]}; a mask's 0 must be `background`, 255 no class")

@@ -241,7 +241,7 @@ def test_other_options_are_other_work(export: Path, photos: Path, tmp_path: Path
         ("photos", "out.csv", "out.csv: ends neither in"),
         ("cut.zip", "out.json", "cut.zip: no whole archive"),
         ("cut.tar", "out.json", "cut.tar: no whole archive"),
-        ("latin.txt", "out.json", "latin.txt: not in UTF-8"),
+        ("latin.txt", "out.json", "latin.txt: line 1: byte 0xfc is not UTF-8"),
     ],
 )
 def test_a_mistake_is_said(export: Path, photos: Path, tmp_path: Path, source: str, to: str, words: str) -> None:
