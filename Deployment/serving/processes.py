@@ -25,9 +25,9 @@ PROJECT = Path(__file__).parents[2]
 
 
 def code() -> dict[Path, str]:
-    """What a worker may import of this project, as it is now: the sha256 of each file."""
+    """What a worker may import of this project, as it is now: the sha256 of each file, without editors' hidden ones."""
     folders = (PROJECT / "Datasets", PROJECT / "Deployment", PROJECT / "Deployment/serving")
-    files = (file for folder in folders for file in folder.glob("*.py"))
+    files = (file for folder in folders for file in folder.glob("[!.]*.py"))
     return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 

@@ -21,7 +21,7 @@ from Deployment.serving.processes import Call, Process, Worker, code
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
-PAUSE = 1  # seconds before the next of several starts in a row that gave no worker which answered; ever twice as long
+PAUSE = 1  # seconds before the second start in a row of a worker that does not answer; twice as long before each next
 LONGEST_PAUSE = 30
 LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 
@@ -179,7 +179,7 @@ class Workers:
             try:
                 return await self._attach(await asyncio.to_thread(self._started), pause)
             except (UserError, OSError) as error:
-                log.error(f"no new worker: {error}; the next start is in {pause} s")
+                log.error(f"no new worker: {error}; the next try is in {pause} s")
 
     def _started(self) -> Process:
         job, now = self._job, code()

@@ -90,6 +90,7 @@ def test_a_new_worker_serves_neither_a_changed_export_nor_by_changed_code(
         (export / "model.onnx").write_bytes(model)
         until(lambda: alive(service) == 1)
         assert service.predict(IMAGE)[0] == 200
+        (code / "Deployment/.#coco.py").symlink_to("an editor's lock")
         with (code / "Deployment/coco.py").open("a") as file:
             file.write("NEW = 1\n")
         workers_of(service)[0].kill()
