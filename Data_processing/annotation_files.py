@@ -1,4 +1,4 @@
-"""What several importers do: find annotation files, read JSON, find the images that annotations mean."""
+"""What several importers do: find annotation files, read text and JSON, find the images that annotations mean."""
 
 import codecs
 import re
@@ -19,6 +19,7 @@ from Data_processing.source_files import MissingFile, SourceFiles, images_below,
 from Datasets.errors import UserError
 from Datasets.file_names import IMAGE_SUFFIXES
 from Datasets.records import SPLITS
+from Datasets.text_files import decode_text
 
 T = TypeVar("T")
 CLASSES = "classes.json"  # beside our own records
@@ -89,6 +90,11 @@ def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: Impo
     if len(names) != 1:
         raise UserError(f"{files.path}: holds {len(names)} {kind} files ({', '.join(names[:5])}); set `annotations`")
     return names
+
+
+def read_text(files: SourceFiles, name: str) -> str:
+    """A text file of the source. Raises MissingFile, and UserError if it is not in UTF-8."""
+    return decode_text(files.read(name), f"{files.path}: {name}")
 
 
 def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, strict: bool = True) -> T:

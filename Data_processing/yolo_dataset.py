@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import split_named
+from Data_processing.annotation_files import read_text, split_named
 from Data_processing.source_files import MissingFile, SourceFiles
 from Datasets.errors import UserError
 from Datasets.file_names import IMAGE_SUFFIXES, visible
@@ -82,11 +82,9 @@ def read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
 
 def _text(files: SourceFiles, file: str) -> str:
     try:
-        return files.read(file).decode("utf-8-sig")
+        return read_text(files, file)
     except MissingFile as error:
         raise UserError(f"{files.path}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{files.path}: {file}: not in UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def _load(text: str, where: str) -> dict[Any, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from Datasets.errors import UserError, one_line
 from Datasets.file_names import IMAGE_SUFFIXES, visible
+from Datasets.text_files import decode_text
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LISTS = (".txt", ".lst")
@@ -60,16 +61,9 @@ def _images(source: Path) -> Iterator[ImageFile]:
     if is_archive(source):
         return _in_archive(source)
     if source.suffix.lower() in LISTS:
-        lines = [line.strip() for line in _text(source).splitlines()]
+        lines = [line.strip() for line in decode_text(source.read_bytes(), source).splitlines()]
         return (ImageFile(line, (source.parent / line).read_bytes) for line in lines if line)
     return iter([ImageFile(source.name, source.read_bytes)])
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not in UTF-8: {error.reason} at byte {error.start}; save it in UTF-8") from error
 
 
 def _in_archive(source: Path) -> Iterator[ImageFile]:

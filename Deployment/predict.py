@@ -13,7 +13,6 @@ Killed and started again, it goes on: what is done is kept in a file beside --to
 import contextlib
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +32,7 @@ from Datasets.predictions import Prediction
 from Datasets.progress import progress
 from Deployment.artifact import MANIFEST, Artifact, load
 from Deployment.coco import batch_coco
+from Deployment.cores import MOST_PROCESSES, usable_cores
 from Deployment.image_files import ImageFile, image_files
 from Deployment.predictor import Predictor
 
@@ -144,7 +144,7 @@ def main(
     images: list[Path] = typer.Argument(..., help="Directories, archives, .txt lists and files."),
     to: Path = typer.Option(..., help="The file to write: .parquet, .json or ...coco.json."),
     threshold: float | None = typer.Option(None, min=0, max=1, help="The least score; by default the manifest's."),
-    jobs: int = typer.Option(os.cpu_count() or 1, min=1, help="Images worked on at once."),
+    jobs: int = typer.Option(usable_cores(), min=1, max=MOST_PROCESSES, help="Images worked on at once."),
     runtime: Runtime = typer.Option(Runtime.onnx, help="torch builds the model from the export's own script."),
     max_pixels: int = typer.Option(MAX_PIXELS, min=1, help="The most pixels of an image."),
 ) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from Datasets.errors import UserError
 from Datasets.images import FORMATS
 from Deployment.artifact import load
+from Deployment.cores import MOST_PROCESSES, usable_cores
 from Deployment.predictor import RUNTIMES
 from Deployment.serving.json_log import log_as_json
 from Deployment.serving.limits import Limits
@@ -69,7 +70,8 @@ def parse() -> argparse.Namespace:
     add("--port", number(0, 65535), 8000, "0 takes any free one")
     add("--runtime", str, "onnx", "torch builds the model from the export's own script", *RUNTIMES)
     add("--threads", number(1), 1, "threads for the operators of one image")
-    add("--parallel", number(1), os.cpu_count() or 1, "worker processes, each with the model: images worked on at once")
+    parallel = "worker processes, each with the model: images worked on at once"
+    add("--parallel", number(1, MOST_PROCESSES), usable_cores(), parallel)
     add("--waiting", number(0), limits.waiting, "requests that may wait for that; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
     add("--max-bytes", number(1), limits.body, "the largest body, of a batch too")

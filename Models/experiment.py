@@ -23,6 +23,7 @@ import typer
 from Datasets.atomic import replacing
 from Datasets.command import run as run_command
 from Datasets.errors import UserError
+from Datasets.text_files import decode_text
 from Models.experimenting.log import anchor, paragraph, read_log, with_conclusion, with_experiment, with_note
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,10 +67,7 @@ def note(
 
 def with_entry(journal: Path, entry: str, day: date) -> str:
     """The journal's text with an entry at its end, under the day's heading."""
-    try:
-        text = journal.read_bytes().decode("utf-8") if journal.exists() else "# Notes\n"
-    except UnicodeDecodeError as error:
-        raise UserError(f"{journal}: is not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    text = decode_text(journal.read_bytes(), journal, "utf-8") if journal.exists() else "# Notes\n"
     newline = "\r\n" if "\r\n" in text else "\n"
     days = [line.strip() for line in text.splitlines() if line.startswith("## ")]
     heading = "" if days and days[-1] == f"## {day}" else f"{newline}## {day}{newline}"

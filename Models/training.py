@@ -7,7 +7,6 @@ processes share out the images of each step; Models/processes.py says how.
 
 import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,13 @@ from Models.augmentation import Augmentation, augment
 from Models.batch_norm import synchronised
 from Models.checkpoints import load_checkpoint, save_checkpoint
 from Models.data_loading import Batch, Samples, epoch_order
+from Models.meter import Meter
 from Models.precision import autocast
 from Models.processes import Loss, count, from_first, is_first, loss_of, mean, rank, share
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
 CHECKPOINT_STEPS = 50  # a checkpoint costs about as much as a third of a step
 NAMED = 8  # images named when a step fails
-LINE_SECONDS = 10.0  # of a progress line, within an epoch
 
 Row = dict[str, float | int]
 
@@ -226,45 +225,3 @@ def resume(state: State, path: Path) -> None:
     for name in ("step", "sums", "history", "best"):
         setattr(state, name, saved[name])
     print(f"resumed at step {state.step} from {path}", file=sys.stderr)
-
-
-class Meter:
-    """Tells how a training goes: a line that is rewritten on a terminal, a plain line now and then elsewhere."""
-
-    def __init__(self, epoch: int, epochs: int, steps: int, state: State) -> None:
-        self.epoch, self.epochs, self.steps, self.state = epoch, epochs, steps, state
-        self.start = self.last = time.monotonic()
-        self.first_step, self.images = state.step, 0
-
-    def tick(self, images: int) -> None:
-        """Call it after each step."""
-        self.images += images
-        live = sys.stderr.isatty()
-        if time.monotonic() - self.last > (0.2 if live else LINE_SECONDS):
-            self.last = time.monotonic()
-            done = self.state.step - self.epoch * self.steps
-            loss = self.state.sums["loss"] / done
-            print(f"{self._place()} step {done}/{self.steps}  loss {loss:.3f}  {self._speed()}", **_ending(live))
-
-    def epoch_line(self) -> None:
-        """Call it after each epoch."""
-        row = self.state.history[-1]
-        measured = "  ".join(f"{name} {row[name]:.3f}" for name in row if name == "loss" or not _is_part(name))
-        print(f"{self._place()}  {measured}  {self._speed()}", **_ending(False))
-
-    def _place(self) -> str:
-        clear = "\r\033[K" if sys.stderr.isatty() else ""
-        return f"{clear}epoch {self.epoch + 1}/{self.epochs}"
-
-    def _speed(self) -> str:
-        seconds = max(1e-9, time.monotonic() - self.start)
-        left = (self.epochs * self.steps - self.state.step) * seconds / max(1, self.state.step - self.first_step)
-        return f"{self.images / seconds:.0f} images/s  {left:.0f} s left"
-
-
-def _is_part(name: str) -> bool:
-    return name in ("step", "epoch", "learning_rate") or name.endswith("_loss")
-
-
-def _ending(live: bool) -> dict[str, Any]:
-    return {"end": "" if live else "\n", "file": sys.stderr, "flush": True}

@@ -15,6 +15,7 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 from Datasets.atomic import replacing
 from Datasets.classes import ClassRules, parse_merges, parse_renames
 from Datasets.errors import UserError
+from Datasets.text_files import decode_text
 
 
 def load_params(path: Path) -> dict[str, Any]:
@@ -23,10 +24,7 @@ def load_params(path: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not in UTF-8: {error}") from error
+    return decode_text(path.read_bytes(), path, "utf-8")
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:

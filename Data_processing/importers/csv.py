@@ -20,6 +20,7 @@ from Data_processing.annotation_files import (
     only_file,
     parse_numbers,
     pixels,
+    read_text,
     split_named,
 )
 from Data_processing.csv_columns import CORNERS, OF_IMAGE, SIDES, column_meanings
@@ -66,14 +67,9 @@ def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
 
 def _text(files: SourceFiles, file: str) -> str:
     try:
-        data = files.read(file)
-        text = data.decode("utf-8-sig")
+        text = read_text(files, file)
     except MissingFile as error:
         raise UserError(f"{files.path}: {error}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{data[error.start]:02x}"
-        raise UserError(f"{files.path}: {file}:{line}: {byte} is not UTF-8; save the file in UTF-8") from error
     if not text.strip():
         raise UserError(f"{files.path}: {file}: is empty; its first line names the columns")
     return text

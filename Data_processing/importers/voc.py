@@ -7,14 +7,14 @@ relative to the folder of images.
 Beside the folder of annotations: the plain lists train, val, test and trainval in ImageSets/Main and
 ImageSets/Segmentation are splits (trainval is train, unless train or val has the image too; Main goes first); the PNG
 files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
-on. An image that ImageSets/Segmentation lists is a record even without an XML file. Where no list has an image, folders
-called train, val or test state its split. The PNG files in SegmentationObject
-give the boxes of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by.
+on (voc_lists.py reads both). An image that ImageSets/Segmentation lists is a record even without an XML file. Where no
+list has an image, folders called train, val or test state its split. The PNG files in SegmentationObject give the boxes
+of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by.
 """
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
@@ -24,20 +24,16 @@ from lxml import etree
 from Data_processing.annotation_files import folder_split, parse_number, pixels
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, images_below, inside
+from Data_processing.voc_lists import list_files, read_label_map, read_lists, without_suffix
 from Data_processing.voc_objects import Objects, add_outlines, read_objects
 from Datasets.errors import UserError
-from Datasets.file_names import IMAGE_SUFFIXES, visible
+from Datasets.file_names import visible
 from Datasets.records import is_safe_path
 
 ANNOTATIONS = "Annotations"
 IMAGES = "JPEGImages"
 MASKS = "SegmentationClass"
 OBJECTS = "SegmentationObject"
-LISTS = ("train", "val", "test", "trainval")
-CLASSES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow "
-    "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
-)
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """
     folder = _annotations(options)
     present = files.names()
-    lists = set(_list_files(files, _root(folder), "Segmentation").values())
+    lists = set(list_files(files, _root(folder), "Segmentation").values())
     names = [*visible(present, {".xml"}, folder), *(name for name in present if name in lists)]
     if not names:
         folders = sorted({str(PurePosixPath(name).parent) for name in visible(files.names(), {".xml"})})
@@ -88,14 +84,14 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         )
     by_stem = defaultdict(list)
     for name in present:
-        by_stem[_stem(name)].append(name)
+        by_stem[without_suffix(name)].append(name)
     annotations = _annotations(options)
     root = _root(annotations)
     masks, drawn = (_pictures(files, inside(root, folder)) for folder in (MASKS, OBJECTS))
-    names = _mask_names(files, root) if masks else {}
+    names = read_label_map(files, root) if masks else {}
     objects = read_objects(files, drawn)
     known = {*masks, *(name.removeprefix(f"{annotations}/").removesuffix(".xml") for name in found)}
-    lists = _lists(files, root, known)
+    lists = read_lists(files, root, known)
     folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names, objects)
     return images, _records(files, found, folders)
 
@@ -110,54 +106,7 @@ def _root(annotations: str) -> str:
 
 def _pictures(files: SourceFiles, folder: str) -> dict[str, str]:
     """The PNG files in a folder, by their names without suffix."""
-    return {_stem(name.removeprefix(f"{folder}/")): name for name in visible(files.names(), {".png"}, folder)}
-
-
-def _lists(files: SourceFiles, root: str, known: Set[str]) -> dict[str, list[str]]:
-    """The lists that name an image, of those whose lines are one word each: others are about one class.
-
-    A line may have the image's suffix, unless an XML file or a mask is `known` by all of it, as that of a.jpg.xml is.
-    """
-    found: dict[str, list[str]] = defaultdict(list)
-    for folder in ("Main", "Segmentation"):
-        for name, file in _list_files(files, root, folder).items():
-            for image in _list(files, file):
-                found[image if image in known else _stem(image)].append(f"{folder}/{name}")
-    return found
-
-
-def _list_files(files: SourceFiles, root: str, folder: str) -> dict[str, str]:
-    """The files in a folder of ImageSets by the lists that they are, in whatever case the list is written."""
-    below = f"{inside(root, f'ImageSets/{folder}')}/"
-    there = sorted(name for name in files.names() if name.startswith(below))  # train.txt after Train.txt: it is meant
-    called = {name.removeprefix(below).lower(): name for name in there}
-    return {name: called[f"{name}.txt"] for name in LISTS if f"{name}.txt" in called}
-
-
-def _list(files: SourceFiles, name: str) -> list[str]:
-    try:
-        lines = files.read(name).decode("utf-8-sig").splitlines()
-    except MissingFile:
-        return []
-    except UnicodeDecodeError as error:
-        raise UserError(f"{files.path}: {name}: not in UTF-8: {error}") from error
-    words = [line.split() for line in lines if line.strip()]
-    return [line[0] for line in words] if all(len(line) == 1 for line in words) else []
-
-
-def _mask_names(files: SourceFiles, root: str) -> dict[int, str]:
-    """The lines of labelmap.txt, `name:color:parts:actions` from background on; VOC's classes where it is not there."""
-    name = inside(root, "labelmap.txt")
-    try:
-        lines = files.read(name).decode("utf-8-sig").splitlines()
-    except MissingFile:
-        return dict(enumerate(CLASSES.split(), 1))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{files.path}: {name}: not in UTF-8: {error}") from error
-    names = [line.partition(":")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
-    if names[:1] != ["background"] or len(names) > 255:
-        raise UserError(f"{files.path}: {name}: begins with {names[:1]}; a mask's 0 must be `background`, 255 no class")
-    return dict(enumerate(names[1:], 1))
+    return {without_suffix(name.removeprefix(f"{folder}/")): name for name in visible(files.names(), {".png"}, folder)}
 
 
 def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator[Imported]:
@@ -247,17 +196,11 @@ def _image(filename: str, file: str, folders: Folders) -> str:
     for name in named:
         if name in folders.present:
             return name
-    stems = [_stem(name) for name in named] + [inside(place, own) for place in places]
+    stems = [without_suffix(name) for name in named] + [inside(place, own) for place in places]
     for stem in stems:
         if len(folders.by_stem.get(stem, ())) == 1:
             return folders.by_stem[stem][0]
     return named[-1] if named else stems[0]
-
-
-def _stem(name: str) -> str:
-    """The name without an image's suffix; another suffix, as in `a.b`, belongs to the name."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else name
 
 
 def _box(element: etree._Element, origin: str) -> ImportedBox:

@@ -1,14 +1,29 @@
 """What Prometheus reads at /metrics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from Deployment.serving.workers import Workers
 
 SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class WorkerCollector(Collector):
+    """What the workers' processes use; ProcessCollector has it of the process that speaks HTTP."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of this moment."""
+        seconds, memory = self._workers.usage()
+        yield CounterMetricFamily("fourfold_workers_cpu_seconds", "Processor time of worker processes", seconds)
+        yield GaugeMetricFamily("fourfold_workers_resident_memory_bytes", "Memory of worker processes", memory)
 
 
 class Metrics:
@@ -19,6 +34,8 @@ class Metrics:
     def __init__(self, manifest: dict[str, Any], workers: Workers) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        if Path("/proc/self/stat").exists():
+            registry.register(WorkerCollector(workers))
         self._requests = Counter("fourfold_requests", "Answered requests", ["path", "status"], registry=registry)
         self._seconds = Histogram(
             "fourfold_request_seconds", "From request to answer", ["path"], buckets=SECONDS, registry=registry

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import hashlib
+import os
 import pickle
 import socket
 import subprocess
 import sys
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from Datasets.errors import UserError
@@ -18,6 +21,14 @@ if TYPE_CHECKING:
 
 AHEAD_BYTES = 262_144  # bodies up to this size are sent while their worker is at another, which spares it a pause
 START_SECONDS = 120  # a large model takes its time; what hangs longer is ended
+PROJECT = Path(__file__).parents[2]
+
+
+def code() -> dict[Path, str]:
+    """What a worker may import of this project, as it is now: the sha256 of each file, without editors' hidden ones."""
+    folders = (PROJECT / "Datasets", PROJECT / "Deployment", PROJECT / "Deployment/serving")
+    files = (file for folder in folders for file in folder.glob("[!.]*.py"))
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 class Process:
@@ -54,6 +65,15 @@ class Process:
         """Whether it has not ended."""
         return self._process.poll() is None
 
+    def usage(self) -> tuple[float, int]:
+        """Its processor seconds and resident bytes, by Linux' proc_pid_stat(5); none once it has ended."""
+        with contextlib.suppress(OSError):
+            if self.runs:
+                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+                seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                return seconds, int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        return 0, 0
+
     def end(self) -> int:
         """End it, whatever it does; its exit code."""
         self._process.kill()
@@ -84,11 +104,11 @@ class Worker(asyncio.Protocol):
     """A worker that is ready, in the event loop.
 
     calls: what it is at since `since`, by the event loop's clock, and what was sent ahead. seen: what it was at when it
-    was last looked at.
+    was last looked at. pause: seconds to wait, should it end, before another is started; none once it has answered.
     """
 
-    def __init__(self, process: Process, workers: "Workers") -> None:
-        self.process, self._workers = process, workers
+    def __init__(self, process: Process, workers: "Workers", pause: int) -> None:
+        self.process, self._workers, self.pause = process, workers, pause
         self.calls: deque[Call] = deque()
         self.since = 0.0
         self.seen: Call | None = None
@@ -127,6 +147,7 @@ class Worker(asyncio.Protocol):
             answer = pickle.loads(self._received[LENGTH.size : end])
             del self._received[:end]
             call = self.calls.popleft()
+            self.pause = 0
             self.since = self._loop.time()
             if not call.answer.done():
                 call.answer.set_result(answer)

@@ -7,6 +7,7 @@ ended. So an image that takes too long, or that brings its worker down, costs on
 import asyncio
 import contextlib
 import logging
+import resource
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Self
@@ -16,11 +17,12 @@ from starlette.exceptions import HTTPException
 from Datasets.errors import UserError
 from Deployment.artifact import load
 from Deployment.serving.messages import Answer, Job, Task
-from Deployment.serving.processes import Call, Process, Worker
+from Deployment.serving.processes import Call, Process, Worker, code
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
-RESTART_SECONDS = 1  # before a worker that could not be started is tried again
+PAUSE = 1  # seconds before the second start in a row of a worker that does not answer; twice as long before each next
+LONGEST_PAUSE = 30
 LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 
 
@@ -56,6 +58,7 @@ class Workers:
         self._job = job
         for process in self._starting:
             process.learn(job)
+        self._code = code()
 
     def wait(self) -> None:
         """Wait until all are ready. Raises UserError if they cannot do their job."""
@@ -109,14 +112,14 @@ class Workers:
             return
         self._alive.remove(worker)
         reason = f"a worker's process ended with exit code {worker.process.end()}"
-        log.error(reason)
+        log.error(f"{reason}; another is started in {worker.pause} s" if worker.pause else reason)
         calls = list(worker.calls)
         worker.calls.clear()
         if calls and calls[0].worker is worker and not calls[0].answer.done():
             calls[0].answer.set_exception(RuntimeError(reason))
         self._waiting.extendleft(calls[1:])
         self.begin()
-        restart = asyncio.ensure_future(self._restart())
+        restart = asyncio.ensure_future(self._restart(worker.pause))
         self._restarts.add(restart)
         restart.add_done_callback(self._restarts.discard)
 
@@ -165,22 +168,26 @@ class Workers:
         if holders:
             loop.call_later(most / 10, self._give_up, answer)
 
-    async def _attach(self, process: Process) -> None:
+    async def _attach(self, process: Process, pause: int = 0) -> None:
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: Worker(process, self), sock=process.connection)
+        await loop.create_connection(lambda: Worker(process, self, pause), sock=process.connection)
 
-    async def _restart(self) -> None:
+    async def _restart(self, pause: int) -> None:
         while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause or PAUSE, LONGEST_PAUSE)
             try:
-                return await self._attach(await asyncio.to_thread(self._started))
+                return await self._attach(await asyncio.to_thread(self._started), pause)
             except (UserError, OSError) as error:
-                log.error(f"no new worker: {error}")
-                await asyncio.sleep(RESTART_SECONDS)
+                log.error(f"no new worker: {error}; the next try is in {pause} s")
 
     def _started(self) -> Process:
-        job = self._job
+        job, now = self._job, code()
+        changed = [file for file, digest in self._code.items() if now.get(file) != digest]
         if load(job.export) != job.artifact:
-            raise UserError(f"{job.export}: is not what it was when the service started; start the service again")
+            changed.append(job.export)
+        if changed:
+            raise UserError(f"{changed[0]}: is not what it was when the service started; start the service again")
         process = Process()
         self._starting.add(process)
         process.learn(job)
@@ -197,6 +204,13 @@ class Workers:
             process.end()
         self._alive.clear()
         self._starting.clear()
+
+    def usage(self) -> tuple[float, int]:
+        """Processor seconds of all workers, those that have ended too, and resident bytes of those that have not."""
+        used = [process.usage() for process in (*self._starting, *(worker.process for worker in self._alive))]
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = ended.ru_utime + ended.ru_stime + sum(seconds for seconds, _ in used)
+        return seconds, sum(memory for _, memory in used)
 
     @property
     def alive(self) -> int:

@@ -21,6 +21,7 @@ from datetime import date
 from pathlib import Path
 
 from Datasets.errors import UserError
+from Datasets.text_files import decode_text
 
 HEADING = re.compile(r"## (?P<id>e\d+)(?: +(?P<title>.*?))? *$")
 NEARLY_HEADING = re.compile(r" {0,3}#{1,2} *[eE]\d+\b")
@@ -80,11 +81,7 @@ class Log:
 
 def read_log(path: Path) -> Log:
     """Read the log; one that does not exist has no experiments. Raises UserError with the line that is unreadable."""
-    try:
-        text = path.read_bytes().decode("utf-8") if path.exists() else START
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}: line {line}: is not UTF-8; save the file as UTF-8") from None
+    text = decode_text(path.read_bytes(), path, "utf-8") if path.exists() else START
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     return Log(path, lines, _parse(path, [line.rstrip("\r\n") for line in lines]))
 

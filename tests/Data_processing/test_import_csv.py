@@ -152,7 +152,7 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ("image,label,xmin,ymin,width,height\n", {}, "columns xmin, ymin look"),
         ("image,label,bbox\n", {}, "columns bbox look"),
         (f'{OWN}"a.jpg,cat,1,1,2,2\n', {}, "quotation mark"),
-        (f"{OWN}Bär.jpg,cat,1,1,2,2\n".encode("latin-1"), {}, "t.csv:2: byte 0xe4 is not UTF-8"),
+        (f"{OWN}Bär.jpg,cat,1,1,2,2\n".encode("latin-1"), {}, "t.csv: line 2: byte 0xe4 is not UTF-8"),
         (OWN.encode("utf-16"), {}, "not UTF-8"),
     ],
 )

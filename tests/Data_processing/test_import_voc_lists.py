@@ -116,7 +116,7 @@ def test_lists_in_another_encoding_are_refused_in_one_line(tmp_path):
     source = write_voc(tmp_path / "s", CONTENT)
     write_lists(source, Main_train=["a"])
     (source / "ImageSets/Main/train.txt").write_bytes("ä\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"train.txt: not in UTF-8"):
+    with pytest.raises(UserError, match=r"train.txt: line 1: byte 0xe4 is not UTF-8"):
         rows_of(source, "voc")
 
 

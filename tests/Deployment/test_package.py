@@ -32,6 +32,7 @@ CODE = {
     "Deployment/artifact.py",
     "Deployment/serving/bodies.py",
     "Deployment/coco.py",
+    "Deployment/cores.py",
     "Deployment/serving/forms.py",
     "Deployment/serving/front.py",
     "Deployment/serving/json_log.py",

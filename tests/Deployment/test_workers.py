@@ -1,5 +1,6 @@
 """The service's worker processes: one that ends, or that takes for ever, costs a request and not the service."""
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from made_export import SAMPLES, encoded
 from PIL import Image
 from running_service import Service, command, form, is_one_line, serving
 
-from tests.conftest import until
+from tests.conftest import ROOT, copy_code, until
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -33,20 +34,30 @@ def workers_of(service: Service) -> list[psutil.Process]:
     return psutil.Process(service.process.pid).children()
 
 
-def alive(service: Service) -> int:
-    """How many workers take requests, as the metrics have it."""
+def metric(service: Service, name: str) -> float:
     text = service.answer("GET", "/metrics")[2].decode()
-    return int(float(text.partition("\nfourfold_workers ")[2].split()[0]))
+    return float(text.partition(f"\n{name} ")[2].split()[0])
+
+
+def alive(service: Service) -> float:
+    """How many workers take requests."""
+    return metric(service, "fourfold_workers")
 
 
 def test_a_worker_that_is_killed_is_replaced(service: Service, log: Path) -> None:
     first = workers_of(service)
+    memory = sum(worker.memory_info().rss for worker in first)
+    assert metric(service, "fourfold_workers_resident_memory_bytes") == pytest.approx(memory, rel=0.1)
+    used = metric(service, "fourfold_workers_cpu_seconds_total")
+    assert used == pytest.approx(sum(sum(worker.cpu_times()[:2]) for worker in first), rel=0.1, abs=0.1)
     for worker in first:
         worker.kill()
     until(lambda: service.request("GET", "/health/ready")[0] == 503)
     assert service.request("GET", "/health/live")[0] == 200
     assert service.predict(IMAGE)[0] in (200, 503)  # it waits for the new ones, for --seconds at most
     until(lambda: alive(service) == 2)
+    new = sum(sum(worker.cpu_times()[:2]) for worker in workers_of(service))
+    assert metric(service, "fourfold_workers_cpu_seconds_total") > used + new / 2  # of those that have ended too
     assert service.request("GET", "/health/ready")[0] == 200
     assert service.predict(IMAGE)[1]["labels"] == ["blue", "red"]
     assert not {worker.pid for worker in workers_of(service)} & {worker.pid for worker in first}
@@ -63,8 +74,13 @@ def test_who_asks_just_after_a_worker_was_killed_is_answered_by_another(pristine
         assert [answer.result()[0] for answer in answers] == [200] * 4
 
 
-def test_a_changed_export_is_not_served_by_a_new_worker(export: Path, log: Path) -> None:
-    with serving(export, "--parallel", 1, log=log) as service:
+def test_a_new_worker_serves_neither_a_changed_export_nor_by_changed_code(
+    export: Path, log: Path, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    copy_code(code, "Datasets", "Deployment", "Deployment/serving")
+    shutil.copy(ROOT / "Deployment/serving/page.html", code / "Deployment/serving")
+    with serving(export, "--parallel", 1, cwd=code, log=log) as service:
         model = (export / "model.onnx").read_bytes()
         (export / "model.onnx").write_bytes(model + b"\0")
         workers_of(service)[0].kill()
@@ -74,6 +90,31 @@ def test_a_changed_export_is_not_served_by_a_new_worker(export: Path, log: Path)
         (export / "model.onnx").write_bytes(model)
         until(lambda: alive(service) == 1)
         assert service.predict(IMAGE)[0] == 200
+        (code / "Deployment/.#coco.py").symlink_to("an editor's lock")
+        with (code / "Deployment/coco.py").open("a") as file:
+            file.write("NEW = 1\n")
+        workers_of(service)[0].kill()
+        until(lambda: log.read_text().count("no new worker") == 2)
+        assert "coco.py: is not what it was when the service started" in log.read_text()
+        assert service.request("GET", "/health/ready")[0] == 503
+
+
+def test_workers_that_die_unused_are_replaced_ever_more_slowly(pristine_export: Path, log: Path) -> None:
+    def seconds_until_replaced(ended: int) -> float:
+        start = time.monotonic()
+        workers_of(service)[0].kill()
+        until(lambda: log.read_text().count("ended with exit code -9") == ended)
+        until(lambda: alive(service) == 1)
+        return time.monotonic() - start
+
+    with serving(pristine_export, "--parallel", 1, log=log) as service:
+        seconds_until_replaced(1)
+        assert "is started in" not in log.read_text()
+        assert seconds_until_replaced(2) > 1
+        assert "ended with exit code -9; another is started in 1 s" in log.read_text()
+        assert service.predict(IMAGE)[0] == 200
+        seconds_until_replaced(3)
+        assert log.read_text().count("is started in") == 1
 
 
 def test_a_request_whose_worker_ends_is_told_so(pristine_export: Path, log: Path) -> None:
