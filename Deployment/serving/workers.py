@@ -22,7 +22,7 @@ from Deployment.serving.processes import Call, Process, Worker, code
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
 PAUSE = 1  # seconds before the second start in a row of a worker that does not answer; twice as long before each next
-LONGEST_PAUSE = 30
+LONGEST_PAUSE = 5  # an image that ends workers must not keep the others waiting for long
 LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 
 
