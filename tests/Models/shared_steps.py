@@ -30,7 +30,7 @@ def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
     options = Options(48, 50, 8, 6e-3, 0.01, True, 0.25, 0.2, 0.3, 10.0, 0, "last", 0, 1, "cpu", True)
     samples = Samples(Curated(curated), "train", 48, script.TASK)
     torch.manual_seed(0)
-    state = start(script.build(classes=2, width=8), options, 400)
+    state = start(script.build(classes=2, width=8), options, steps * 3 // 2)
     order = [part for epoch in range(-(-steps // 8)) for part in epoch_order(len(samples), 8, 0, epoch)][:steps]
     found = []
     for part in order:
