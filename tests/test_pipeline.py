@@ -110,7 +110,7 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(proj
         time.sleep(delay)
         kill(process.pid, signal.SIGKILL)
         process.wait()
-        until(lambda: working_in(checkout) == [], 10)
+        until(lambda: working_in(checkout) == [])
     succeeded(run_in(checkout, "dvc", "repro", *BEFORE, timeout=600))
     ours, theirs = locked(checkout), locked(project)
     assert {path: md5 for path, md5 in theirs.items() if not path.startswith(AFTER)} == ours

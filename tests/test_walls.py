@@ -127,7 +127,7 @@ def test_a_rooms_stages_run_without_the_other_rooms_and_write_the_same_bytes(pro
 
 
 def content(path: Path) -> dict[str, object]:
-    """What a file holds, or those in a directory by name; of a manifest all but the state of git, of latencies nothing."""
+    """What a file holds, or those in a directory by name; of a manifest all but git's state, of latencies nothing."""
     files = {str(file.relative_to(path)): file for file in [path, *path.rglob("*")] if file.is_file()}
     found = {name: file.read_bytes() for name, file in files.items() if not file.name.endswith("verification.json")}
     if "manifest.json" in found:
