@@ -16,19 +16,14 @@ SHARED = ["--size=48", "--epochs=5", "--batch=4", "--threads=1", "--zoom=0.2", "
 FILES = ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json")
 
 
-def step_losses(curated, steps, numbers, *launcher):
-    command = [sys.executable, *launcher, str(ROOT / "tests/Models/shared_steps.py"), str(curated), str(steps), numbers]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.mark.long
 def test_two_processes_have_the_losses_of_one(shapes):
     """In float64, where rounding does not grow: batch normalisation and the losses' denominators are shared, too."""
-    alone = step_losses(shapes, 20, "float64")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    shared = step_losses(shapes, 20, "float64", *torchrun)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(ROOT / "tests/Models/shared_steps.py"), str(shapes), "20", "float64"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    alone, shared = json.loads(done.stdout).values()
     for task in alone:
         np.testing.assert_allclose(shared[task], alone[task], rtol=1e-9, err_msg=task)
         assert alone[task][-1] < alone[task][0] / 2
