@@ -41,21 +41,15 @@ class Training:
             command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def after_a_new_checkpoint(self) -> list[psutil.Process]:
-        """Wait until it has written one; the two processes that learn."""
-        before = self.changed()
-        until(lambda: self.process.poll() is not None or self.changed() != before, 100)
+    def after_a_new(self, name: str) -> list[psutil.Process]:
+        """Wait until it has written a file of such a name; the two processes that learn."""
+        before = self.changed(name)
+        until(lambda: self.process.poll() is not None or self.changed(name) != before, 100)
         assert self.process.poll() is None, self.process.stderr.read()
         return psutil.Process(self.process.pid).children()
 
-    def after_it_resumed(self) -> list[psutil.Process]:
-        """Wait until it says that it goes on from a checkpoint; the two processes that learn."""
-        while not (line := self.process.stderr.readline()).startswith("resumed at step"):
-            assert line
-        return psutil.Process(self.process.pid).children()
-
-    def changed(self) -> list[int]:
-        return [path.stat().st_mtime_ns for path in self.home.rglob("*.pt")]
+    def changed(self, name: str) -> list[int]:
+        return [path.stat().st_mtime_ns for path in self.home.rglob(name)]
 
     def ended(self, processes: list[psutil.Process]) -> tuple[int, list[str]]:
         """The exit code and the last lines; no process of it is left."""
@@ -72,13 +66,13 @@ def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
     assert not any("arning" in line for line in lines), lines
 
     training = Training(shapes, tmp_path / "disturbed")
-    first, second = training.after_a_new_checkpoint()
+    first, second = training.after_a_new("*.pt")
     second.kill()
     code, lines = training.ended([first, second])
     assert code == 1 and lines[-1] == "error: process 1 of 2 was killed by SIGKILL", lines
 
     training = Training(shapes, tmp_path / "disturbed")
-    learners = training.after_it_resumed()
+    learners = training.after_a_new("history.tsv")  # there are steps to go
     os.killpg(training.process.pid, signal.SIGINT)  # what Ctrl-C does
     code, lines = training.ended(learners)
     assert code == 130, lines
