@@ -18,6 +18,7 @@ IMPORTED = ["pandas", "pyarrow.parquet", "typer", "joblib", "PIL.Image", "lxml.e
 IMPORTED += ["torch._dynamo", "torch.onnx", "onnxscript", "onnxruntime", "safetensors.torch", "faster_coco_eval"]
 IMPORTED += ["dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments.queue.celery", "dvc.stage.run", "dvc.scm"]
 IMPORTED += ["dvc.cachemgr", "dvc.data_cloud", "dvc.daemon", "dvc_data.fs", "dvc_data.index", "dvc_render", "dvc_s3"]
+IMPORTED += ["dvc.repo.graph", "dvc.repo.open_repo", "dvc.utils.strictyaml", "networkx", "ruamel.yaml", "pyparsing"]
 IMPORTED += ["scmrepo.git", "pygit2", "dulwich.repo", "dvc_studio_client.post_live_metrics"]
 IMPORTED += ["celery.app.base", "requests", "rich.table", "fastapi", "uvicorn", "prometheus_client"]
 FORKS = multiprocessing.get_context("forkserver")

@@ -144,7 +144,7 @@ def test_slow_clients_and_clients_that_leave_keep_nobody_waiting(service: Servic
         client.sendall([b"", b"POST /pre", request, request + b"half"][number % 4])
     started = time.monotonic()
     assert service.predict(IMAGE)[0] == 200
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8  # less than headers are waited for
     for client in slow:
         client.close()
     leavers = [socket.create_connection((service.host, service.port)) for _ in range(50)]

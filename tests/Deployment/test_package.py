@@ -265,12 +265,14 @@ def test_what_the_dockerfile_makes_starts_answers_and_is_healthy(image: Image) -
     assert contents(image.directory) == before  # nothing is written: the file system may be read-only
 
 
+@pytest.mark.long  # only in that it is done beside those for which the image is made
 def test_nothing_is_imported_from_elsewhere(image: Image) -> None:
     line = [image.python, "-c", FOREIGN]
     foreign = subprocess.run(line, cwd=image.directory, capture_output=True, text=True, check=True)
     assert foreign.stdout == "\n"
 
 
+@pytest.mark.long  # only in that it is done beside those for which the image is made
 def test_its_environment_is_small(image: Image) -> None:
     site = next((image.python.parents[1] / "lib").glob("python*/site-packages"))
     size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())

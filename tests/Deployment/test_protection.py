@@ -26,7 +26,7 @@ from starlette.requests import Request
 from Deployment.serving.bodies import BodyReader
 from Deployment.serving.protocol import protocol_with
 from Deployment.serving.workers import busy
-from tests.conftest import png_bomb
+from tests.conftest import png_bomb, until
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
@@ -152,7 +152,7 @@ def test_beyond_those_that_may_wait_a_request_is_told_to_come_back(pristine_expo
         time.sleep(0.3)
         started = time.monotonic()
         assert service.request("GET", "/health/ready")[0] == 200
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
         found = [answer.result() for answer in answers]
     statuses = [status for status, _, _ in found]
     assert set(statuses) == {200, 503}
@@ -167,7 +167,7 @@ def test_a_request_takes_no_longer_than_it_may(pristine_export: Path) -> None:
     with serving(pristine_export, "--parallel", 1, "--seconds", 1) as service, ThreadPoolExecutor(8) as clients:
         started = time.monotonic()
         found = list(clients.map(lambda _: service.answer("POST", "/predict", LARGE), range(8)))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
         late = [(headers["retry-after"], json.loads(body)["error"]) for status, headers, body in found if status == 503]
         assert late
         assert all(retry and "longer" in error for retry, error in late)
@@ -184,10 +184,10 @@ def dawdle(service: Service, size: int, sent: int) -> socket.socket:
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(pristine_export: Path) -> None:
     with serving(pristine_export, "--seconds", 1) as service, dawdle(service, 1000, 10) as client:
-        client.settimeout(5)
+        client.settimeout(15)
         started = time.monotonic()
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
-        assert 0.5 < time.monotonic() - started < 4
+        assert 0.5 < time.monotonic() - started < 9
 
 
 @pytest.mark.parametrize(
@@ -199,18 +199,18 @@ def test_headers_that_do_not_arrive_are_not_waited_for(pristine_export: Path, be
             client.sendall(begun)
             started = time.monotonic()
             with contextlib.suppress(ConnectionError):
-                for letter in (b"" if begun else b"GET /") + b"a" * 40:  # a byte now and then does not help
+                for letter in (b"" if begun else b"GET /") + b"a" * 90:  # a byte now and then does not help
                     client.settimeout(0.1)
                     with contextlib.suppress(TimeoutError):
                         if not client.recv(10_000):
                             break
                     client.sendall(bytes([letter]))
-            assert 0.5 < time.monotonic() - started < 3
+            assert 0.5 < time.monotonic() - started < 8
         connection = HTTPConnection(service.host, service.port, timeout=5)
         for _ in range(3):  # whoever is in time keeps the connection
             connection.request("POST", "/predict", IMAGE)
             assert connection.getresponse().read()
-            time.sleep(0.6)
+            time.sleep(0.4)
         assert service.process.poll() is None
 
 
@@ -252,14 +252,10 @@ def test_who_does_not_read_the_answer_is_not_waited_for() -> None:
             for end in (b"\r\n", b"Connection: close\r\n\r\n", b"\r\nGET"):
                 clients.enter_context(asking(port, size, end))
             late.append((size, clients.enter_context(asking(port, size, b"Connection: close\r\n\r\n"))))
-        time.sleep(0.1)
-        assert len(server.server_state.connections) == 8
+        until(lambda: len(server.server_state.connections) == 8)
         for size, client in late:
             assert len(client.makefile("rb").read()) > size
-        deadline = time.monotonic() + 4
-        while server.server_state.connections:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: not server.server_state.connections, 9)
 
 
 def told(service: Service, *sent: bytes) -> bytes:
@@ -304,15 +300,20 @@ def test_bodies_are_held_only_as_memory_allows(pristine_export: Path) -> None:
     limits = ("--max-bytes", 100_000, "--max-memory", 150_000)
     with serving(pristine_export, *limits) as service:
         with dawdle(service, 100_000, 99_000):
-            time.sleep(0.3)
-            with dawdle(service, 100_000, 99_000) as second:
-                assert second.recv(1000).startswith(b"HTTP/1.1 503 ")
+            until(lambda: not waited_for(service))
             assert service.predict(IMAGE)[0] == 200
-        time.sleep(0.3)
-        with dawdle(service, 100_000, 99_000) as third:
-            third.settimeout(0.5)
-            with pytest.raises(TimeoutError):
-                third.recv(1)
+        until(lambda: waited_for(service))
+
+
+def waited_for(service: Service) -> bool:
+    """Whether the rest of a large body is waited for; otherwise it is refused."""
+    with dawdle(service, 100_000, 99_000) as client:
+        client.settimeout(0.5)
+        try:
+            assert client.recv(1000).startswith(b"HTTP/1.1 503 ")
+        except TimeoutError:
+            return True
+    return False
 
 
 def test_a_body_is_held_once() -> None:

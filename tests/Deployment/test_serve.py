@@ -19,6 +19,8 @@ from made_export import SAMPLES, encoded, scene, write_manifest
 from PIL import Image
 from running_service import ROOT, Service, command, is_one_line, serving
 
+from Deployment.serve import SHUTDOWN_SECONDS
+
 BODY_LIMIT = 300_000
 PIXEL_LIMIT = 1_000_000
 
@@ -148,7 +150,7 @@ def test_sigterm_ends_it_soon_even_while_a_client_dawdles(pristine_export: Path)
             client.sendall(b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\nhalf")
             time.sleep(0.2)
             service.process.send_signal(signal.SIGTERM)
-            assert service.process.wait(10) in (0, -signal.SIGTERM)
+            assert service.process.wait(SHUTDOWN_SECONDS + 15) in (0, -signal.SIGTERM)
 
 
 def test_a_taken_port_is_said(pristine_export: Path) -> None:

@@ -167,7 +167,7 @@ def test_no_worker_outlives_the_service(service: Service, number: signal.Signals
     workers = workers_of(service)
     assert len(workers) == 2
     service.process.send_signal(number)
-    service.process.wait(10)
+    service.process.wait(20)
     until(lambda: not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers))
 
 
@@ -179,14 +179,14 @@ def test_ctrl_c_ends_a_service_whose_new_worker_hangs(pristine_export: Path) -> 
         (hanging,) = {*workers_of(service)} - {first}
         hanging.suspend()
         service.process.send_signal(signal.SIGINT)
-        assert service.process.wait(5) == 130
+        assert service.process.wait(20) == 130
         until(lambda: not hanging.is_running())
 
 
 def test_sigterm_is_heeded_from_the_beginning(pristine_export: Path) -> None:
     with serving(pristine_export) as service:
         service.process.send_signal(signal.SIGTERM)
-        assert service.process.wait(5) == 0
+        assert service.process.wait(20) == 0
 
 
 def test_what_waited_too_long_is_not_kept(pristine_export: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prints, as JSON, each model's loss in each of some steps, trained by as many processes as torchrun starts it in.
+"""Prints, as JSON, each model's loss in each of some steps, trained by one process, and by all that torchrun starts.
 
 torchrun --nproc-per-node 2 tests/Models/shared_steps.py CURATED STEPS float64
 """
@@ -30,7 +30,7 @@ def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
     options = Options(48, 50, 8, 6e-3, 0.01, True, 0.25, 0.2, 0.3, 10.0, 0, "last", 0, 1, "cpu", True)
     samples = Samples(Curated(curated), "train", 48, script.TASK)
     torch.manual_seed(0)
-    state = start(script.build(classes=2, width=8), options, 400)
+    state = start(script.build(classes=2, width=8), options, steps * 3 // 2)
     order = [part for epoch in range(-(-steps // 8)) for part in epoch_order(len(samples), 8, 0, epoch)][:steps]
     found = []
     for part in order:
@@ -44,8 +44,13 @@ if __name__ == "__main__":
     if sys.argv[3] == "float64":  # in which differences are those of the method, not of rounding
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double
+    scripts = (e001_center_detector, e002_coarse_to_fine, e003_density_counter)
+
+    def of_each() -> dict[str, list[float]]:
+        return {script.TASK: losses(script, Path(sys.argv[1]), int(sys.argv[2])) for script in scripts}
+
+    alone = of_each() if os.environ["RANK"] == "0" else None
     with joined("cpu"):
-        scripts = (e001_center_detector, e002_coarse_to_fine, e003_density_counter)
-        found = {script.TASK: losses(script, Path(sys.argv[1]), int(sys.argv[2])) for script in scripts}
+        shared = of_each()
         if is_first():
-            print(json.dumps(found))
+            print(json.dumps({"alone": alone, "shared": shared}))
