@@ -54,6 +54,7 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: bool =
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": "."}],  # beside the document, also where a proxy has put it below a path
         lifespan=workers.at_work,
     )
     app.add_exception_handler(HTTPException, _answer_http_error)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from browser import CHROMIUM, chromium
@@ -144,6 +145,11 @@ def test_every_endpoint_is_documented_with_every_status(schema: Any) -> None:
             assert status == "200" or response["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     assert "security" not in schema["paths"]["/predict"]["post"]
+
+
+def test_behind_a_proxy_the_document_means_addresses_beside_itself(schema: Any) -> None:
+    [server] = schema["servers"]
+    assert urljoin("https://example.com/models/e900/openapi.json", server["url"]) == "https://example.com/models/e900/"
 
 
 def test_with_a_key_the_document_says_so(pristine_export: Path) -> None:
