@@ -8,8 +8,10 @@ must bear. It runs outside this repository, with what a bundle's requirements.tx
 """
 
 import argparse
+import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -34,6 +36,7 @@ KEY_LENGTH = 16  # a shorter key could be guessed
 SHUTDOWN_SECONDS = 8  # how long running requests may take to end after SIGTERM
 HEADER_SECONDS = 10  # from connecting, or from the last answer, to the end of a request's headers
 BACKLOG = 2048  # connections that may wait to be accepted
+DESCRIPTORS = 16_384  # wanted, for as many connections; systems give 1,024 to those who do not ask for more
 
 
 class Parser(argparse.ArgumentParser):
@@ -119,6 +122,15 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
+def allow_descriptors() -> None:
+    """Raise this process's limit of file descriptors to DESCRIPTORS, or as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def serve(options: argparse.Namespace) -> None:
     """Run the service until SIGTERM or Ctrl-C. Raises UserError."""
     key = api_key()
@@ -140,6 +152,7 @@ def serve(options: argparse.Namespace) -> None:
 
         app = create_app(artifact, workers, limits, key is not None)
         workers.wait()
+        allow_descriptors()
         with listen(options.host, options.port) as opened:
             log_as_json(options.log_level)
             if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):
