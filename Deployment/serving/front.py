@@ -1,5 +1,6 @@
 """What every request passes: the API key, headers that keep browsers in check, its id, the log and the metrics."""
 
+import asyncio
 import hmac
 import logging
 import re
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from Deployment.serving.endpoints import error_response
 from Deployment.serving.metrics import Metrics
+from Deployment.serving.workers import RETRY_SECONDS
 
 log = logging.getLogger("fourfold")
 OPEN = ("/", "/docs", "/openapi.json")  # without a key: pages that hold no data, and whatever lies below these:
@@ -58,6 +60,11 @@ class Front:
             await self._chosen(scope, headers)(scope, receive, answer)
         except Exception:
             failure = traceback.format_exc()
+        except asyncio.CancelledError:  # the service ends, and this has taken too long
+            if status:
+                raise
+            ending = error_response(503, "the service is ending; try again", {"Retry-After": RETRY_SECONDS})
+            await ending(scope, receive, answer)
         finally:
             self._note(scope, identity, status, time.perf_counter() - started, failure)
 
