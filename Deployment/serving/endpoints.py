@@ -180,7 +180,7 @@ def errors(*statuses: int) -> dict[int | str, Any]:
         415: "the body is no form",
         422: "no image, a damaged one, one with too many pixels; or a wrong parameter",
         500: "a fault of the service; its log has the reason under the answer's request id",
-        503: "too many requests wait, this one took too long, or the service is ending: try again after Retry-After seconds",
+        503: "too many requests wait, this one took too long, or the service ends: try again after Retry-After seconds",
     }
     return {status: {"model": answers.Error, "description": reasons[status]} for status in (*statuses, 500)}
 
