@@ -158,7 +158,7 @@ def main(
     threshold: float | None = typer.Option(None, min=0, max=1, help="The least score; by default the manifest's."),
     jobs: int = typer.Option(os.cpu_count() or 1, min=1, help="Images worked on at once."),
     runtime: Runtime = typer.Option(Runtime.onnx, help="torch builds the model from the export's own script."),
-    max_pixels: int = typer.Option(MAX_PIXELS, min=1, help="The most pixels of an image."),
+    max_pixels: int = typer.Option(MAX_PIXELS, min=1, max=MAX_PIXELS, help="The most pixels of an image."),
 ) -> None:
     """Predict many images, into a file of records."""
     if to.suffix not in (".parquet", ".json"):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from Datasets.errors import UserError
-from Datasets.images import FORMATS
+from Datasets.images import FORMATS, MAX_PIXELS
 from Deployment.artifact import load
 from Deployment.predictor import RUNTIMES
 from Deployment.serving.json_log import log_as_json
@@ -76,7 +76,7 @@ def parse() -> argparse.Namespace:
     add("--waiting", number(0), limits.waiting, "requests that may wait for that; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
     add("--max-bytes", number(1), limits.body, "the largest body, of a batch too")
-    add("--max-pixels", number(1), limits.pixels, "the most pixels of an image")
+    add("--max-pixels", number(1, MAX_PIXELS), limits.pixels, "the most pixels of an image")
     add("--max-images", number(1), limits.images, "the most images of a batch")
     add("--max-memory", number(1), limits.memory, "bytes of all bodies that are held at once")
     add("--formats", formats, ",".join(limits.formats), "the formats of image files, with commas between")
