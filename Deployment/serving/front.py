@@ -57,7 +57,7 @@ class Front:
 
         failure: str | None = None
         try:
-            await self._chosen(scope, headers)(scope, receive, answer)
+            await self._chosen(scope, headers)(_as_get(scope), receive, answer)
         except Exception:
             failure = traceback.format_exc()
         except asyncio.CancelledError:  # the service ends, and this has taken too long
@@ -91,6 +91,11 @@ class Front:
         }
         level = logging.ERROR if failure else logging.INFO
         log.log(level, "request", extra={"facts": facts | ({"exception": failure} if failure else {})})
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD, by which some look after a service, as GET: uvicorn leaves the body out (RFC 9110, 9.3.2)."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _identity(given: bytes) -> str:
