@@ -1,11 +1,25 @@
 """Outputs appear under their final name whole or not at all."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from Datasets.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have the error of a full disk name `path`, which is written: Python's names nothing, or what was copied from."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -24,7 +38,8 @@ def replacing(path: Path, *own: str) -> Iterator[Path]:
     _remove(partial)
     _remove(old)
     try:
-        yield partial
+        with naming(path):
+            yield partial
         if path.is_dir():
             path.rename(old)  # not removed here: killed halfway, it would be nobody's
         partial.replace(path)

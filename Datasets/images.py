@@ -40,14 +40,14 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False) ->
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(_reason(error, max_pixels)) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, max_pixels: int) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image file"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more pixels than the limit of {MAX_PIXELS}"
+        return f"more pixels than the limit of {min(max_pixels, MAX_PIXELS)}"
     return f"damaged: {error}"
 
 

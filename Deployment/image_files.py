@@ -3,7 +3,7 @@
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from Datasets.errors import UserError, one_line
@@ -16,10 +16,15 @@ LISTS = (".txt", ".lst")
 
 @dataclass(frozen=True)
 class ImageFile:
-    """name: a POSIX path, relative to the directory or archive that it was found in. read: its bytes, or OSError."""
+    """An image that can be read when its turn comes.
+
+    name: a POSIX path, relative to the directory or archive that it was found in. read: its bytes, or OSError. state:
+    size and time of the file, or of its archive, by which to see that it was replaced.
+    """
 
     name: str
     read: Callable[[], bytes]
+    state: str
 
 
 def image_files(sources: Sequence[Path]) -> list[ImageFile]:
@@ -36,8 +41,10 @@ def image_files(sources: Sequence[Path]) -> list[ImageFile]:
             inside = len(sources) > 1 and (source.is_dir() or is_archive(source))
             name = f"{_stem(source)}/{each.name}" if inside else each.name
             if name in found:
+                if name in list(found)[before:]:
+                    raise UserError(f"{source}: {name} is in it twice; remove one")
                 raise UserError(f"{source}: {name} is also in another source; rename one, or predict one by one")
-            found[name] = ImageFile(name, each.read)
+            found[name] = replace(each, name=name)
         if len(found) == before:
             raise UserError(f"{source}: holds no image; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return list(found.values())
@@ -55,27 +62,47 @@ def _stem(source: Path) -> str:
 def _images(source: Path) -> Iterator[ImageFile]:
     if source.is_dir():
         names = visible((path.relative_to(source).as_posix() for path in sorted(source.rglob("*"))), IMAGE_SUFFIXES)
-        return (ImageFile(name, (source / name).read_bytes) for name in names)
+        return (_on_disk(name, source / name) for name in names)
     if not source.is_file():
         raise UserError(f"{source}: no such file or directory")
     if is_archive(source):
         return _in_archive(source)
     if source.suffix.lower() in LISTS:
-        lines = [line.strip() for line in decode_text(source.read_bytes(), source).splitlines()]
-        return (ImageFile(line, (source.parent / line).read_bytes) for line in lines if line)
-    return iter([ImageFile(source.name, source.read_bytes)])
+        return (_on_disk(line, source.parent / line) for line in _lines(source))
+    return iter([_on_disk(source.name, source)])
+
+
+def _on_disk(name: str, path: Path) -> ImageFile:
+    return ImageFile(name, path.read_bytes, _state(path))
+
+
+def _state(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:  # as reading it will say
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _lines(file: Path) -> list[str]:
+    text = decode_text(file.read_bytes(), file)
+    if "\0" in text:
+        raise UserError(f"{file}: holds a zero byte, which no path has; save it as text in UTF-8")
+    return [stripped for line in text.splitlines() if (stripped := line.strip())]
 
 
 def _in_archive(source: Path) -> Iterator[ImageFile]:
     """The images of an archive, in its own order: a compressed .tar is read from its beginning to its end only once."""
+    state = _state(source)
     try:
         if source.suffix.lower() == ".zip":
             file = zipfile.ZipFile(source)
             names = visible((info.filename for info in file.infolist() if not info.is_dir()), IMAGE_SUFFIXES)
-            return iter([ImageFile(name, _zip_reader(file, name)) for name in names])
+            return iter([ImageFile(name, _zip_reader(file, name), state) for name in names])
         tar = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
         members = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
-        return iter([ImageFile(name, _tar_reader(tar, members[name])) for name in visible(members, IMAGE_SUFFIXES)])
+        names = visible(members, IMAGE_SUFFIXES)
+        return iter([ImageFile(name, _tar_reader(tar, members[name]), state) for name in names])
     except Exception as error:  # damaged bytes make zipfile, tarfile and the decompressors raise nearly anything
         raise UserError(f"{source}: no whole archive: {str(error).partition(chr(10))[0]}; was it cut off?") from error
 

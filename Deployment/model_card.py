@@ -53,6 +53,8 @@ def _training(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     yield from script.get("build", {}).items()
     yield from manifest.get("hyperparameters", {}).items()
     yield "seed", manifest.get("seed", "not recorded")
+    init = manifest.get("init")  # the export whose weights it began with
+    yield "init", f"{init['source']}, sha256 {init['sha256']}" if init else "none"
 
 
 def _provenance(manifest: Mapping[str, Any]) -> str:

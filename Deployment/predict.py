@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import typer
 
-from Datasets.atomic import replacing
+from Datasets.atomic import naming, replacing
 from Datasets.command import run
 from Datasets.errors import UserError, one_line
 from Datasets.images import MAX_PIXELS, UnreadableImage
@@ -40,6 +40,7 @@ PART = 8  # images that a thread takes at once, if they are small
 PART_BYTES = 1_000_000
 AHEAD = 2  # parts that are read before a thread is free for them, for each thread
 Row = dict[str, Any]  # `image` and a prediction, or `image` and `error`
+_LINE = msgspec.json.Decoder(tuple[str, Row])
 
 
 class Runtime(StrEnum):
@@ -50,30 +51,41 @@ class Runtime(StrEnum):
 
 
 class Journal:
-    """What is done so far: a line of JSON for each image, after one that says what work they belong to."""
+    """What is done so far: a line of JSON for each image, after one that says what work they belong to.
 
-    def __init__(self, path: Path, work: Mapping[str, Any]) -> None:
+    A line has the image's state, too, so that one that was replaced meanwhile is worked on again.
+    """
+
+    def __init__(self, path: Path, work: Mapping[str, Any], files: Iterable[ImageFile]) -> None:
         self._path, self._head = path, msgspec.json.encode(work, order="sorted")
+        self._states = {file.name: file.state for file in files}
 
     def rows(self) -> list[Row]:
-        """The rows of an earlier run of the same work, up to a line that was cut off or is damaged."""
+        """The rows of an earlier run of the same work, up to a line that was cut off or is damaged.
+
+        Those of images that are no longer what they were are left out.
+        """
         try:
             lines = self._path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
-        rows: list[Row] = []
+        found: list[tuple[str, Row]] = []
         with contextlib.suppress(msgspec.DecodeError):
-            rows.extend(msgspec.json.decode(line) for line in (lines[1:] if lines[:1] == [self._head] else []))
-        return rows
+            found.extend(_LINE.decode(line) for line in (lines[1:] if lines[:1] == [self._head] else []))
+        return [row for state, row in found if state == self._states.get(row["image"])]
 
     def write(self, before: Sequence[Row], parts: Iterable[list[Row]]) -> Iterator[Row]:
         """Pass the rows of all `parts` through, each once its part is in the file."""
         with replacing(self._path) as partial:
-            partial.write_bytes(b"".join(line + b"\n" for line in [self._head, *map(msgspec.json.encode, before)]))
+            partial.write_bytes(b"".join([self._head, b"\n", *map(self._line, before)]))
         with self._path.open("ab", buffering=0) as file:
             for part in parts:
-                file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in part))
+                with naming(self._path):
+                    file.write(b"".join(map(self._line, part)))
                 yield from part
+
+    def _line(self, row: Row) -> bytes:
+        return msgspec.json.encode([self._states[row["image"]], row]) + b"\n"
 
     def remove(self) -> None:
         """Remove the file."""
@@ -146,7 +158,7 @@ def main(
     threshold: float | None = typer.Option(None, min=0, max=1, help="The least score; by default the manifest's."),
     jobs: int = typer.Option(usable_cores(), min=1, max=MOST_PROCESSES, help="Images worked on at once."),
     runtime: Runtime = typer.Option(Runtime.onnx, help="torch builds the model from the export's own script."),
-    max_pixels: int = typer.Option(MAX_PIXELS, min=1, help="The most pixels of an image."),
+    max_pixels: int = typer.Option(MAX_PIXELS, min=1, max=MAX_PIXELS, help="The most pixels of an image."),
 ) -> None:
     """Predict many images, into a file of records."""
     if to.suffix not in (".parquet", ".json"):
@@ -161,7 +173,7 @@ def main(
         "max_pixels": max_pixels,
         "images": [str(p.resolve()) for p in images],
     }
-    journal = Journal(to.with_name(f".{to.name}.progress"), work)
+    journal = Journal(to.with_name(f".{to.name}.progress"), work, files)
     done = {row["image"]: row for row in journal.rows()}
     left = [file for file in files if file.name not in done]
     if done:

@@ -8,8 +8,10 @@ must bear. It runs outside this repository, with what a bundle's requirements.tx
 """
 
 import argparse
+import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from Datasets.errors import UserError
-from Datasets.images import FORMATS
+from Datasets.images import FORMATS, MAX_PIXELS
 from Deployment.artifact import load
 from Deployment.cores import MOST_PROCESSES, usable_cores
 from Deployment.predictor import RUNTIMES
@@ -35,6 +37,7 @@ KEY_LENGTH = 16  # a shorter key could be guessed
 SHUTDOWN_SECONDS = 8  # how long running requests may take to end after SIGTERM
 HEADER_SECONDS = 10  # from connecting, or from the last answer, to the end of a request's headers
 BACKLOG = 2048  # connections that may wait to be accepted
+DESCRIPTORS = 16_384  # wanted, for as many connections; systems give 1,024 to those who do not ask for more
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,7 +78,7 @@ def parse() -> argparse.Namespace:
     add("--waiting", number(0), limits.waiting, "requests that may wait for that; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
     add("--max-bytes", number(1), limits.body, "the largest body, of a batch too")
-    add("--max-pixels", number(1), limits.pixels, "the most pixels of an image")
+    add("--max-pixels", number(1, MAX_PIXELS), limits.pixels, "the most pixels of an image")
     add("--max-images", number(1), limits.images, "the most images of a batch")
     add("--max-memory", number(1), limits.memory, "bytes of all bodies that are held at once")
     add("--formats", formats, ",".join(limits.formats), "the formats of image files, with commas between")
@@ -121,6 +124,15 @@ def listen(host: str, port: int) -> socket.socket:
     return opened
 
 
+def allow_descriptors() -> None:
+    """Raise this process's limit of file descriptors to DESCRIPTORS, or as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def serve(options: argparse.Namespace) -> None:
     """Run the service until SIGTERM or Ctrl-C. Raises UserError."""
     key = api_key()
@@ -142,6 +154,7 @@ def serve(options: argparse.Namespace) -> None:
 
         app = create_app(artifact, workers, limits, key is not None)
         workers.wait()
+        allow_descriptors()
         with listen(options.host, options.port) as opened:
             log_as_json(options.log_level)
             if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):

@@ -54,6 +54,7 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: bool =
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": "."}],  # beside the document, also where a proxy has put it below a path
         lifespan=workers.at_work,
     )
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -179,7 +180,7 @@ def errors(*statuses: int) -> dict[int | str, Any]:
         415: "the body is no form",
         422: "no image, a damaged one, one with too many pixels; or a wrong parameter",
         500: "a fault of the service; its log has the reason under the answer's request id",
-        503: "too many requests are waiting, or this one took too long: try again after Retry-After seconds",
+        503: "too many requests wait, this one took too long, or the service ends: try again after Retry-After seconds",
     }
     return {status: {"model": answers.Error, "description": reasons[status]} for status in (*statuses, 500)}
 

@@ -1,5 +1,6 @@
 """What every request passes: the API key, headers that keep browsers in check, its id, the log and the metrics."""
 
+import asyncio
 import hmac
 import logging
 import re
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from Deployment.serving.endpoints import error_response
 from Deployment.serving.metrics import Metrics
+from Deployment.serving.workers import RETRY_SECONDS
 
 log = logging.getLogger("fourfold")
 OPEN = ("/", "/docs", "/openapi.json")  # without a key: pages that hold no data, and whatever lies below these:
@@ -55,9 +57,14 @@ class Front:
 
         failure: str | None = None
         try:
-            await self._chosen(scope, headers)(scope, receive, answer)
+            await self._chosen(scope, headers)(_as_get(scope), receive, answer)
         except Exception:
             failure = traceback.format_exc()
+        except asyncio.CancelledError:  # the service ends, and this has taken too long
+            if status:
+                raise
+            ending = error_response(503, "the service is ending; try again", {"Retry-After": RETRY_SECONDS})
+            await ending(scope, receive, answer)
         finally:
             self._note(scope, identity, status, time.perf_counter() - started, failure)
 
@@ -84,6 +91,11 @@ class Front:
         }
         level = logging.ERROR if failure else logging.INFO
         log.log(level, "request", extra={"facts": facts | ({"exception": failure} if failure else {})})
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD, by which some look after a service, as GET: uvicorn leaves the body out (RFC 9110, 9.3.2)."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _identity(given: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from datetime import UTC, datetime
 
 
@@ -21,9 +22,29 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class NowAndThen(logging.Filter):
+    """Passes asyncio's complaint that a connection cannot be accepted once a second, of up to 2,000 a second.
+
+    It makes one for each connection that may wait, while file descriptors are lacking.
+    """
+
+    _next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is passed."""
+        if record.name != "asyncio" or not str(record.msg).startswith("socket.accept() out of system resource"):
+            return True
+        now = time.monotonic()
+        passed = now >= self._next
+        if passed:
+            self._next = now + 1
+        return passed
+
+
 def log_as_json(level: str) -> None:
     """Send the log of everything in this process to stderr, as lines of JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
+    handler.addFilter(NowAndThen())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)

@@ -1,5 +1,7 @@
 """An output replaces what its command wrote before, whole, and nothing else."""
 
+import resource
+import shutil
 import subprocess
 import sys
 
@@ -67,3 +69,16 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     for _ in range(2):  # into an empty directory, and over what was made before
         succeeded(stage("Data_processing.digits", "--out", only.parent, *digits))
     assert (only.parent / "annotations.json").is_file()
+
+
+def test_a_full_disk_is_said_of_what_was_written_not_of_what_was_copied(tmp_path):
+    (tmp_path / "source").write_bytes(bytes(1000))
+    for write in (lambda out: shutil.copyfile(tmp_path / "source", out), lambda out: out.write_bytes(bytes(1000))):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(OSError, match="too large") as raised, replacing(tmp_path / "out") as partial:
+                write(partial)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert raised.value.filename == str(tmp_path / "out")

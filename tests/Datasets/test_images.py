@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from Datasets.images import UnreadableImage, decode, letterbox, open_image, to_rgb
+from Datasets.images import MAX_PIXELS, UnreadableImage, decode, letterbox, open_image, to_rgb
 from tests.conftest import png_bomb
 
 
@@ -75,8 +75,9 @@ def test_a_file_that_is_no_image_is_refused():
 def test_a_bomb_is_refused_by_its_header():
     bomb = png_bomb()
     assert len(bomb) < 1024
-    with pytest.raises(UnreadableImage, match="more pixels"):
-        decode(bomb)
+    for limit in (MAX_PIXELS, 100):
+        with pytest.raises(UnreadableImage, match=f"more pixels than the limit of {limit}"):
+            decode(bomb, limit)
 
 
 def test_a_limit_below_pillows_is_kept(photo):

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from browser import CHROMIUM, chromium
@@ -147,6 +149,11 @@ def test_every_endpoint_is_documented_with_every_status(schema: Any) -> None:
     assert "security" not in schema["paths"]["/predict"]["post"]
 
 
+def test_behind_a_proxy_the_document_means_addresses_beside_itself(schema: Any) -> None:
+    [server] = schema["servers"]
+    assert urljoin("https://example.com/models/e900/openapi.json", server["url"]) == "https://example.com/models/e900/"
+
+
 def test_with_a_key_the_document_says_so(pristine_export: Path) -> None:
     with serving(pristine_export, FOURFOLD_API_KEY=KEY) as service:
         paths = service.request("GET", "/openapi.json")[1]["paths"]
@@ -160,6 +167,18 @@ def test_facts(service: Service, schema: Any) -> None:
     for path in ("/manifest", "/health/live", "/health/ready"):
         assert checked(schema, path, "get", service.request("GET", path))[0] == 200
     assert service.request("POST", "/predict/", IMAGE)[0] == 404
+
+
+def test_head_is_get_without_a_body(service: Service) -> None:
+    connection = HTTPConnection(service.host, service.port, timeout=20)
+    for path, status in (("/health/ready", 200), ("/", 200), ("/manifest", 200), ("/predict", 405), ("/nowhere", 404)):
+        lengths = []
+        for method in ("HEAD", "GET"):  # over one connection: a body after HEAD would be taken for the next answer
+            connection.request(method, path)
+            answer = connection.getresponse()
+            lengths.append(answer.headers["content-length"])
+            assert (answer.status, bool(answer.read())) == (status, method == "GET")
+        assert lengths[0] == lengths[1]
 
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")

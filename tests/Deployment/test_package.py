@@ -140,7 +140,8 @@ def test_a_bundle_that_lacks_a_file_or_is_of_a_later_format_does_not_start(bundl
 
 def test_the_model_card_says_what_the_manifest_does(export: Path, tmp_path: Path) -> None:
     metrics = {"mAP": 0.51234, "AP": {"red": 0.75, "a | b": 0.25}}
-    write_manifest(export, metrics=metrics, git={"commit": "c0ffee", "dirty": True, "diff": ""}, data={"raw": "d41d"})
+    git, init = {"commit": "c0ffee", "dirty": True, "diff": ""}, {"source": "Datasets/pretrained/e899", "sha256": "a1"}
+    write_manifest(export, metrics=metrics, git=git, init=init, data={"raw": "d41d"})
     assert command("Deployment.package", "--export", export, "--out", tmp_path / "bundle").returncode == 0
     card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
     for line in (
@@ -149,6 +150,7 @@ def test_the_model_card_says_what_the_manifest_does(export: Path, tmp_path: Path
         "### AP of each class",
         "| red | 0.75 |",
         "| a \\| b | 0.25 |",
+        "| init | Datasets/pretrained/e899, sha256 a1 |",
     ):
         assert line in card.splitlines()
     assert "commit `c0ffee`, with changes that were not committed" in card

@@ -2,12 +2,13 @@
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, chromium
-from made_export import encoded, scene
+from made_export import encoded, scene, write_manifest
 from running_service import Service, serving
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
@@ -16,8 +17,11 @@ NAMES = "[...document.querySelectorAll('.box')].map((box) => box.textContent)"
 
 
 @pytest.fixture(scope="module")
-def service(pristine_export: Path) -> Iterator[Service]:
-    with serving(pristine_export) as running:
+def service(pristine_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Of an export that began with another's weights, and whose threshold no whole hundredth is."""
+    export = Path(shutil.copytree(pristine_export, tmp_path_factory.mktemp("finetuned") / "e900"))
+    write_manifest(export, score_threshold=0.2549, init={"source": "Datasets/pretrained/e899", "sha256": "d41d"})
+    with serving(export) as running:
         yield running
 
 
@@ -48,6 +52,11 @@ def test_a_chosen_image_shows_its_boxes_where_they_are(page: Page, pristine_expo
     answer = page.run("JSON.parse(document.querySelector('#json').textContent)")
     assert [box["name"] for box in answer["boxes"]] == ["blue", "red"]
     assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_slider_begins_where_the_service_does(page: Page) -> None:
+    assert page.run("Number(document.querySelector('#threshold').value)") == 0.2549
+    assert page.run("document.querySelector('#least').textContent") == "0.25"
 
 
 def test_the_slider_leaves_out_what_scores_less(page: Page, pristine_export: Path) -> None:
@@ -96,6 +105,7 @@ def test_the_models_card_is_beside(page: Page) -> None:
     cells = page.run("[...document.querySelectorAll('#facts td')].map((cell) => cell.textContent)")
     assert cells[:2] == ["mAP50", "1"]
     assert "commit" in cells
+    assert cells[cells.index("init") + 1] == "Datasets/pretrained/e899"
 
 
 def test_the_page_asks_for_the_key(browser: Page, pristine_export: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import resource
 import signal
 import socket
 import threading
@@ -24,8 +25,10 @@ from running_service import Service, command, serving
 from starlette.requests import Request
 
 from Deployment.serving.bodies import BodyReader
+from Deployment.serving.front import Front
+from Deployment.serving.metrics import Metrics
 from Deployment.serving.protocol import protocol_with
-from Deployment.serving.workers import busy
+from Deployment.serving.workers import Workers, busy
 from tests.conftest import png_bomb, until
 
 IMAGE = encoded(SAMPLES["000.jpg"])
@@ -354,3 +357,47 @@ def test_sigterm_finishes_what_is_running(pristine_export: Path) -> None:
         assert service.process.wait(10) == 0
         assert time.monotonic() - started < 10
         assert [answer.result()[0] for answer in answers] == [200, 200, 200]
+
+
+def test_what_the_services_end_cuts_off_is_told_to_come_back() -> None:
+    async def endless(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def cut_off() -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        front = Front(endless, Metrics({"experiment": "e900"}, Workers(0, 0)), None)
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+        task = asyncio.create_task(front(scope, Request(scope).receive, send))
+        await asyncio.sleep(0)
+        task.cancel()  # as uvicorn does after SHUTDOWN_SECONDS
+        await task
+        return sent
+
+    start, body = asyncio.run(cut_off())
+    assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"1")
+    assert json.loads(body["body"]) == {"error": "the service is ending; try again"}
+
+
+def test_without_descriptors_it_says_so_now_and_then_and_goes_on_when_it_has_some(
+    pristine_export: Path, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with serving(pristine_export, "--parallel", 1, log=tmp_path / "log") as service:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)[0] > 64
+            resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (24, hard))
+            with contextlib.ExitStack() as many:
+                for _ in range(40):
+                    many.enter_context(socket.create_connection((service.host, service.port)))
+                time.sleep(1.2)
+            assert service.predict(IMAGE)[0] == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    told = [line for line in (tmp_path / "log").read_text().splitlines() if "out of system resource" in line]
+    assert 1 <= len(told) <= 4

@@ -168,6 +168,7 @@ def test_a_taken_port_is_said(pristine_export: Path) -> None:
         ("--host", ".."),
         ("--colour", "red"),
         ("--max-pixels", 0),
+        ("--max-pixels", 178_956_971),
         ("--log-level", "loud"),
     ],
 )

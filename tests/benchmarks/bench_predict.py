@@ -66,7 +66,7 @@ def bare(session: onnxruntime.InferenceSession, size: int, names: Sequence[str],
 def ours(predictor: Predictor, files: list[ImageFile], journal: Path) -> None:
     """What the command does, up to writing the file."""
     parts = predict(predictor, files, CORES, MAX_PIXELS, None)
-    assert len(list(Journal(journal, {}).write([], parts))) == len(files)
+    assert len(list(Journal(journal, {}, files).write([], parts))) == len(files)
 
 
 def compare(export: Path, images: Path, what: str, rounds: int) -> Figure:
