@@ -93,7 +93,7 @@ def _load(text: str, where: str) -> dict[Any, Any]:
 
     text = PAIR.sub(lambda pair: msgspec.json.decode(f'"{pair[0]}"'), text)
     try:
-        data = YAML(typ="safe").load(text)
+        data = YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(data, dict):

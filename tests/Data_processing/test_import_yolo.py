@@ -176,6 +176,7 @@ def test_key_points_are_left_out_and_never_taken_for_a_polygon(tmp_path):
         ("", "names"),
         ("[1, 2]", "no data.yaml"),
         ("names: [cat", "not YAML"),
+        ("names: " + "[" * 200_000, "not YAML"),
         ("train: images/train", "no `names`"),
         ("train: images/train\nnames: []", "no `names`"),
         ("train: images/train\nnames: [cat, null]", "None"),
