@@ -38,7 +38,10 @@ class Page:
     """One tab. Every method waits for its answer; an error in the page's script fails the test.
 
     complaints: what the browser reported on its console as an error, such as a resource that it refused to load.
+    width: of its window, in CSS pixels; `window.innerWidth` grows with a page that is too wide for a phone.
     """
+
+    width = 1280
 
     def __init__(self, writes: int, reads: int) -> None:
         self._writes = os.fdopen(writes, "wb", buffering=0)
@@ -73,6 +76,7 @@ class Page:
 
     def open(self, url: str, width: int = 1280, height: int = 900) -> None:
         """Load a page in a window of this size, in CSS pixels."""
+        self.width = width
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", **size)
         self._call("Page.navigate", url=url)
@@ -96,6 +100,17 @@ class Page:
         root = self._call("DOM.getDocument")["root"]["nodeId"]
         node = self._call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self._call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
+    def click(self, selector: str) -> None:
+        """Click on the middle of an element, as a person would."""
+        centre = "(({x, y, width, height}) => ({x: x + width / 2, y: y + height / 2}))"
+        place = self.run(f"{centre}(document.querySelector('{selector}').getBoundingClientRect())")
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
+    def paste(self) -> None:
+        """Paste what was copied into the element that has the focus."""
+        self._call("Input.dispatchKeyEvent", type="keyDown", commands=["paste"])
 
     def screenshot(self, path: Path) -> None:
         """Save the whole page as PNG."""

@@ -51,7 +51,7 @@ def test_a_chosen_image_shows_its_boxes_where_they_are(page: Page, pristine_expo
     assert page.run("[...document.querySelectorAll('li')].map((item) => item.textContent)") == ["1 red", "1 blue"]
     answer = page.run("JSON.parse(document.querySelector('#json').textContent)")
     assert [box["name"] for box in answer["boxes"]] == ["blue", "red"]
-    assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.run("document.documentElement.scrollWidth") <= page.width
 
 
 def test_the_slider_begins_where_the_service_does(page: Page) -> None:
@@ -81,6 +81,29 @@ def test_the_slider_shows_what_scores_less_than_the_manifest_asks(page: Page, tm
     )
 
 
+def test_names_of_boxes_stay_inside_the_image_and_hide_nothing_but_less_sure_ones(page: Page, tmp_path: Path) -> None:
+    close = scene(64, 64, {"red": (60, 4, 64, 20), "blue": (56, 4, 62, 40)})
+    (tmp_path / "close.png").write_bytes(encoded(close, "PNG"))
+    page.choose("#file", tmp_path / "close.png")
+    page.wait(f"{STATUS}.includes('2 found')")
+    shown = "[...document.querySelectorAll('.box span')].filter((name) => name.getClientRects().length)"
+    assert page.run(f"{shown}.map((name) => name.textContent)") == ["blue 0.77"]
+    inside = "((image, name) => image.left <= name.left && name.right <= image.right && image.top <= name.top)"
+    assert page.run(f"{inside}(...[image, {shown}[0]].map((each) => each.getBoundingClientRect()))")
+
+
+def test_names_can_be_read_in_the_colour_of_any_class(page: Page) -> None:
+    made = "element('span', 'name', {'--hue': hue})"
+    colours = page.run(
+        "(() => { const all = document.createElement('div'); all.className = 'badges'; document.body.append(all);"
+        f"return [...Array(360).keys()].map((hue) => {{ const made = {made}; all.append(made);"
+        "return getComputedStyle(made).backgroundColor.match(/\\d+/g).map(Number); }); })()"
+    )
+    linear = [[(c / 255 + 0.055) ** 2.4 / 1.055**2.4 if c > 10 else c / 255 / 12.92 for c in rgb] for rgb in colours]
+    lightest = max(0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear)
+    assert 1.05 / (lightest + 0.05) >= 4.5  # with white letters: WCAG 2.2, 1.4.3
+
+
 def test_a_dropped_and_a_pasted_image_are_answered(page: Page, pristine_export: Path) -> None:
     image = base64.b64encode((pristine_export / "sample/000.jpg").read_bytes()).decode()
     for kind in ("drop", "paste"):
@@ -92,18 +115,26 @@ def test_a_dropped_and_a_pasted_image_are_answered(page: Page, pristine_export: 
             " : new ClipboardEvent('paste', {clipboardData: moved})); })()"
         )
         page.wait(f"{STATUS}.includes('2 found')")
+    page.run("window.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer()}))")  # of a link, say
+    assert "no file" in page.run(STATUS)
 
 
-def test_the_answer_can_be_copied_where_the_browser_allows_it(page: Page, service: Service) -> None:
-    assert not page.run("document.querySelector('#copy').hidden")
-    page.open(f"http://plain.test:{service.port}/")  # neither https nor this machine's name: no clipboard
-    assert page.run("document.querySelector('#copy').hidden")
+def test_the_answer_can_be_copied(page: Page, service: Service, pristine_export: Path) -> None:
+    page.open(f"http://plain.test:{service.port}/")  # neither https nor this machine's name: no navigator.clipboard
+    page.choose("#file", pristine_export / "sample/000.jpg")
+    page.wait(f"{STATUS}.includes('2 found')")
+    page.click("#copy")
+    assert page.run("document.querySelector('#copy').textContent") == "Copied"
+    page.run("document.body.append(Object.assign(document.createElement('textarea'), {id: 'paper'})), paper.focus()")
+    page.paste()
+    assert page.run("JSON.parse(paper.value)") == page.run("JSON.parse(copied())")
 
 
 def test_the_models_card_is_beside(page: Page) -> None:
-    assert "red, green, blue" in page.run("document.querySelector('#use').textContent")
-    cells = page.run("[...document.querySelectorAll('#facts td')].map((cell) => cell.textContent)")
-    assert cells[:2] == ["mAP50", "1"]
+    assert page.run("document.querySelector('#about').textContent") == "Finds red, green, blue"
+    assert "64 pixels" in page.run("document.querySelector('#use').textContent")
+    cells = page.run("[...document.querySelectorAll('#facts :is(th, td)')].map((cell) => cell.textContent)")
+    assert cells[:2] == ["mAP50objects found, overlapping by half", "1"]
     assert "commit" in cells
     assert cells[cells.index("init") + 1] == "Datasets/pretrained/e899"
 
@@ -113,7 +144,9 @@ def test_the_page_asks_for_the_key(browser: Page, pristine_export: Path) -> None
         browser.open(f"http://127.0.0.1:{service.port}/")
         browser.wait("!document.querySelector('#key').hidden")
         browser.choose("#file", pristine_export / "sample/000.jpg")
-        browser.wait(f"{STATUS}.includes('key is missing')")
+        browser.wait(f"{STATUS} === 'The service asks for a key.'")
+        browser.run("(secret.value = 'wrong', document.querySelector('#key').requestSubmit())")
+        browser.wait(f"{STATUS} === 'The key is wrong.'")
         browser.run("(secret.value = 'not-a-secret-but-long', document.querySelector('#key').requestSubmit())")
         browser.wait(f"{STATUS}.includes('2 found')")
         assert browser.run("document.querySelector('#key').hidden")
@@ -123,6 +156,9 @@ def test_a_file_that_is_no_image_is_said(page: Page, pristine_export: Path) -> N
     page.choose("#file", pristine_export / "manifest.json")
     page.wait(f"{STATUS} === 'not an image file'")
     assert page.run("document.querySelector('#stage').hidden")
+    page.run("(window.fetch = async () => new Response('<h1>', {status: 413, statusText: 'Too Large'})) && undefined")
+    page.choose("#file", pristine_export / "sample/000.jpg")
+    page.wait(f"{STATUS} === 'answered with 413 Too Large'")  # by a proxy before the service
 
 
 def test_nothing_comes_from_elsewhere(page: Page) -> None:
@@ -146,7 +182,7 @@ def opened(browser: Page, service: Service, export: Path, found: str, width: int
     browser.wait(f"document.title === 'Experiment {export.name}'")
     browser.choose("#file", export / "sample/000.jpg")
     browser.wait(f"{STATUS}.includes('{found}')")
-    assert browser.run("document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.run("document.documentElement.scrollWidth") <= width
 
 
 def test_a_mask_lies_over_the_image(browser: Page, exports: dict[str, Path]) -> None:
