@@ -58,6 +58,11 @@ def short(value: float) -> str:
     return f"{value / 1e3:.3g}k" if abs(value) >= 10_000 else f"{value:g}"
 
 
+def whole(value: float) -> str:
+    """12000 as 12k, and nothing for what is no whole number."""
+    return short(value) if float(value).is_integer() else ""
+
+
 def ratio(value: float) -> str:
     """0.25 as 1:4."""
     return f"{value:g}:1" if value >= 1 else f"1:{1 / value:g}"
@@ -92,7 +97,7 @@ def histogram(values: np.ndarray, axis: Axis, label: str, x_format: Format = sho
     edges = axis.edges(bins)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     y = Axis(0, max(1, int(counts.max())))
-    parts = [_frame(axis, y, x_format, short)]
+    parts = [_frame(axis, y, x_format, whole)]
     step = (WIDTH - LEFT - RIGHT) / bins
     for k, count in enumerate(counts):
         if count:
@@ -112,7 +117,7 @@ def whole_numbers(values: np.ndarray, label: str) -> str:
     most = int(values.max())
     width = max(1, -(-(most + 1) // 40))
     bins = -(-(most + 1) // width)
-    return histogram(values, Axis(-0.5, bins * width - 0.5), label, bins=bins)
+    return histogram(values, Axis(-0.5, bins * width - 0.5), label, whole, bins)
 
 
 def bubbles(x: np.ndarray, y: np.ndarray, label: str, cells: int = 40) -> str:

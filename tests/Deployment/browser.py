@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     "--headless",
@@ -32,6 +34,17 @@ os.dup2(reads, 3)
 os.dup2(writes, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
+
+
+# Of an element: its letters' colour and that of the nearest background which is not transparent, as numbers to 255
+_COLOURS = """(element) => {
+  const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const letters = numbers(getComputedStyle(element).color).slice(0, 3);
+  let back;
+  do back = numbers(getComputedStyle(element).backgroundColor);
+  while (back[3] === 0 && (element = element.parentElement));
+  return [letters, back.slice(0, 3)];
+}"""
 
 
 class Page:
@@ -111,6 +124,17 @@ class Page:
     def paste(self) -> None:
         """Paste what was copied into the element that has the focus."""
         self._call("Input.dispatchKeyEvent", type="keyDown", commands=["paste"])
+
+    def contrast(self, selector: str) -> float:
+        """The least contrast of the letters of some elements with what they stand on, as WCAG 2.2 defines it.
+
+        It should be 4.5 at least (1.4.3).
+        """
+        pairs = self.run(f"[...document.querySelectorAll({selector!r})].map({_COLOURS})")
+        lights = np.array(pairs) / 255
+        linear = np.where(lights > 0.04045, ((lights + 0.055) / 1.055) ** 2.4, lights / 12.92)
+        luminance = np.sort(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
+        return float((luminance[:, 1] / luminance[:, 0]).min())
 
     def screenshot(self, path: Path) -> None:
         """Save the whole page as PNG."""
