@@ -135,6 +135,15 @@ def test_the_images_with_most_mistakes_are_found_and_drawn(samples):
     assert (right_panel == [215, 30, 30]).all(2).any()
 
 
+def test_names_of_boxes_close_together_are_beside_each_other(samples):
+    def red(*boxes):
+        sheet = np.asarray(draw_worst(samples, [predicted(*boxes)], [7], 0.5))
+        return (sheet[:, 312:] == [215, 30, 30]).all(2).sum()
+
+    one, other = ("disc", 31.0, 29.0, 41.0, 39.0, 0.9), ("square", 30.0, 30.0, 40.0, 40.0, 0.6)
+    assert red(one, other) > 0.9 * (red(one) + red(other))
+
+
 def test_what_evaluating_writes(outputs):
     out = outputs / "evaluate"
     metrics = json.loads((out / "metrics.json").read_text())
