@@ -28,6 +28,7 @@ CMD ["--parallel", "2"]
 DOCKERIGNORE = """\
 **/__pycache__
 .env
+.git
 .venv
 """
 COMPOSE = """\
@@ -53,7 +54,8 @@ services:
     restart: unless-stopped
 """
 KUBERNETES = """\
-# kubectl create secret generic $name --from-literal=key=...; then put your registry's image below, and kubectl apply
+# docker build --tag registry.example.com/$name:v1.0.0 . && docker push registry.example.com/$name:v1.0.0
+# kubectl create secret generic $name --from-literal=key=... && kubectl apply --filename kubernetes.yaml
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -76,7 +78,7 @@ spec:
         seccompProfile: {type: RuntimeDefault}
       containers:
         - name: service
-          image: $name:latest
+          image: registry.example.com/$name:v1.0.0  # yours; a tag for each version, for the way back
           args: ["--parallel", "2", "--max-pixels", "10000000", "--max-memory", "100000000"]
           env:
             - name: FOURFOLD_API_KEY

@@ -17,7 +17,7 @@ from running_service import ROOT, command, is_one_line, serving
 
 from Deployment.artifact import load
 from Deployment.container import container_files
-from Deployment.serve import SHUTDOWN_SECONDS, parse
+from Deployment.serve import KEY, SHUTDOWN_SECONDS, parse
 from Deployment.verify import check
 from tests.conftest import Result, succeeded
 
@@ -62,6 +62,7 @@ PAPERS = {
     "kubernetes.yaml",
     "requirements.txt",
 }
+MARGIN = 2  # seconds for the service to end once its requests have
 SAMPLES = {f"export/sample/00{number}.jpg" for number in range(3)}
 FOREIGN = """
 import sys, onnxruntime, Deployment.serve
@@ -177,21 +178,31 @@ def test_the_containers_are_kept_in_check(
 ) -> None:
     yaml = YAML(typ="safe")
     service = yaml.load(pristine_bundle / "compose.yaml")["services"]["service"]
-    assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service["ports"] == ["127.0.0.1:8000:8000"]
+    kept = {"read_only": True, "tmpfs": ["/tmp"], "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
+    kept |= {"environment": [KEY], "ports": ["127.0.0.1:8000:8000"], "mem_limit": "1g", "pids_limit": 200}
+    assert service | kept == service
+    assert int(service["stop_grace_period"].rstrip("s")) > SHUTDOWN_SECONDS + MARGIN
     deployment, network = yaml.load_all(pristine_bundle / "kubernetes.yaml")
     pod = deployment["spec"]["template"]
     container = pod["spec"]["containers"][0]
     assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"] == network["spec"]["selector"]
-    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert set(container["resources"]) == {"requests", "limits"}
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["path"] in ("/health/ready", "/health/live")
-    assert pod["spec"]["terminationGracePeriodSeconds"] > SHUTDOWN_SECONDS + 5
+    assert network["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+    made = built(pristine_bundle, tmp_path)
+    ids = pod["spec"]["securityContext"]
+    assert ids["runAsNonRoot"] is True
+    assert made.instructions["USER"] == f"{ids['runAsUser']}:{ids['runAsGroup']}"
+    kept = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert container["securityContext"] == kept
+    assert container["env"][0]["name"] == KEY
+    assert container["resources"]["limits"] == {"cpu": "2", "memory": "1Gi"}
+    assert not container["image"].endswith(":latest")
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["httpGet"]["path"] == "/health/ready"
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["spec"]["terminationGracePeriodSeconds"] > pause + SHUTDOWN_SECONDS + MARGIN
     assert service["command"] == container["args"]
-    entry = built(pristine_bundle, tmp_path).words("ENTRYPOINT")
+    entry = made.words("ENTRYPOINT")
     monkeypatch.setattr(sys, "argv", [*entry[2:], *container["args"]])
     options = parse()
     assert (options.export, options.host, options.port) == (Path(), "0.0.0.0", container["ports"][0]["containerPort"])
@@ -222,7 +233,7 @@ def test_a_missing_export_is_said(tmp_path: Path) -> None:
 
 def test_the_image_holds_the_whole_bundle_for_any_user_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
     whole = contents(bundle)
-    for name in ("Deployment/__pycache__/serve.pyc", "__pycache__/x.pyc", ".env", ".venv/bin/python"):
+    for name in ("Deployment/__pycache__/serve.pyc", "__pycache__/x.pyc", ".env", ".git/HEAD", ".venv/bin/python"):
         (bundle / name).parent.mkdir(exist_ok=True, parents=True)
         (bundle / name).touch()
     for path in bundle.rglob("*"):
