@@ -20,6 +20,7 @@ import typer
 
 from Datasets.atomic import replacing
 from Datasets.command import run
+from Datasets.errors import UserError
 from Datasets.imports import import_closure
 from Deployment.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 from Deployment.container import container_files
@@ -96,6 +97,8 @@ def main(
     ),
 ) -> None:
     """Make a bundle of an export: the ONNX graph and the service around it, ready to start anywhere."""
+    if not out.name:
+        raise UserError(f"--out {out}: name the bundle's own directory, Deployment/bundles/ID")
     artifact = load(export)
     artifact.samples()
     packed = out.with_name(f"{out.name}.tar.gz")

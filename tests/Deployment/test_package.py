@@ -225,10 +225,10 @@ def test_a_damaged_export_leaves_the_old_bundle_alone(export: Path, bundle: Path
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle", "e900"]
 
 
-def test_a_missing_export_is_said(tmp_path: Path) -> None:
-    process = command("Deployment.package", "--export", tmp_path / "none", "--out", tmp_path / "bundle")
-    assert is_one_line(process)
-    assert not (tmp_path / "bundle").exists()
+def test_a_wrong_export_or_bundle_is_said(export: Path, tmp_path: Path) -> None:
+    for source, out in ((tmp_path / "none", tmp_path / "bundle"), (export, "."), (export, export)):
+        assert is_one_line(command("Deployment.package", "--export", source, "--out", out))
+    assert [path.name for path in tmp_path.iterdir()] == ["e900"]
 
 
 def test_the_image_holds_the_whole_bundle_for_any_user_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
