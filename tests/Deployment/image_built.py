@@ -41,6 +41,7 @@ def built(bundle: Path, base: Path) -> Image:
             case "RUN" if "pip" not in rest or made.python.exists():
                 run = subprocess.run(rest, shell=True, cwd=made.directory, env=made.environment, capture_output=True)
                 if run.returncode:
+                    assert "pip" in rest, run.stderr.decode()
                     pytest.skip(f"pip reaches no package index: {run.stderr.decode().strip().splitlines()[-1]}")
             case _:
                 assert instruction in ("FROM", "RUN", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD")
