@@ -89,6 +89,7 @@ def test_the_archive_holds_the_same_and_nothing_of_its_maker(pristine_bundle: Pa
         members = tar.getmembers()
         found = {member.name.removeprefix("e900/"): tar.extractfile(member).read() for member in members}
     assert found == contents(pristine_bundle)
+    assert list(found) == sorted(found, key=Path)  # whatever the file system's own order
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
 
 
@@ -228,6 +229,11 @@ def test_a_damaged_export_leaves_the_old_bundle_alone(export: Path, bundle: Path
 def test_a_wrong_export_or_bundle_is_said(export: Path, tmp_path: Path) -> None:
     for source, out in ((tmp_path / "none", tmp_path / "bundle"), (export, "."), (export, export)):
         assert is_one_line(command("Deployment.package", "--export", source, "--out", out))
+    (export / "sample/expected.json").write_text("{}")
+    write_manifest(export)
+    process = command("Deployment.package", "--export", export, "--out", tmp_path / "bundle")
+    assert is_one_line(process)
+    assert "holds no samples" in process.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["e900"]
 
 
