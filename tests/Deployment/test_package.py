@@ -17,6 +17,7 @@ from running_service import ROOT, command, is_one_line, serving
 
 from Deployment.artifact import load
 from Deployment.container import container_files
+from Deployment.model_card import model_card
 from Deployment.requirements import requirements
 from Deployment.serve import KEY, SHUTDOWN_SECONDS, parse
 from Deployment.verify import check
@@ -145,8 +146,10 @@ def test_a_bundle_that_lacks_a_file_or_is_of_a_later_format_does_not_start(bundl
 
 def test_the_model_card_says_what_the_manifest_does(export: Path, tmp_path: Path) -> None:
     metrics = {"mAP": 0.51234, "AP": {"red": 0.75, "a | b": 0.25}}
-    git, init = {"commit": "c0ffee", "dirty": True, "diff": ""}, {"source": "Datasets/pretrained/e899", "sha256": "a1"}
-    write_manifest(export, metrics=metrics, git=git, init=init, data={"raw": "d41d"})
+    git, init = {"commit": "c0ffee", "dirty": True, "diff": "-"}, {"source": "Datasets/pretrained/e899", "sha256": "a1"}
+    training = {"hyperparameters": {"epochs": 12}, "seed": 7, "data": {"raw": "d41d"}, "versions": {"numpy": "2.4.6"}}
+    script = {"module": "Models.e900", "build": {"width": 32}}
+    write_manifest(export, metrics=metrics, git=git, init=init, script=script, **training)
     assert command("Deployment.package", "--export", export, "--out", tmp_path / "bundle").returncode == 0
     card = (tmp_path / "bundle/MODEL_CARD.md").read_text()
     for line in (
@@ -155,12 +158,21 @@ def test_the_model_card_says_what_the_manifest_does(export: Path, tmp_path: Path
         "### AP of each class",
         "| red | 0.75 |",
         "| a \\| b | 0.25 |",
+        "| script | Models.e900 |",
+        "| width | 32 |",
+        "| epochs | 12 |",
+        "| seed | 7 |",
         "| init | Datasets/pretrained/e899, sha256 a1 |",
+        "| raw | d41d |",
+        "| numpy | 2.4.6 |",
     ):
         assert line in card.splitlines()
-    assert "commit `c0ffee`, with changes that were not committed" in card
-    assert "| raw | d41d |" in card
-    assert "red, green, blue" in card
+    assert "commit `c0ffee`, with changes that were not committed; the manifest has the difference" in card
+    assert "Classes: red, green, blue." in card
+    assert "a score below 0.25" in card
+    manifest = json.loads((export / "manifest.json").read_text())
+    assert "commit `c0ffee`, without changes.\n" in model_card(manifest | {"git": {"commit": "c0ffee", "dirty": False}})
+    assert "Not made from a git repository" in model_card(manifest | {"git": {"commit": None}})
 
 
 def test_requirements_are_exact_and_complete(pristine_bundle: Path) -> None:
@@ -168,7 +180,9 @@ def test_requirements_are_exact_and_complete(pristine_bundle: Path) -> None:
     torch = requirements(["torch"]).splitlines()  # whose version may end in +cpu, which public indexes do not have
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in [*lines, *torch])
     assert "aiohttp" in requirements(["fsspec[http]"])
-    assert {"fastapi", "starlette", "anyio", "httptools", "numpy"} <= {line.partition("==")[0] for line in lines}
+    names = [line.partition("==")[0] for line in lines]
+    assert names == sorted(names)
+    assert {"fastapi", "starlette", "anyio", "httptools", "numpy"} <= set(names)
 
 
 def test_hadolint_finds_nothing(pristine_bundle: Path) -> None:
