@@ -24,6 +24,12 @@ class Image:
         return json.loads(self.instructions[instruction][self.instructions[instruction].index("[") :])
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """The bytes of every file in a directory, by its name there."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
 def built(bundle: Path, base: Path) -> Image:
     """The image of a bundle, in the directory `base`; pip runs only if there is an environment, `venv`."""
     made = Image(base / "srv", base / "venv/bin/python", {"PATH": f"{base}/venv/bin:/usr/bin:/bin"}, {})
