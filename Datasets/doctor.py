@@ -45,7 +45,13 @@ def look_with_dvc(root: Path, objects: bool) -> Iterator[Finding]:
             for check in checks:
                 yield from check(repo)
     except DvcException as error:
-        yield Finding(f"dvc: {' '.join(str(error).split())}", "edit the file that is named")
+        yield Finding(f"dvc: {' '.join(str(error).split())}{_line(error.__cause__)}", "edit the file that is named")
+
+
+def _line(cause: BaseException | None) -> str:
+    """What a YAML parser found wrong, and in which line; nothing of other causes."""
+    mark = getattr(cause, "problem_mark", None)
+    return f": line {mark.line + 1}: {getattr(cause, 'problem', '')}" if mark else ""
 
 
 def main(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from Datasets.health.finding import Finding, some
 
+DESCRIBED = ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config")
 START = "git add --all && git commit --message Start"
 
 
@@ -21,6 +22,8 @@ def check(root: Path) -> Iterator[Finding]:
     if _git(root, "rev-parse", "--verify", "HEAD") is None:
         yield Finding("git: has no commit yet, which experiments compare with and exports name", START)
         return
+    if gone := (_git(root, "ls-files", "--deleted", "--", *DESCRIBED) or "").split():
+        yield Finding(f"{some(gone)}: deleted, but git still has it", f"git checkout {' '.join(gone)}")
     if missing := untracked(root):
         add = " ".join(map(shlex.quote, missing))
         yield Finding(f"{some(missing)}: not in git, so no commit and no experiment has it", f"git add --force {add}")
@@ -30,7 +33,7 @@ def untracked(root: Path) -> list[str]:
     """Parameters, stages, DVC's pointers and code that git does not have, ignored ones of the first three too."""
     tracked = set((_git(root, "ls-files", "-z") or "").split("\0"))
     others = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    described = [root / name for name in ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config")]
+    described = [root / name for name in DESCRIBED]
     described += (root / "Datasets").glob("[!.]*/*.dvc")
     names = {path.relative_to(root).as_posix() for path in described if path.is_file()} - tracked
     return sorted(names | {name for name in others if name.endswith(".py")})

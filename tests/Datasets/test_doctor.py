@@ -84,6 +84,7 @@ HARMS = {
     "no repository": (lambda root: shutil.rmtree(root / ".git"), "not the top of a repository"),
     "no commit": (lambda root: (shutil.rmtree(root / ".git"), run_in(root, "git", "init", "-q")), "has no commit yet"),
     "untracked": (lambda root: run_in(root, "git", "rm", "-q", "--cached", "params.yaml"), "params.yaml: not in git"),
+    "lock deleted": (lambda root: (root / "dvc.lock").unlink(), "dvc.lock: deleted, but git still has it"),
     "deleted": (lambda root: (root / "made.txt").unlink(), "made.txt: deleted, but still in DVC's cache"),
     "not pulled": (lambda root: lose(root, "raw.txt"), "raw.txt: neither here nor in DVC's cache"),
     "unmounted": (lambda root: run_in(root, "dvc", "config", "remote.store.url", "/no/such"), "/no: not found"),
@@ -104,6 +105,12 @@ def test_what_is_wrong_is_found_and_the_command_mends_it(root, harm):
     mend = finding.mend.partition(", or ")[0] if harm != "queued" else finding.mend.partition(", or ")[2]
     succeeded(run_in(root, "bash", "-c", mend.replace(" URL", " ../../store")))
     assert found(root) == []
+
+
+def test_a_file_that_cannot_be_parsed_is_named_with_the_line(root):
+    (root / "params.yaml").write_text("sources:\n  a:\n\t\tpath: raw.txt\n")
+    [finding] = found(root)
+    assert "params.yaml'" in finding.what and "line 3: found character that cannot start any token" in finding.what
 
 
 def test_a_damaged_object_is_found_when_all_of_the_cache_is_read(root):
