@@ -62,7 +62,10 @@ def check_project(name: str) -> None:
         raise UserError(f"{Path.cwd()}: has no {PARAMS} or no {RAW}; run this in the project's own folder")
     if not Path(".dvc").is_dir():
         raise UserError(f"{Path.cwd()}: DVC is not initialised here; `dvc init` does that, in a git repository")
-    if name in (load_params(PARAMS).get("sources") or {}):
+    sources = load_params(PARAMS).get("sources", {})
+    if not isinstance(sources, dict):
+        raise UserError(f"{PARAMS}: sources: has no entry, which DVC cannot read; write `sources: {{}}`")
+    if name in sources:
         raise UserError(f"{PARAMS}: sources has {name!r} already; choose another name, or delete that entry")
 
 

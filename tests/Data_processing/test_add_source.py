@@ -295,6 +295,8 @@ def test_what_cannot_be_added_is_refused_and_changes_nothing(bare, tmp_path):
         (bare / "params.yaml").write_text(f"clean: {line}\n")
         refused(add(bare, "t", source), f"params.yaml: clean{says}")
         assert (bare / "params.yaml").read_text() == f"clean: {line}\n"
+    (bare / "params.yaml").write_text("sources:\n")  # as is left where the last entry was deleted
+    refused(add(bare, "t", source), "params.yaml: sources: has no entry", "write `sources: {}`")
     assert state(bare).keys() == before.keys()
     shutil.rmtree(bare / ".dvc")
     refused(add(bare, "t", source), "DVC is not initialised")
