@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 
 
 def run(function: Callable[..., Any]) -> None:
@@ -28,7 +28,7 @@ def run(function: Callable[..., Any]) -> None:
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False))  # typer returns 130 if interrupted
     except usage_error as error:
-        _fail(f"{' '.join(error.format_message().split())} (--help lists the options)")  # type: ignore[attr-defined]
+        _fail(f"{one_line(error.format_message())} (--help lists the options)")  # type: ignore[attr-defined]
     except UserError as error:
         _fail(str(error))
     except OSError as error:

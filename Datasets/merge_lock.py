@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from Datasets.atomic import replacing
 from Datasets.command import run
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 
 Entries = dict[str, Any]
 
@@ -27,10 +27,10 @@ Entries = dict[str, Any]
 def read_lock(path: Path) -> Entries:
     """A lock file's contents, in order; of an empty file, which a side without one has, nothing. Raises UserError."""
     try:
-        lock = YAML().load(path.read_text(encoding="utf-8")) or {}
+        lock = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
         stages = lock.get("stages", {}) if isinstance(lock, dict) else None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"dvc.lock: no YAML, so it is left to you: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"dvc.lock: no YAML, so it is left to you: {one_line(error)[:200]}") from error
     if not isinstance(stages, dict):
         raise UserError("dvc.lock: `stages` is no mapping, so it is left to you")
     return lock
