@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from Datasets.imports import import_closure
+from Datasets import imports
 from tests.conftest import ROOT, run_in, succeeded
 
 ROOMS = ("Datasets", "Data_processing", "Models", "Deployment")
@@ -61,10 +62,12 @@ def room_of(stage) -> str:
     return re.match(r"python -m (\w+)\.", stage.cmd)[1]
 
 
-def test_the_dependencies_of_each_stage_are_its_import_closure(stages):
+def test_the_dependencies_of_each_stage_are_its_import_closure(stages, monkeypatch):
+    monkeypatch.setattr(imports, "imported_modules", cache(imports.imported_modules))  # each file is read once
     wrong = []
     for name, stage in stages.items():
-        closure = {p.as_posix() for p in import_closure(entry_files(stage.cmd), ROOT) if p.name != "__init__.py"}
+        files = imports.import_closure(entry_files(stage.cmd), ROOT)
+        closure = {path.as_posix() for path in files if path.name != "__init__.py"}
         listed = {dep.def_path for dep in stage.deps if dep.def_path.endswith(".py")}
         wrong += [f"{name}: add {path}" for path in sorted(closure - listed)]
         wrong += [f"{name}: remove {path}" for path in sorted(listed - closure - shared_by_importers(name))]
@@ -74,7 +77,7 @@ def test_the_dependencies_of_each_stage_are_its_import_closure(stages):
 def shared_by_importers(stage: str) -> set[str]:
     """What some importers import and others not: import@ lists it for every format."""
     importers = {path.relative_to(ROOT) for path in (ROOT / "Data_processing/importers").glob("*.py")}
-    shared = set(import_closure(sorted(importers), ROOT)) - importers
+    shared = set(imports.import_closure(sorted(importers), ROOT)) - importers
     return {path.as_posix() for path in shared} if stage.startswith("import@") else set()
 
 
