@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 
+from Datasets.errors import one_line
 from tests.benchmarks.measuring import Figure
 from tests.Data_processing.broken import FORMATS, broken, judge, wholes
 
@@ -54,7 +55,7 @@ def attempt(form: str, files: dict[str, bytes], cases: int) -> tuple[int, str]:
         with contextlib.redirect_stderr(io.StringIO()):  # warnings, one a case
             check()
     except Exception as error:  # whatever an importer raises is what is looked for
-        return tried, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return tried, f"{type(error).__name__}: {one_line(error)[:200]}"
     return tried, ""
 
 

@@ -16,7 +16,6 @@ which the faster counts. All run on this machine with the client, in turns; only
 import argparse
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,9 +28,9 @@ from pathlib import Path
 
 from tests.benchmarks.bench_serve import processor
 from tests.benchmarks.load import load_on
-from tests.benchmarks.measuring import Figure, exports
+from tests.benchmarks.measuring import ROOT, Figure, exports
+from tests.s3_server import free_port
 
-ROOT = Path(__file__).parents[2]
 CORES = os.cpu_count() or 1
 LITSERVE = """
 import os
@@ -121,13 +120,6 @@ def answers(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])
 
 
 def start(stack: ExitStack, export: Path, pythons: Mapping[str, str], directory: Path) -> dict[str, Server]:
