@@ -13,7 +13,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have the error of a full disk name `path`, which is written: Python's names nothing, or what was copied from."""
+    """Make the error of a full disk name `path`, which is being written; Python names nothing, or what was copied."""
     try:
         yield
     except OSError as error:

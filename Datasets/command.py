@@ -39,7 +39,7 @@ def run(function: Callable[..., Any]) -> None:
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Have Linux end this process when its parent dies: alone, it would write where the next run does.
+    """Have Linux end this process when its parent dies, or it would go on writing where the next run does.
 
     parent: its process id, if known; if it has died already, this process ends at once.
     """
@@ -51,7 +51,7 @@ def end_with_parent(parent: int | None = None) -> None:
 
 
 def _spare_pandas() -> None:
-    """Have pyarrow, which imports pandas at the first array, take it for absent: 0.3 s. `to_pandas` looks again."""
+    """Keep pyarrow from importing pandas, 0.3 s, when it makes its first array; `to_pandas` still imports it."""
     import pyarrow as pa
 
     sys.meta_path.insert(0, _NoPandas)

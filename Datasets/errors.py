@@ -1,4 +1,4 @@
-"""The one exception that means: the input is at fault, not the program; and errors in one line."""
+"""UserError, which means that the input is at fault and not the program; and errors in one line."""
 
 
 class UserError(Exception):

@@ -28,7 +28,7 @@ FORKS.set_forkserver_preload([*IMPORTED, "tests.forked"])
 def module_of(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, Sequence[str]] | None:
     """The module that a command runs, and the words after it; None if it is not one that can be forked.
 
-    What may start joblib's processes cannot: they and it would wait for each other in vain.
+    A command that may start joblib's worker processes cannot: forked, it and they would wait for each other forever.
     """
     if command[0] == "dvc":
         return "dvc", command[1:]
