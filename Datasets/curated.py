@@ -48,10 +48,12 @@ class Curated:
         self.directory = directory
         self.classes = read_classes(directory / "classes.json")
 
-    def records(self, split: str) -> list[Record]:
-        """The annotations of a split, in the order of its images; `image` is SOURCE/IMAGE. Reads no image bytes."""
-        rows = [row for shard in self._shards(split) for row in _annotations(shard)]
-        return [Record(**{**row, "image": row["image"]["path"]}) for row in rows]  # type: ignore[typeddict-item]
+    def records(self, split: str, masks: bool = True) -> list[Record]:
+        """The annotations of a split, in the order of its images; `image` is SOURCE/IMAGE. Reads no image bytes.
+
+        masks: whether to read the masks' files, which take most of the memory; without, a mask has its path alone.
+        """
+        return [record for shard in self._shards(split) for record in _annotations(shard, masks)]
 
     def images(self, split: str) -> "ImageFiles":
         """The image files of a split, by the index of their record."""
@@ -60,8 +62,8 @@ class Curated:
     def fingerprint(self) -> str:
         """A sha256 over class ids, annotations, splits and the images' hashes: other data, another fingerprint."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for split in SPLITS:
-            for record in self.records(split):
+        for shard in (shard for split in SPLITS for shard in self._shards(split)):
+            for record in _annotations(shard, masks=True):
                 digest.update(json.dumps(record, default=bytes.hex).encode())
         return digest.hexdigest()
 
@@ -97,8 +99,10 @@ class ImageFiles(Sequence[bytes]):
         return self._open(shard).read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
 
 
-def _annotations(shard: Path) -> list[dict[str, Any]]:
-    return pq.ParquetFile(shard).read(columns=_ANNOTATIONS).to_pylist()
+def _annotations(shard: Path, masks: bool) -> Iterator[Record]:
+    columns = [name if masks or name != "mask" else "mask.path" for name in _ANNOTATIONS]
+    for row in pq.ParquetFile(shard).read(columns=columns).to_pylist():
+        yield Record(**{**row, "image": row["image"]["path"]})  # type: ignore[typeddict-item]
 
 
 def write_curated(

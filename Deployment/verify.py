@@ -102,7 +102,8 @@ def _chunk_answers(port: int, images: Sequence[bytes], query: str, connections: 
 
 def measure_test(port: int, curated: "Curated", artifact: Artifact, connections: int) -> dict[str, Any]:
     """How good the answers for the test images are. Raises UserError if evaluation found something else."""
-    records, task = curated.records("test"), artifact.task
+    task = artifact.task
+    records = curated.records("test", masks=task == "mask")
     rows = [row for row, record in enumerate(records) if record[task] is not None]  # type: ignore[literal-required]
     answers = answers_for(port, curated.images("test"), rows, QUERY[task], connections)
     found = figures(task, [records[row] for row in rows], answers, artifact.manifest["classes"])

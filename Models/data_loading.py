@@ -59,7 +59,7 @@ class Samples:
         self.classes = list(curated.classes)
         self.task = task
         self._files = curated.images(split)
-        records = curated.records(split)
+        records = curated.records(split, masks=task == "mask")
         self._rows = [row for row, record in enumerate(records) if record[task] is not None]  # type: ignore[literal-required]
         self.records: list[Record] = [records[row] for row in self._rows]
         self._size = size

@@ -115,6 +115,14 @@ def test_the_fingerprint_follows_every_annotation(tmp_path):
     assert fingerprint(tmp_path / "again", CHANGES["nothing"]) == prints["nothing"]
 
 
+def test_the_files_of_masks_are_left_out_if_they_are_not_wanted(tmp_path):
+    fingerprint(tmp_path / "dataset", CHANGES["nothing"])
+    dataset = Curated(tmp_path / "dataset")
+    [whole], [bare] = dataset.records("train"), dataset.records("train", masks=False)
+    assert whole["mask"] == {"bytes": b"mask", "path": "s/0.mask.png"}
+    assert bare == {**whole, "mask": {"path": "s/0.mask.png"}}
+
+
 def test_a_directory_without_a_dataset_is_refused(tmp_path):
     with pytest.raises(UserError, match="classes.json: not found"):
         Curated(tmp_path)
