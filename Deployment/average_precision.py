@@ -43,14 +43,15 @@ def average_precision(
 
 def coco_truth(records: "Sequence[Record]", classes: Sequence[str]) -> dict[str, Any]:
     """The records' boxes as a COCO annotation file; ids of images and categories as in `to_coco`."""
+    ids = {name: number for number, name in enumerate(classes, 1)}
     annotations: list[dict[str, Any]] = []
     for number, record in enumerate(records, 1):
         for box in record["boxes"] or []:
             sides = [box["x1"], box["y1"], box["x2"] - box["x1"], box["y2"] - box["y1"]]
-            each = {"id": len(annotations) + 1, "image_id": number, "category_id": classes.index(box["name"]) + 1}
+            each = {"id": len(annotations) + 1, "image_id": number, "category_id": ids[box["name"]]}
             annotations.append({**each, "bbox": sides, "area": sides[2] * sides[3], "iscrowd": int(box["crowd"])})
     return {
         "images": [{"id": i, "width": r["width"], "height": r["height"]} for i, r in enumerate(records, 1)],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(classes, 1)],
+        "categories": [{"id": number, "name": name} for name, number in ids.items()],
         "annotations": annotations,
     }

@@ -56,7 +56,7 @@ class Samples:
 
     def __init__(self, curated: Curated, split: str, size: int, task: str = "boxes") -> None:
         self.where = curated.directory
-        self.classes = list(curated.classes)
+        self.classes, self.ids = list(curated.classes), curated.classes
         self.task = task
         self._files = curated.images(split)
         records = curated.records(split, masks=task == "mask")
@@ -88,7 +88,7 @@ class Samples:
         """Boxes float [M, 4] in the image's own pixels and class ids int [M], of crowds or of single objects."""
         found = [box for box in self.records[index]["boxes"] or [] if box["crowd"] == crowd]
         sides = [[box["x1"], box["y1"], box["x2"], box["y2"]] for box in found]
-        ids = [self.classes.index(box["name"]) for box in found]
+        ids = [self.ids[box["name"]] for box in found]
         return np.array(sides, np.float64).reshape(-1, 4), np.array(ids, np.int64)
 
     def mask(self, index: int) -> np.ndarray:
@@ -152,7 +152,7 @@ class Samples:
             found = f"{self.where}: no image of the {split} split has {WANTED[self.task]}"
             raise UserError(f"{found}; {REMEDIES.get(self.task, 'give the split a larger share')}")
         for image, name in named:
-            if name not in self.classes:
+            if name not in self.ids:
                 raise UserError(f"{self.where}: {image}: class {name!r} is not in classes.json; run the curate stage")
 
 

@@ -100,10 +100,11 @@ def coco_truth(samples: Samples) -> dict[str, Any]:
 
 def coco_detections(predictions: Sequence[Detection], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Predictions in the form of a COCO result file, with the ids of `coco_truth`."""
+    ids = {name: number for number, name in enumerate(classes, 1)}
     return [
         {
             "image_id": index + 1,
-            "category_id": classes.index(box["name"]) + 1,
+            "category_id": ids[box["name"]],
             "bbox": [box["x1"], box["y1"], box["x2"] - box["x1"], box["y2"] - box["y1"]],
             "score": box["score"],
         }
@@ -144,7 +145,7 @@ def match(samples: Samples, index: int, prediction: Detection, same_class: bool)
     extra: list[int] = []
     free = np.ones(len(truth), bool)
     for number, box in enumerate(prediction["boxes"]):
-        kind = samples.classes.index(box["name"])
+        kind = samples.ids[box["name"]]
         allowed = free & (kinds == kind) if same_class else free
         candidates = np.where(allowed, overlaps[number], 0.0)
         if candidates.size and candidates.max() >= IOU:
