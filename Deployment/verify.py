@@ -127,6 +127,8 @@ def read_curated(directory: Path) -> "Curated":
 def verify(bundle: Path, curated: "Curated | None", requests: int, connections: int) -> dict[str, Any]:
     """The metrics of a bundle that answers as it should. Raises UserError for one that does not."""
     artifact = load(bundle)
+    if curated and list(curated.classes) != artifact.manifest["classes"]:
+        raise UserError(f"{curated.directory}: has other classes than the model was trained on; name its own dataset")
     samples = artifact.samples()
     images = [image for image, _ in samples.values()]
     with running(bundle) as (port, ready):

@@ -92,6 +92,14 @@ def test_the_answers_for_the_test_images_are_as_good_as_evaluated(bundle: Path, 
     assert "mAP of 3 test images 1.000, as evaluated" in process.stdout
 
 
+def test_a_dataset_of_other_classes_is_refused(bundle: Path, scenes: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(scenes, tmp_path / "other")
+    (other / "classes.json").write_text('{"raccoon": 0}')
+    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(other))
+    assert is_one_line(process), process.stderr
+    assert f"{other}: has other classes" in process.stderr
+
+
 class Shy(BaseHTTPRequestHandler):
     """Answers anything with [], and closes connections that are idle for longer than `timeout` seconds."""
 
