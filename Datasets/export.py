@@ -32,9 +32,6 @@ class Format(StrEnum):
     json = "json"
 
 
-MODULES = {Format.json: "interchange"}  # a module named json would hide the standard library's from its siblings
-
-
 def chosen_splits(dataset: Curated, wanted: Sequence[str]) -> dict[str, int]:
     """The splits to write and how many images each has: those wanted, or else all that are not empty.
 
@@ -66,7 +63,7 @@ def main(
     check_target(out)
     dataset = Curated(curated)
     splits = chosen_splits(dataset, split or [])
-    exporter = importlib.import_module(f"Datasets.exporters.{MODULES.get(to, to.value)}")
+    exporter = importlib.import_module(f"Datasets.exporters.{to.value}")
     lost: Counter[str] = Counter()
     with replacing(out.resolve()) as partial:
         partial.mkdir()
