@@ -20,7 +20,7 @@ import msgspec
 
 from Data_processing.annotation_files import read_text, split_named
 from Data_processing.source_files import MissingFile, SourceFiles
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Datasets.file_names import IMAGE_SUFFIXES, visible
 
 YAML_SUFFIXES = {".yaml", ".yml"}
@@ -95,7 +95,7 @@ def _load(text: str, where: str) -> dict[Any, Any]:
     try:
         data = YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{where}: not YAML: {one_line(error)[:200]}") from error
     if not isinstance(data, dict):
         raise UserError(f"{where}: no data.yaml: it holds no `names:` and `train:`")
     return data

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from Datasets.command import run
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Datasets.health import data, machine, repository
 from Datasets.health.finding import Finding
 
@@ -45,7 +45,7 @@ def look_with_dvc(root: Path, objects: bool) -> Iterator[Finding]:
             for check in checks:
                 yield from check(repo)
     except DvcException as error:
-        yield Finding(f"dvc: {' '.join(str(error).split())}{_line(error.__cause__)}", "edit the file that is named")
+        yield Finding(f"dvc: {one_line(error)}{_line(error.__cause__)}", "edit the file that is named")
 
 
 def _line(cause: BaseException | None) -> str:

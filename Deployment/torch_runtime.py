@@ -67,7 +67,7 @@ def _import_script(artifact: Artifact, name: str) -> ModuleType:
     try:
         module = importlib.import_module(name)
     except Exception as error:  # whatever a script may raise
-        raise UserError(f"{artifact.directory / file}: cannot be imported: {' '.join(str(error).split())}") from error
+        raise UserError(f"{artifact.directory / file}: cannot be imported: {one_line(error)}") from error
     finally:
         sys.path.remove(str(folder.resolve()))
     if Path(module.__file__ or "").resolve() != (artifact.directory / file).resolve():

@@ -14,7 +14,7 @@ from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
 from Datasets.atomic import replacing
 from Datasets.classes import ClassRules, parse_merges, parse_renames
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Datasets.text_files import decode_text
 
 
@@ -31,7 +31,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         params = YAML(typ="safe").load(text)
     except (YAMLError, ValueError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"{path}: not YAML: {one_line(error)[:300]}") from error
     if not isinstance(params, dict) or not isinstance(params.get("sources") or {}, dict):
         raise UserError(f"{path}: no groups of parameters, or `sources` is no mapping of names to entries")
     return params

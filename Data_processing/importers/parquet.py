@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from Data_processing.annotation_files import mask_names
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, inside
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Datasets.file_names import visible
 from Datasets.records import SCHEMA, SPLITS, Count, is_safe_path
 
@@ -86,7 +86,7 @@ def _column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
 
 
 def _line(text: Any) -> str:
-    return " ".join(str(text).split())[:200]
+    return one_line(text)[:200]
 
 
 def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Iterator[Imported]:

@@ -9,6 +9,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+from Datasets.errors import one_line
 from Datasets.health.finding import Finding, some
 
 PATIENCE = 20.0  # seconds for a remote to answer
@@ -96,7 +97,7 @@ def _ask(repo: Repo, name: str) -> str | None:
         parent = store.fs.parent(store.path) if store.fs.protocol == "local" else store.path.partition("/")[0]
         return None if store.fs.exists(parent) else f"{parent}: not found"
     except Exception as error:  # each kind of remote has its own, and this asks why, whatever it is
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return one_line(f"{type(error).__name__}: {error}")[:200]
 
 
 def check_cache(repo: Repo) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 
 
 def with_parameters(path: Path, changes: Sequence[str]) -> str:
@@ -42,7 +42,7 @@ def _load(text: str, where: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise UserError(f"{where}: is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: is no YAML: {one_line(error)}") from error
 
 
 def _find(path: Path, text: str, key: str) -> Node:
