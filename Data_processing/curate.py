@@ -27,7 +27,7 @@ from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
 from Data_processing.record_files import RecordFiles, copy_masks
 from Data_processing.source_files import SourceFiles
-from Data_processing.source_readers import open_source
+from Data_processing.source_readers import open_once
 from Data_processing.split import (
     ClassCounts,
     Shares,
@@ -178,7 +178,7 @@ def write(
 
     table: image, source, bytes and mask of all accepted records. splits: of each group, int64 [G].
     """
-    files = {source: open_source(Path(path)) for source, path in read.paths.items()}
+    files = {source: open_once(Path(path)) for source, path in read.paths.items()}
     order = reading_order(table, files)
     rows = {split: order[splits[groups.numbers[order]] == number] for number, split in enumerate(SPLITS)}
     sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}

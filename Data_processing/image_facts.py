@@ -16,7 +16,7 @@ from Data_processing.facts_store import FactsStore
 from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.masks import values
 from Data_processing.source_files import MissingFile, SourceFiles
-from Data_processing.source_readers import open_source
+from Data_processing.source_readers import open_once
 from Datasets.images import FORMATS, UnreadableImage, open_image, to_rgb
 
 LOOK = 512  # pixels of the longer side, at most, at which brightness, sharpness and the perceptual hash are measured
@@ -131,12 +131,6 @@ def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Pat
     """What inspect_named finds for each task; a process that is given many chunks opens the source once."""
     files, store = open_once(path), _store_once(facts, max_pixels) if facts else None
     return [inspect_named(files, name, kind, max_pixels, store) for name, kind in tasks]
-
-
-@lru_cache(maxsize=1)
-def open_once(path: Path) -> SourceFiles:
-    """The source; the same one for the same path until another is asked for."""
-    return open_source(path)
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 
 from Data_processing import masks
 from Data_processing.source_files import MissingFile, SourceFiles
-from Data_processing.source_readers import open_source
+from Data_processing.source_readers import open_once
 from Datasets.errors import UserError
 from Datasets.records import Record
 
@@ -99,11 +98,6 @@ class RecordFiles:
     def _read(self, record: Record, name: str) -> bytes:
         path = self.paths[record["source"]]
         try:
-            return _open_once(Path(path)).read(name)
+            return open_once(Path(path)).read(name)
         except MissingFile as error:
             raise UserError(f"{path}: {name}: {error}, though it was inspected; run `dvc repro` again") from error
-
-
-@lru_cache(maxsize=8)
-def _open_once(path: Path) -> SourceFiles:
-    return open_source(path)

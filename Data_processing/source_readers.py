@@ -47,6 +47,12 @@ def open_source(path: Path) -> SourceFiles:
         ) from error
 
 
+@lru_cache(maxsize=8)
+def open_once(path: Path) -> SourceFiles:
+    """As open_source; the same one for the same path, as looking through an archive takes long."""
+    return open_source(path)
+
+
 class Directory:
     """A source that is a directory. Symbolic links are followed inside it, and into DVC's cache, but nowhere else."""
 
