@@ -21,6 +21,7 @@ class ClassRules:
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
     merge: Mapping[str, str] = field(default_factory=dict)
+    _meant: dict[str, str | None] = field(default_factory=dict, init=False, repr=False, compare=False)  # found so far
 
     def ours(self, name: str) -> str:
         """What a source's class is called once it is renamed and merged, wanted or not."""
@@ -34,6 +35,11 @@ class ClassRules:
 
     def meant(self, name: str) -> str | None:
         """The kept name of which an unwanted `name` looks like a misspelling, or None (also if `drop` has it)."""
+        if name not in self._meant:  # it is asked of every box
+            self._meant[name] = self._closest(name)
+        return self._meant[name]
+
+    def _closest(self, name: str) -> str | None:
         if self.name(name) is not None or name in self.drop:
             return None
         kept = {kept.casefold(): kept for kept in self.keep}
