@@ -228,13 +228,16 @@ class ImageData(msgspec.Struct):
 
 
 class WithEmbedded:
-    """A source, and the images inside its JSON files."""
+    """A source, listed once, as importers ask again and again, and the images inside its JSON files."""
 
     def __init__(self, files: SourceFiles) -> None:
         self.path, self.sequential, self._files = files.path, files.sequential, files
+        self._names: list[str] | None = None
 
     def names(self) -> list[str]:
-        return self._files.names()
+        if self._names is None:
+            self._names = self._files.names()
+        return self._names
 
     def read(self, name: str) -> bytes:
         try:

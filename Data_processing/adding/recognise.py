@@ -27,18 +27,15 @@ Ask = Callable[[str, Sequence[str], str], int]  # question, answers, the option 
 
 
 class Remembering:
-    """A source whose list of names, and first files read, are remembered: recognising looks again and again."""
+    """A source whose first files read are remembered: recognising looks into them again and again."""
 
     def __init__(self, files: SourceFiles) -> None:
         self.path, self.sequential, self._files = files.path, files.sequential, files
-        self._names: list[str] | None = None
         self._read: dict[str, bytes] = {}
         self._left = KEPT
 
     def names(self) -> list[str]:
-        if self._names is None:
-            self._names = self._files.names()
-        return self._names
+        return self._files.names()
 
     def read(self, name: str) -> bytes:
         if name in self._read:
