@@ -10,10 +10,13 @@ drawn) and, last, metrics.json. The modules in Models/evaluating say what the fi
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported; Models/train.py says why
 
 import torch
 import typer

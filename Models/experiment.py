@@ -12,6 +12,7 @@
 `COMMAND --help` explains each. The log is EXPERIMENTS.md, which people may write in: the commands keep what they find.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -25,6 +26,8 @@ from Datasets.command import run as run_command
 from Datasets.errors import UserError
 from Datasets.text_files import decode_text
 from Models.experimenting.log import anchor, paragraph, read_log, with_conclusion, with_experiment, with_note
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before `try` and `drift` import torch; Models/train.py says why
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / "EXPERIMENTS.md"

@@ -8,11 +8,14 @@ else, and the ONNX graph must answer as the trained model does on the samples. `
 """
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported; Models/train.py says why
 
 import torch
 import typer

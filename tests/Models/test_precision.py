@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,6 +9,7 @@ from safetensors.torch import load_file
 from shape_scenes import refused, run_stage
 
 from Models.precision import Precision, chosen
+from tests.conftest import ROOT
 
 HERE = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 COMMON = ["--script=e001_center_detector", "--size=48", "--epochs=2"]
@@ -27,3 +31,24 @@ def test_bfloat16_is_refused_where_it_is_slow_and_auto_does_without(shapes, tmp_
     assert "precision: bf16: this cpu has no bfloat16 arithmetic; take fp32, or auto" in refused("train", *words)
     assert chosen(Precision.auto, "cpu") == Precision.fp32
     assert "precision: fp32, for cpu has no bfloat16 arithmetic" in capsys.readouterr().err
+
+
+WATCHED = """
+import os, sys
+
+def stop(event, found):
+    if event == "import" and found[0] == "torch":
+        print(os.environ.get("GOMP_SPINCOUNT"), flush=True)
+        os._exit(0)
+
+sys.addaudithook(stop)
+import Models.{}, torch
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "export", "experiment"])
+def test_torch_is_told_not_to_have_threads_wait_by_spinning_before_it_is_imported(command):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    words = [sys.executable, "-c", WATCHED.format(command)]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1000\n"
