@@ -44,7 +44,7 @@ def _has_dvc(process: Any) -> bool:
 
 
 def check_queue(repo: Any) -> Iterator[Finding]:
-    """Queued experiments have a worker, and none left its folder behind."""
+    """Queued experiments have a worker."""
     temporary = Path(repo.tmp_dir or "", "exps")
     if not temporary.is_dir():
         return
