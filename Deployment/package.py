@@ -15,6 +15,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -91,10 +92,11 @@ def archive(bundle: Path, name: str, out: Path) -> None:
 
 
 def main(
-    export: Path = typer.Option(..., help="The export, Datasets/pretrained/ID."),
-    out: Path = typer.Option(
-        ..., help="The bundle to write, Deployment/bundles/ID; an old one is replaced. Beside it ID.tar.gz."
-    ),
+    export: Annotated[Path, typer.Option(help="the export, Datasets/pretrained/ID")],
+    out: Annotated[
+        Path,
+        typer.Option(help="the bundle to write, Deployment/bundles/ID; an old one is replaced; beside it ID.tar.gz"),
+    ],
 ) -> None:
     """Make a bundle of an export: the ONNX graph and the service around it, ready to start anywhere."""
     if not out.name:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -152,13 +152,17 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
 
 
 def main(
-    export: Path = typer.Argument(..., help="The export, Datasets/pretrained/ID, or a bundle."),
-    images: list[Path] = typer.Argument(..., help="Directories, archives, .txt lists and files."),
-    to: Path = typer.Option(..., help="The file to write: .parquet, .json or ...coco.json."),
-    threshold: float | None = typer.Option(None, min=0, max=1, help="The least score; by default the manifest's."),
-    jobs: int = typer.Option(usable_cores(), min=1, max=MOST_PROCESSES, help="Images worked on at once."),
-    runtime: Runtime = typer.Option(Runtime.onnx, help="torch builds the model from the export's own script."),
-    max_pixels: int = typer.Option(MAX_PIXELS, min=1, max=MAX_PIXELS, help="The most pixels of an image."),
+    export: Annotated[Path, typer.Argument(help="the export, Datasets/pretrained/ID, or a bundle")],
+    images: Annotated[list[Path], typer.Argument(help="directories, archives, .txt lists and files")],
+    to: Annotated[Path, typer.Option(help="the file to write: .parquet, .json or ...coco.json")],
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="the least score; by default the manifest's")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=MOST_PROCESSES, help="images worked on at once")] = usable_cores(),
+    runtime: Annotated[
+        Runtime, typer.Option(help="torch builds the model from the export's own script")
+    ] = Runtime.onnx,
+    max_pixels: Annotated[int, typer.Option(min=1, max=MAX_PIXELS, help="the most pixels of an image")] = MAX_PIXELS,
 ) -> None:
     """Predict many images, into a file of records."""
     if to.suffix not in (".parquet", ".json"):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -152,11 +152,17 @@ def verify(bundle: Path, curated: "Curated | None", requests: int, connections: 
 
 
 def main(
-    bundle: Path = typer.Option(..., help="The bundle, Deployment/bundles/ID."),
-    out: Path = typer.Option(..., help="The metrics to write, as JSON."),
-    curated: Path | None = typer.Option(None, help="The curated dataset; without it only the samples are asked about."),
-    requests: int = typer.Option(300, min=1, help="How many predictions to time, over one and over many connections."),
-    connections: int = typer.Option(16, min=1, max=64, help="How many connections at once, for the requests a second."),
+    bundle: Annotated[Path, typer.Option(help="the bundle, Deployment/bundles/ID")],
+    out: Annotated[Path, typer.Option(help="the metrics to write, as JSON")],
+    curated: Annotated[
+        Path | None, typer.Option(help="the curated dataset; without it only the samples are asked about")
+    ] = None,
+    requests: Annotated[
+        int, typer.Option(min=1, help="how many predictions to time, over one and over many connections")
+    ] = 300,
+    connections: Annotated[
+        int, typer.Option(min=1, max=64, help="how many connections at once, for the requests a second")
+    ] = 16,
 ) -> None:
     """Start a bundle in an empty directory, compare its answers with the expected ones, and time it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the service is ended
