@@ -47,9 +47,17 @@ def open_source(path: Path) -> SourceFiles:
         ) from error
 
 
-@lru_cache(maxsize=8)
 def open_once(path: Path) -> SourceFiles:
-    """As open_source; the same one for the same path, as looking through an archive takes long."""
+    """As open_source; the same one for the same path, as looking through an archive takes long.
+
+    Not once it was replaced: the processes of a cluster may live on from one version of a delivery to the next.
+    """
+    state = path.stat() if path.exists() else None
+    return _opened(path, state and (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, _: tuple[int, int, int] | None) -> SourceFiles:
     return open_source(path)
 
 

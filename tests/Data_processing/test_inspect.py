@@ -19,7 +19,7 @@ from scipy.fft import dctn
 
 from Data_processing import source_readers
 from Data_processing.facts_store import FactsStore
-from Data_processing.image_facts import Kind, inspect_named, perceptual_hash, sharpness
+from Data_processing.image_facts import Kind, inspect_chunk, inspect_named, perceptual_hash, sharpness
 from Data_processing.image_facts import inspect as inspect_image
 from Data_processing.inspect_images import inspect_all
 from Data_processing.inspected import read_inspected
@@ -238,6 +238,18 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes_whatever_facts_are_k
     assert out.read_bytes() == (tmp_path / "local.parquet").read_bytes()
     succeeded(inspect(common, tmp_path / "again.parquet", "--jobs", "1", "--facts", facts))
     assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()  # what the cluster found was kept
+
+
+@pytest.mark.parametrize("archive", ["s.zip", "s.tar"])
+def test_a_process_that_lives_on_reads_a_replaced_delivery_anew(tmp_path, archive):
+    hashes = set()
+    for shade in (50, 200):
+        (tmp_path / "s").mkdir(exist_ok=True)
+        Image.new("L", (8, 8), shade).save(tmp_path / "s/a.png")
+        pack(tmp_path / "s", tmp_path / f"new-{archive}").replace(tmp_path / archive)
+        [found] = inspect_chunk(tmp_path / archive, [("a.png", Kind.image)], MAX_PIXELS, None)
+        hashes.add(found.row["sha256"])
+    assert len(hashes) == 2
 
 
 def test_a_scheduler_that_does_not_answer_is_named(tmp_path, source):
