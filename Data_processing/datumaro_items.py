@@ -3,7 +3,8 @@
     PYTHON -I Data_processing/datumaro_items.py DIRECTORY FORMAT
 
 `image`: the path inside DIRECTORY, or null; `id`; `subset`; `annotations`: each with `type`, `label` (a name or null),
-`group` (0 for none), `crowd`, and of areas `box` [x1, y1, x2, y2] in pixels and `outline`, COCO's `segmentation`.
+`group` (0 for none), and of areas `crowd`, `box` [x1, y1, x2, y2] in pixels, `rotation` (CVAT's, of a box about its
+centre, clockwise in degrees) and `outline`, COCO's `segmentation`.
 Imports nothing of this project, which the other environment does not have. An error is one line on stderr, exit code 1.
 """
 
@@ -42,6 +43,8 @@ def told(shape: Any, names: list[str]) -> dict[str, Any]:
     if there:
         found["box"], found["outline"] = there
         found["crowd"] = bool(shape.attributes.get("is_crowd", False))
+        rotation = shape.attributes.get("rotation")
+        found["rotation"] = rotation if shape.type.name == "bbox" and isinstance(rotation, int | float) else 0
     return found
 
 

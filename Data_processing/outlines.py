@@ -49,6 +49,11 @@ def rectangle(x1: float, y1: float, x2: float, y2: float) -> Polygon:
     return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
+def turned_box(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Polygon:
+    """The four corners of a box turned about its centre, as `turned` does it. Raises ValueError for no numbers."""
+    return turned(rectangle(x1, y1, x2, y2), degrees, (x1 + x2) / 2, (y1 + y2) / 2)
+
+
 def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Polygon:
     """64 points of an ellipse about (x, y). Their polygon has 99.8 % of its area and touches its box on all sides."""
     angles = np.arange(ELLIPSE_POINTS) * (2 * math.pi / ELLIPSE_POINTS)

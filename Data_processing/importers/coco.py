@@ -4,8 +4,9 @@ Specification: https://cocodataset.org/#format-data. A box is [x, y, width, heig
 the first pixel; segmentations are polygons, or run lengths in either of COCO's two forms. `file_name` is relative to a
 folder that the file does not name; one that leads out of any, such as a URL, means the image that it ends in. An
 annotation with neither box nor segmentation is a label of the whole image; a file without any annotation says nothing
-of its images. Of LVIS, images are found by `coco_url`; that it draws only some classes in some images (its
-`not_exhaustive_category_ids`) is not read.
+of its images. A box whose annotation states a `rotation` among its `attributes`, which are CVAT's, is turned about its
+centre, clockwise by so many degrees. Of LVIS, images are found by `coco_url`; that it draws only some classes in some
+images (its `not_exhaustive_category_ids`) is not read.
 """
 
 import math
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 
 from Data_processing.annotation_files import ImageFinder, ambiguity, decode_json, guess_folder, only_file, pixels
 from Data_processing.imported import BOX_FIELDS, NO_OUTLINE, BoxRows, Imported, ImportedBox, ImportOptions
-from Data_processing.outlines import bounds
+from Data_processing.outlines import bounds, encode, turned_box
 from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError
 from Datasets.file_names import visible
@@ -50,6 +51,13 @@ class Annotation(msgspec.Struct, gc=False):
     bbox: list[float] | None = None
     iscrowd: int | bool | None = 0
     segmentation: msgspec.Raw = msgspec.Raw()
+    attributes: msgspec.Raw = msgspec.Raw()
+
+
+class Attributes(msgspec.Struct):
+    """CVAT's own fields of an annotation."""
+
+    rotation: float | None = None
 
 
 class Category(msgspec.Struct, gc=False):
@@ -171,7 +179,7 @@ class Boxes:
         self._sizes = np.fromiter(map(len, self._outlines), np.int64, len(annotations))
 
     def uncommon(self) -> set[int]:
-        """The places of annotations that are no box of four numbers and a known class, and are not to be taken."""
+        """The places of annotations that are no upright box of a known class, and are not to be taken."""
         return set(np.flatnonzero(self._columns["name"].is_null()).tolist())
 
     def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
@@ -195,7 +203,7 @@ class Boxes:
 
 def _columns(annotations: Sequence[Annotation], names: Names) -> dict[str, pa.Array]:
     """Name, corners and crowd; without a name where an annotation is no common box."""
-    boxes = [annotation.bbox for annotation in annotations]
+    boxes = [annotation.bbox if not _rotation(annotation) else None for annotation in annotations]
     if not all([box is not None and len(box) == 4 for box in boxes]):
         boxes = [box if box is not None and len(box) == 4 else [math.nan] * 4 for box in boxes]
     numbers = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))  # type: ignore[arg-type]
@@ -263,7 +271,21 @@ def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
     if len(annotation.bbox) != 4:
         raise ValueError(f"bbox {annotation.bbox}")
     x, y, width, height = annotation.bbox
-    return ImportedBox(name, x, y, x + width, y + height, origin, bool(annotation.iscrowd), outline)
+    corners = x, y, x + width, y + height
+    if degrees := _rotation(annotation):
+        outline = encode([turned_box(*corners, degrees)])
+        corners = bounds(outline)
+    return ImportedBox(name, *corners, origin, bool(annotation.iscrowd), outline)
+
+
+def _rotation(annotation: Annotation) -> float:
+    """Degrees that the box is turned by; 0 where a segmentation says what is meant."""
+    if not len(annotation.attributes) or bytes(annotation.segmentation) not in NO_OUTLINE:
+        return 0.0
+    try:
+        return msgspec.json.decode(annotation.attributes, type=Attributes, strict=False).rotation or 0.0
+    except msgspec.ValidationError:  # others have attributes of their own
+        return 0.0
 
 
 NOWHERE = np.empty(0, np.int64)

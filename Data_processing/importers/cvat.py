@@ -20,7 +20,7 @@ from lxml import etree
 
 from Data_processing.annotation_files import ImageFinder, ambiguity, only_file, parse_number, pixels, split_named
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
-from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, rectangle, turned
+from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
 from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError
 from Datasets.file_names import visible
@@ -139,8 +139,7 @@ def _polygon(shape: etree._Element) -> list[float]:
             raise ValueError(f"a polygon of {len(points) // 2} points")
         return turned(points, 0, 0, 0)
     if shape.tag == "box":
-        x1, y1, x2, y2 = _corners(shape)
-        return turned(rectangle(x1, y1, x2, y2), _number(shape, "rotation"), (x1 + x2) / 2, (y1 + y2) / 2)
+        return turned_box(*_corners(shape), _number(shape, "rotation"))
     if shape.tag == "ellipse":
         x, y, radius_x, radius_y = (_number(shape, key) for key in ("cx", "cy", "rx", "ry"))
         return turned(ellipse(x, y, radius_x, radius_y), _number(shape, "rotation", "0"), x, y)

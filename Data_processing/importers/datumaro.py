@@ -26,6 +26,7 @@ import msgspec
 from Data_processing import datumaro_items
 from Data_processing.annotation_files import split_named
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.outlines import bounds, encode, turned_box
 from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError
 from Datasets.records import is_safe_path
@@ -40,8 +41,14 @@ class Annotation(msgspec.Struct):
     label: str | None
     group: int
     crowd: bool = False
+    rotation: float = 0
     box: tuple[float, float, float, float] | None = None
     outline: list[list[float]] | dict[Literal["size", "counts"], list[int]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.box and self.rotation:
+            self.outline = [turned_box(*self.box, self.rotation)]
+            self.box = bounds(encode(self.outline))
 
 
 class Item(msgspec.Struct):

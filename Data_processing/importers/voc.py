@@ -9,12 +9,14 @@ ImageSets/Segmentation are splits (trainval is train, unless train or val has th
 files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
 on (voc_lists.py reads both). An image that ImageSets/Segmentation lists is a record even without an XML file. Where no
 list has an image, folders called train, val or test state its split. The PNG files in SegmentationObject give the boxes
-of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by.
+of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by. An object whose
+attributes, which are CVAT's, state a rotation is turned about its centre, clockwise by so many degrees.
 """
 
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
@@ -23,6 +25,7 @@ from lxml import etree
 
 from Data_processing.annotation_files import folder_split, parse_number, pixels
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.outlines import bounds, encode, turned_box
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.voc_lists import list_files, read_label_map, read_lists, without_suffix
 from Data_processing.voc_objects import Objects, add_outlines, read_objects
@@ -215,7 +218,19 @@ def _box(element: etree._Element, origin: str) -> ImportedBox:
     except ValueError:
         raise ValueError(f"bndbox {texts}") from None
     (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
+    degrees = _rotation(element)
+    if degrees:
+        outline = encode([turned_box(x1, y1, x2, y2, degrees)])
+        return ImportedBox(name, *bounds(outline), origin, outline=outline)
     return ImportedBox(name, x1, y1, x2, y2, origin)
+
+
+def _rotation(element: etree._Element) -> float:
+    for attribute in element.iterfind("attributes/attribute"):
+        if attribute.findtext("name") == "rotation":
+            with suppress(ValueError):  # what is no number is an attribute of the user's
+                return parse_number(attribute.findtext("value") or "")
+    return 0.0
 
 
 def _edges(first: float, last: float) -> tuple[float, float]:

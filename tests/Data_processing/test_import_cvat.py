@@ -1,6 +1,8 @@
 """CVAT's XML becomes records: shapes, turned ones, masks, tags, subsets; bad XML is refused or costs one record."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.outlines import to_rle
 from Datasets.errors import UserError
-from tests.Data_processing.annotated import corners, cvat_image, rows_of, write_cvat
+from tests.Data_processing.annotated import corners, cvat_image, rows_of, write_cvat, write_pictures
 from tests.Data_processing.sources import SIZE, picture
 from tests.Data_processing.test_clean import accepted, clean, rejected
 
@@ -178,3 +180,32 @@ def test_the_file_is_an_option_if_there_are_several(tmp_path):
     with pytest.raises(UserError, match="2 XML files"):
         rows_of(source, "cvat")
     assert len(rows_of(source, "cvat", annotations="./annotations.xml")) == 2
+
+
+VOC_TURNED = """<annotation><filename>a.png</filename><object><name>cat</name>
+<bndbox><xmin>21.0</xmin><ymin>11.0</ymin><xmax>40.0</xmax><ymax>20.0</ymax></bndbox><attributes>
+<attribute><name>colour</name><value>red</value></attribute>
+<attribute><name>rotation</name><value>90.0</value></attribute></attributes></object></annotation>"""
+
+
+def write_turned(directory: Path, form: str) -> Path:
+    """A box of 20 x 10 about (30, 15), turned by a quarter, as CVAT exports it in the forms of others."""
+    write_pictures(directory / "JPEGImages")
+    if form == "voc":
+        (directory / "Annotations").mkdir()
+        (directory / "Annotations/a.xml").write_text(VOC_TURNED)
+        return directory
+    box = {"image_id": 1, "category_id": 1, "bbox": [20.0, 10.0, 20.0, 10.0], "segmentation": [], "iscrowd": 0}
+    attributes = [{"occluded": False, "rotation": 90.0}, {"occluded": False, "rotation": 0.0}, {"rotation": "left"}, []]
+    annotations = [{"id": number, **box, "attributes": given} for number, given in enumerate(attributes)]
+    said = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    (directory / "instances_default.json").write_text(json.dumps({**said, "annotations": annotations}))
+    return directory
+
+
+@pytest.mark.parametrize(("form", "upright"), [("coco", 3), ("voc", 0)])
+def test_a_box_that_cvat_exports_with_its_rotation_is_turned(tmp_path, form, upright):
+    [row] = rows_of(write_turned(tmp_path, form), form).values()
+    assert sorted(corners(row)) == [*[("cat", 20, 10, 40, 20)] * upright, ("cat", 25, 5, 35, 25)]
+    assert mask_of(row.boxes[0]).sum() == 200
+    assert not row.problems
