@@ -35,6 +35,7 @@ from Datasets.errors import UserError
 from Datasets.file_names import IMAGE_SUFFIXES, visible
 
 LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # the first line of a label file
+FAR = 2  # fractions; what reaches somewhat out of its image is clipped later
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -152,11 +153,18 @@ def _box(values: list[float], name: str, origin: str, keypoints: int) -> Importe
     if not all(map(math.isfinite, values)):
         raise ValueError("a coordinate that is no number")
     if 4 <= len(values) - keypoints <= 5:
-        x, y, width, height = values[:4]
+        x, y, width, height = _fractions(values[:4])
         return ImportedBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, origin)
     if keypoints or len(values) < 6:
         raise ValueError(f"{len(values)} numbers after the class: neither a box's 4 nor a polygon's 6, 8, ...")
-    if len(values) % 2:
-        values = values[:-1]
+    values = _fractions(values[: len(values) // 2 * 2])
     xs, ys = values[0::2], values[1::2]
     return ImportedBox(name, min(xs), min(ys), max(xs), max(ys), origin, outline=encode([values]))
+
+
+def _fractions(values: list[float]) -> list[float]:
+    """The same. Raises ValueError for what cannot be meant: pixels, or how visible a key point is."""
+    wrong = next((value for value in values if abs(value) >= FAR), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong:g} is no fraction of the image's size")
+    return values
