@@ -1,15 +1,19 @@
 """Folders: each class has a folder of its images, and each split may have a folder of such folders.
 
 `cat/a.jpg`, or `train/cat/a.jpg`: the layout of torchvision's ImageFolder and of most classification data. Folders
-below a class's folder belong to it. Images outside the classes' folders were not annotated.
+below a class's folder belong to it. Images outside the classes' folders were not annotated. A folder called images is
+no class: beside it are masks, or what else, that this form says nothing of.
 """
 
+import re
 from collections.abc import Iterator
 
 from Data_processing.annotation_files import split_named
 from Data_processing.imported import Imported, ImportOptions
 from Data_processing.source_files import SourceFiles, images_below
 from Datasets.errors import UserError
+
+NO_CLASS = re.compile("images?|imgs?|JPEGImages|leftImg8bit", re.IGNORECASE)
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -25,7 +29,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that holds the classes' or the splits' folders, and the records.
 
-    Raises UserError if there are no class folders, or if only some folders are splits.
+    Raises UserError if there are no class folders, if only some folders are splits, or if one is called images.
     """
     folder = options.images or ""
     paths = {name: name.removeprefix(f"{folder}/" if folder else "").split("/") for name in found}
@@ -39,7 +43,13 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         raise UserError(
             f"{files.path}: {min(filled)} would be a split, but {others[0]} beside it none; set `images`, or rename it"
         )
-    return folder, _records(paths, bool(filled))
+    rows = list(_records(paths, bool(filled)))
+    if wrong := next((label for row in rows for label in row.labels or () if NO_CLASS.fullmatch(label)), None):
+        raise UserError(
+            f"{files.path}: {wrong} is no class; `images` names the folder that holds the classes' folders; masks are "
+            "read as those of VOC, or by their names in our JSON form"
+        )
+    return folder, iter(rows)
 
 
 def _records(paths: dict[str, list[str]], splits: bool) -> Iterator[Imported]:
