@@ -33,6 +33,8 @@ PRESETS = {
 }
 NORMALIZED = {"openimages"}
 OPTIONAL = {"crowd", *OF_IMAGE}  # columns of a preset that some of its files lack
+LABEL_STUDIO = {"annotation_id", "lead_time"}  # columns of its CSV
+NO_NAME = re.compile(r"-?\d*\.?\d+|.*\.(jpe?g|png|bmp|tiff?|webp)", re.IGNORECASE)  # of a table without a header
 BOXLIKE = re.compile(r"x|y|[xy]_?(min|max|[12])|(min|max)_?[xy]|b(nd)?_?box.*|left|top", re.IGNORECASE)
 
 
@@ -56,9 +58,10 @@ def column_meanings(header: Sequence[str], options: ImportOptions, where: str) -
         if theirs not in header:
             del named[ours]
     if "image" not in named:
-        raise UserError(
-            f"{where}: no column is known to name the image; set `preset` or `columns`; there are: {told:.200}"
-        )
+        remedy = "write a first line that does, such as image,label,x1,y1,x2,y2"
+        if not any(map(NO_NAME.fullmatch, header)):
+            remedy = "set `preset` or `columns`"
+        raise UserError(f"{where}: no column is known to name the image; {remedy}; there are: {told:.200}")
     _check_box_columns(named, where)
     if not preset and not options.columns:
         _check_left_out(header, named, where)
@@ -86,7 +89,12 @@ def _check_box_columns(named: Mapping[str, str], where: str) -> None:
 
 
 def _check_left_out(header: Sequence[str], named: Mapping[str, str], where: str) -> None:
-    """Raise UserError for boxes under other names beside ours, which would be left out without a word."""
+    """Raise UserError for boxes under other names beside ours, which would be left out without a word, or as text."""
+    if LABEL_STUDIO.issubset(header):
+        raise UserError(
+            f"{where}: looks like Label Studio's CSV, whose regions are text; export the project as JSON, or say by "
+            "`columns` which column is a label"
+        )
     left_out = [name for name in header if BOXLIKE.fullmatch(name) and name not in named]
     if left_out and not {*CORNERS, *SIDES}.intersection(named):
         kept = ", ".join(f"{name}={name}" for name in named)

@@ -7,6 +7,7 @@ height instead of pixels; mask_names, what the values of the mask's pixels mean;
 be a record's, such as an annotation of an image that the source does not list. A mask is no more than its path.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from Datasets.errors import UserError
 from Datasets.records import BOX_TYPE, SCHEMA, Count
 
 IMPORTED_SCHEMA = pa.schema(
@@ -34,6 +36,7 @@ IMPORTED_SCHEMA = pa.schema(
     ]
 )
 BATCH = 5000
+FEW_PIXELS = 2  # in which all boxes of a source cannot be
 MAX_SIDE = 1_000_000  # pixels; a larger stated width or height is an error, whatever else it is
 
 
@@ -122,9 +125,10 @@ def write_imported(
     """Write the rows of a source to a Parquet file and return their number.
 
     source_path: the directory or archive read. images: the folder of it that the images are in.
+    Raises UserError if boxes in pixels must be fractions.
     """
     schema = IMPORTED_SCHEMA.with_metadata({"source_path": source_path.as_posix(), "images": images})
-    iterator, count = iter(rows), 0
+    iterator, count, farthest = iter(rows), 0, -math.inf
     with (
         pq.ParquetWriter(
             path, schema, compression="zstd", use_dictionary=["source", *NAMES], write_statistics=False
@@ -134,11 +138,25 @@ def write_imported(
         written = thread.submit(bool)
         while batch := list(islice(iterator, BATCH)):
             prepared = to_arrow(batch, source).replace_schema_metadata(schema.metadata)
+            farthest = max(farthest, _farthest(prepared))
             written.result()
             written = thread.submit(writer.write_batch, prepared)
             count += len(batch)
         written.result()
+    if 0 < farthest <= FEW_PIXELS:
+        raise UserError(
+            f"{source}: no box reaches further than {farthest:g} pixels into its image; if they are fractions of its "
+            "size, a table can say so by `normalized: true`, all else must have pixels"
+        )
     return count
+
+
+def _farthest(batch: pa.RecordBatch) -> float:
+    """The largest coordinate of boxes; infinity if some are in fractions, -infinity if there are none."""
+    if pc.any(batch["normalized"]).as_py():
+        return math.inf
+    boxes = batch["boxes"].flatten()
+    return max((pc.max(boxes.field(n)).as_py() or -math.inf for n in ("x1", "y1", "x2", "y2")), default=-math.inf)
 
 
 def images_folder(path: Path) -> str:

@@ -151,6 +151,8 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ),
         ("image,label,xmin,ymin,width,height\n", {}, "columns xmin, ymin look"),
         ("image,label,bbox\n", {}, "columns bbox look"),
+        ("image,id,label,annotator,annotation_id,lead_time\n", {}, "export the project as JSON"),
+        ("a.jpg,3,4,20,30,cat\n", {}, "write a first line that does, such as image,label,x1"),
         (f'{OWN}"a.jpg,cat,1,1,2,2\n', {}, "quotation mark"),
         (f"{OWN}Bär.jpg,cat,1,1,2,2\n".encode("latin-1"), {}, "t.csv: line 2: byte 0xe4 is not UTF-8"),
         (OWN.encode("utf-16"), {}, "not UTF-8"),
@@ -192,6 +194,9 @@ def test_the_command_takes_all_options(tmp_path):
     succeeded(stage(*command, "--out", out, *options))
     [row] = read_imported(out)
     assert (row.image, row.labels, row.normalized, images_folder(out)) == ("pics/a.png", ["cat"], False, "pics")
+    write(tmp_path / "s", {"t.csv": f"{OWN}a,cat,0.1,0.2,0.5,1\na,cat,1e-3,0.2,1,1.02\n"})
+    succeeded(stage(*command, "--out", out, "--normalized"))
+    refused(stage(*command, "--out", tmp_path / "p.parquet"), "further than 1.02 pixels", "`normalized: true`")
     refused(stage(*command, "--out", tmp_path / "p.parquet", "--columns", "image"), "OURS=THEIRS")
     refused(stage(*command, "--out", tmp_path / "p.parquet", "--preset", "coco"), "tensorflow, vott, openimages")
     assert not (tmp_path / "p.parquet").exists()
