@@ -52,6 +52,7 @@ class Annotation(msgspec.Struct, gc=False):
     iscrowd: int | bool | None = 0
     segmentation: msgspec.Raw = msgspec.Raw()
     attributes: msgspec.Raw = msgspec.Raw()
+    segments_info: msgspec.Raw = msgspec.Raw()  # of the panoptic form
 
 
 class Attributes(msgspec.Struct):
@@ -83,6 +84,11 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     coco: Coco = decode_json(files, found[0], Coco, "COCO annotations", strict=False)
+    if coco.annotations and len(coco.annotations[0].segments_info):
+        raise UserError(
+            f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are pixels of PNG files; deliver the "
+            "instances, as panoptic2detection_coco_format.py of panopticapi makes them"
+        )
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")
     for image in coco.images:
         image.file_name = image.file_name or image.coco_url or ""

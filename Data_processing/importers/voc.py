@@ -213,6 +213,8 @@ def _box(element: etree._Element, origin: str) -> ImportedBox:
     texts = [stated.get(key) for key in ("xmin", "ymin", "xmax", "ymax")]
     if not name:
         raise ValueError("an object without a name")
+    if not stated:
+        raise ValueError(f"{name}: an object without bndbox")
     try:
         x1, y1, x2, y2 = (parse_number(text or "") for text in texts)
     except ValueError:

@@ -304,6 +304,7 @@ def test_voc_folders_may_have_folders_below(tmp_path):
         ),
         ("<html/>", "malformed annotation"),
         ("<annotation><object/></annotation>", "malformed box"),
+        ("<annotation><object><name>cat</name><robndbox/></object></annotation>", "malformed box"),
         ("<annotation><size><width>1e12</width></size></annotation>", "malformed annotation"),
     ],
 )
@@ -345,6 +346,10 @@ def test_bad_input_is_refused_in_one_line_and_writes_nothing(tmp_path):
     refused(import_source(source, tmp_path, "coco")[0], "annotations.json", "truncated")
     (source / "annotations.json").write_text('{"images": 3}')
     refused(import_source(source, tmp_path, "coco")[0], "annotations.json", "no COCO annotations")
+    segments = {"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 7, "category_id": 1}]}
+    panoptic = {"images": [], "categories": [], "annotations": [segments]}
+    (source / "annotations.json").write_text(json.dumps(panoptic))
+    refused(import_source(source, tmp_path, "coco")[0], "annotations.json", "panoptic form", "deliver the instances")
     (source / "more.json").write_text("{}")
     refused(import_source(source, tmp_path, "coco")[0], "2 JSON files", "set `annotations`")
     refused(import_source(source, tmp_path, "yolo9")[0], "yolo9", "coco")
