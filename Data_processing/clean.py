@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
@@ -34,6 +35,7 @@ from Datasets.atomic import replacing
 from Datasets.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
 from Datasets.command import run
 from Datasets.errors import UserError
+from Datasets.records import Count
 
 
 class WithoutKept(StrEnum):
@@ -84,16 +86,19 @@ def write_accepted(outcomes: Iterable[Outcome], paths: dict[str, str], partial: 
 
 
 def reject_conflicts(partial: Path, account: Account) -> None:
-    """Take records out again whose images are the same to the byte while their labels differ."""
-    columns = ["sha256", "labels", "source", "image", "origin"]
-    rows = pq.read_table(partial, columns=columns).to_pandas()
-    rows = rows[rows.duplicated("sha256", keep=False)].dropna(subset=["labels"])
+    """Take records out again whose images are the same to the byte while their labels or counts differ."""
+    columns = ["sha256", "labels", "counts", "source", "image", "origin"]
+    every = pq.read_table(partial, columns=columns)
+    places = np.flatnonzero(every["sha256"].to_pandas().duplicated(keep=False))
+    rows = every.take(pa.array(places)).to_pandas().set_index(places).dropna(subset=["labels"])
     rows["labels"] = rows["labels"].map(", ".join)
-    conflicting = rows[rows.groupby("sha256")["labels"].transform("nunique") > 1]
+    rows["counts"] = rows["counts"].map(_counted, na_action="ignore")
+    conflicting = rows[(rows.groupby("sha256")[["labels", "counts"]].transform("nunique") > 1).any(axis=1)]
     if conflicting.empty:
         return
     for _, copies in conflicting.groupby("sha256", sort=False):
-        value = "; ".join(f"{c.source}: {c.image}: {c.labels or 'nothing'}" for c in copies.itertuples())
+        shown = copies["counts"].fillna(copies["labels"]).replace("", "nothing")
+        value = "; ".join(map("{}: {}: {}".format, copies["source"], copies["image"], shown))
         for row in copies.itertuples():
             account.rejected.append((row.source, row.image, Rejection("conflicting duplicates", row.origin, value)))
     account.accepted -= len(conflicting)
@@ -102,6 +107,10 @@ def reject_conflicts(partial: Path, account: Account) -> None:
     table = pq.read_table(partial)
     kept = np.setdiff1d(np.arange(len(table)), conflicting.index)
     pq.write_table(table.take(kept), partial, compression="zstd")
+
+
+def _counted(counts: Iterable[Count]) -> str:
+    return ", ".join(f"{count['count']} {count['name']}" for count in counts)
 
 
 def occurring(accepted: Path) -> set[str]:
@@ -188,7 +197,7 @@ def main(
     max_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = ImageRules.max_brightness,
     max_box_share: Annotated[float, typer.Option(min=0, max=1, help="of the image's area")] = BoxRules.max_box_share,
     doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = BoxRules.doubled_iou,
-    keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels differ")] = False,
+    keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels or counts differ")] = False,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="a larger share of rejects fails")] = 0.05,
     engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
     scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler")] = "",

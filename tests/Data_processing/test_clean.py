@@ -221,6 +221,17 @@ def test_copies_of_an_image_with_other_labels_are_rejected(tmp_path):
     assert len(accepted(tmp_path)) == 7
 
 
+def test_copies_of_an_image_with_other_counts_are_rejected_and_other_boxes_alone_are_none(tmp_path):
+    cat, far = ("cat", 3, 4, 20, 30), ("cat", 30, 4, 50, 30)
+    source = write_coco(tmp_path / "source", {"a.png": [cat], "b.png": [cat, far], "c.png": [cat], "d.png": [far]})
+    for one, other in ("ab", "cd"):
+        shutil.copy(source / f"images/{one}.png", source / f"images/{other}.png")
+    succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
+    table = pd.read_csv(tmp_path / "clean/rejected.csv")
+    assert list(table["image"]) == ["images/a.png", "images/b.png"]
+    assert set(table["value"]) == {"s: images/a.png: 1 cat; s: images/b.png: 2 cat"}
+
+
 def test_a_doubled_box_is_left_out_and_recorded(tmp_path):
     boxes = [("cat", 3, 4, 40, 30), ("cat", 3, 4, 40, 30.5), ("dog", 3, 4, 40, 30)]
     source = write_coco(tmp_path / "source", {"a.png": boxes})
