@@ -5,7 +5,7 @@ Everything here is over the accepted images in the order of their records: sourc
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -27,6 +27,7 @@ class Groups:
     exact: np.ndarray  # int64 [E, 2]: the first image of a content, and each later one that is the same file
     near: np.ndarray  # int64 [M, 2]: an earlier image, and each one that is its near, and no exact, duplicate
     matched: int  # images whose source states no group, and in whose path the group pattern was found
+    missed: Sequence[str] = ()  # those in whose path it was not, though in that of others of their source
 
     def words(self) -> str:
         """How many images in how many groups."""
@@ -34,12 +35,15 @@ class Groups:
         return " in ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
     def tell(self, pattern: str) -> None:
-        """Print how many there are, and a warning if `pattern` was found in no path that it is looked for in."""
+        """Print how many there are, and a warning if `pattern` was not found in all paths that it was meant for."""
         duplicates = f"{len(self.exact)} exact and {len(self.near)} near duplicates"
         print(f"{self.words()}; {duplicates}")
         if pattern and not self.matched:
             told = f"curate.group_pattern: {pattern!r} matches no path of an image whose source states no group"
             print(f"warning: {told}", file=sys.stderr)
+        if self.missed:
+            told = f"curate.group_pattern: {pattern!r} matches other paths, but not {self.missed[0]}"
+            print(f"warning: {told} and {len(self.missed) - 1} more: each is a group of its own", file=sys.stderr)
 
 
 def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
@@ -56,14 +60,17 @@ def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
     earlier, look = look_alike(accepted["phash"], bits)
     ends = np.concatenate([by_key, by_file, look])
     first, numbers = np.unique(first_of_component(len(keys), np.tile(own, 3), ends), return_inverse=True)
-    stated = len(keys) - accepted["group"].null_count
+    keyed, unstated = np.array(["/" in key for key in keys], bool), accepted["group"].is_null().to_numpy()
+    source, matched = first_alike(accepted["source"]), keyed & unstated
+    missed = np.flatnonzero(~keyed & np.isin(source, source[matched]))
     exact, near = by_file != own, (earlier >= 0) & (by_file == own)
     return Groups(
         names=[keys[index] for index in first],
         numbers=numbers,
         exact=np.stack([by_file[exact], own[exact]], axis=1),
         near=np.stack([earlier[near], own[near]], axis=1),
-        matched=sum("/" in key for key in keys) - stated,
+        matched=int(matched.sum()),
+        missed=accepted["image"].take(pa.array(missed)).to_pylist(),
     )
 
 

@@ -139,12 +139,14 @@ def test_each_image_with_an_earlier_near_duplicate_is_told_once_exact_ones_apart
 
 
 def test_an_image_whose_source_states_its_group_is_none_that_the_pattern_matched(capsys):
-    stated, *others = rows(3)
-    for pattern, matched in ((r"(?P<pool>\d+)_1", 2), ("(?P<pool>no)", 0)):
+    stated, *others = [*rows(4), {**rows(5)[4], "source": "other", "image": "x.jpg"}]
+    for pattern, matched, missed in ((r"(?P<pool>\d+)_1", 3, 0), (r"(?P<pool>[12])_1", 2, 1), ("(?P<pool>no)", 0, 0)):
         _, found = grouped([{**stated, "group": "ward 3"}, *others], pattern)
         found.tell(pattern)
-        assert found.matched == matched
-        assert ("states no group" in capsys.readouterr().err) == (matched == 0)
+        told = capsys.readouterr().err
+        assert (found.matched, found.missed) == (matched, [others[2]["image"]] * missed)
+        assert ("states no group" in told) == (matched == 0)
+        assert (f"but not {others[2]['image']} and 0 more: each is a group of its own" in told) == bool(missed)
 
 
 def test_shares_are_met_within_chance():
