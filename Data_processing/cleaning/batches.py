@@ -17,6 +17,7 @@ from Data_processing.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, read_
 from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
 from Datasets.errors import UserError
+from Datasets.images import VOID
 from Datasets.records import SCHEMA, boxes_array
 
 ACCEPTED_SCHEMA = pa.schema(
@@ -122,6 +123,7 @@ def _batches(
         recorded[source_path(source.imported)].update(_column(source.imported, "image"), _masks(source.imported))
     for source in sources:
         facts, repeated = read_inspected(source.inspected), _repeated(source.imported)
+        _check_masks(source, facts)
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
             images = batch["image"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
@@ -141,6 +143,16 @@ def _batches(
                 [(facts[i], None) for i in part],
                 {},
             )
+
+
+def _check_masks(source: Source, facts: Mapping[str, Facts]) -> None:
+    """Raise UserError if masks show their objects as 255, which in ours is what was not annotated."""
+    values = {value for mask in _masks(source.imported) if mask in facts for value in facts[mask].values or ()}
+    if VOID in values and values <= {0, VOID}:
+        raise UserError(
+            f"{source.name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class "
+            "has in classes.json or labelmap.txt (of the first one, 1) instead of 255"
+        )
 
 
 def _repeated(imported: Path) -> dict[str, list[str]]:

@@ -94,6 +94,16 @@ def test_voc_files_that_name_a_wrong_image_mean_the_one_named_like_them(tmp_path
     assert "a.png" in boxes_of(import_source(source, tmp_path, "voc")[1])
 
 
+def test_swapped_corners_of_voc_stay_so_around_the_same_pixels(tmp_path):
+    source = write_voc(tmp_path / "s", {"a.png": [("cat", 3, 4, 20, 30)]})
+    xml = source / "Annotations/a.xml"
+    xml.write_text(
+        xml.read_text().replace("min", "x").replace("max", "min").replace("xx", "xmax").replace("yx", "ymax")
+    )
+    [box] = rows_of(source, "voc")["Annotations/a.xml"].boxes
+    assert (box.x1, box.y1, box.x2, box.y2) == (20, 30, 3, 4)
+
+
 def test_segmentations_of_all_three_kinds_become_run_lengths(tmp_path):
     source = write_coco(tmp_path / "s", {"a.png": [("cat", 10, 10, 30, 20)] * 4})
     square = np.zeros((40, 60), np.uint8)

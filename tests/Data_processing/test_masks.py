@@ -148,6 +148,7 @@ def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected
         assert np.array_equal(np.asarray(pixels), np.where(drawn, value, 0))
     entry = next(e for e in json.loads((tmp_path / "curated/metadata.json").read_text()) if e[0] == "s/0.png")
     assert entry[4] == records["s/0.png"]["mask"]["path"]
+    refused(run_stages(tmp_path, [rows[4]], *ALL), "s: its masks have no values but 0 and 255")
 
 
 def test_masks_in_an_archive_are_read_in_one_sweep_and_the_images_in_another(tmp_path, monkeypatch):
