@@ -4,11 +4,12 @@ The option `columns` says which column means what: image, label; x1, y1 with x2,
 image_width, image_height, group, split, crowd. A preset says so for a widespread form: `tensorflow` (of TensorFlow's
 detection tutorials and Roboflow; pixels), `vott` (of VoTT and many scripts: xmin and its like beside our own names;
 pixels) and `openimages` (https://storage.googleapis.com/openimages/web/download_v7.html; fractions, an ImageID without
-suffix). Where nothing is said, a preset or our own names are recognised by the header.
+suffix). Where nothing is said, a preset or our own names are recognised by the header; and a table that has a column
+of 0 and 1 for each class beside `image` or `filename`, as Roboflow writes several labels of an image.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from Data_processing.imported import ImportOptions
 from Datasets.errors import UserError
@@ -35,6 +36,7 @@ NORMALIZED = {"openimages"}
 OPTIONAL = {"crowd", *OF_IMAGE}  # columns of a preset that some of its files lack
 LABEL_STUDIO = {"annotation_id", "lead_time"}  # columns of its CSV
 NO_NAME = re.compile(r"-?\d*\.?\d+|.*\.(jpe?g|png|bmp|tiff?|webp)", re.IGNORECASE)  # of a table without a header
+BINARY = {"0": False, "0.0": False, "1": True, "1.0": True}
 BOXLIKE = re.compile(r"x|y|[xy]_?(min|max|[12])|(min|max)_?[xy]|b(nd)?_?box.*|left|top", re.IGNORECASE)
 
 
@@ -102,3 +104,25 @@ def _check_left_out(header: Sequence[str], named: Mapping[str, str], where: str)
             f"{where}: columns {', '.join(left_out)[:100]} look like boxes; say which are which: "
             f"`columns: [{kept}, x1=...]`, or without x1 and its like to leave them out"
         )
+
+
+Rows = Iterable[tuple[int, list[str]]]  # each with its line
+
+
+def image_beside_classes(header: Sequence[str], first: Sequence[str], options: ImportOptions) -> str | None:
+    """The column that names the image, if all others of a table, by its first row, say of a class each 0 or 1."""
+    image = options.columns.get("image") or next((name for name in ("image", "filename") if name in header), None)
+    others = [cell.strip() for name, cell in zip(header, first, strict=False) if name != image]
+    told = options.preset or options.columns.keys() - {"image"} or set(OURS).intersection(header) - {"image"}
+    alike = len(first) == len(header) == len(others) + 1 > 2 and BINARY.keys() >= set(others)
+    return image if alike and not told else None
+
+
+def label_rows(rows: Rows, header: Sequence[str], image: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of an image and a label, from those with a column for each class. Raises UserError, naming the line."""
+    for line, fields in rows:
+        stated = dict(zip(header, map(str.strip, fields), strict=False))
+        name = stated.pop(image, "")
+        if len(fields) != len(header) or not BINARY.keys() >= set(stated.values()):
+            raise UserError(f"{where}:{line}: is not {image} and {len(header) - 1} times 0 or 1, as the first row is")
+        yield from ((line, [name, label]) for label in [label for label in stated if BINARY[stated[label]]] or [""])

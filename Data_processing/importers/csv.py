@@ -11,6 +11,8 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from operator import itemgetter
 
 from Data_processing.annotation_files import (
@@ -23,7 +25,7 @@ from Data_processing.annotation_files import (
     read_text,
     split_named,
 )
-from Data_processing.csv_columns import CORNERS, OF_IMAGE, SIDES, column_meanings
+from Data_processing.csv_columns import CORNERS, OF_IMAGE, SIDES, column_meanings, image_beside_classes, label_rows
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside
 from Datasets.errors import UserError
@@ -47,8 +49,14 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         if SEPARATOR.match(text):
             next(lines)
         header = [name.strip() for name in next(lines, [])]
+        rows = _numbered(lines)
+        first = list(islice(rows, 1))
+        rows = chain(first, rows)
+        if first and (image := image_beside_classes(header, first[0][1], options)):
+            rows, header = label_rows(rows, header, image, where), ["image", "label"]
+            options = replace(options, columns={})
         table = Table(found[0], *column_meanings(header, options, where), lines.dialect.delimiter == ";")
-        for start, fields in _numbered(lines):
+        for start, fields in rows:
             table.add(start, fields)
     except csv.Error as error:
         raise UserError(f"{where}:{lines.line_num}: no CSV: {error}; is a quotation mark left open?") from error

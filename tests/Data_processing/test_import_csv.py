@@ -105,6 +105,18 @@ def test_labels_without_boxes_are_of_the_whole_image_and_none_is_a_negative(tmp_
     assert row.labels is row.boxes is None
 
 
+def test_a_column_for_each_class_says_which_labels_an_image_has(tmp_path):
+    text = "filename, cat, wild dog\na.jpg, 1, 1\nb.jpg, 0, 0\nc.jpg, 0, 1\n"
+    found = [(["cat", "wild dog"], "t.csv:2"), ([], "t.csv:3"), (["wild dog"], "t.csv:4")]
+    other = text.replace("filename", "photo").replace(" 1", " 1.0")
+    for rows in (table(tmp_path, text), table(tmp_path, other, columns={"image": "photo"})):
+        assert [(row.labels, row.origin) for row in rows] == found
+    for wrong in ("d.jpg, 1, ", "d.jpg, 1, 2", "d.jpg, 1"):
+        with pytest.raises(UserError, match=r"t\.csv:5: is not filename and 2 times 0 or 1"):
+            table(tmp_path, f"{text}{wrong}\n")
+    assert table(tmp_path, "image,label,group\na.jpg,0,1\n")[0].labels == ["0"]
+
+
 @pytest.mark.parametrize(
     ("line", "rule"),
     [
