@@ -48,8 +48,9 @@ def test_polygons_circles_and_turned_rectangles_become_boxes_with_outlines(tmp_p
 def test_shapes_of_one_label_and_group_are_one_object(tmp_path):
     left, right = [[0, 0], [4, 0], [4, 4], [0, 4]], [[10, 0], [14, 0], [14, 8], [10, 8]]
     other = shape("polygon", left, "dog", group_id=1)
-    row = one(tmp_path, shape("polygon", left, group_id=1), other, shape("rectangle", right[::2], group_id=1))
-    assert corners(row) == [("cat", 0, 0, 14, 8), ("dog", 0, 0, 4, 4)]
+    drawn = shape("polygon", left, group_id=1), other, shape("rectangle", right[::2], group_id=1)
+    row = one(tmp_path, *drawn, shape("point", [[1, 1]], group_id=1))
+    assert corners(row) == [("cat", 0, 0, 14, 8), ("dog", 0, 0, 4, 4), ("cat", 1, 1, 1, 1)]
     assert row.boxes[0].origin == "a.json: shapes 1 and 3 (polygon)"
     assert mask_of(row.boxes[0]).sum() == 4 * 4 + 4 * 8
 
