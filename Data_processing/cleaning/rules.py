@@ -125,7 +125,8 @@ def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> Rejection | R
     before, after = f"{stated[0]} x {stated[1]}", f"{true[0]} x {true[1]}"
     if rules.trust_image_size:
         return Repair("wrong size", row.origin, before, after)
-    return Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}")
+    lying = ": turned, as by EXIF, so were the boxes drawn on it upright?" if stated == true[::-1] else ""
+    return Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}{lying}")
 
 
 def judge_look(facts: Facts, rules: ImageRules) -> Iterator[tuple[str, str]]:

@@ -126,6 +126,14 @@ def judged(row: Imported, keep: Sequence[str] = (), values: list[int] | None = N
     return clean_record(row, "s", FACTS, mask, Rules(boxes=BoxRules(ClassRules(keep)), keep_negatives=negatives))
 
 
+def test_boxes_that_may_lie_on_their_side_are_told():
+    found = judged(Imported("a.png", "x", 40, 60, boxes=[]), ["cat"])
+    assert (
+        found.value
+        == "annotated for 40 x 60, the image is 60 x 40: turned, as by EXIF, so were the boxes drawn on it upright?"
+    )
+
+
 def test_what_is_left_out_is_counted_by_object_or_else_once_an_image():
     labels, counts = ["dog", "dog", "cat"], [{"name": "dog", "count": 3}, {"name": "cow", "count": 0}]
     dogs = [ImportedBox("dog", 1, 1, side, side, "here") for side in (9, 20)]
