@@ -221,4 +221,7 @@ def _shortened(files: SourceFiles, form: Format, options: ImportOptions, told: b
 def _nothing(files: SourceFiles) -> str:
     suffixes = Counter(PurePosixPath(name).suffix.lower() or "without suffix" for name in files.names())
     held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6))
-    return f"no annotation format is recognised in it ({held or 'no files'}); give --format, and what it needs"
+    others = "Datumaro reads dozens more, by --format datumaro:NAME"
+    return (
+        f"no annotation format is recognised in it ({held or 'no files'}); give --format, and what it needs; {others}"
+    )
