@@ -268,6 +268,13 @@ def test_annotations_of_whole_images_become_labels(tmp_path):
     rows = {row.image: row for row in read_imported(import_source(source, tmp_path, "coco")[1])}
     assert [rows[f"images/{name}.png"].labels for name in "abc"] == [["cat"], ["cat", "dog"], []]
     assert all(row.boxes is None for row in rows.values())
+    drawn = {"bbox": [3, 4, 17, 26], "segmentation": [[3, 4, 20, 4, 20, 30]], "iscrowd": 1}
+    change_coco(source, lambda coco: coco["annotations"][0].update(drawn))
+    rows = {row.image: row for row in rows_of(source, "coco").values()}
+    assert rows["images/b.png"].labels == ["cat", "dog"]
+    [box] = rows["images/b.png"].boxes
+    assert (box.name, box.x2, box.crowd, json.loads(box.outline)) == ("dog", 20, True, drawn["segmentation"])
+    assert rows["images/c.png"].boxes == []
 
 
 def test_a_segmentation_without_a_box_gets_the_box_around_it(tmp_path):
@@ -276,10 +283,12 @@ def test_a_segmentation_without_a_box_gets_the_box_around_it(tmp_path):
     def change(coco):
         coco["annotations"][0] |= {"bbox": None, "segmentation": [[3, 4, 20, 4, 20, 30], [1, 2, 3, 4, 5, 9]]}
         coco["annotations"][1] |= {"bbox": None, "segmentation": {"size": [40, 60], "counts": [45, 5, 2350]}}
+        coco["annotations"][1]["iscrowd"] = 1
 
     change_coco(source, change)
     boxes = next(read_imported(import_source(source, tmp_path, "coco")[1])).boxes
     assert [(box.x1, box.y1, box.x2, box.y2) for box in boxes] == [(1, 2, 20, 30), (1, 5, 2, 10)]
+    assert [box.crowd for box in boxes] == [False, True]
 
 
 def test_voc_images_are_found_by_name_before_they_are_guessed(tmp_path):

@@ -107,13 +107,21 @@ def test_areas_of_a_group_are_one_object_and_what_has_none_is_counted():
         Annotation("polygon", "dog", 1, box=(5, 5, 25, 35), outline=polygons[1]),
         Annotation("bbox", "cat", 0, box=(1, 1, 2, 2), crowd=True),
         Annotation("bbox", "cat", 0, box=(20, 10, 40, 20), rotation=90),
+        Annotation("polygon", "cow", 2, box=(3, 4, 20, 30), outline=polygons[0]),
+        Annotation("bbox", "cow", 2, box=(5, 5, 18, 28)),
         Annotation("label", "outdoors", 0),
         Annotation("points", "cat", 1),
     ]
     left_out = Counter()
     row = _record(Item("a.png", "a", "validation", drawn), "part", left_out)
     assert (row.image, row.split, row.labels) == ("part/a.png", "val", ["outdoors"])
-    assert corners(row) == [("cat", 3, 4, 25, 35), ("dog", 5, 5, 25, 35), ("cat", 1, 1, 2, 2), ("cat", 25, 5, 35, 25)]
+    assert corners(row) == [
+        ("cat", 3, 4, 25, 35),
+        ("dog", 5, 5, 25, 35),
+        ("cat", 1, 1, 2, 2),
+        ("cat", 25, 5, 35, 25),
+        ("cow", 5, 5, 18, 28),  # as stated, whatever the polygon reaches
+    ]
     assert msgspec.json.decode(row.boxes[0].outline) == [*polygons[0], *polygons[1]]
-    assert [box.crowd for box in row.boxes] == [False, False, True, False]
+    assert [box.crowd for box in row.boxes] == [False, False, True, False, False]
     assert left_out == {"points": 1}
