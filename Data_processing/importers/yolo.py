@@ -164,7 +164,6 @@ def _box(values: list[float], name: str, origin: str, keypoints: int) -> Importe
 
 def _fractions(values: list[float]) -> list[float]:
     """The same. Raises ValueError for what cannot be meant: pixels, or how visible a key point is."""
-    wrong = next((value for value in values if abs(value) >= FAR), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong:g} is no fraction of the image's size")
+    if max(map(abs, values)) >= FAR:
+        raise ValueError(f"{max(values, key=abs):g} is no fraction of the image's size")
     return values
