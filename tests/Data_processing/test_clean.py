@@ -126,6 +126,11 @@ def judged(row: Imported, keep: Sequence[str] = (), values: list[int] | None = N
     return clean_record(row, "s", FACTS, mask, Rules(boxes=BoxRules(ClassRules(keep)), keep_negatives=negatives))
 
 
+def test_a_crowd_is_no_double_of_an_object_in_the_same_place():
+    boxes = [ImportedBox("cat", 1, 1, 20, 20, str(number), crowd=number > 0) for number in range(3)]
+    assert len(judged(Imported("a.png", "x", boxes=boxes), ["cat"]).record["boxes"]) == 3
+
+
 def test_boxes_that_may_lie_on_their_side_are_told():
     found = judged(Imported("a.png", "x", 40, 60, boxes=[]), ["cat"])
     assert (
