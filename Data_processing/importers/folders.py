@@ -46,8 +46,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     rows = list(_records(paths, bool(filled)))
     if wrong := next((label for row in rows for label in row.labels or () if NO_CLASS.fullmatch(label)), None):
         raise UserError(
-            f"{files.path}: {wrong} is no class; `images` names the folder that holds the classes' folders; masks are "
-            "read as those of VOC, or by their names in our JSON form"
+            f"{files.path}: {wrong} is a folder of images, no class; set `images` to the one that holds the classes' "
+            "folders; masks are read in VOC's layout, or where our JSON form names them"
         )
     return folder, iter(rows)
 
