@@ -32,6 +32,7 @@ from Models.exporting import (
     LOWEST_SCORE,
     agreement,
     copy_scripts,
+    foreign_imports,
     onnx_detector,
     rebuilt_answers,
     write_onnx,
@@ -72,6 +73,8 @@ def main(
         manifest["agreement"] = compare(model, partial, images, done, min(LOWEST_SCORE, metrics["score_threshold"]))
         manifest["files"] = file_hashes(partial)
         write_json(manifest, partial / "manifest.json")
+    if foreign := foreign_imports(scripts, ROOT):
+        print(f"{out}: who runs its script must install {', '.join(foreign)}, too; its ONNX graph needs nothing of it")
     for what in ("script", "onnx"):
         apart = ", ".join(f"{name} {value:.1g}" for name, value in manifest["agreement"][what].items())
         print(f"{out}: {what} and training differ on the samples by at most: {apart}")

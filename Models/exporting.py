@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from Datasets.errors import UserError
-from Datasets.imports import import_closure
+from Datasets.imports import import_closure, imported_modules
 from Datasets.predictions import OUTPUTS, TOLERANCE, Prediction, largest_difference
 from Models.data_loading import Samples
 from Models.rebuild import Detect
 
 OPSET = 20
 REBUILD = Path("Models/rebuild.py")
+NEEDED = {"torch", "safetensors", "numpy", "PIL"}  # by every export, to run its script
 LOWEST_SCORE = 0.01  # detections from this score on are compared, many more than the samples' answers show
 
 
@@ -34,6 +35,12 @@ def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / file, out / file)
     return files
+
+
+def foreign_imports(files: Sequence[Path], root: Path) -> list[str]:
+    """What these files import beyond themselves, the standard library and what every export needs."""
+    names = {module.partition(".")[0] for file in files for module in imported_modules(file, root)}
+    return sorted(names - {file.parts[0] for file in files} - sys.stdlib_module_names - NEEDED)
 
 
 def write_onnx(model: nn.Module, size: int, path: Path) -> None:

@@ -84,7 +84,7 @@ def first_network(run: Run, initial: Initial | None) -> nn.Module:
     """The network with the weights that its training begins with."""
     script = load_script(run.script)
     network = build_model(script, len(run.classes), run.build)
-    check_outputs(script, network, run.train["size"])
+    check_outputs(script, network, run.train["size"], len(run.classes))
     for line in start_from(network, initial, run.classes) if initial else []:
         print(line, file=sys.stderr)
     return network

@@ -9,7 +9,9 @@ each export, and the export's own check runs it there.
 import argparse
 import importlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -57,15 +59,13 @@ def main() -> None:
     arguments = parser.parse_args()
     manifest = json.loads((EXPORT / "manifest.json").read_text(encoding="utf-8"))
     threshold = manifest["score_threshold"] if arguments.threshold is None else arguments.threshold
-    script = importlib.import_module(manifest["script"]["module"])
-    model = script.build(**manifest["script"]["build"]).eval()
-    model.load_state_dict(load_file(EXPORT / "weights.safetensors"))
     size, classes = manifest["input"]["size"], manifest["classes"]
-    print(
-        json.dumps(
-            predict_files(torch_detector(model), script.TASK, arguments.images, size, classes, threshold), indent=1
-        )
-    )
+    with redirect_stdout(sys.stderr):  # what a model script prints is no part of the answer
+        script = importlib.import_module(manifest["script"]["module"])
+        model = script.build(**manifest["script"]["build"]).eval()
+        model.load_state_dict(load_file(EXPORT / "weights.safetensors"))
+        answers = predict_files(torch_detector(model), script.TASK, arguments.images, size, classes, threshold)
+    print(json.dumps(answers, indent=1))
 
 
 if __name__ == "__main__":

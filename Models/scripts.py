@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from Datasets.atomic import replacing
 from Datasets.errors import UserError
@@ -129,16 +129,57 @@ def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) 
     return model
 
 
-def check_outputs(script: ModuleType, model: nn.Module, size: int) -> None:
-    """Raise UserError if forward does not give the outputs of the script's task; the order of its dict is free."""
+def check_outputs(script: ModuleType, model: nn.Module, size: int, classes: int) -> None:
+    """Raise UserError if forward gives, for two black images, other than what Datasets/predictions.py says of the task.
+
+    Told before a training, for it would fail after the first epoch. The order of the outputs is free.
+    """
     with torch.no_grad():
-        given = model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        given = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
     model.train()
-    names = OUTPUTS[script.TASK]
-    missing = [name for name in names if not isinstance(given, Mapping) or name not in given]
-    if missing:
-        file = f"{script.__name__.replace('.', '/')}.py"
-        raise UserError(f"{file}: forward() gives no {missing[0]!r}; a task of {script.TASK} has: {', '.join(names)}")
+    task, file = script.TASK, f"{script.__name__.replace('.', '/')}.py"
+    for name in OUTPUTS[task]:
+        if not isinstance(given, Mapping) or name not in given:
+            raise UserError(f"{file}: forward() gives no {name!r}; a task of {task} has: {', '.join(OUTPUTS[task])}")
+    places = given["boxes"].shape[1:2] if task == "boxes" and isinstance(given["boxes"], Tensor) else (classes,)
+    shapes = {"boxes": (2, *places, 4), "scores": (2, *places), "classes": (2, *places), "mask": (2, size, size)}
+    limits = {"scores": (0, 1), "classes": (-1, classes - 1), "mask": (0, classes)}  # a class of -1: no box there
+    for name in OUTPUTS[task]:
+        wrong = _unfit(given[name], shapes.get(name, (2, classes)), name in ("classes", "mask"), limits.get(name))
+        if wrong:
+            raise UserError(f"{file}: of two images of {classes} classes, forward() gives {name} as {wrong}")
+
+
+def _unfit(values: Any, shape: tuple[int, ...], whole: bool, limits: tuple[int, int] | None) -> str:
+    """What is wrong with an output that should have this shape, numbers, whole or not, and limits; empty if nothing."""
+    if not isinstance(values, Tensor):
+        return f"a {type(values).__name__}, not a tensor"
+    if values.shape != shape:
+        return f"{list(values.shape)}, not {list(shape)}"
+    kind = str(values.dtype).removeprefix("torch.")
+    if whole == values.is_floating_point() or values.dtype == torch.bfloat16:
+        return f"{kind}, not {'int64' if whole else 'float32'}"
+    if limits and values.numel() and not limits[0] - 1e-3 <= values.min() <= values.max() <= limits[1] + 1e-3:
+        return f"numbers from {values.min():g} to {values.max():g}, not {limits[0]} to {limits[1]}"
+    return ""
+
+
+def check_losses(losses: Any, before: Collection[str]) -> None:
+    """Raise UserError if a step's loss is no dict of scalars to learn from, of the same names as the steps before.
+
+    before: the names of all the steps before, none at the first.
+    """
+    if not isinstance(losses, Mapping) or not losses:
+        raise UserError("loss() gives no dict with a scalar for each of its parts")
+    for name, value in losses.items():
+        if not isinstance(value, Tensor) or value.dim():
+            shape = f"of shape {list(value.shape)}" if isinstance(value, Tensor) else f"as a {type(value).__name__}"
+            raise UserError(f"loss() gives {name!r} {shape}, not as a scalar tensor")
+    if not any(value.requires_grad for value in losses.values()):
+        raise UserError("loss() gives nothing that depends on the weights: there is nothing to learn")
+    if before and set(before) != set(losses):
+        told = f"{', '.join(losses)}, and before: {', '.join(before)}"
+        raise UserError(f"loss() gives other parts than in the steps before: {told}; give 0 where there is nothing")
 
 
 def write_run(run: Run, directory: Path) -> None:
@@ -170,6 +211,6 @@ def trained_model(run: Run, directory: Path) -> nn.Module:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the train stage first") from None
     except Exception as error:  # safetensors and torch each raise their own for a damaged or unfitting file
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split()[:40])  # torch says in the second line which weights
         raise UserError(f"{path}: does not fit Models/{run.script}.py ({reason}); train again") from error
     return model.eval()

@@ -23,6 +23,7 @@ from Models.data_loading import Batch, Samples, epoch_order
 from Models.meter import Meter
 from Models.precision import autocast
 from Models.processes import Loss, count, from_first, is_first, loss_of, mean, rank, share
+from Models.scripts import check_losses
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
 CHECKPOINT_STEPS = 50  # a checkpoint costs about as much as a third of a step
@@ -114,7 +115,7 @@ def train(
         measured = validate(model) if is_first() else {}
         state.history.append({**row, **measured})
         keep_best(state, next(iter(measured.values()), None))
-        state.sums = {}
+        state.sums = dict.fromkeys(state.sums, 0.0)  # the names stay: each step has the same
         if is_first():
             report(state.history)
         meter.epoch_line()
@@ -187,6 +188,7 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     targets = {name: values.to(options.device) for name, values in batch.targets.items()}
     with autocast(options.precision, options.device):
         losses = state.loss(batch.images.to(options.device), targets)
+    check_losses(losses, [name.removesuffix("_loss") for name in state.sums if name != "loss"])
     total = torch.stack(list(losses.values())).sum()
     values = mean(torch.stack([total, *losses.values()]).detach()).tolist()
     parts = dict(zip(["loss", *(f"{name}_loss" for name in losses)], values, strict=True))

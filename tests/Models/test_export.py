@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,9 +17,10 @@ from shape_scenes import ROOT, refused
 
 from Datasets.errors import UserError
 from Datasets.images import decode, letterbox
+from Datasets.imports import import_closure
 from Datasets.predictions import largest_difference, to_prediction
 from Models.export import describe
-from Models.exporting import onnx_detector, write_onnx
+from Models.exporting import foreign_imports, onnx_detector, write_onnx
 from Models.scripts import read_run
 from tests.conftest import copy_code, run_in
 
@@ -38,6 +40,8 @@ def differences(export, answers):
 
 
 def test_it_opens_in_an_empty_directory_through_its_own_script(elsewhere):
+    with (elsewhere / "script/Models/e001_center_detector.py").open("a") as script:
+        script.write("\nprint('what a model script prints is no part of the answer')\n")
     images = sorted(str(path) for path in (elsewhere / "sample").glob("*.png"))
     command = [sys.executable, "-E", "-s", "-m", "Models.rebuild", *images]
     environment = {"PATH": os.environ["PATH"]}
@@ -93,6 +97,13 @@ def test_outputs_keep_their_names_in_any_order_and_what_is_no_graph_is_told(tmp_
     assert np.allclose(found["scores"], 0.2) and np.allclose(found["counts"], 51)
     with pytest.raises(UserError, match=r"forward\(\) cannot become .* expression .* \(test_export.py, line \d+\)$"):
         write_onnx(Unordered(least=3), 32, tmp_path / "none.onnx")
+
+
+def test_imports_that_do_not_travel_are_found(tmp_path):
+    (tmp_path / "Models").mkdir()
+    (tmp_path / "Models/helper.py").write_text("import numpy, timm.models\nfrom PIL import Image\n")
+    (tmp_path / "Models/e900.py").write_text("import math\nfrom torch import nn\nfrom Models import helper\n")
+    assert foreign_imports(import_closure([Path("Models/e900.py")], tmp_path), tmp_path) == ["timm"]
 
 
 def test_no_file_knows_where_it_was_made(outputs):

@@ -1,6 +1,8 @@
 import csv
+import itertools
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -208,6 +210,26 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes, tmp_path
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (lambda loss, step: loss, "loss() gives no dict with a scalar"),
+        (lambda loss, step: {}, "no dict with a scalar for each of its parts"),
+        (lambda loss, step: {"a": loss, "b": loss[None]}, "loss() gives 'b' of shape [1], not as a scalar"),
+        (lambda loss, step: {"a": 0.5}, "loss() gives 'a' as a float, not as a scalar"),
+        (lambda loss, step: {"a": loss.detach()}, "nothing that depends on the weights"),
+        (lambda loss, step: {"a": loss, "b": loss} if step == 9 else {"a": loss}, "a, b, and before: a; give 0 where"),
+    ],
+)
+def test_a_loss_that_cannot_be_learnt_from_is_told(shapes, tmp_path, parts, told):
+    samples, steps = Samples(Curated(shapes), "train", 48), itertools.count(1)  # 8 in an epoch
+    model = e001.build(classes=2, width=8)
+    learn = model.loss
+    model.loss = lambda images, targets: parts(sum(learn(images, targets).values()), next(steps))
+    with pytest.raises(UserError, match=re.escape(told)):
+        train(model, samples, tiny_options(), lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None)
+
+
 def test_a_mistaken_learning_rate_stops_in_one_line_and_leaves_no_weights(shapes, tmp_path):
     common = ["--script", "e001_center_detector", "--curated", shapes, "--out", tmp_path / "out"]
     done = stage("train", *common, "--size", "48", "--learning-rate", "1e6", home=tmp_path)
@@ -253,6 +275,23 @@ def test_a_split_without_images_is_told(tmp_path, empty):
     assert f"no image of the {empty} split has a box" in refused("train", *words)
 
 
+def guess(task, outputs):
+    """The source of a model script with such outputs."""
+    return f"""
+import torch
+TASK = {task!r}
+def build(classes: int):
+    return Guess()
+class Guess(torch.nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 3, 1)
+    def forward(self, images):
+        means = images.float().mean((2, 3))
+        return dict({outputs})
+    def loss(self, images, targets): ...
+"""
+
+
 @pytest.mark.parametrize(
     ("source", "part"),
     [
@@ -269,6 +308,21 @@ def test_a_split_without_images_is_told(tmp_path, empty):
             "from Models import e001_center_detector as e001\nTASK = 'mask'\nbuild = e001.build\n",
             "forward() gives no 'mask'; a task of mask has: mask",
         ),
+        (guess("labels", "scores=means[:, :2, None]"), "forward() gives scores as [2, 2, 1], not [2, 2]"),
+        (guess("labels", "scores=means[:, :2].tolist()"), "gives scores as a list, not a tensor"),
+        (guess("labels", "scores=means[:, :2].bfloat16()"), "gives scores as bfloat16, not float32"),
+        (guess("labels", "scores=means[:, :2] - 2"), "gives scores as numbers from -2 to -2, not 0 to 1"),
+        (guess("counts", "scores=means[:, :2], counts=means"), "gives counts as [2, 3], not [2, 2]"),
+        (guess("mask", "mask=images[:, 0] / 255"), "gives mask as float32, not int64"),
+        (guess("mask", "mask=images[:, 0] + 3"), "gives mask as numbers from 3 to 3, not 0 to 2"),
+        (
+            guess("boxes", "boxes=means[:, None], scores=means[:, :1], classes=means[:, :1].long()"),
+            "gives boxes as [2, 1, 3], not [2, 1, 4]",
+        ),
+        (
+            guess("boxes", "boxes=torch.ones(2, 5, 4), scores=torch.ones(2, 5), classes=torch.full((2, 5), 2)"),
+            "gives classes as numbers from 2 to 2, not -1 to 1",
+        ),
     ],
 )
 def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part, monkeypatch):
@@ -277,7 +331,7 @@ def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part
     (tmp_path / "Models" / f"{name}.py").write_text(source)
     monkeypatch.setattr(scripts, "ROOT", tmp_path)
     monkeypatch.setattr(Models, "__path__", [*Models.__path__, str(tmp_path / "Models")])
-    line = refused("train", "--script", name, "--curated", shapes, "--out", tmp_path / "out")
+    line = refused("train", "--script", name, "--curated", shapes, "--zoom=0", "--out", tmp_path / "out")
     assert part in line and not (tmp_path / "out").exists()
 
 
