@@ -23,6 +23,8 @@ from Models.evaluating.boxes import (
     match,
     measure,
 )
+from Models.evaluation import predict
+from Models.scripts import read_run, trained_model
 
 
 def predicted(*boxes):
@@ -144,9 +146,13 @@ def test_names_of_boxes_close_together_are_beside_each_other(samples):
     assert red(one, other) > 0.9 * (red(one) + red(other))
 
 
-def test_what_evaluating_writes(outputs):
+def test_what_evaluating_writes(outputs, shapes):
     out = outputs / "evaluate"
     metrics = json.loads((out / "metrics.json").read_text())
+    model = trained_model(read_run(outputs / "train", "e001_center_detector"), outputs / "train")
+    val, test = (Samples(Curated(shapes), split, 48) for split in ("val", "test"))
+    on_val, on_test = (best_threshold(each, predict(model, each, 8)) for each in (val, test))
+    assert metrics["score_threshold"] == pytest.approx(on_val, abs=1e-3) and abs(on_val - on_test) > 1e-3
     assert metrics["mAP50"] > 0.5 and set(metrics["AP"]) == {"disc", "square"} and metrics["images"] == 11
     assert 0 < metrics["score_threshold"] < 1
     rows = list(csv.DictReader((out / "precision_recall.csv").open()))

@@ -16,7 +16,7 @@ import Models
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Models import e001_center_detector as e001
-from Models import scripts
+from Models import scripts, training
 from Models.checkpoints import load_checkpoint
 from Models.data_loading import Samples, epoch_order
 from Models.evaluation import validate
@@ -73,6 +73,7 @@ def test_it_learns_a_handful_of_images_by_heart(tmp_path):
     rows = train(model, samples, options, lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None).history
     figures = validate(model, samples, 6)
     assert figures["val_mAP50"] > 0.95 and figures["val_mAP"] > 0.7
+    assert not model.training, "it was measured as it will be used"
     assert [row["epoch"] for row in rows] == list(range(1, 61)) and rows[-1]["loss"] < rows[0]["loss"] / 4
 
 
@@ -88,6 +89,59 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(shap
     for name in ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     assert not list((tmp_path / "home2").rglob("*.pt")), "a complete training leaves no checkpoint behind"
+
+
+def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_STEPS", 2)  # in the midst of an epoch, and at the end of the second
+    samples = Samples(Curated(write_scenes(tmp_path / "c", {"train": 12, "val": 0, "test": 0})), "train", 32)
+    options = tiny_options(size=32, epochs=3, batch=4, zoom=0.2)  # of 3 steps
+
+    def learn(checkpoint, interrupted=0):
+        """The history, the best and the last weights; a loss and a validation are a moment each."""
+        moments = itertools.count(1)
+        torch.manual_seed(0)
+        model = e001.build(2, width=4)
+        model.neck.append(torch.nn.Dropout(0.2))
+        learn = model.loss
+
+        def moment(value):
+            if next(moments) == interrupted:
+                raise KeyboardInterrupt
+            return value
+
+        def loss(images, targets):
+            assert model.training, "after a validation, too"
+            return moment(learn(images, targets))
+
+        model.loss = loss
+        measure = lambda model: moment({"val_figure": float(model.eval().heat.weight.detach().sum())})  # noqa: E731
+        state = train(model, samples, options, measure, checkpoint, lambda _: None)
+        return state.history, state.best.pop("model"), state.best, state.model.state_dict()
+
+    history, best, figure, last = learn(tmp_path / "whole.pt")
+    for interrupted in range(1, 13):
+        checkpoint = tmp_path / f"{interrupted}.pt"
+        with pytest.raises(KeyboardInterrupt):
+            learn(checkpoint, interrupted)
+        again = learn(checkpoint)
+        assert (again[0], again[2]) == (history, figure), interrupted
+        for weights, expected in ((again[1], best), (again[3], last)):
+            assert all(torch.equal(weights[name], expected[name]) for name in expected), interrupted
+
+
+def test_each_step_of_each_seed_varies_its_images_anew(shapes):
+    samples = Samples(Curated(shapes), "train", 48)
+    batch = next(samples.batches([list(range(8))]))
+
+    def loss(step, seed):
+        options = tiny_options(zoom=0.5, seed=seed)
+        torch.manual_seed(0)
+        state = start(e001.build(2, width=4), options, 10)
+        state.step = step
+        update(state, batch, options)
+        return state.sums["loss"]
+
+    assert loss(0, 0) == loss(0, 0) and len({loss(0, 0), loss(1, 0), loss(0, 1)}) == 3
 
 
 def test_it_stops_early_keeps_the_best_weights_and_resumes_to_the_same(shapes, tmp_path, capsys):
