@@ -25,7 +25,7 @@ def git_state(root: Path, scripts: Sequence[Path]) -> dict[str, Any]:
 
 def _difference(root: Path, file: str) -> str:
     old = (_git(root, "show", f"HEAD:./{file}") or "").splitlines(keepends=True)
-    new = (root / file).read_text(encoding="utf-8").splitlines(keepends=True)
+    new = (root / file).read_bytes().decode("utf-8").splitlines(keepends=True)  # as bytes, so that line ends stay
     return "".join(difflib.unified_diff(old, new, f"a/{file}", f"b/{file}"))
 
 

@@ -20,9 +20,10 @@ from Datasets.images import decode, letterbox
 from Datasets.imports import import_closure
 from Datasets.predictions import largest_difference, to_prediction
 from Models.export import describe
-from Models.exporting import foreign_imports, onnx_detector, write_onnx
+from Models.exporting import agreement, foreign_imports, onnx_detector, rebuilt_answers, write_onnx
+from Models.provenance import git_state
 from Models.scripts import read_run
-from tests.conftest import copy_code, run_in
+from tests.conftest import AUTHOR, copy_code, run_in, succeeded
 
 
 @pytest.fixture
@@ -142,6 +143,44 @@ def test_the_manifest_says_where_it_all_comes_from(outputs):
     for side in ("script", "onnx"):
         assert manifest["agreement"][side]["boxes"] <= 0.01 and manifest["agreement"][side]["scores"] <= 1e-4
     assert not any(name.endswith((".pt", ".pkl", ".pth", ".bin")) for name in files)
+
+
+def test_it_is_told_how_the_tree_differed_from_its_commit(tmp_path):
+    def write(name, text):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(text.encode())
+        return git_state(tmp_path, [Path("Models/e900.py")])
+
+    def diff_of(state):
+        return state["dirty"], [line for line in state["diff"].splitlines() if line[:1] in "+-"][2:]
+
+    assert write("Models/e900.py", "x = 1\r\n") == {"commit": None, "dirty": True, "diff": ""}, "without git"
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "Start"]):
+        succeeded(run_in(tmp_path, "git", *words, **AUTHOR))
+    assert diff_of(git_state(tmp_path, [Path("Models/e900.py")])) == (True, ["+x = 1"]), "a script that git has not"
+    write("params.yaml", "a: 1\n")
+    for words in (["add", "-A"], ["commit", "-qm", "All"]):
+        succeeded(run_in(tmp_path, "git", *words, **AUTHOR))
+    head = run_in(tmp_path, "git", "rev-parse", "HEAD").stdout.strip()
+    assert write("dvc.lock", "{}") == {"commit": head, "dirty": False, "diff": ""}, "the run itself writes dvc.lock"
+    assert diff_of(write("params.yaml", "a: 2\n")) == (True, [])
+    assert diff_of(write("Models/e900.py", "x = 2\r\n")) == (True, ["-x = 1", "+x = 2"])
+
+
+def test_a_script_or_a_graph_that_answers_otherwise_is_refused(elsewhere):
+    samples = sorted((elsewhere / "sample").glob("*.png"))[:2]
+    expected = json.loads((elsewhere / "sample/expected.json").read_text())
+    answers = {path.name: expected[path.name] for path in samples}
+    assert agreement("boxes", answers, answers, 0.5, "the ONNX graph") == {"boxes": 0, "scores": 0}
+    moved = json.loads(json.dumps(answers))
+    box = next(box for answer in moved.values() for box in answer["boxes"])
+    box["x1"] += 0.02
+    with pytest.raises(UserError, match=r"the ONNX graph and .* differ in boxes by 0.02, more than 0.01"):
+        agreement("boxes", answers, moved, 0.5, "the ONNX graph")
+    with (elsewhere / "script/Models/e001_center_detector.py").open("a") as script:
+        script.write("import nothing_of_that_name\n")
+    with pytest.raises(UserError, match=r"does not run on its own: ModuleNotFoundError: .*'nothing_of_that_name'"):
+        rebuilt_answers(elsewhere, samples, 0.5)
 
 
 def test_the_versions_are_those_of_the_training_and_of_the_graph(outputs, tmp_path):
