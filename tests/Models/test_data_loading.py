@@ -30,6 +30,14 @@ def test_images_not_annotated_are_left_out_and_empty_ones_kept(shapes):
     assert (next(samples.batches([[1]])).targets["classes"] == -1).all()
 
 
+def test_crowds_are_marked_and_nothing_else(shapes):
+    samples = Samples(Curated(shapes), "train", 48)
+    index = [record["image"] for record in samples.records].index("shapes/train_3.png")
+    boxes = samples.records[index]["boxes"]
+    targets = next(samples.batches([[index]])).targets
+    assert targets["crowd"][0].tolist() == [box["crowd"] for box in boxes] == [False] * (len(boxes) - 1) + [True]
+
+
 def test_decoding_ahead_and_for_each_batch_give_the_same(shapes, monkeypatch):
     order = epoch_order(59, 8, 0, 0)
     held = Samples(Curated(shapes), "train", 48)
@@ -115,6 +123,14 @@ def test_augmented_boxes_and_masks_stay_on_their_objects(how):
             assert np.abs(np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - sides.numpy()).max() <= 1.01
         lefts.add(round(float(sides[0])))
     assert len(lefts) > 1
+
+
+def test_it_mirrors_left_to_right_only_and_zooms_to_any_side():
+    flipped = augment(drawn(), Augmentation(flip=True), [0, 7]).targets["boxes"][:, 0]
+    assert set(map(tuple, flipped.tolist())) == {(36, 20, 52, 40), (12, 20, 28, 40)}
+    zoomed = augment(drawn(), Augmentation(zoom=0.4), [0, 7]).targets["boxes"][:, 0]
+    middles = (zoomed[:, 1] + zoomed[:, 3]) / 2 - 32  # from the image's; -2 at first
+    assert middles.min() < -3 and middles.max() > 1
 
 
 def test_what_comes_from_outside_is_grey_and_ignored():

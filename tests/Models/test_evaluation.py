@@ -98,11 +98,16 @@ def test_no_prediction_has_a_precision_of_0(samples):
 
 
 def test_the_threshold_parts_right_from_wrong(samples):
-    found = [predicted(*((*each, 0.7) for each in truth_of(samples, i))) for i in range(len(samples))]
+    found = [predicted(*((*each, 0.71237) for each in truth_of(samples, i))) for i in range(len(samples))]
     for prediction in found[::2]:
         prediction["boxes"].append(predicted(("disc", 0.0, 0.0, 3.0, 3.0, 0.4))["boxes"][0])
-    threshold = best_threshold(samples, found)
-    assert 0.4 < threshold <= 0.7 and measure(samples, found, threshold).metrics["F1"] == 1
+    threshold, objects = best_threshold(samples, found), sum(len(truth_of(samples, i)) for i in range(len(samples)))
+    assert threshold == 0.7123 and measure(samples, found, threshold).metrics["F1"] == 1
+    next(prediction for prediction in found if len(prediction["boxes"]) > 1)["boxes"].pop(0)
+    figures, right, wrong = measure(samples, found, 0.3).metrics, objects - 1, len(found[::2])
+    assert figures["precision"] == pytest.approx(right / (right + wrong), abs=1e-6)
+    assert figures["recall"] == pytest.approx(right / objects, abs=1e-6)
+    assert figures["F1"] == pytest.approx(2 * right / (right + wrong + objects), abs=1e-6)
 
 
 def test_the_confusion_counts_each_object_and_each_false_detection(samples):
