@@ -6,6 +6,7 @@ import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from Models import scripts, training
 from Models.checkpoints import load_checkpoint
 from Models.data_loading import Samples, epoch_order
 from Models.evaluation import validate
+from Models.preparation import prepared
 from Models.train import write_weights
 from Models.training import Options, save, start, train, update
 
@@ -127,6 +129,25 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
         assert (again[0], again[2]) == (history, figure), interrupted
         for weights, expected in ((again[1], best), (again[3], last)):
             assert all(torch.equal(weights[name], expected[name]) for name in expected), interrupted
+
+
+def test_all_that_the_result_depends_on_decides_which_checkpoint_is_met(shapes, tmp_path):
+    write_weights(e001.build(2, width=8).state_dict(), tmp_path / "some.safetensors")
+    other = write_scenes(tmp_path / "other", {"train": 4, "val": 2, "test": 0}, seed=1)
+    usual = ("e001_center_detector", ["--width=8"], shapes, Path("random"), tiny_options())
+
+    def checkpoint(**changes):
+        names = ("script", "model", "curated", "init", "options")
+        return prepared(**{**dict(zip(names, usual, strict=True)), **changes}).checkpoint
+
+    changed = [
+        checkpoint(model=["--width=9"]),
+        checkpoint(script="e002_coarse_to_fine"),
+        checkpoint(curated=other),
+        checkpoint(init=tmp_path / "some.safetensors"),
+        *(checkpoint(options=tiny_options(**{name: 2})) for name in ("seed", "threads", "epochs", "learning_rate")),
+    ]
+    assert checkpoint() == checkpoint() and len({checkpoint(), *changed}) == 1 + len(changed)
 
 
 def test_each_step_of_each_seed_varies_its_images_anew(shapes):
