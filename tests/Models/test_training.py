@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import itertools
 import json
@@ -45,7 +46,7 @@ def changed():
     return [path.stat().st_mtime_ns for path in Path(os.environ["DVC_ROOT"]).rglob("*.pt")]
 
 random.seed(0)
-for kill in range(3):  # the first before there is a checkpoint, the others some steps after a new one
+for kill in range(2):  # the first before there is a checkpoint, the second some steps after one
     before, child = changed(), start()
     until(lambda: not kill or changed() != before)
     time.sleep(random.uniform(0, 0.1))
@@ -63,7 +64,7 @@ def tiny_options(**changes):
 
 
 VARIED = ["--zoom=0.2", "--crop=0.2", "--colour=0.3", "--flip"]
-LONG = ["--size=48", "--epochs=10", "--batch=4", "--threads=1", *VARIED, "--", "--width=8"]
+LONG = ["--size=48", "--epochs=7", "--batch=4", "--threads=1", *VARIED, "--", "--width=8"]
 
 
 def test_it_learns_a_handful_of_images_by_heart(tmp_path):
@@ -87,13 +88,14 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(shap
     environment = {**os.environ, "DVC_ROOT": str(tmp_path / "home2")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("resumed at step") == 2
+    assert done.stderr.count("resumed at step") == 1
     for name in ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     assert not list((tmp_path / "home2").rglob("*.pt")), "a complete training leaves no checkpoint behind"
 
 
 def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tmp_path, monkeypatch):
+    torch.set_num_threads(1)
     monkeypatch.setattr(training, "CHECKPOINT_STEPS", 2)  # in the midst of an epoch, and at the end of the second
     samples = Samples(Curated(write_scenes(tmp_path / "c", {"train": 12, "val": 0, "test": 0})), "train", 32)
     options = tiny_options(size=32, epochs=3, batch=4, zoom=0.2)  # of 3 steps
@@ -123,8 +125,9 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
     history, best, figure, last = learn(tmp_path / "whole.pt")
     for interrupted in range(1, 13):
         checkpoint = tmp_path / f"{interrupted}.pt"
-        with pytest.raises(KeyboardInterrupt):
-            learn(checkpoint, interrupted)
+        for moment in (interrupted, 4):  # the second time it is one that was resumed
+            with contextlib.suppress(KeyboardInterrupt):
+                learn(checkpoint, moment)
         again = learn(checkpoint)
         assert (again[0], again[2]) == (history, figure), interrupted
         for weights, expected in ((again[1], best), (again[3], last)):
