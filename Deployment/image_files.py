@@ -32,14 +32,16 @@ def image_files(sources: Sequence[Path]) -> list[ImageFile]:
 
     A source is an image file, a directory (searched to any depth), a .zip or .tar archive, or a .txt file with the path
     of an image in each line, relative to that file. Raises UserError for a source that does not exist, is damaged or
-    holds no image, and for two images of one name.
+    holds no image, for two images of one name, and for a name that is not in UTF-8, as what is written must be.
     """
     found: dict[str, ImageFile] = {}
     for source in sources:
         before = len(found)
+        _check_encoding(source, str(source.resolve()))
         for each in _images(source):
             inside = len(sources) > 1 and (source.is_dir() or is_archive(source))
             name = f"{_stem(source)}/{each.name}" if inside else each.name
+            _check_encoding(source, name)
             if name in found:
                 if name in list(found)[before:]:
                     raise UserError(f"{source}: {name} is in it twice; remove one")
@@ -48,6 +50,13 @@ def image_files(sources: Sequence[Path]) -> list[ImageFile]:
         if len(found) == before:
             raise UserError(f"{source}: holds no image; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
     return list(found.values())
+
+
+def _check_encoding(source: Path, name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{source}: the file name {name!r} is not in UTF-8; rename the file") from None
 
 
 def is_archive(source: Path) -> bool:
@@ -92,25 +101,31 @@ def _lines(file: Path) -> list[str]:
 
 
 def _in_archive(source: Path) -> Iterator[ImageFile]:
-    """The images of an archive, in its own order: a compressed .tar is read from its beginning to its end only once."""
+    """The images of an archive, in its own order: a compressed .tar is read from its beginning to its end only once.
+
+    Names are those that the importers give them. Of several files of one name the last counts, as for every unpacker.
+    """
     state = _state(source)
     try:
         if source.suffix.lower() == ".zip":
             file = zipfile.ZipFile(source)
-            names = visible((info.filename for info in file.infolist() if not info.is_dir()), IMAGE_SUFFIXES)
-            return iter([ImageFile(name, _zip_reader(file, name), state) for name in names])
+            infos = (info for info in file.infolist() if not info.is_dir())
+            found = {info.filename.replace("\\", "/").removeprefix("./"): info for info in infos}
+            names = visible(found, IMAGE_SUFFIXES)
+            return iter([ImageFile(name, _zip_reader(file, found[name]), state) for name in names])
         tar = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
-        members = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
+        files = (member for member in tar if member.isfile() or member.islnk() or member.issym())
+        members = {member.name.removeprefix("./"): member for member in files}
         names = visible(members, IMAGE_SUFFIXES)
         return iter([ImageFile(name, _tar_reader(tar, members[name]), state) for name in names])
     except Exception as error:  # damaged bytes make zipfile, tarfile and the decompressors raise nearly anything
         raise UserError(f"{source}: no whole archive: {str(error).partition(chr(10))[0]}; was it cut off?") from error
 
 
-def _zip_reader(file: zipfile.ZipFile, name: str) -> Callable[[], bytes]:
+def _zip_reader(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
         try:
-            return file.read(name)
+            return file.read(info)
         except Exception as error:
             raise OSError(_reason(error)) from error
 

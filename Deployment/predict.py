@@ -154,7 +154,7 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
 def main(
     export: Annotated[Path, typer.Argument(help="the export, Datasets/pretrained/ID, or a bundle")],
     images: Annotated[list[Path], typer.Argument(help="directories, archives, .txt lists and files")],
-    to: Annotated[Path, typer.Option(help="the file to write: .parquet, .json or ...coco.json")],
+    to: Annotated[Path, typer.Option(help="the file to write, which must not exist: .parquet, .json or ...coco.json")],
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="the least score; by default the manifest's")
     ] = None,
@@ -167,6 +167,8 @@ def main(
     """Predict many images, into a file of records."""
     if to.suffix not in (".parquet", ".json"):
         raise UserError(f"--to {to}: ends neither in .parquet nor in .json")
+    if to.exists():  # what a person corrected, perhaps
+        raise UserError(f"--to {to}: exists already; delete it first, or name another file")
     artifact = load(export)
     files = image_files(images)
     model = hashlib.sha256((artifact.directory / MANIFEST).read_bytes()).hexdigest()

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -81,8 +82,9 @@ def test_archives_lists_and_files_say_the_same(export: Path, photos: Path, tmp_p
     (tmp_path / "photos/list.txt").write_text(listed, encoding="utf-8")
     found = {}
     for source in ("photos", "photos.tar.gz", "photos.zip", "photos/list.txt"):
-        predict(export, tmp_path / source, "--to", tmp_path / "out.json")
-        found[source] = rows(tmp_path / "out.json")
+        out = tmp_path / f"{Path(source).name}.json"
+        predict(export, tmp_path / source, "--to", out)
+        found[source] = rows(out)
     assert set(found["photos"]) == {*NAMES, "b/broken.jfif"}
     assert all(answer == found["photos"] for answer in found.values())
     predict(export, photos / "a/one.png", photos / "b", "--to", tmp_path / "out.json")
@@ -95,6 +97,21 @@ def test_a_missing_file_of_a_list_is_a_row_with_its_reason(export: Path, photos:
     found = rows(tmp_path / "out.json")
     assert found["nowhere.png"]["error"] == "cannot be read: No such file or directory"
     assert len(found["a/one.png"]["boxes"]) == 2
+
+
+def test_an_archives_images_are_those_that_are_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/a.jpg").write_bytes(b"a")
+    (tmp_path / "linked/b.jpg").hardlink_to(tmp_path / "linked/a.jpg")
+    (tmp_path / "linked/c.jpg").symlink_to("a.jpg")
+    with tarfile.open(tmp_path / "linked.tar", "w") as tar:
+        tar.add(tmp_path / "linked", ".")
+    with zipfile.ZipFile(tmp_path / "written.zip", "w") as file:
+        for name, data in (("a.jpg", b"old"), ("./a.jpg", b"a"), ("b.jpg", b"a"), ("in\\c.jpg", b"a")):
+            file.writestr(zipfile.ZipInfo(name), data)
+    for archive, last in (("linked.tar", "c.jpg"), ("written.zip", "in/c.jpg")):
+        found = {file.name: file.read() for file in image_files([tmp_path / archive])}
+        assert found == dict.fromkeys(("a.jpg", "b.jpg", last), b"a")
 
 
 def test_a_damaged_member_of_an_archive_is_a_row_with_its_reason(tmp_path: Path) -> None:
@@ -230,6 +247,7 @@ def test_other_options_are_other_work(export: Path, photos: Path, tmp_path: Path
         journal.write_bytes(
             msgspec.json.encode(work | other, order="sorted") + b"\n" + json.dumps([state, done]).encode() + b"\n"
         )
+        out.unlink(missing_ok=True)
         process = predict(export, photos, "--to", out, *options)
         same = not (options or other)
         assert ("goes on after 1 images" in process.stdout) == same
@@ -260,6 +278,26 @@ def test_a_mistake_is_said(export: Path, photos: Path, tmp_path: Path, source: s
     assert is_one_line(process), process.stderr
     assert words in process.stderr
     assert not (tmp_path / to).exists()
+
+
+def test_what_was_predicted_and_perhaps_corrected_since_is_not_replaced(export: Path, photos: Path) -> None:
+    corrected = photos / "coco.json"
+    corrected.write_text("by hand")
+    process = command("Deployment.predict", export, photos, "--to", corrected)
+    assert is_one_line(process)
+    assert f"{corrected}: exists already" in process.stderr
+    assert corrected.read_text() == "by hand"
+
+
+def test_a_name_that_no_file_of_records_can_hold_is_said(export: Path, photos: Path, tmp_path: Path) -> None:
+    latin = os.fsdecode("münchen".encode("latin-1"))
+    (tmp_path / latin).mkdir()
+    (photos / f"{latin}.png").write_bytes(b"")
+    (tmp_path / latin / "a.png").write_bytes(b"")
+    for source in (photos, tmp_path / latin):
+        process = command("Deployment.predict", export, source, "--to", tmp_path / "out.json")
+        assert is_one_line(process), process.stderr
+        assert "is not in UTF-8; rename the file" in process.stderr
 
 
 def test_two_images_of_one_name_are_said(export: Path, photos: Path, tmp_path: Path) -> None:
