@@ -11,7 +11,8 @@ import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from contextlib import contextmanager
+from functools import lru_cache
 from itertools import accumulate, pairwise, starmap
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Datasets.classes import read_classes, write_classes
-from Datasets.errors import UserError
+from Datasets.errors import UserError, one_line
 from Datasets.json_format import write_json
 from Datasets.records import IMAGE_TYPE, SCHEMA, SPLITS, Record
 
@@ -42,7 +43,7 @@ ReadFiles = Callable[
 
 
 class Curated:
-    """A curated dataset to read from. Raises UserError if `directory` holds none, or not all shards of a split."""
+    """A curated dataset to read from. Raises UserError if `directory` holds none, or a split is not there whole."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -79,7 +80,7 @@ class ImageFiles(Sequence[bytes]):
     """Random access to the image files in `shards`; reading one reads its row group, of which some are held."""
 
     def __init__(self, shards: Iterable[Path]) -> None:
-        self._open = lru_cache(OPEN_SHARDS)(partial(pq.ParquetFile, memory_map=True))
+        self._open = lru_cache(OPEN_SHARDS)(_opened)
         self._column = lru_cache(HELD_ROW_GROUPS)(self._read)
         self._groups = [(shard, group) for shard in shards for group in range(self._open(shard).num_row_groups)]
         rows = (self._open(shard).metadata.row_group(group).num_rows for shard, group in self._groups)
@@ -96,13 +97,30 @@ class ImageFiles(Sequence[bytes]):
 
     def _read(self, number: int) -> pa.ChunkedArray:
         shard, group = self._groups[number]
-        return self._open(shard).read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
+        with _naming_damage(shard):
+            return self._open(shard).read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
 
 
 def _annotations(shard: Path, masks: bool) -> Iterator[Record]:
     columns = [name if masks or name != "mask" else "mask.path" for name in _ANNOTATIONS]
-    for row in pq.ParquetFile(shard).read(columns=columns).to_pylist():
+    with _naming_damage(shard):
+        rows = pq.ParquetFile(shard).read(columns=columns).to_pylist()
+    for row in rows:
         yield Record(**{**row, "image": row["image"]["path"]})  # type: ignore[typeddict-item]
+
+
+def _opened(shard: Path) -> pq.ParquetFile:
+    with _naming_damage(shard):
+        return pq.ParquetFile(shard, memory_map=True)
+
+
+@contextmanager
+def _naming_damage(shard: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        remedy = "delete it, and `dvc checkout`, or `dvc pull`, brings it back"
+        raise UserError(f"{shard}: no whole Parquet file: {one_line(error)}; {remedy}") from error
 
 
 def write_curated(

@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 def average_precision(
     records: "Sequence[Record]", answers: Sequence[Detection], classes: Sequence[str]
 ) -> dict[str, float]:
-    """mAP, mAP50 and mAP75 of the answers for the images of these records, which have boxes; 0 without a detection."""
+    """mAP, mAP50 and mAP75 of the answers for these records, whose boxes are known; 0 without detection or object."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     detections = to_coco((("", answer) for answer in answers), "boxes", classes)["annotations"]
-    if not detections:
+    dataset = coco_truth(records, classes)
+    present = {each["category_id"] for each in dataset["annotations"] if not each["iscrowd"]}
+    if not detections or not present:
         return {"mAP": 0.0, "mAP50": 0.0, "mAP75": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how far it is
         truth = COCO()
-        truth.dataset = coco_truth(records, classes)
+        truth.dataset = dataset
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
-        present = {each["category_id"] for each in truth.dataset["annotations"] if not each["iscrowd"]}
         evaluation.params.catIds = sorted(present)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -10,17 +10,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 from Datasets.errors import UserError
+from Datasets.images import MAX_PIXELS
 
 UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # of this process's environment, in the service's
 START_SECONDS = 60
 STOP_SECONDS = 10
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 120  # a large model may take seconds, and several requests wait for it at once
+MAX_BYTES = 2_000_000_000  # of an image file; the service's own limit is for strangers
 
 
 class Client:
@@ -47,8 +49,8 @@ class Client:
 def running(bundle: Path) -> Iterator[tuple[int, float]]:
     """Start a copy of `bundle` in an empty directory; yield its port and the seconds from its start until it was ready.
 
-    It ends with the block, however that ends. Raises UserError with the service's last words if it does not become
-    ready, or does not answer within the block.
+    It takes images of any size, as evaluation did. It ends with the block, however that ends. Raises
+    UserError with the service's last words if it does not become ready, or does not answer within the block.
     """
     with tempfile.TemporaryDirectory(prefix="fourfold-") as empty:
         out, err = Path(empty, "stdout"), Path(empty, "stderr")
@@ -61,8 +63,7 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
             port = _wait_until_ready(process, out)
             yield port, time.perf_counter() - started
         except (OSError, HTTPException) as error:
-            lines = err.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [str(error)]
-            raise UserError(f"{bundle}: the service failed: {lines[-1].removeprefix('error: ')}") from error
+            raise UserError(f"{bundle}: the service failed: {_last_words(err) or _end(process) or error}") from error
         finally:
             if process:
                 _stop(process)
@@ -84,7 +85,9 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _start(directory: Path, out: Path, err: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "Deployment.serve", ".", "--port", "0"]
+    limits = {"--max-bytes": MAX_BYTES, "--max-pixels": MAX_PIXELS, "--seconds": ANSWER_SECONDS}
+    options = [str(word) for option in {"--port": 0, **limits}.items() for word in option]
+    command = [sys.executable, "-m", "Deployment.serve", ".", *options]
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(command, cwd=directory, env=environment, stdout=stdout, stderr=stderr)
@@ -94,7 +97,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], out: Path) -> int:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ConnectionError(f"it ended at once, with exit code {process.returncode}")
+            raise ConnectionError
         address = re.search(r":(\d+)\n", out.read_text(encoding="utf-8"))
         if address:
             port = int(address[1])
@@ -102,6 +105,20 @@ def _wait_until_ready(process: subprocess.Popen[bytes], out: Path) -> int:
             return port
         time.sleep(0.01)
     raise TimeoutError(f"it was not ready after {START_SECONDS} s")
+
+
+def _last_words(err: Path) -> str:
+    """What was said last beside the log, whose lines are JSON."""
+    lines = err.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line for line in lines if line.strip() and not line.startswith("{")]
+    return said[-1].removeprefix("error: ") if said else ""
+
+
+def _end(process: subprocess.Popen[bytes] | None) -> str:
+    """How it ended, if it did: of a process that was killed the connections may close a little earlier."""
+    with suppress(subprocess.TimeoutExpired):
+        return f"it ended with exit code {process.wait(1)}" if process else ""
+    return ""
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from Datasets.curated import Curated
 
 FIGURE_TOLERANCE = 1e-3
-CHUNK = 256  # test images held in memory at once
+CHUNK = 64  # test images held in memory at once
 
 
 def check(task: str, sample: str, expected: Prediction, actual: Prediction, threshold: float) -> dict[str, float]:
@@ -77,24 +77,32 @@ def requests_per_second(port: int, images: Sequence[bytes], requests: int, conne
     return sum(counts) / (time.perf_counter() - started)
 
 
-def answers_for(port: int, images: Sequence[bytes], rows: Sequence[int], query: str, connections: int) -> list[Any]:
-    """The answers for the images in these rows, over several connections at once.
+def answers_for(
+    port: int, images: Sequence[bytes], names: Mapping[int, str], query: str, connections: int
+) -> list[Any]:
+    """The answers for the images in the rows that have names, over several connections at once.
 
-    They are new for each chunk: while one is read, the service may close those that are idle.
+    They are new for each chunk: while one is read, the service may close those that are idle. Raises UserError naming
+    an image that is not answered for.
     """
     found: list[Any] = []
-    for first in range(0, len(rows), CHUNK):
-        found += _chunk_answers(port, [images[row] for row in rows[first : first + CHUNK]], query, connections)
+    for first in range(0, len(names), CHUNK):
+        chunk = [(name, images[row]) for row, name in islice(names.items(), first, first + CHUNK)]
+        found += _chunk_answers(port, chunk, query, connections)
     return found
 
 
-def _chunk_answers(port: int, images: Sequence[bytes], query: str, connections: int) -> list[Any]:
+def _chunk_answers(port: int, images: Sequence[tuple[str, bytes]], query: str, connections: int) -> list[Any]:
     own = threading.local()  # a connection for each thread
 
-    def ask(image: bytes) -> Any:
+    def ask(named: tuple[str, bytes]) -> Any:
+        name, image = named
         if not hasattr(own, "client"):
             own.client = Client(port)
-        return own.client.predict(image, query)
+        try:
+            return own.client.predict(image, query)
+        except UserError as error:
+            raise UserError(f"test image {name}: {error}") from error
 
     with ThreadPoolExecutor(connections) as clients:
         return list(clients.map(ask, images))
@@ -104,17 +112,18 @@ def measure_test(port: int, curated: "Curated", artifact: Artifact, connections:
     """How good the answers for the test images are. Raises UserError if evaluation found something else."""
     task = artifact.task
     records = curated.records("test", masks=task == "mask")
-    rows = [row for row, record in enumerate(records) if record[task] is not None]  # type: ignore[literal-required]
-    answers = answers_for(port, curated.images("test"), rows, QUERY[task], connections)
-    found = figures(task, [records[row] for row in rows], answers, artifact.manifest["classes"])
+    known = {row: record for row, record in enumerate(records) if record[task] is not None}  # type: ignore[literal-required]
+    names = {row: record["image"] for row, record in known.items()}
+    answers = answers_for(port, curated.images("test"), names, QUERY[task], connections)
+    found = figures(task, list(known.values()), answers, artifact.manifest["classes"])
     evaluated = artifact.manifest.get("metrics", {})
     for name, value in found.items():
-        if abs(value - evaluated.get(name, float("inf"))) > FIGURE_TOLERANCE:
+        if not abs(value - evaluated.get(name, float("inf"))) <= FIGURE_TOLERANCE:  # NaN is no figure
             raise UserError(
-                f"{curated.directory}: {name} of the service's answers for {len(rows)} test images is {value:.6f}, "
+                f"{curated.directory}: {name} of the service's answers for {len(known)} test images is {value:.6f}, "
                 f"evaluation found {evaluated.get(name)}; was it another dataset? evaluate, export and package again"
             )
-    return {"images": len(rows), **found}
+    return {"images": len(known), **found}
 
 
 def read_curated(directory: Path) -> "Curated":

@@ -128,6 +128,16 @@ def test_a_directory_without_a_dataset_is_refused(tmp_path):
         Curated(tmp_path)
 
 
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
+def test_a_shard_that_was_cut_off_is_named(tmp_path, left):
+    write(tmp_path, 10)
+    shard = next(tmp_path.glob("train-*"))
+    shard.write_bytes(shard.read_bytes()[: int(left * shard.stat().st_size)])
+    for read in (Curated(tmp_path).records, Curated(tmp_path).images):
+        with pytest.raises(UserError, match=f"{shard.name}: no whole Parquet file: .*dvc pull"):
+            read("train")
+
+
 def test_hugging_face_datasets_loads_the_shards_with_images(curated, tmp_path):
     files = {split: str(curated / f"{split}-*.parquet") for split in ("train", "val", "test")}
     loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path))

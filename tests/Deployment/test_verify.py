@@ -15,13 +15,16 @@ from typing import Any
 
 import psutil
 import pytest
-from made_export import CLASSES, write_manifest
+from made_export import CLASSES, encoded, write_manifest
+from PIL import Image
 from running_service import ROOT, is_one_line
 
-from Datasets.records import empty_record
+from Datasets.curated import write_annotations, write_curated
+from Datasets.records import Record, empty_record
 from Deployment.average_precision import average_precision
 from Deployment.package import seal
 from Deployment.verify import answers_for
+from tests.conftest import until
 
 
 def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
@@ -126,18 +129,35 @@ def test_connections_that_the_server_closed_between_chunks_are_not_used(monkeypa
     with ThreadingHTTPServer(("127.0.0.1", 0), Shy) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         try:
-            assert answers_for(server.server_port, Slow([b"a", b"b"]), [0, 1, 0], "", 1) == [[], [], []]
+            assert answers_for(server.server_port, Slow([b"a", b"b"]), {0: "a", 1: "b"}, "", 1) == [[], []]
         finally:
             server.shutdown()
 
 
-def test_answers_worse_than_evaluated_are_an_error(bundle: Path, scenes: Path, tmp_path: Path) -> None:
-    rewrite_manifest(bundle, metrics={"mAP": 0.998, "mAP50": 1.0, "mAP75": 1.0})
+@pytest.mark.parametrize("evaluated", [0.998, float("nan")])
+def test_answers_worse_than_evaluated_are_an_error(
+    bundle: Path, scenes: Path, tmp_path: Path, evaluated: float
+) -> None:
+    rewrite_manifest(bundle, metrics={"mAP": evaluated, "mAP50": 1.0, "mAP75": 1.0})
     process = verify(bundle, tmp_path / "metrics.json", "--curated", str(scenes))
     assert is_one_line(process), process.stderr
     assert f"{scenes}: mAP of the service's answers for 3 test images is 1.000000" in process.stderr
-    assert "0.998" in process.stderr
+    assert f"evaluation found {evaluated}" in process.stderr
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_an_image_is_named_that_is_not_answered_for_and_none_is_too_large(bundle: Path, tmp_path: Path) -> None:
+    large = encoded(Image.new("RGB", (2700, 2700)), "BMP")
+    assert len(large) > 20_000_000  # what the service takes of anybody
+    files = {"large.bmp": large, "broken.png": b"no image"}
+    test = [Record(**{**empty_record(name, "s"), "boxes": []}) for name in files]  # type: ignore[typeddict-item]
+    splits, sizes = {"train": [], "val": [], "test": test}, {"train": [], "val": [], "test": [1, 1]}
+    (tmp_path / "curated").mkdir()
+    written = write_curated(tmp_path / "curated", splits, sizes, lambda record: (files[record["image"]], None))
+    write_annotations(tmp_path / "curated", written, {name: number for number, name in enumerate(CLASSES)})
+    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(tmp_path / "curated"))
+    assert is_one_line(process), process.stderr
+    assert "error: test image s/broken.png: POST /predict?threshold=0.001: 422" in process.stderr
 
 
 def test_average_precision_is_cocos() -> None:
@@ -157,8 +177,9 @@ def test_average_precision_is_cocos() -> None:
     assert figures["mAP50"] == pytest.approx((1 + 0) / 2, abs=1e-6)
     assert figures["mAP75"] == pytest.approx((one_of_two + 0) / 2, abs=1e-6)
     assert figures["mAP"] == pytest.approx((3 * 1 + 7 * one_of_two) / 10 / 2, abs=1e-6)
-    nothing = average_precision([empty_record("a", "a")], [answer | {"boxes": []}], CLASSES)
-    assert nothing == {"mAP": 0, "mAP50": 0, "mAP75": 0}
+    nothing = {"mAP": 0, "mAP50": 0, "mAP75": 0}
+    assert average_precision([empty_record("a", "a")], [answer | {"boxes": []}], CLASSES) == nothing
+    assert average_precision([empty_record("a", "a")], [answer], CLASSES) == nothing
 
 
 def move(answers: Any) -> None:
@@ -217,6 +238,15 @@ def test_the_last_words_of_a_service_that_dies_are_passed_on(bundle: Path, tmp_p
     assert "No module named 'Datasets'" in process.stderr
 
 
+def test_how_a_service_ended_that_was_killed_is_said(bundle: Path, tmp_path: Path) -> None:
+    process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
+    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/stderr")))
+    [service] = psutil.Process(process.pid).children()
+    service.kill()
+    _, stderr = process.communicate(timeout=30)
+    assert stderr == f"error: {bundle}: the service failed: it ended with exit code -9\n"
+
+
 def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
     process = verify(tmp_path / "none", tmp_path / "metrics.json")
     assert is_one_line(process)
@@ -230,10 +260,7 @@ def test_an_interrupted_verify_leaves_no_process(
 ) -> None:
     process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
     pattern, _, needed = moment.partition(" with a ")
-    for _ in range(6000):
-        if any(not needed or path.stat().st_size for path in (tmp_path / "temporary").glob(pattern)):
-            break
-        time.sleep(0.01)
+    until(lambda: any(not needed or path.stat().st_size for path in (tmp_path / "temporary").glob(pattern)))
     process.send_signal(number)
     try:
         assert process.wait(15) == 130
