@@ -70,8 +70,8 @@ def _stem(source: Path) -> str:
 
 def _images(source: Path) -> Iterator[ImageFile]:
     if source.is_dir():
-        names = visible((path.relative_to(source).as_posix() for path in sorted(source.rglob("*"))), IMAGE_SUFFIXES)
-        return (_on_disk(name, source / name) for name in names)
+        paths = (path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if not path.is_dir())
+        return (_on_disk(name, source / name) for name in visible(paths, IMAGE_SUFFIXES))
     if not source.is_file():
         raise UserError(f"{source}: no such file or directory")
     if is_archive(source):

@@ -32,13 +32,14 @@ NAMES = ["a/one.png", "b/three.png", "b/two.JPG"]
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Three images in two folders, an image that is none, a file that does not claim to be one, and a hidden image."""
+    """Three images in two folders, an image that is none, a file and a folder that are none, and a hidden image."""
     directory = tmp_path / "photos"
     for name, image in zip(NAMES, SAMPLES.values(), strict=True):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(encoded(image, "PNG"))
     (directory / "b/broken.jfif").write_bytes(encoded(SAMPLES["000.jpg"])[:300])
     (directory / "notes.md").write_text("not an image")
+    (directory / "empty.jpg").mkdir()
     (directory / ".trash").mkdir()
     (directory / ".trash/old.png").write_bytes(encoded(SAMPLES["000.jpg"], "PNG"))
     return directory
@@ -63,6 +64,7 @@ def test_a_directory_becomes_records_with_scores_and_reasons(export: Path, photo
     assert list(table) == ["a/one.png", "b/broken.jfif", "b/three.png", "b/two.JPG"]
     first = table["a/one.png"]
     assert (first["width"], first["height"], first["source"], first["error"]) == (64, 64, "e900", None)
+    assert first["sha256"] == hashlib.sha256((photos / "a/one.png").read_bytes()).hexdigest()
     assert first["labels"] == ["blue", "red"]
     assert all(0.25 <= box["score"] <= 1 and box["crowd"] is False for box in first["boxes"])
     assert table["b/two.JPG"]["boxes"] == []

@@ -30,14 +30,14 @@ from tests.conftest import until
 def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
     """Start verify at the head of a process group of its own, in which its service stays.
 
-    Its temporary files go to `temporary` beside `out`.
+    Its temporary files go to `temporary` beside `out`. What is set for this project and its services is not for it.
     """
     temporary = out.with_name("temporary")
     temporary.mkdir()
     return subprocess.Popen(
         [sys.executable, "-m", "Deployment.verify", "--bundle", str(bundle), "--out", str(out), *options],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "FOURFOLD_API_KEY": "k" * 32},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
