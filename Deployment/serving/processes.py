@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from Deployment.serving.workers import Workers
 
 AHEAD_BYTES = 262_144  # bodies up to this size are sent while their worker is at another, which spares it a pause
+LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 START_SECONDS = 120  # a large model takes its time; what hangs longer is ended
 PROJECT = Path(__file__).parents[2]
 
@@ -104,7 +105,8 @@ class Worker(asyncio.Protocol):
     """A worker that is ready, in the event loop.
 
     calls: what it is at since `since`, by the event loop's clock, and what was sent ahead. seen: what it was at when it
-    was last looked at. pause: seconds to wait, should it end, before another is started; none once it has answered.
+    was last looked at. quick: whether its last answer came before it would have been. pause: seconds to wait, should it
+    end, before another is started; none once it has answered.
     """
 
     def __init__(self, process: Process, workers: "Workers", pause: int) -> None:
@@ -112,6 +114,7 @@ class Worker(asyncio.Protocol):
         self.calls: deque[Call] = deque()
         self.since = 0.0
         self.seen: Call | None = None
+        self.quick = False
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
 
@@ -124,6 +127,12 @@ class Worker(asyncio.Protocol):
         """Take the first call."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._workers.is_ready(self)
+
+    def takes(self, call: Call) -> bool:
+        """Whether to send it a call: while it is at nothing; ahead only where it would not soon be sent to another."""
+        if not self.calls:
+            return self.process.runs
+        return self.quick and len(self.calls) == 1 and call.small and self.calls[0].small
 
     def begin(self, call: Call) -> None:
         """Send a call."""
@@ -147,8 +156,8 @@ class Worker(asyncio.Protocol):
             answer = pickle.loads(self._received[LENGTH.size : end])
             del self._received[:end]
             call = self.calls.popleft()
-            self.pause = 0
-            self.since = self._loop.time()
+            self.pause, now = 0, self._loop.time()
+            self.quick, self.since = now < self.since + LOOK_SECONDS, now
             if not call.answer.done():
                 call.answer.set_result(answer)
             self._workers.begin()

@@ -17,13 +17,12 @@ from starlette.exceptions import HTTPException
 from Datasets.errors import UserError
 from Deployment.artifact import load
 from Deployment.serving.messages import Answer, Job, Task
-from Deployment.serving.processes import Call, Process, Worker, code
+from Deployment.serving.processes import LOOK_SECONDS, Call, Process, Worker, code
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
 PAUSE = 1  # seconds before the second start in a row of a worker that does not answer; twice as long before each next
 LONGEST_PAUSE = 5  # an image that ends workers must not keep the others waiting for long
-LOOK_SECONDS = 0.02  # from one look to the next for what was sent ahead to a worker that takes long over another
 
 
 def busy(message: str = "more requests are waiting than the service takes; try again") -> HTTPException:
@@ -70,10 +69,11 @@ class Workers:
         """Have the workers take calls until the block ends, and end them then: an application's lifespan."""
         for process in list(self._starting):
             await self._attach(process)
+        watch = asyncio.create_task(self._watch())
         try:
             yield
         finally:
-            for task in self._restarts:
+            for task in (watch, *self._restarts):
                 task.cancel()
             self._end()
 
@@ -94,8 +94,6 @@ class Workers:
         except TimeoutError:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(call)
-            if call.worker:  # which may just have begun, and be done soon
-                self._give_up(call.answer)
             raise busy("the answer took longer than a request may; try again, or send a smaller image") from None
         finally:
             self._taken -= 1
@@ -135,11 +133,8 @@ class Workers:
                 asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _taker(self, call: Call) -> Worker | None:
-        running = (worker for worker in self._alive if worker.calls or worker.process.runs)
-        worker = min(running, key=lambda worker: len(worker.calls), default=None)
-        if worker and (not worker.calls or (len(worker.calls) == 1 and call.small and worker.calls[0].small)):
-            return worker
-        return None
+        takers = (worker for worker in self._alive if worker.takes(call))
+        return min(takers, key=lambda worker: len(worker.calls), default=None)
 
     def _look(self) -> None:
         """Have another worker do what lies behind a call that takes long."""
@@ -154,19 +149,15 @@ class Workers:
             asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         self.begin()
 
-    def _give_up(self, answer: asyncio.Future[Answer]) -> None:
-        """End a worker that is at a call that nobody waits for any more for as long as a request may take.
-
-        Looks now and then until no worker has the call; keeps its answer only, as bodies may be large.
-        """
+    async def _watch(self) -> None:
+        """End workers that have been at a call for as long as a request may take, so that nobody waits for it."""
         loop, most = asyncio.get_running_loop(), self._job.limits.seconds
-        holders = [worker for worker in self._alive if any(call.answer is answer for call in worker.calls)]
-        for worker in holders:
-            if worker.calls[0].answer is answer and loop.time() > worker.since + most:
-                log.error("a worker took much longer than a request may, and is ended")
-                worker.process.end()
-        if holders:
-            loop.call_later(most / 10, self._give_up, answer)
+        while True:
+            await asyncio.sleep(most / 10)
+            for worker in self._alive:
+                if worker.calls and loop.time() > worker.since + most:
+                    log.error("a worker took much longer than a request may, and is ended")
+                    worker.process.end()
 
     async def _attach(self, process: Process, pause: int = 0) -> None:
         loop = asyncio.get_running_loop()

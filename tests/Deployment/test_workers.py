@@ -162,6 +162,21 @@ def test_many_small_images_do_not_wait_for_a_large_one(pristine_export: Path) ->
         assert large.result()[0] == 200
 
 
+def test_an_image_that_takes_long_is_worked_on_once_however_many_wait(pristine_export: Path) -> None:
+    slow = encoded(Image.new("1", (4000, 4000)), "PNG")  # small enough to be sent ahead
+
+    def seconds(images: int, at_once: int) -> float:
+        """Processor time of the workers for each."""
+        before = metric(service, "fourfold_workers_cpu_seconds_total")
+        with ThreadPoolExecutor(at_once) as clients:
+            assert {status for status, _ in clients.map(lambda _: service.predict(slow), range(images))} == {200}
+        return (metric(service, "fourfold_workers_cpu_seconds_total") - before) / images
+
+    with serving(pristine_export, "--parallel", 2) as service:
+        alone = seconds(4, 1)
+        assert seconds(12, 5) < 1.7 * alone
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_worker_outlives_the_service(service: Service, number: signal.Signals) -> None:
     workers = workers_of(service)
