@@ -6,11 +6,15 @@ when the service has: signals are for the service, which lets running requests e
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
 import traceback
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from Datasets.errors import UserError, one_line
@@ -22,6 +26,12 @@ from Deployment.predictor import Predictor
 from Deployment.serving.forms import Sent, WrongForm, form_files, single_image
 from Deployment.serving.json_log import log_as_json
 from Deployment.serving.messages import Answer, Job, Task, packed, read, receive
+
+PIXEL_BYTES = 40  # for each that an image may have; decoding takes 31 at most, of a JPEG 2000 file with transparency
+BODY_COPIES = 4  # of a body: as received, whole, as files of a form, and read from one
+SPARE_BYTES = 64_000_000
+STATM, PAGE = Path("/proc/self/statm"), os.sysconf("SC_PAGE_SIZE")
+LOOK_SECONDS = 0.1  # from one look at the memory to the next
 
 
 def main() -> None:
@@ -44,10 +54,40 @@ def work(connection: socket.socket) -> None:
         worker = Worker(job)
     except Exception as error:
         return connection.sendall(packed(one_line(error) or repr(error)))
+    warnings.simplefilter("ignore")  # Pillow's, of strangers' images: one may give cause for thousands
     connection.sendall(packed(""))
     while True:
         task: Task = receive(connection)
         connection.sendall(packed(worker.answer(task, read(connection, task.size))))
+
+
+@contextlib.contextmanager
+def within_memory(most: int) -> Iterator[None]:
+    """Raise MemoryError in a block that comes to hold so many bytes more than before it, on Linux.
+
+    Images of few pixels can: a TIFF file of a million strips, and a JPEG file of a million segments. By looking now and
+    then, as what fails to get memory may hang; what decoders do in C is let end.
+    """
+    before = resident_bytes()
+
+    def look(*_: object) -> None:
+        if resident_bytes() > before + most:
+            raise MemoryError
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def resident_bytes() -> int:
+    """What this process holds, by Linux' proc_pid_statm(5); elsewhere 0."""
+    try:
+        return int(STATM.read_bytes().split()[1]) * PAGE
+    except OSError:
+        return 0
 
 
 def warmed_up(job: Job) -> Predictor:
@@ -68,6 +108,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._predictor, self._limits = warmed_up(job), job.limits
         self._artifact: Artifact = job.artifact
+        self._most = PIXEL_BYTES * job.limits.pixels + BODY_COPIES * job.limits.body + SPARE_BYTES
         self._images, self._objects = 0, Counter[str]()
 
     def answer(self, task: Task, body: bytes) -> Answer:
@@ -101,7 +142,11 @@ class Worker:
             return {"image": sent.name, "error": one_line(error)}
 
     def _predict(self, data: bytes, threshold: float | None) -> Prediction:
-        answer = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
+        try:
+            with within_memory(self._most):
+                answer = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
+        except MemoryError:
+            raise UnreadableImage("it would take too much memory to decode") from None
         self._images += 1
         for each in counts_in(answer):
             self._objects[each["name"]] += each["count"]

@@ -69,6 +69,25 @@ def bmp_runs(side: int, size: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + sizes + bytes(1024) + b"\x01\x00" * (size // 2)
 
 
+def tiff(height: int, offsets: bytes, *more: tuple[int, int, int, int]) -> bytes:
+    """A grey TIFF file of one column in strips of a pixel; more: entries of its directory (tag, type, count, value)."""
+    sizes = [(256, 3, 1, 1), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    entries = [*sizes, (273, 4, height, 14 + 12 * (9 + len(more))), (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, 1, 1)]
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in sorted([*entries, *more]))
+    return b"II*\0" + struct.pack("<IH", 8, len(packed) // 12) + packed + bytes(4) + offsets
+
+
+def many_strips(number: int) -> bytes:
+    """A TIFF file for whose every strip, of a pixel, Pillow makes objects of 350 bytes."""
+    return tiff(number, struct.pack("<I", 8) * number)
+
+
+def many_tags(number: int) -> bytes:
+    """A TIFF file of so many tags longer than itself; Pillow warns of each."""
+    tags = [(1000 + place, 1, 1_000_000, 0) for place in range(number)]
+    return tiff(2, struct.pack("<I", 8) * 2, *tags)
+
+
 WHOLE = [encoded(image, kind) for image in SAMPLES.values() for kind in FORMATS]
 TEXT = zlib.compress(b"a" * 100_000_000, 9)
 READABLE = {

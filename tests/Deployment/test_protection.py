@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import psutil
 import pytest
 import uvicorn
+from hostile import many_strips, many_tags
 from made_export import SAMPLES, encoded, graph, write_manifest
 from PIL import Image
 from running_service import Service, command, serving
@@ -127,8 +129,12 @@ def test_the_log_has_a_line_of_json_for_each_request_with_its_id(pristine_export
         _, headers, _ = service.answer("POST", "/predict?secret=1", b"none", {"X-Request-ID": 'bad"\t id'})
         made = headers["x-request-id"]
         first, second = lines(tmp_path / "log", 2)
-        service.predict(png_bomb(10_000))  # Pillow warns of it
-        assert "DecompressionBombWarning" in lines(tmp_path / "log", 4)[2]["event"]
+        for image in (png_bomb(10_000), many_tags(3000)):  # Pillow warns of them
+            service.predict(image)
+        assert [line["event"] for line in lines(tmp_path / "log", 4)] == ["request"] * 4
+        service.request("GET", "/%C2%9B31m")  # which some terminals take for a colour
+        assert lines(tmp_path / "log", 5)[4]["path"] == "/\x9b31m"
+        assert (tmp_path / "log").read_text().isascii()
     assert (first["request_id"], first["path"], first["status"], first["level"]) == ("mine-1", "/predict", 200, "info")
     assert (second["request_id"], second["status"]) == (made, 422)
     assert re.fullmatch("[0-9a-f]{16}", made), "one that a log would have to escape is replaced"
@@ -337,6 +343,15 @@ def test_a_body_is_held_once() -> None:
         assert asyncio.run(held()) < 6e6
     finally:
         tracemalloc.stop()
+
+
+def test_an_image_of_few_pixels_takes_no_great_memory(pristine_export: Path) -> None:
+    with serving(pristine_export, "--parallel", 1, "--max-pixels", 1_000_000, "--max-bytes", 4_000_000) as service:
+        (worker,) = psutil.Process(service.process.pid).children()
+        status, answer = service.predict(many_strips(900_000))
+        assert (status, answer["error"]) == (422, "it would take too much memory to decode")
+        assert service.predict(IMAGE)[0] == 200
+        assert worker.is_running()
 
 
 def test_only_the_formats_allowed_are_decoded(pristine_export: Path) -> None:
