@@ -35,6 +35,9 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False) ->
         if luma:
             image.draft("L", None)
         image.load()
+        image.getexif()
+        for copy in ("exif", "Raw profile type exif"):  # which would be written anew: that fails for much from cameras
+            image.info.pop(copy, None)
         ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies images that are upright already
         return image
     except (UnreadableImage, MemoryError):

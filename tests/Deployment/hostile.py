@@ -63,6 +63,12 @@ def turned() -> bytes:
     return encoded(SAMPLES["001.jpg"], exif=exif)
 
 
+def turned_oddly() -> bytes:
+    """The same, whose EXIF data also have a number of a type that they would not be written with."""
+    entries = struct.pack("<HHIhH", 0x0103, 8, 1, -5, 0) + struct.pack("<HHII", 0x0112, 3, 1, 6)
+    return encoded(SAMPLES["001.jpg"], exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
+
+
 def bmp_runs(side: int, size: int) -> bytes:
     """A run-length BMP with runs of one pixel, which Pillow decodes in Python."""
     sizes = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 256, 256)
@@ -102,6 +108,7 @@ READABLE = {
     "one bit": encoded(Image.new("1", (40, 30)), "PNG"),
     "lab": encoded(Image.new("LAB", (40, 30)), "TIFF"),
     "turned": turned(),
+    "turned oddly": turned_oddly(),
     "GIF of 3000 frames": animation("GIF", 3000),
     "WEBP of 300 frames": animation("WEBP", 300),
     "PNG of 300 frames": animation("PNG", 300),
