@@ -1,12 +1,14 @@
 """The image files in a request's body: the body itself, or the files of a form."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, NamedTuple
 
 from python_multipart.multipart import FormParser, parse_options_header
 
 FORM = "multipart/form-data"
 NAME_LENGTH = 255  # of a file in a form; what is longer is cut
+MOST_FIELDS = 1000  # of a form, beside its files; each takes time
 
 
 class WrongForm(ValueError):
@@ -56,8 +58,14 @@ def _parse(body: bytes, content_type: str, on_file: Callable[[Any], None]) -> No
         raise WrongForm("the form's content type names no boundary")
     in_memory = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}  # never a temporary file: the file system may be read-only
     ended: list[bool] = []
+    fields = count(1)
+
+    def pass_over(_: object) -> None:
+        if next(fields) > MOST_FIELDS:
+            raise WrongForm(f"the form has more fields than the limit of {MOST_FIELDS}")
+
     try:
-        parser = FormParser(FORM, None, on_file, lambda: ended.append(True), boundary, config=in_memory)
+        parser = FormParser(FORM, pass_over, on_file, lambda: ended.append(True), boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
     except WrongForm:

@@ -17,6 +17,7 @@ from running_service import Service, form, serving
 IMAGE = encoded(SAMPLES["000.jpg"])
 EMPTY = encoded(SAMPLES["002.jpg"])
 KEY = "a key that nobody guesses".replace(" ", "-")
+FIELD = b'--limit\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
 DOCUMENTED = {
     ("/predict", "post"): {200, 400, 408, 413, 422, 500, 503},
     ("/predict/batch", "post"): {200, 400, 408, 413, 415, 422, 500, 503},
@@ -101,6 +102,7 @@ def test_a_batch_has_an_answer_for_each_image_in_order(service: Service, schema:
         ("/predict/batch", form(), 400, "no file"),
         ("/predict/batch", form(*[("a", IMAGE)] * 4), 400, "limit of 3"),
         ("/predict", form(("a", IMAGE), ("b", IMAGE)), 400, "limit of 1"),
+        ("/predict", (FIELD * 1001 + form()[0], form()[1]), 400, "limit of 1000"),
         ("/predict", (b"--limit\r\nhalf", form()[1]), 400, "damaged"),
         ("/predict", (IMAGE, {"Content-Type": "multipart/form-data"}), 400, "boundary"),
     ],
