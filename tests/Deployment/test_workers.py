@@ -118,13 +118,21 @@ def test_workers_that_die_unused_are_replaced_ever_more_slowly(pristine_export: 
 
 
 def test_a_request_whose_worker_ends_is_told_so(pristine_export: Path, log: Path) -> None:
-    with serving(pristine_export, "--parallel", 1, log=log) as service, ThreadPoolExecutor(1) as client:
+    with serving(pristine_export, "--parallel", 1, log=log) as service, ThreadPoolExecutor(2) as client:
         failed = client.submit(service.answer, "POST", "/predict", LARGE)
         until(lambda: b"fourfold_requests_running 1.0" in service.answer("GET", "/metrics")[2])
         workers_of(service)[0].kill()
         status, _, body = failed.result()
         assert (status, b"its log says why" in body) == (500, True)
         assert service.predict(IMAGE)[0] == 200
+        (worker,) = workers_of(service)  # which is quick, and is sent a second request ahead
+        worker.suspend()
+        failed = client.submit(service.answer, "POST", "/predict", IMAGE)
+        until(lambda: metric(service, "fourfold_requests_running") == 1)
+        ahead = client.submit(service.answer, "POST", "/predict", IMAGE)
+        time.sleep(0.01)
+        worker.kill()
+        assert (failed.result()[0], ahead.result()[0]) == (500, 200)
 
 
 def test_a_worker_that_hangs_is_ended_and_what_lay_behind_is_answered(service: Service, log: Path) -> None:
