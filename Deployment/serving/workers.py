@@ -42,7 +42,7 @@ class Workers:
         self._alive: list[Worker] = []
         self._starting: set[Process] = set()
         self._restarts: set[asyncio.Task[None]] = set()
-        self._taken, self._looking = 0, False
+        self._taken, self._looking, self._ended = 0, False, False
 
     def __enter__(self) -> Self:
         for _ in range(self._parallel):
@@ -181,6 +181,8 @@ class Workers:
             raise UserError(f"{changed[0]}: is not what it was when the service started; start the service again")
         process = Process()
         self._starting.add(process)
+        if self._ended:  # while this was comparing files
+            process.end()
         process.learn(job)
         try:
             process.wait()
@@ -191,6 +193,7 @@ class Workers:
         return process
 
     def _end(self) -> None:
+        self._ended = True
         for process in (*self._starting, *(worker.process for worker in self._alive)):
             process.end()
         self._alive.clear()
