@@ -20,12 +20,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.accepted import COLUMNS as ACCEPTED
-from Data_processing.accepted import Chosen, open_accepted
+from Data_processing.curating.accepted import COLUMNS as ACCEPTED
+from Data_processing.curating.accepted import Chosen, open_accepted
+from Data_processing.curating.record_files import RecordFiles, copy_masks
 from Data_processing.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
-from Data_processing.record_files import RecordFiles, copy_masks
 from Data_processing.source_files import SourceFiles
 from Data_processing.source_readers import open_once
 from Data_processing.split import (

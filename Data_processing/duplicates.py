@@ -12,7 +12,7 @@ from itertools import repeat
 import numpy as np
 import pyarrow as pa
 
-from Data_processing.near_duplicates import first_of_component, near_duplicates
+from Data_processing.curating.near_duplicates import first_of_component, near_duplicates
 from Datasets.errors import UserError
 
 COLUMNS = ["image", "source", "group", "sha256", "phash"]  # of the accepted records, all that is needed here

@@ -21,8 +21,8 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from Data_processing.annotation_files import matching, split_of
 from Data_processing.imported import Imported, ImportOptions, write_imported
+from Data_processing.importing.annotation_files import matching, split_of
 from Data_processing.source_files import SourceFiles, folder_name
 from Data_processing.source_readers import open_source
 from Datasets.atomic import replacing

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.facts_store import FactsStore
-from Data_processing.image_facts import Inspected, Kind, Task, inspect_chunk
 from Data_processing.imported import IMPORTED_SCHEMA, images_folder, source_path
 from Data_processing.inspected import INSPECTED_SCHEMA
+from Data_processing.inspecting.facts_store import FactsStore
+from Data_processing.inspecting.image_facts import Inspected, Kind, Task, inspect_chunk
 from Data_processing.parallel import Engine, Workers
 from Data_processing.parquet_files import check_parquet
 from Data_processing.source_files import SourceFiles

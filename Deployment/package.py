@@ -24,9 +24,9 @@ from Datasets.command import run
 from Datasets.errors import UserError
 from Datasets.imports import import_closure
 from Deployment.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
-from Deployment.container import container_files
-from Deployment.model_card import model_card
-from Deployment.requirements import requirements
+from Deployment.bundling.container import container_files
+from Deployment.bundling.model_card import model_card
+from Deployment.bundling.requirements import requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = [Path("Deployment/serve.py"), Path("Deployment/serving/worker.py")]  # what it starts

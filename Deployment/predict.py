@@ -33,7 +33,7 @@ from Datasets.progress import progress
 from Deployment.artifact import MANIFEST, Artifact, load
 from Deployment.coco import batch_coco
 from Deployment.cores import MOST_PROCESSES, usable_cores
-from Deployment.image_files import ImageFile, image_files
+from Deployment.predicting.image_files import ImageFile, image_files
 from Deployment.predictor import Predictor
 
 PART = 8  # images that a thread takes at once, if they are small
@@ -143,7 +143,7 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
     """Write all rows in the form that the name of `out` says."""
     manifest = artifact.manifest
     if out.suffix == ".parquet":
-        from Deployment.scored_records import write_parquet
+        from Deployment.predicting.scored_records import write_parquet
 
         return write_parquet(rows, manifest["experiment"], out)
     with replacing(out) as partial:

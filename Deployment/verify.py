@@ -4,10 +4,10 @@
         --out Deployment/bundles/ID.verification.json
 
 In: a bundle, and the dataset whose test images it is asked about. Out: metrics: the largest differences to the samples'
-expected answers, how good the answers for the test images are (Deployment/figures.py), latency, requests a second,
-seconds from start to ready. The answers must be as good as evaluation found them, which the manifest says. The service
-is ended with this process, whether that succeeds, fails, or gets Ctrl-C or SIGTERM; it stays in the same process group,
-so that a signal to the group ends both.
+expected answers, how good the answers for the test images are (Deployment/verifying/figures.py), latency, requests a
+second, seconds from start to ready. The answers must be as good as evaluation found them, which the manifest says. The
+service is ended with this process, whether that succeeds, fails, or gets Ctrl-C or SIGTERM; it stays in the same
+process group, so that a signal to the group ends both.
 """
 
 import json
@@ -28,8 +28,8 @@ from Datasets.command import run
 from Datasets.errors import UserError
 from Datasets.predictions import TOLERANCE, Prediction, counts_in, largest_difference
 from Deployment.artifact import Artifact, load
-from Deployment.figures import QUERY, figures
-from Deployment.started import Client, running
+from Deployment.verifying.figures import QUERY, figures
+from Deployment.verifying.started import Client, running
 
 if TYPE_CHECKING:
     from Datasets.curated import Curated

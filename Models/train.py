@@ -29,8 +29,8 @@ import typer
 from Datasets.atomic import replacing
 from Datasets.command import run
 from Datasets.errors import UserError
-from Models.precision import Precision
-from Models.trackers import Tracker, check_tracker, open_tracker
+from Models.learning.precision import Precision
+from Models.learning.trackers import Tracker, check_tracker, open_tracker
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,7 @@ def main(
     check_tracker(tracker)
     if processes > batch:
         raise UserError(f"processes: {processes} cannot share the {batch} images of a step; raise batch or lower it")
-    from Models import processes as together
+    from Models.learning import processes as together
     from Models.training import Options
 
     if processes > 1 and not together.launched():
@@ -140,8 +140,8 @@ def learn(
     """Train, in each of the processes, and write, in the first; the arguments are those of `main`."""
     from Models.checkpoints import remove_checkpoint
     from Models.evaluation import validate
-    from Models.preparation import prepared
-    from Models.processes import is_first
+    from Models.learning.preparation import prepared
+    from Models.learning.processes import is_first
     from Models.training import train
 
     work = prepared(script, model, curated, init, options)

@@ -2,7 +2,7 @@
 
 The order of the images follows from (seed, epoch), and whatever else is random from (seed, step): so a training that
 was killed and goes on from a checkpoint ends, on a CPU with the same number of threads, with the same bits. Several
-processes share out the images of each step; Models/processes.py says how.
+processes share out the images of each step; Models/learning/processes.py says how.
 """
 
 import math
@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from Datasets.errors import UserError
-from Models.augmentation import Augmentation, augment
-from Models.batch_norm import synchronised
 from Models.checkpoints import load_checkpoint, save_checkpoint
 from Models.data_loading import Batch, Samples, epoch_order
-from Models.meter import Meter
-from Models.precision import autocast
-from Models.processes import Loss, count, from_first, is_first, loss_of, mean, rank, share
+from Models.learning.augmentation import Augmentation, augment
+from Models.learning.batch_norm import synchronised
+from Models.learning.meter import Meter
+from Models.learning.precision import autocast
+from Models.learning.processes import Loss, count, from_first, is_first, loss_of, mean, rank, share
 from Models.scripts import check_losses
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120

@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from Data_processing.annotation_files import split_named, split_of, split_pattern
 from Data_processing.import_source import Format
 from Data_processing.imported import ImportOptions
 from Data_processing.importers.yolo import LABELS, class_files
+from Data_processing.importing.annotation_files import split_named, split_of, split_pattern
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, images_below
 from Data_processing.source_readers import SHARDS
 from Datasets.file_names import visible

@@ -20,8 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from Data_processing.annotation_files import ImageFinder, ambiguity, decode_json, guess_folder, only_file, pixels
 from Data_processing.imported import BOX_FIELDS, NO_OUTLINE, BoxRows, Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import (
+    ImageFinder,
+    ambiguity,
+    decode_json,
+    guess_folder,
+    only_file,
+    pixels,
+)
 from Data_processing.outlines import bounds, encode, turned_box
 from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError

@@ -15,7 +15,8 @@ from dataclasses import replace
 from itertools import chain, islice
 from operator import itemgetter
 
-from Data_processing.annotation_files import (
+from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import (
     ImageFinder,
     ambiguity,
     guess_folder,
@@ -25,8 +26,14 @@ from Data_processing.annotation_files import (
     read_text,
     split_named,
 )
-from Data_processing.csv_columns import CORNERS, OF_IMAGE, SIDES, column_meanings, image_beside_classes, label_rows
-from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.importing.csv_columns import (
+    CORNERS,
+    OF_IMAGE,
+    SIDES,
+    column_meanings,
+    image_beside_classes,
+    label_rows,
+)
 from Data_processing.source_files import MissingFile, SourceFiles, images_below, inside
 from Datasets.errors import UserError
 from Datasets.file_names import IMAGE_SUFFIXES, visible

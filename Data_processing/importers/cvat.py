@@ -18,8 +18,15 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from Data_processing.annotation_files import ImageFinder, ambiguity, only_file, parse_number, pixels, split_named
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import (
+    ImageFinder,
+    ambiguity,
+    only_file,
+    parse_number,
+    pixels,
+    split_named,
+)
 from Data_processing.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
 from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError

@@ -23,9 +23,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from Data_processing import datumaro_items
-from Data_processing.annotation_files import split_named
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.importing import datumaro_items
+from Data_processing.importing.annotation_files import split_named
 from Data_processing.outlines import bounds, encode, turned_box
 from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError

@@ -8,8 +8,8 @@ no class: beside it are masks, or what else, that this form says nothing of.
 import re
 from collections.abc import Iterator
 
-from Data_processing.annotation_files import split_named
 from Data_processing.imported import Imported, ImportOptions
+from Data_processing.importing.annotation_files import split_named
 from Data_processing.source_files import SourceFiles, images_below
 from Datasets.errors import UserError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError
 from Datasets.file_names import visible

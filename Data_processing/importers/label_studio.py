@@ -21,8 +21,8 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import ImageFinder, ambiguity, decode_json, ends, only_file, path_of
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import ImageFinder, ambiguity, decode_json, ends, only_file, path_of
 from Data_processing.outlines import bounds, ellipse, encode, from_crop, rectangle, rle_pack, turned
 from Data_processing.source_files import SourceFiles, inside
 from Datasets.errors import UserError

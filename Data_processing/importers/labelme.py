@@ -26,8 +26,8 @@ import msgspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from Data_processing.annotation_files import folder_split, pixels
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import folder_split, pixels
 from Data_processing.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
 from Data_processing.source_files import EMBEDDED, MissingFile, SourceFiles, folder_name
 from Datasets.errors import UserError

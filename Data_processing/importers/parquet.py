@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from Data_processing.annotation_files import mask_names
 from Data_processing.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import mask_names
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, inside
 from Datasets.errors import UserError, one_line
 from Datasets.file_names import visible

@@ -23,12 +23,12 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
-from Data_processing.annotation_files import folder_split, parse_number, pixels
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.importing.annotation_files import folder_split, parse_number, pixels
+from Data_processing.importing.voc_lists import list_files, read_label_map, read_lists, without_suffix
+from Data_processing.importing.voc_objects import Objects, add_outlines, read_objects
 from Data_processing.outlines import bounds, encode, turned_box
 from Data_processing.source_files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.voc_lists import list_files, read_label_map, read_lists, without_suffix
-from Data_processing.voc_objects import Objects, add_outlines, read_objects
 from Datasets.errors import UserError
 from Datasets.file_names import visible
 from Datasets.records import is_safe_path

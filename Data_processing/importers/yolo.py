@@ -18,11 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from Data_processing.annotation_files import folder_split, parse_numbers
 from Data_processing.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.outlines import encode
-from Data_processing.source_files import MissingFile, SourceFiles, inside
-from Data_processing.yolo_dataset import (
+from Data_processing.importing.annotation_files import folder_split, parse_numbers
+from Data_processing.importing.yolo_dataset import (
     YAML_SUFFIXES,
     Dataset,
     Listing,
@@ -31,6 +29,8 @@ from Data_processing.yolo_dataset import (
     read_dataset,
     swap_folder,
 )
+from Data_processing.outlines import encode
+from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError
 from Datasets.file_names import IMAGE_SUFFIXES, visible
 

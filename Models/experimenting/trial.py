@@ -13,7 +13,7 @@ from Datasets.command import run
 from Datasets.curated import Curated, write_annotations, write_curated
 from Datasets.errors import UserError
 from Datasets.records import SPLITS, Record
-from Models.pretrained import RANDOM
+from Models.learning.pretrained import RANDOM
 from Models.scripts import load_script
 
 BATCHES = 2

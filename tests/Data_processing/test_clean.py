@@ -21,9 +21,9 @@ from Data_processing.clean import Account, check_share, source_names
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.cleaning.verdicts import Rejection
-from Data_processing.image_facts import inspect
 from Data_processing.imported import Imported, ImportedBox, write_imported
 from Data_processing.inspect_images import write_rows
+from Data_processing.inspecting.image_facts import inspect
 from Datasets.classes import ClassRules
 from Datasets.errors import UserError
 from tests.conftest import ROOT, png_bomb, refused, run_in, stage, succeeded

@@ -9,9 +9,9 @@ import pytest
 
 from Data_processing.add_source import entry_of
 from Data_processing.adding.recognise import Remembering, recognise, try_import
-from Data_processing.annotation_files import split_of, split_pattern
 from Data_processing.import_source import Format
 from Data_processing.imported import ImportOptions, images_folder
+from Data_processing.importing.annotation_files import split_of, split_pattern
 from Data_processing.source_readers import open_source
 from Datasets.errors import UserError
 from tests.conftest import refused, stage, succeeded

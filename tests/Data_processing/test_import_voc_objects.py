@@ -11,8 +11,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.imported import ImportedBox
+from Data_processing.importing.voc_objects import Objects, add_outlines, read_objects
 from Data_processing.outlines import to_rle
-from Data_processing.voc_objects import Objects, add_outlines, read_objects
 from tests.Data_processing.annotated import rows_of
 from tests.Data_processing.broken import Memory
 from tests.Data_processing.sources import SIZE, pack, write_voc

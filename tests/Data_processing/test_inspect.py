@@ -18,11 +18,11 @@ from PIL import Image, ImageFilter
 from scipy.fft import dctn
 
 from Data_processing import source_readers
-from Data_processing.facts_store import FactsStore
-from Data_processing.image_facts import Kind, inspect_chunk, inspect_named, perceptual_hash, sharpness
-from Data_processing.image_facts import inspect as inspect_image
 from Data_processing.inspect_images import inspect_all
 from Data_processing.inspected import read_inspected
+from Data_processing.inspecting.facts_store import FactsStore
+from Data_processing.inspecting.image_facts import Kind, inspect_chunk, inspect_named, perceptual_hash, sharpness
+from Data_processing.inspecting.image_facts import inspect as inspect_image
 from Data_processing.parallel import Workers
 from Data_processing.source_readers import open_source
 from Datasets.images import MAX_PIXELS

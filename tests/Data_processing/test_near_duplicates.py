@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import Data_processing.near_duplicates as module
-from Data_processing.near_duplicates import choose_parts, first_of_component, near_duplicates
+import Data_processing.curating.near_duplicates as module
+from Data_processing.curating.near_duplicates import choose_parts, first_of_component, near_duplicates
 
 
 def compared(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from Data_processing.clean import ACCEPTED_SCHEMA
 from Data_processing.duplicates import Groups
-from Data_processing.image_facts import INSPECTED_SCHEMA, inspect
+from Data_processing.inspecting.image_facts import INSPECTED_SCHEMA, inspect
 from Data_processing.reporting.sections import rejects
 from Datasets.curated import write_annotations, write_curated
 from Datasets.progress import progress

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from Data_processing.curate import assign, tell_shares
 from Data_processing.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
-from Data_processing.image_facts import perceptual_hash
+from Data_processing.inspecting.image_facts import perceptual_hash
 from Data_processing.split import balance, best_seeds, count_classes, name_hashes, split_numbers
 from Datasets.curated import Curated
 from Datasets.errors import UserError

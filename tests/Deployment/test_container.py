@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from running_service import serving
 
 from Deployment.artifact import load
-from Deployment.container import container_files
+from Deployment.bundling.container import container_files
 from Deployment.serve import KEY, SHUTDOWN_SECONDS, parse
 from Deployment.verify import check
 

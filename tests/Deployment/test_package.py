@@ -12,8 +12,8 @@ from image_built import contents
 from made_export import write_manifest
 from running_service import ROOT, command, is_one_line
 
-from Deployment.model_card import model_card
-from Deployment.requirements import requirements
+from Deployment.bundling.model_card import model_card
+from Deployment.bundling.requirements import requirements
 from tests.conftest import Result, succeeded
 
 CODE = {

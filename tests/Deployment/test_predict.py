@@ -24,7 +24,7 @@ from running_service import ROOT, command, is_one_line
 
 from Datasets.errors import UserError
 from Datasets.images import MAX_PIXELS
-from Deployment.image_files import image_files
+from Deployment.predicting.image_files import image_files
 from Deployment.serving.answers import coco_of
 
 NAMES = ["a/one.png", "b/three.png", "b/two.JPG"]

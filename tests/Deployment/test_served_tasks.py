@@ -21,9 +21,9 @@ from Data_processing.masks import draw
 from Data_processing.outlines import bounds
 from Datasets.predictions import mask_of
 from Datasets.records import empty_record
-from Deployment.figures import figures
-from Deployment.model_card import model_card
+from Deployment.bundling.model_card import model_card
 from Deployment.run_lengths import encode
+from Deployment.verifying.figures import figures
 from tests.Data_processing.annotated import read_imported
 
 TWO_REDS = Image.fromarray(np.hstack([np.asarray(scene(40, 40, {"red": (8, 8, 30, 30)}))] * 2))

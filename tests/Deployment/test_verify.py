@@ -21,9 +21,9 @@ from running_service import ROOT, is_one_line
 
 from Datasets.curated import write_annotations, write_curated
 from Datasets.records import Record, empty_record
-from Deployment.average_precision import average_precision
 from Deployment.package import seal
 from Deployment.verify import answers_for
+from Deployment.verifying.average_precision import average_precision
 from tests.conftest import until
 
 

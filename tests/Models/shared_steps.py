@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from Datasets.curated import Curated
 from Models import e001_center_detector, e002_coarse_to_fine, e003_density_counter
 from Models.data_loading import Samples, epoch_order
-from Models.processes import is_first, joined, share
+from Models.learning.processes import is_first, joined, share
 from Models.training import Options, start, update
 
 torch.set_num_threads(1)

@@ -6,8 +6,8 @@ from shape_scenes import box, write_scenes
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Models import data_loading
-from Models.augmentation import Augmentation, augment
 from Models.data_loading import Batch, Samples, epoch_order
+from Models.learning.augmentation import Augmentation, augment
 
 
 def test_boxes_follow_their_image_into_the_square(shapes):

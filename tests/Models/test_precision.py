@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from shape_scenes import refused, run_stage
 
-from Models.precision import Precision, chosen
+from Models.learning.precision import Precision, chosen
 from tests.conftest import ROOT
 
 HERE = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -9,7 +9,7 @@ from shape_scenes import refused, run_stage
 
 from Datasets.errors import UserError
 from Models import e001_center_detector as e001
-from Models.pretrained import read_initial, start_from
+from Models.learning.pretrained import read_initial, start_from
 from tests.conftest import copy_checkout
 
 SHORT = ["--size", "48", "--epochs", "3", "--batch", "8", "--threads", "1"]

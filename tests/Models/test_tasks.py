@@ -16,12 +16,12 @@ from Datasets.errors import UserError
 from Datasets.images import VOID
 from Models import e002_coarse_to_fine as e002
 from Models import e003_density_counter as e003
-from Models.augmentation import Augmentation, check_augmentation
 from Models.data_loading import IGNORED, Samples
 from Models.drawing import draw_worst
 from Models.evaluating import counts, labels, mask
 from Models.evaluation import validate
-from Models.pretrained import read_initial, start_from
+from Models.learning.augmentation import Augmentation, check_augmentation
+from Models.learning.pretrained import read_initial, start_from
 from Models.training import train
 from tests.conftest import AUTHOR, edit_params, run_in, succeeded
 

@@ -5,7 +5,7 @@ import pytest
 from shape_scenes import refused
 
 from Datasets.errors import UserError
-from Models.trackers import Tracker, open_tracker, steady
+from Models.learning.trackers import Tracker, open_tracker, steady
 from tests.conftest import AUTHOR, run_in, succeeded
 
 INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("dvclive", "mlflow")}

@@ -22,7 +22,7 @@ from Models import scripts, training
 from Models.checkpoints import load_checkpoint
 from Models.data_loading import Samples, epoch_order
 from Models.evaluation import validate
-from Models.preparation import prepared
+from Models.learning.preparation import prepared
 from Models.train import write_weights
 from Models.training import Options, save, start, train, update
 

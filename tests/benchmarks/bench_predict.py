@@ -23,8 +23,8 @@ import onnxruntime
 from Datasets.images import MAX_PIXELS, UnreadableImage, decode, letterbox
 from Datasets.predictions import OUTPUTS
 from Deployment.artifact import MODEL, load
-from Deployment.image_files import ImageFile, image_files
 from Deployment.predict import Journal, predict
+from Deployment.predicting.image_files import ImageFile, image_files
 from Deployment.predictor import Predictor
 from tests.benchmarks.generated import write_images
 from tests.benchmarks.measuring import Figure, exports

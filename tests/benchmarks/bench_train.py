@@ -63,7 +63,7 @@ def bare(curated: Path, steps: int) -> float:
     """Images a second of what a PyTorch tutorial would write, with the same model, data, augmentation and optimizer."""
     import torch
 
-    from Models.augmentation import Augmentation, augment
+    from Models.learning.augmentation import Augmentation, augment
 
     samples, options, state = learning(curated)
     samples.cache()
@@ -85,7 +85,7 @@ def bare(curated: Path, steps: int) -> float:
 
 def varied(curated: Path, steps: int, cached: bool) -> float:
     """Images a second of our batches with targets, varied, from the shards or from memory."""
-    from Models.augmentation import Augmentation, augment
+    from Models.learning.augmentation import Augmentation, augment
 
     samples, _, _ = learning(curated)
     if cached:

@@ -10,12 +10,12 @@ from torch import nn
 
 from Datasets.curated import Curated
 from Datasets.errors import UserError
-from Models.augmentation import check_augmentation
 from Models.checkpoints import checkpoint_path
 from Models.data_loading import Samples
-from Models.precision import Precision, chosen
-from Models.pretrained import Initial, read_initial, start_from
-from Models.processes import count
+from Models.learning.augmentation import check_augmentation
+from Models.learning.precision import Precision, chosen
+from Models.learning.pretrained import Initial, read_initial, start_from
+from Models.learning.processes import count
 from Models.scripts import (
     ROOT,
     Run,

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from Data_processing.facts_store import FactsStore
 from Data_processing.inspected import INSPECTED_SCHEMA
+from Data_processing.inspecting.facts_store import FactsStore
 from Data_processing.masks import values
 from Data_processing.source_files import MissingFile, SourceFiles
 from Data_processing.source_readers import open_once

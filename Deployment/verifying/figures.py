@@ -20,7 +20,7 @@ from PIL import Image
 
 from Datasets.images import VOID
 from Datasets.predictions import mask_of
-from Deployment.average_precision import average_precision
+from Deployment.verifying.average_precision import average_precision
 
 if TYPE_CHECKING:
     from Datasets.records import Record  # which imports pyarrow

@@ -18,7 +18,7 @@ import msgspec
 
 from Datasets.errors import UserError
 
-CODE = ("image_facts.py", "masks.py", "../Datasets/images.py")  # what facts are computed by
+CODE = ("image_facts.py", "../masks.py", "../../Datasets/images.py")  # what facts are computed by
 LIBRARIES = ("pillow", "numpy")
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Set
 
-from Data_processing.annotation_files import read_text
+from Data_processing.importing.annotation_files import read_text
 from Data_processing.source_files import MissingFile, SourceFiles, inside
 from Datasets.errors import UserError
 from Datasets.file_names import IMAGE_SUFFIXES

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.annotation_files import read_text, split_named
+from Data_processing.importing.annotation_files import read_text, split_named
 from Data_processing.source_files import MissingFile, SourceFiles
 from Datasets.errors import UserError, one_line
 from Datasets.file_names import IMAGE_SUFFIXES, visible
