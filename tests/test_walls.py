@@ -95,7 +95,7 @@ def test_stages_read_and_write_only_what_their_room_may(stages):
     for name, stage in stages.items():
         room = room_of(stage)
         for dep in stage.deps:
-            code = re.match(rf"({room}|Datasets)/[^/]+(/[^/]+)?\.(py|npz|html)$", dep.def_path)
+            code = re.match(rf"({room}|Datasets)/([^/]+/)?([^/]+\.(py|npz|html)|container_files/[^/]+)$", dep.def_path)
             if not code and not dep.def_path.startswith((*READS[room], "constraints.txt")):
                 wrong.append(f"{name} reads {dep.def_path}")
         wrong += [f"{name} writes {out.def_path}" for out in stage.outs if not out.def_path.startswith(WRITES[room])]
