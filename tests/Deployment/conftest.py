@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_export import write_export, write_scenes
-from running_service import command
+
+from tests.Deployment.made_export import write_export, write_scenes
+from tests.Deployment.running_service import command
 
 
 @pytest.fixture(scope="session")

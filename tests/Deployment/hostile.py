@@ -6,10 +6,10 @@ import zipfile
 import zlib
 from random import Random
 
-from made_export import SAMPLES, encoded
 from PIL import Image
 
 from tests.conftest import png_bomb
+from tests.Deployment.made_export import SAMPLES, encoded
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")
 

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from image_built import Image, built, contents
 from ruamel.yaml import YAML
-from running_service import serving
 
 from Deployment.artifact import load
 from Deployment.bundling.container import container_files
 from Deployment.serve import KEY, SHUTDOWN_SECONDS, parse
 from Deployment.verify import check
+from tests.Deployment.image_built import Image, built, contents
+from tests.Deployment.running_service import serving
 
 MARGIN = 2  # seconds for the service to end once its requests have
 FOREIGN = """

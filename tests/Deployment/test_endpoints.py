@@ -8,11 +8,12 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from browser import CHROMIUM, chromium
 from jsonschema_rs import Draft202012Validator
-from made_export import CLASSES, SAMPLES, encoded
 from prometheus_client.parser import text_string_to_metric_families
-from running_service import Service, form, serving
+
+from tests.Deployment.browser import CHROMIUM, chromium
+from tests.Deployment.made_export import CLASSES, SAMPLES, encoded
+from tests.Deployment.running_service import Service, form, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 EMPTY = encoded(SAMPLES["002.jpg"])

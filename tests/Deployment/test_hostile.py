@@ -17,11 +17,12 @@ from typing import Any
 import hypothesis
 import pytest
 import schemathesis
-from hostile import READABLE, UNREADABLE, mutated
 from hypothesis import strategies
-from made_export import SAMPLES, encoded
-from running_service import Service, form, serving
 from schemathesis.specs.openapi import checks as openapi
+
+from tests.Deployment.hostile import READABLE, UNREADABLE, mutated
+from tests.Deployment.made_export import SAMPLES, encoded
+from tests.Deployment.running_service import Service, form, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 BATCH_TYPES = strategies.sampled_from(

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from image_built import contents
-from made_export import write_manifest
-from running_service import ROOT, command, is_one_line
 
 from Deployment.bundling.model_card import model_card
 from Deployment.bundling.requirements import requirements
 from tests.conftest import Result, succeeded
+from tests.Deployment.image_built import contents
+from tests.Deployment.made_export import write_manifest
+from tests.Deployment.running_service import ROOT, command, is_one_line
 
 CODE = {
     "Datasets/__init__.py",

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Page, chromium
-from made_export import encoded, scene, write_manifest
-from running_service import Service, serving
+
+from tests.Deployment.browser import CHROMIUM, Page, chromium
+from tests.Deployment.made_export import encoded, scene, write_manifest
+from tests.Deployment.running_service import Service, serving
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
 STATUS = "document.querySelector('#status').textContent"

@@ -18,14 +18,14 @@ from typing import Any
 import msgspec
 import pyarrow.parquet as pq
 import pytest
-from made_export import SAMPLES, TRUTH, encoded, scene
 from PIL import Image
-from running_service import ROOT, command, is_one_line
 
 from Datasets.errors import UserError
 from Datasets.images import MAX_PIXELS
 from Deployment.predicting.image_files import image_files
 from Deployment.serving.answers import coco_of
+from tests.Deployment.made_export import SAMPLES, TRUTH, encoded, scene
+from tests.Deployment.running_service import ROOT, command, is_one_line
 
 NAMES = ["a/one.png", "b/three.png", "b/two.JPG"]
 

@@ -20,10 +20,7 @@ import onnx
 import psutil
 import pytest
 import uvicorn
-from hostile import many_strips, many_tags
-from made_export import SAMPLES, encoded, graph, write_manifest
 from PIL import Image
-from running_service import Service, command, serving
 from starlette.requests import Request
 
 from Deployment.serving.bodies import BodyReader
@@ -32,6 +29,9 @@ from Deployment.serving.metrics import Metrics
 from Deployment.serving.protocol import protocol_with
 from Deployment.serving.workers import Workers, busy
 from tests.conftest import png_bomb, until
+from tests.Deployment.hostile import many_strips, many_tags
+from tests.Deployment.made_export import SAMPLES, encoded, graph, write_manifest
+from tests.Deployment.running_service import Service, command, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second

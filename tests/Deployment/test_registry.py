@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_export import write_manifest
 from ruamel.yaml import YAML
-from running_service import ROOT, command, serving
 
 from Deployment.package import seal
 from tests.conftest import AUTHOR, DEMONSTRATION, run_in, succeeded
+from tests.Deployment.made_export import write_manifest
+from tests.Deployment.running_service import ROOT, command, serving
 
 DVC_YAML = YAML(typ="safe").load(DEMONSTRATION["dvc.yaml"])
 

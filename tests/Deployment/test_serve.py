@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_export import SAMPLES, encoded, scene, write_manifest
 from PIL import Image
-from running_service import ROOT, Service, command, is_one_line, serving
 
 from Deployment.serve import SHUTDOWN_SECONDS
+from tests.Deployment.made_export import SAMPLES, encoded, scene, write_manifest
+from tests.Deployment.running_service import ROOT, Service, command, is_one_line, serving
 
 BODY_LIMIT = 300_000
 PIXEL_LIMIT = 1_000_000

@@ -11,10 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from jsonschema_rs import Draft202012Validator
-from made_export import CLASSES, SAMPLES, TRUTH, encoded, mask_of_truth, scene, write_manifest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from running_service import command, form, serving
 
 from Data_processing.imported import Imported
 from Data_processing.masks import draw
@@ -25,6 +23,8 @@ from Deployment.bundling.model_card import model_card
 from Deployment.run_lengths import encode
 from Deployment.verifying.figures import figures
 from tests.Data_processing.annotated import read_imported
+from tests.Deployment.made_export import CLASSES, SAMPLES, TRUTH, encoded, mask_of_truth, scene, write_manifest
+from tests.Deployment.running_service import command, form, serving
 
 TWO_REDS = Image.fromarray(np.hstack([np.asarray(scene(40, 40, {"red": (8, 8, 30, 30)}))] * 2))
 

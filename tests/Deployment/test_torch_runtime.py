@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_export import CLASSES, SAMPLES, encoded, write_manifest
-from running_service import ROOT, command, is_one_line, serving
 from safetensors.torch import save_file
 
 from Deployment.verify import check
+from tests.Deployment.made_export import CLASSES, SAMPLES, encoded, write_manifest
+from tests.Deployment.running_service import ROOT, command, is_one_line, serving
 
 SCRIPT = '''
 """What the made graph computes, in PyTorch."""

@@ -15,9 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from made_export import CLASSES, encoded, write_manifest
 from PIL import Image
-from running_service import ROOT, is_one_line
 
 from Datasets.curated import write_annotations, write_curated
 from Datasets.records import Record, empty_record
@@ -25,6 +23,8 @@ from Deployment.package import seal
 from Deployment.verify import answers_for
 from Deployment.verifying.average_precision import average_precision
 from tests.conftest import until
+from tests.Deployment.made_export import CLASSES, encoded, write_manifest
+from tests.Deployment.running_service import ROOT, is_one_line
 
 
 def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from made_export import SAMPLES, encoded
 from PIL import Image
-from running_service import Service, command, form, is_one_line, serving
 
 from tests.conftest import ROOT, copy_code, until
+from tests.Deployment.made_export import SAMPLES, encoded
+from tests.Deployment.running_service import Service, command, form, is_one_line, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
 LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second

@@ -2,7 +2,8 @@
 
 import pytest
 from filelock import FileLock
-from shape_scenes import TINY, box, run_stage, write_scenes
+
+from tests.Models.shape_scenes import TINY, box, run_stage, write_scenes
 
 
 def unusual(split, number, record, files):

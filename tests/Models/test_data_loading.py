@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from shape_scenes import box, write_scenes
 
 from Datasets.curated import Curated
 from Datasets.errors import UserError
 from Models import data_loading
 from Models.data_loading import Batch, Samples, epoch_order
 from Models.learning.augmentation import Augmentation, augment
+from tests.Models.shape_scenes import box, write_scenes
 
 
 def test_boxes_follow_their_image_into_the_square(shapes):

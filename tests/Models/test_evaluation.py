@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from shape_scenes import refused, write_scenes
 
 from Datasets.curated import Curated
 from Models.data_loading import Samples
@@ -25,6 +24,7 @@ from Models.evaluating.boxes import (
 )
 from Models.evaluation import predict
 from Models.scripts import read_run, trained_model
+from tests.Models.shape_scenes import refused, write_scenes
 
 
 def predicted(*boxes):

@@ -13,7 +13,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from shape_scenes import ROOT, refused
 
 from Datasets.errors import UserError
 from Datasets.images import decode, letterbox
@@ -24,6 +23,7 @@ from Models.exporting import agreement, foreign_imports, onnx_detector, rebuilt_
 from Models.provenance import git_state
 from Models.scripts import read_run
 from tests.conftest import AUTHOR, copy_code, run_in, succeeded
+from tests.Models.shape_scenes import ROOT, refused
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from shape_scenes import refused, run_stage
 
 from Models.learning.precision import Precision, chosen
 from tests.conftest import ROOT
+from tests.Models.shape_scenes import refused, run_stage
 
 HERE = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 COMMON = ["--script=e001_center_detector", "--size=48", "--epochs=2"]

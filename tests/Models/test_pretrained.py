@@ -5,12 +5,12 @@ import pytest
 import torch
 from dvc.repo import Repo
 from safetensors.torch import load_file, save_file
-from shape_scenes import refused, run_stage
 
 from Datasets.errors import UserError
 from Models import e001_center_detector as e001
 from Models.learning.pretrained import read_initial, start_from
 from tests.conftest import copy_checkout
+from tests.Models.shape_scenes import refused, run_stage
 
 SHORT = ["--size", "48", "--epochs", "3", "--batch", "8", "--threads", "1"]
 

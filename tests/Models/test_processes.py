@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from shape_scenes import ROOT, refused
 
 from tests.conftest import run_in, until
+from tests.Models.shape_scenes import ROOT, refused
 
 SHARED = ["--size=48", "--epochs=5", "--batch=4", "--threads=1", "--zoom=0.2", "--processes=2", "--", "--width=8"]
 FILES = ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
-from shape_scenes import png, write_scenes
 from test_training import tiny_options
 
 from Datasets.curated import Curated
@@ -24,6 +23,7 @@ from Models.learning.augmentation import Augmentation, check_augmentation
 from Models.learning.pretrained import read_initial, start_from
 from Models.training import train
 from tests.conftest import AUTHOR, edit_params, run_in, succeeded
+from tests.Models.shape_scenes import png, write_scenes
 
 NEW_MODEL = """
 from torch import nn

@@ -2,11 +2,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from shape_scenes import refused
 
 from Datasets.errors import UserError
 from Models.learning.trackers import Tracker, open_tracker, steady
 from tests.conftest import AUTHOR, run_in, succeeded
+from tests.Models.shape_scenes import refused
 
 INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("dvclive", "mlflow")}
 ROWS = [{"step": 10 * epoch, "epoch": epoch, "loss": 4.0 / epoch, "val_mAP": 0.1 * epoch} for epoch in (1, 2, 3)]

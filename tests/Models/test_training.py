@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from shape_scenes import ROOT, refused, run_stage, stage, write_scenes
 
 import Models
 from Datasets.curated import Curated
@@ -25,6 +24,7 @@ from Models.evaluation import validate
 from Models.learning.preparation import prepared
 from Models.train import write_weights
 from Models.training import Options, save, start, train, update
+from tests.Models.shape_scenes import ROOT, refused, run_stage, stage, write_scenes
 
 KILLED = """
 import os, random, signal, sys, time

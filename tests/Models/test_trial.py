@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 from ruamel.yaml import YAML
-from shape_scenes import write_scenes
 
 from Datasets.curated import Curated
 from Datasets.records import SPLITS
 from Models.data_loading import Samples
 from Models.experimenting.trial import write_few
 from tests.conftest import ROOT, copy_checkout, edit_params, refused, run_in, stage, succeeded
+from tests.Models.shape_scenes import write_scenes
 
 EXPERIMENTS = list(YAML(typ="safe").load(ROOT / "params.yaml")["experiments"])
 

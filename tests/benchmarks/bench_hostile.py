@@ -8,7 +8,6 @@ there were, and its memory.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -19,14 +18,11 @@ from random import Random
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "Deployment"))
-
-from hostile import READABLE, UNREADABLE, WHOLE, mutated
-from running_service import Service, form, serving
-
 from Datasets.predictions import TOLERANCE, Prediction, largest_difference
 from Deployment.artifact import Artifact, load
 from tests.benchmarks.measuring import Figure, exports
+from tests.Deployment.hostile import READABLE, UNREADABLE, WHOLE, mutated
+from tests.Deployment.running_service import Service, form, serving
 
 FORM_BYTES = (
     b"--limit", b"--", b"\r\n", b"Content-Disposition: form-data; name=", b'"f"', b"; filename=", b":", WHOLE[0]
