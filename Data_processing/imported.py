@@ -202,7 +202,8 @@ def to_arrow(rows: Sequence[Imported], source: str) -> pa.RecordBatch:
         name: pa.nulls(len(rows), IMPORTED_SCHEMA.field(name).type)
         for name in set(IMPORTED_SCHEMA.names).difference(columns)
     }
-    return pa.record_batch({name: {**columns, **unsaid}[name] for name in IMPORTED_SCHEMA.names}, IMPORTED_SCHEMA)
+    said = columns | unsaid
+    return pa.record_batch({name: said[name] for name in IMPORTED_SCHEMA.names}, IMPORTED_SCHEMA)
 
 
 BOX_FIELDS = {

@@ -31,6 +31,7 @@ from Datasets.records import Record
 CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit into this; else decoded for each batch
 IGNORED = -1  # in a mask of the targets: not annotated, the square's padding, or moved in from outside the image
 WANTED = {"boxes": "a box that is no crowd", "mask": "a mask", "labels": "a label", "counts": "an object counted"}
+REMEDY = "give the split a larger share, or delete the experiment from params.yaml"
 REMEDIES = {"mask": "curate.draw_masks draws them from outlines; without, delete the experiment from params.yaml"}
 WORKERS = 2  # threads that decode: Pillow lets go of the interpreter while it does
 Targets = dict[str, torch.Tensor]
@@ -150,7 +151,7 @@ class Samples:
         crowds = sum(box["crowd"] for record in self.records for box in record["boxes"] or []) * (self.task == "boxes")
         if not (len(named) > crowds or (self.task == "mask" and self.records)):
             found = f"{self.where}: no image of the {split} split has {WANTED[self.task]}"
-            raise UserError(f"{found}; {REMEDIES.get(self.task, 'give the split a larger share')}")
+            raise UserError(f"{found}; {REMEDIES.get(self.task, REMEDY)}")
         for image, name in named:
             if name not in self.ids:
                 raise UserError(f"{self.where}: {image}: class {name!r} is not in classes.json; run the curate stage")

@@ -44,7 +44,7 @@ def data_hashes(root: Path, experiment: str) -> dict[str, str]:
     Empty where DVC has not run the training.
     """
     try:
-        lock = YAML(typ="safe", pure=True).load((root / "dvc.lock").read_text(encoding="utf-8"))
+        lock = YAML(typ="safe").load((root / "dvc.lock").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     stages = lock.get("stages") or {}

@@ -1,6 +1,7 @@
 """Where a delivery goes in Datasets/raw, and its copy there. The delivery itself is only ever read."""
 
 import filecmp
+import os
 import re
 import shutil
 from pathlib import Path
@@ -55,7 +56,7 @@ def check_links(path: Path) -> None:
     """Raise UserError for what cannot be copied into a source: links out of it, or to directories; pipes and such."""
     for file in path.rglob("*") if path.is_dir() else ():
         if file.is_symlink():
-            end = file.resolve(strict=False)
+            end = Path(os.path.realpath(file))  # Path.resolve fails for a link that leads to itself
             inside = end.is_relative_to(path.resolve()) or DVC_CACHE.search(end.as_posix())
             if not inside or not end.is_file():
                 raise UserError(f"{file}: is a link that leads to no file inside {path}; put the file itself there")

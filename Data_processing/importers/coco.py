@@ -216,7 +216,7 @@ class Boxes:
 
 def _columns(annotations: Sequence[Annotation], names: Names) -> dict[str, pa.Array]:
     """Name, corners and crowd; without a name where an annotation is no common box."""
-    boxes = [annotation.bbox if not _rotation(annotation) else None for annotation in annotations]
+    boxes = [None if len(each.attributes) and _rotation(each) else each.bbox for each in annotations]
     if not all([box is not None and len(box) == 4 for box in boxes]):
         boxes = [box if box is not None and len(box) == 4 else [math.nan] * 4 for box in boxes]
     numbers = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))  # type: ignore[arg-type]

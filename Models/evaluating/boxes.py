@@ -117,7 +117,7 @@ def coco_scores(truth: dict[str, Any], detections: list[dict[str, Any]]) -> Scor
     """COCO's average precision (https://cocodataset.org/#detection-eval), by faster-coco-eval."""
     names = {each["id"]: each["name"] for each in truth["categories"]}
     present = sorted({each["category_id"] for each in truth["annotations"] if not each["iscrowd"]})
-    if not detections:
+    if not (detections and present):
         return Scores(0.0, 0.0, 0.0, {names[number]: 0.0 for number in present}, np.zeros(101))
     with contextlib.redirect_stdout(io.StringIO()):
         boxes = COCO(truth)
