@@ -1,6 +1,7 @@
 """The service's endpoints around a loaded model, and what the OpenAPI document says of them."""
 
 import asyncio
+import mimetypes
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from typing import Annotated, Any
@@ -117,6 +118,21 @@ def _add_facts(app: FastAPI, artifact: Artifact, workers: Workers) -> None:
     )
     async def manifest() -> Response:
         return JSONResponse(artifact.manifest)
+
+    samples = [(mimetypes.guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
+    shown: dict[int | str, Any] = {200: {"description": "An image file", "content": {"image/*": {"schema": _FILE}}}}
+
+    @app.get(
+        "/sample",
+        summary="One of the test images that came with the model, to try it",
+        response_class=Response,
+        responses=shown | errors(401, 422),
+    )
+    async def sample(
+        number: Annotated[int, Query(ge=0, description="which one; after the last, the first")] = 0,
+    ) -> Response:
+        kind, image = samples[number % len(samples)]
+        return Response(image, media_type=kind)
 
     content = {"text/plain": {"schema": {"type": "string"}}}
     good: dict[int | str, Any] = {200: {"description": "Prometheus' text form", "content": content}}

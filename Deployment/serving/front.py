@@ -18,7 +18,7 @@ from Deployment.serving.workers import RETRY_SECONDS
 log = logging.getLogger("fourfold")
 OPEN = ("/", "/docs", "/openapi.json")  # without a key: pages that hold no data, and whatever lies below these:
 OPEN_BELOW = ("/health/", "/docs/")
-PROTECTED = ("/predict", "/predict/batch", "/manifest", "/metrics")
+PROTECTED = ("/predict", "/predict/batch", "/sample", "/manifest", "/metrics")
 OTHER = "other"  # the path of strangers' requests in metrics: their own would make a new series each
 HEADERS = {
     "x-content-type-options": "nosniff",

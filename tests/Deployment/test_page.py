@@ -115,6 +115,12 @@ def test_a_dropped_and_a_pasted_image_are_answered(page: Page, pristine_export: 
     assert "no file" in page.run(STATUS)
 
 
+def test_whoever_has_no_image_at_hand_tries_the_models(page: Page) -> None:
+    for found in (2, 1, 0, 2):  # and begins again
+        page.click("#sample")
+        page.wait(f"{STATUS}.includes('{found} found')")
+
+
 def test_the_answer_can_be_copied(page: Page, service: Service, pristine_export: Path) -> None:
     page.open(f"http://plain.test:{service.port}/")  # neither https nor this machine's name: no navigator.clipboard
     page.choose("#file", pristine_export / "sample/000.jpg")

@@ -85,7 +85,13 @@ def lines(log: Path, number: int) -> list[dict[str, Any]]:
      {"Authorization": "Bearer "}, {"Authorization": "Bearer \xe9"}, {"X-API-Key": KEY}],
 )  # fmt: skip
 def test_without_the_key_nothing_is_told(guarded: Service, headers: dict[str, str]) -> None:
-    for method, path in (("POST", "/predict"), ("POST", "/predict/batch"), ("GET", "/manifest"), ("GET", "/metrics")):
+    for method, path in (
+        ("POST", "/predict"),
+        ("POST", "/predict/batch"),
+        ("GET", "/sample"),
+        ("GET", "/manifest"),
+        ("GET", "/metrics"),
+    ):
         status, found, body = guarded.answer(method, path, b"x" * 1_000_000 if method == "POST" else None, headers)
         assert (status, found["www-authenticate"]) == (401, "Bearer")
         assert "FOURFOLD" not in body.decode() and "e900" not in body.decode()
