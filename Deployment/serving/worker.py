@@ -6,14 +6,15 @@ when the service has: signals are for the service, which lets running requests e
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ PIXEL_BYTES = 40  # for each that an image may have; decoding takes 31 at most, 
 BODY_COPIES = 4  # of a body: as received, whole, as files of a form, and read from one
 SPARE_BYTES = 64_000_000
 STATM, PAGE = Path("/proc/self/statm"), os.sysconf("SC_PAGE_SIZE")
-LOOK_SECONDS = 0.1  # from one look at the memory to the next
+LOOK_SECONDS = 0.1  # from one look at the memory to the next, while at an image
+BEFORE_SECONDS = 1  # from one look before an image to the next; each takes 5 % of the time of a small one
 
 
 def main() -> None:
@@ -61,25 +63,29 @@ def work(connection: socket.socket) -> None:
         connection.sendall(packed(worker.answer(task, read(connection, task.size))))
 
 
-@contextlib.contextmanager
-def within_memory(most: int) -> Iterator[None]:
-    """Raise MemoryError in a block that comes to hold so many bytes more than before it, on Linux.
+class MemoryLimit:
+    """Raises MemoryError in a block that comes to hold `most` bytes more than at most a second before it, on Linux.
 
     Images of few pixels can: a TIFF file of a million strips, and a JPEG file of a million segments. By looking now and
     then, as what fails to get memory may hang; what decoders do in C is let end.
     """
-    before = resident_bytes()
 
-    def look(*_: object) -> None:
-        if resident_bytes() > before + most:
-            raise MemoryError
+    def __init__(self, most: int) -> None:
+        self._most, self._before, self._looked = most, 0, -math.inf
+        signal.signal(signal.SIGALRM, self._look)
 
-    signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
-    try:
-        yield
-    finally:
+    def __enter__(self) -> None:
+        now = time.monotonic()
+        if now > self._looked + BEFORE_SECONDS:
+            self._before, self._looked = resident_bytes(), now
+        signal.setitimer(signal.ITIMER_REAL, LOOK_SECONDS, LOOK_SECONDS)
+
+    def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _look(self, *_: object) -> None:
+        if resident_bytes() > self._before + self._most:
+            raise MemoryError
 
 
 def resident_bytes() -> int:
@@ -108,7 +114,7 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._predictor, self._limits = warmed_up(job), job.limits
         self._artifact: Artifact = job.artifact
-        self._most = PIXEL_BYTES * job.limits.pixels + BODY_COPIES * job.limits.body + SPARE_BYTES
+        self._memory_limit = MemoryLimit(PIXEL_BYTES * job.limits.pixels + BODY_COPIES * job.limits.body + SPARE_BYTES)
         self._images, self._objects = 0, Counter[str]()
 
     def answer(self, task: Task, body: bytes) -> Answer:
@@ -143,7 +149,7 @@ class Worker:
 
     def _predict(self, data: bytes, threshold: float | None) -> Prediction:
         try:
-            with within_memory(self._most):
+            with self._memory_limit:
                 answer = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
         except MemoryError:
             raise UnreadableImage("it would take too much memory to decode") from None
