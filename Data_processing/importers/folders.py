@@ -43,13 +43,14 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         raise UserError(
             f"{files.path}: {min(filled)} would be a split, but {others[0]} beside it none; set `images`, or rename it"
         )
-    rows = list(_records(paths, bool(filled)))
-    if wrong := next((label for row in rows for label in row.labels or () if NO_CLASS.fullmatch(label)), None):
+    at = int(bool(filled))  # of the class's folder in a path
+    classes = (parts[at] for parts in paths.values() if len(parts) > at + 1)
+    if wrong := next(filter(NO_CLASS.fullmatch, classes), None):
         raise UserError(
             f"{files.path}: {wrong} is a folder of images, no class; set `images` to the one that holds the classes' "
             "folders; masks are read in VOC's layout, or where our JSON form names them"
         )
-    return folder, iter(rows)
+    return folder, _records(paths, bool(filled))
 
 
 def _records(paths: dict[str, list[str]], splits: bool) -> Iterator[Imported]:

@@ -68,6 +68,7 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: bool =
     app.router.route_class = APIRoute
     add_pages(app)
     _add_facts(app, artifact, workers)
+    _add_sample(app, artifact)
     _document_key(app, key)
     return app
 
@@ -119,6 +120,15 @@ def _add_facts(app: FastAPI, artifact: Artifact, workers: Workers) -> None:
     async def manifest() -> Response:
         return JSONResponse(artifact.manifest)
 
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    good: dict[int | str, Any] = {200: {"description": "Prometheus' text form", "content": content}}
+
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses=good | errors(401))
+    async def figures() -> Response:
+        return Response(metrics.text(), media_type=metrics.TYPE)
+
+
+def _add_sample(app: FastAPI, artifact: Artifact) -> None:
     samples = [(mimetypes.guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
     shown: dict[int | str, Any] = {200: {"description": "An image file", "content": {"image/*": {"schema": _FILE}}}}
 
@@ -133,13 +143,6 @@ def _add_facts(app: FastAPI, artifact: Artifact, workers: Workers) -> None:
     ) -> Response:
         kind, image = samples[number % len(samples)]
         return Response(image, media_type=kind)
-
-    content = {"text/plain": {"schema": {"type": "string"}}}
-    good: dict[int | str, Any] = {200: {"description": "Prometheus' text form", "content": content}}
-
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses=good | errors(401))
-    async def figures() -> Response:
-        return Response(metrics.text(), media_type=metrics.TYPE)
 
 
 def _add_predictions(app: FastAPI, artifact: Artifact, workers: Workers, limits: Limits) -> None:
