@@ -16,7 +16,7 @@ else
 endif
 
 setup: .venv/installed ## install the git hooks, and the drivers that merge dvc.lock and .dvc files
-	git config merge.dvc-lock.driver 'python -m Datasets.merge_lock %O %A %B'
+	git config merge.dvc-lock.driver 'python -m Datasets.tools.merge_lock %O %A %B'
 	git config merge.dvc.driver 'dvc git-hook merge-driver --ancestor %O --our %A --their %B'
 	pre-commit install
 
@@ -33,7 +33,7 @@ bench: .venv/installed ## measure it all, which takes hours, and write tests/ben
 	python -m tests.benchmarks
 
 s3: .venv/installed ## start an S3 server on this machine to try sharing with; Ctrl-C stops it
-	python -m tests.s3_server
+	python -m tests.template.s3_server
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'

@@ -44,12 +44,12 @@ from Data_processing.import_source import (
     check_source_name,
     parse_columns,
 )
-from Data_processing.imported import ImportOptions
-from Data_processing.source_files import folder_name
-from Data_processing.source_readers import open_source
-from Datasets.classes import ClassRules
-from Datasets.command import run
-from Datasets.errors import UserError
+from Data_processing.shared.imported import ImportOptions
+from Data_processing.sources.archives import open_source
+from Data_processing.sources.files import folder_name
+from Datasets.format.classes import ClassRules
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
 
 PARAMS = Path("params.yaml")
 FORMATS = f"{', '.join(Format)}:NAME"

@@ -29,13 +29,13 @@ from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, clean_sou
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import ImageRules, Rules
 from Data_processing.cleaning.verdicts import Rejection, Repair
-from Data_processing.imported import source_path
-from Data_processing.parallel import Engine, Workers
-from Datasets.atomic import replacing
-from Datasets.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
-from Datasets.command import run
-from Datasets.errors import UserError
-from Datasets.records import Count
+from Data_processing.shared.imported import source_path
+from Data_processing.shared.parallel import Engine, Workers
+from Datasets.format.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
+from Datasets.format.records import Count
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
 
 
 class WithoutKept(StrEnum):

@@ -3,7 +3,8 @@
     python -m Data_processing.curate --cleaned DIR --out Datasets/curated --summary FILE
 
 Reads the clean stage's accepted.parquet and classes.json and, once more, the accepted images, whose sha256 must be what
-the inspect stage saw. Writes Parquet shards, metadata.json and classes.json (see Datasets/curated.py) and a summary.
+the inspect stage saw. Writes Parquet shards, metadata.json and classes.json (see Datasets/format/curated.py), and a
+summary.
 """
 
 import json
@@ -22,12 +23,12 @@ import typer
 
 from Data_processing.curating.accepted import COLUMNS as ACCEPTED
 from Data_processing.curating.accepted import Chosen, open_accepted
+from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.curating.record_files import RecordFiles, copy_masks
-from Data_processing.duplicates import COLUMNS, Groups, find_groups
-from Data_processing.parallel import Engine, Workers
-from Data_processing.parquet_files import check_parquet
-from Data_processing.source_files import SourceFiles
-from Data_processing.source_readers import open_once
+from Data_processing.shared.parallel import Engine, Workers
+from Data_processing.shared.parquet_files import check_parquet
+from Data_processing.sources.archives import open_once
+from Data_processing.sources.files import SourceFiles
 from Data_processing.split import (
     ClassCounts,
     Shares,
@@ -39,13 +40,13 @@ from Data_processing.split import (
     name_hashes,
     stated_splits,
 )
-from Datasets.atomic import replacing
-from Datasets.classes import read_classes
-from Datasets.command import run
-from Datasets.curated import write_annotations, write_curated
-from Datasets.errors import UserError
-from Datasets.progress import progress
-from Datasets.records import SPLITS, Record
+from Datasets.format.classes import read_classes
+from Datasets.format.curated import write_annotations, write_curated
+from Datasets.format.records import SPLITS, Record
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Datasets.tools.progress import progress
 
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 

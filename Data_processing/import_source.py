@@ -21,18 +21,18 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from Data_processing.imported import Imported, ImportOptions, write_imported
-from Data_processing.importing.annotation_files import matching, split_of
-from Data_processing.source_files import SourceFiles, folder_name
-from Data_processing.source_readers import open_source
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.errors import UserError
-from Datasets.records import is_safe_path
+from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Data_processing.sources.annotation_files import matching, split_of
+from Data_processing.sources.archives import open_source
+from Data_processing.sources.files import SourceFiles, folder_name
+from Datasets.format.records import is_safe_path
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
 
 
 class Format(StrEnum):
-    """The annotation formats, each a module of Data_processing.importers."""
+    """The annotation formats, each a module of Data_processing.readers."""
 
     coco = "coco"
     voc = "voc"
@@ -66,7 +66,7 @@ def read_annotations(
     files: SourceFiles, form: Format, options: ImportOptions
 ) -> tuple[list[str], str, Iterator[Imported]]:
     """The annotation files, the folder that the images are in, and the records. Raises UserError."""
-    importer = importlib.import_module(f"Data_processing.importers.{form.value}")
+    importer = importlib.import_module(f"Data_processing.readers.{form.value}")
     if "*" not in (options.annotations or "") or options.annotations in files.names():
         found = importer.find(files, options)
         return found, *importer.read(files, found, options)

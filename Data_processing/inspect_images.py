@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.imported import IMPORTED_SCHEMA, images_folder, source_path
-from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.inspecting.facts_store import FactsStore
 from Data_processing.inspecting.image_facts import Inspected, Kind, Task, inspect_chunk
-from Data_processing.parallel import Engine, Workers
-from Data_processing.parquet_files import check_parquet
-from Data_processing.source_files import SourceFiles
-from Data_processing.source_readers import open_once
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.file_names import IMAGE_SUFFIXES, visible
-from Datasets.images import MAX_PIXELS
-from Datasets.progress import progress
+from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, source_path
+from Data_processing.shared.inspected import INSPECTED_SCHEMA
+from Data_processing.shared.parallel import Engine, Workers
+from Data_processing.shared.parquet_files import check_parquet
+from Data_processing.sources.archives import open_once
+from Data_processing.sources.files import SourceFiles
+from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.images import MAX_PIXELS
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.progress import progress
 
 CHUNK = 32  # images
 FEW = 128  # images that threads of this process inspect, as starting others takes as long

@@ -23,9 +23,9 @@ from markupsafe import Markup
 from Data_processing.reporting import sections
 from Data_processing.reporting.data import changes, numbers, read_dataset, read_facts
 from Data_processing.reporting.measures import measures
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.errors import UserError
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
 
 PAGE = Path(__file__).parent / "reporting" / "page.html"
 

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.duplicates import COLUMNS, Groups, find_groups
-from Data_processing.parquet_files import check_parquet
-from Datasets.command import run
-from Datasets.errors import UserError
-from Datasets.records import SPLITS
+from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
+from Data_processing.shared.parquet_files import check_parquet
+from Datasets.format.records import SPLITS
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
 
 Shares = Mapping[str, float]
 

@@ -15,12 +15,12 @@ from typing import Annotated
 
 import typer
 
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.curated import Curated
-from Datasets.errors import UserError
-from Datasets.progress import progress
-from Datasets.records import SPLITS
+from Datasets.format.curated import Curated
+from Datasets.format.records import SPLITS
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Datasets.tools.progress import progress
 
 
 class Format(StrEnum):

@@ -19,18 +19,18 @@ from typing import Annotated
 
 import typer
 
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.errors import UserError
-from Datasets.imports import import_closure
-from Deployment.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
-from Deployment.bundling.container import container_files
-from Deployment.bundling.model_card import model_card
-from Deployment.bundling.requirements import requirements
+from Datasets.format.import_closure import import_closure
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Deployment.packaging.container import container_files
+from Deployment.packaging.model_card import model_card
+from Deployment.packaging.requirements import requirements
+from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVICE = [Path("Deployment/serve.py"), Path("Deployment/serving/worker.py")]  # what it starts
-PAGE = Path("Deployment/serving/page.html")
+SERVICE = [Path("Deployment/serve.py"), Path("Deployment/service/worker.py")]  # what it starts
+PAGE = Path("Deployment/service/page.html")
 README = """\
 The service of experiment {experiment}; MODEL_CARD.md says what it can do. In this directory:
 

@@ -24,17 +24,17 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from Datasets.atomic import naming, replacing
-from Datasets.command import run
-from Datasets.errors import UserError, one_line
-from Datasets.images import MAX_PIXELS, UnreadableImage
-from Datasets.predictions import Prediction
-from Datasets.progress import progress
-from Deployment.artifact import MANIFEST, Artifact, load
-from Deployment.coco import batch_coco
-from Deployment.cores import MOST_PROCESSES, usable_cores
+from Datasets.format.coco import batch_coco
+from Datasets.format.images import MAX_PIXELS, UnreadableImage
+from Datasets.format.predictions import Prediction
+from Datasets.tools.atomic import naming, replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.progress import progress
 from Deployment.predicting.image_files import ImageFile, image_files
-from Deployment.predictor import Predictor
+from Deployment.service.artifact import MANIFEST, Artifact, load
+from Deployment.service.cores import MOST_PROCESSES, usable_cores
+from Deployment.service.predictor import Predictor
 
 PART = 8  # images that a thread takes at once, if they are small
 PART_BYTES = 1_000_000

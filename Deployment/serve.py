@@ -19,18 +19,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from Datasets.errors import UserError
-from Datasets.images import FORMATS, MAX_PIXELS
-from Deployment.artifact import load
-from Deployment.cores import MOST_PROCESSES, usable_cores
-from Deployment.predictor import RUNTIMES
-from Deployment.serving.json_log import log_as_json
-from Deployment.serving.limits import Limits
-from Deployment.serving.messages import Job
-from Deployment.serving.workers import Workers
+from Datasets.format.images import FORMATS, MAX_PIXELS
+from Datasets.tools.errors import UserError
+from Deployment.service.artifact import load
+from Deployment.service.cores import MOST_PROCESSES, usable_cores
+from Deployment.service.json_log import log_as_json
+from Deployment.service.limits import Limits
+from Deployment.service.messages import Job
+from Deployment.service.predictor import RUNTIMES
+from Deployment.service.workers import Workers
 
 if TYPE_CHECKING:
-    from Deployment.serving.front import Front
+    from Deployment.service.front import Front
 
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
@@ -149,8 +149,8 @@ def serve(options: argparse.Namespace) -> None:
     with Workers(limits.parallel, limits.waiting) as workers:
         artifact = load(options.export)
         workers.learn(Job(options.export, artifact, options.threads, options.runtime, limits, options.log_level))
-        from Deployment.serving.endpoints import create_app  # imports FastAPI, while the workers load the model
-        from Deployment.serving.front import Front
+        from Deployment.service.endpoints import create_app  # imports FastAPI, while the workers load the model
+        from Deployment.service.front import Front
 
         app = create_app(artifact, workers, limits, key is not None)
         workers.wait()
@@ -171,7 +171,7 @@ def run(app: "Front", opened: socket.socket, seconds: float, greeting: str) -> N
     """
     import uvicorn
 
-    from Deployment.serving.protocol import protocol_with
+    from Deployment.service.protocol import protocol_with
 
     config = uvicorn.Config(
         app,

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.errors import UserError
-from Datasets.predictions import TOLERANCE, Prediction, counts_in, largest_difference
-from Deployment.artifact import Artifact, load
+from Datasets.format.predictions import TOLERANCE, Prediction, counts_in, largest_difference
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Deployment.service.artifact import Artifact, load
 from Deployment.verifying.figures import QUERY, figures
 from Deployment.verifying.started import Client, running
 
 if TYPE_CHECKING:
-    from Datasets.curated import Curated
+    from Datasets.format.curated import Curated
 
 FIGURE_TOLERANCE = 1e-3
 CHUNK = 64  # test images held in memory at once
@@ -128,7 +128,7 @@ def measure_test(port: int, curated: "Curated", artifact: Artifact, connections:
 
 def read_curated(directory: Path) -> "Curated":
     """The dataset. Importing what reads it takes longer than all else here."""
-    from Datasets.curated import Curated
+    from Datasets.format.curated import Curated
 
     return Curated(directory)
 

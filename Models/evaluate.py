@@ -5,7 +5,7 @@
 
 The score threshold, from which an answer is believed, is chosen on the val split. Writes into --out:
 precision_recall.csv and confusion.csv (plots), worst.png (the test images with most mistakes, truth and prediction
-drawn) and, last, metrics.json. The modules in Models/evaluating say what the figures of each task are.
+drawn) and, last, metrics.json. The modules in Models/metrics say what the figures of each task are.
 """
 
 import csv
@@ -21,14 +21,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported; Mod
 import torch
 import typer
 
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.curated import Curated
-from Datasets.errors import UserError
-from Models.data_loading import Samples
-from Models.drawing import draw_worst
-from Models.evaluation import TASKS, predict
-from Models.scripts import read_run, trained_model
+from Datasets.format.curated import Curated
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Models.evaluating.drawing import draw_worst
+from Models.learning.data_loading import Samples
+from Models.learning.scripts import read_run, trained_model
+from Models.metrics.evaluation import TASKS, predict
 
 
 def main(

@@ -21,10 +21,10 @@ from typing import Annotated, Any
 
 import typer
 
-from Datasets.atomic import replacing
-from Datasets.command import run as run_command
-from Datasets.errors import UserError
-from Datasets.text_files import decode_text
+from Datasets.format.text_files import decode_text
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run as run_command
+from Datasets.tools.errors import UserError
 from Models.experimenting.log import anchor, paragraph, read_log, with_conclusion, with_experiment, with_note
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before `try` and `drift` import torch; Models/train.py says why

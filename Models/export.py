@@ -21,14 +21,13 @@ import torch
 import typer
 from torch import nn
 
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.curated import Curated
-from Datasets.errors import UserError
-from Datasets.images import FILL
-from Datasets.predictions import TOLERANCE, Prediction
-from Models.data_loading import Samples
-from Models.exporting import (
+from Datasets.format.curated import Curated
+from Datasets.format.images import FILL
+from Datasets.format.predictions import TOLERANCE, Prediction
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Models.exporting.parts import (
     LOWEST_SCORE,
     agreement,
     copy_scripts,
@@ -38,9 +37,10 @@ from Models.exporting import (
     write_onnx,
     write_samples,
 )
-from Models.provenance import data_hashes, file_hashes, git_state
-from Models.rebuild import Detect, predict_files, torch_detector
-from Models.scripts import ROOT, Run, read_run, script_file, trained_model
+from Models.exporting.provenance import data_hashes, file_hashes, git_state
+from Models.exporting.rebuild import Detect, predict_files, torch_detector
+from Models.learning.data_loading import Samples
+from Models.learning.scripts import ROOT, Run, read_run, script_file, trained_model
 
 FORMAT_VERSION = 1
 

@@ -8,8 +8,9 @@ last.safetensors and best.safetensors (of the epoch that was best on val), weigh
 --keep names, which the next stages use), run.json (what is needed to build the model again) and, last, metrics.json
 (the row of that epoch).
 
-Killed and started again it goes on where it was, and ends with the same bytes; see Models/checkpoints.py. On two cores
-the demonstration takes a good minute and reaches a mAP50 of 0.96. `--processes 2`, or torchrun, shares each step out:
+Killed and started again it goes on where it was, and ends with the same bytes; see
+Models/learning/checkpoints.py. On two cores the demonstration takes a good minute and reaches a mAP50 of 0.96.
+`--processes 2`, or torchrun, shares each step out:
 
     torchrun --nproc-per-node 2 -m Models.train --script e001_center_detector --out Models/outputs/e001/train
 """
@@ -26,17 +27,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from Datasets.atomic import replacing
-from Datasets.command import run
-from Datasets.errors import UserError
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Models.display.trackers import Tracker, check_tracker, open_tracker
 from Models.learning.precision import Precision
-from Models.learning.trackers import Tracker, check_tracker, open_tracker
 
 if TYPE_CHECKING:
     import torch
 
-    from Models.scripts import Run
-    from Models.training import Options, Row, State
+    from Models.learning.scripts import Run
+    from Models.learning.training import Options, Row, State
 
 # Torch (on Linux) reads this when it is imported: threads that spin long while they wait for each other make training
 # many times slower as soon as anything else runs on the machine.
@@ -105,8 +106,8 @@ def main(
     check_tracker(tracker)
     if processes > batch:
         raise UserError(f"processes: {processes} cannot share the {batch} images of a step; raise batch or lower it")
-    from Models.learning import processes as together
-    from Models.training import Options
+    from Models.learning import distributed as together
+    from Models.learning.training import Options
 
     if processes > 1 and not together.launched():
         together.launch(processes, threads, "Models.train", sys.argv[1:])
@@ -138,11 +139,11 @@ def learn(
     script: str, out: Path, model: Sequence[str], curated: Path, init: Path, options: "Options", tracker: Tracker
 ) -> None:
     """Train, in each of the processes, and write, in the first; the arguments are those of `main`."""
-    from Models.checkpoints import remove_checkpoint
-    from Models.evaluation import validate
+    from Models.learning.checkpoints import remove_checkpoint
+    from Models.learning.distributed import is_first
     from Models.learning.preparation import prepared
-    from Models.learning.processes import is_first
-    from Models.training import train
+    from Models.learning.training import train
+    from Models.metrics.evaluation import validate
 
     work = prepared(script, model, curated, init, options)
     for name in RESULTS if is_first() else ():
@@ -164,7 +165,7 @@ def learn(
 
 def write_results(state: "State", run: "Run", out: Path) -> None:
     """Write the weights, what they were made from and, last, the metrics of the epoch that goes on."""
-    from Models.scripts import write_run
+    from Models.learning.scripts import write_run
 
     last: dict[str, Any] = {"epoch": len(state.history), "model": state.model.state_dict()}
     best = state.best or last

@@ -6,9 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-from Data_processing.source_readers import DVC_CACHE
-from Datasets.atomic import replacing
-from Datasets.errors import UserError
+from Data_processing.sources.archives import DVC_CACHE
+from Datasets.tools.atomic import replacing
+from Datasets.tools.errors import UserError
 
 RAW = Path("Datasets/raw")
 

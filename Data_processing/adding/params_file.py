@@ -12,10 +12,10 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from Datasets.atomic import replacing
-from Datasets.classes import ClassRules, parse_merges, parse_renames
-from Datasets.errors import UserError, one_line
-from Datasets.text_files import decode_text
+from Datasets.format.classes import ClassRules, parse_merges, parse_renames
+from Datasets.format.text_files import decode_text
+from Datasets.tools.atomic import replacing
+from Datasets.tools.errors import UserError, one_line
 
 
 def load_params(path: Path) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 from Data_processing.adding.guesses import Guess, classes_folder, common_folder, guesses, near_misses, of_folders
 from Data_processing.import_source import Format, check_paths, read_annotations
-from Data_processing.imported import Imported, ImportOptions, write_imported
-from Data_processing.source_files import EMBEDDED, SourceFiles, images_below
-from Datasets.errors import UserError
+from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Data_processing.sources.files import EMBEDDED, SourceFiles, images_below
+from Datasets.tools.errors import UserError
 
 TRIED = 50  # records of a guess that are looked for among the images
 MAX_FOLDERS = 30  # of images, tried one after another
@@ -210,7 +210,7 @@ def _count(files: SourceFiles, form: Format, options: ImportOptions) -> tuple[in
 def _shortened(files: SourceFiles, form: Format, options: ImportOptions, told: bool) -> ImportOptions:
     """Without `annotations` where the importer finds the same by itself."""
     shorter = replace(options, annotations=None)
-    importer = importlib.import_module(f"Data_processing.importers.{form.value}")
+    importer = importlib.import_module(f"Data_processing.readers.{form.value}")
     try:
         same = importer.find(files, shorter) == importer.find(files, options)
     except UserError:

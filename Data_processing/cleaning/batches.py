@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 
 from Data_processing.cleaning.rules import Cleaned, Rules, clean_record
 from Data_processing.cleaning.verdicts import Rejection, Repair
-from Data_processing.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
-from Data_processing.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, read_inspected
-from Data_processing.parallel import Engine, Workers
-from Data_processing.parquet_files import check_parquet
-from Datasets.errors import UserError
-from Datasets.images import VOID
-from Datasets.records import SCHEMA, boxes_array
+from Data_processing.shared.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
+from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, read_inspected
+from Data_processing.shared.parallel import Engine, Workers
+from Data_processing.shared.parquet_files import check_parquet
+from Datasets.format.images import VOID
+from Datasets.format.records import SCHEMA, boxes_array
+from Datasets.tools.errors import UserError
 
 ACCEPTED_SCHEMA = pa.schema(
     [

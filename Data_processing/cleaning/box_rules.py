@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from Data_processing.cleaning.verdicts import Rejection, Repair
-from Data_processing.imported import Imported, ImportedBox
-from Data_processing.outlines import to_rle
-from Datasets.classes import ClassRules
-from Datasets.records import Box
+from Data_processing.shared.imported import Imported, ImportedBox
+from Data_processing.shared.outlines import to_rle
+from Datasets.format.classes import ClassRules
+from Datasets.format.records import Box
 
 
 @dataclass(frozen=True)

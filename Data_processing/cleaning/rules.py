@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from Data_processing.cleaning.box_rules import BoxRules, clean_boxes
 from Data_processing.cleaning.verdicts import Rejection, Repair
-from Data_processing.imported import Imported
-from Data_processing.inspected import Facts
-from Datasets.classes import ClassRules
-from Datasets.images import VOID
-from Datasets.records import Count, Record, contradictions, empty_record, implied
+from Data_processing.shared.imported import Imported
+from Data_processing.shared.inspected import Facts
+from Datasets.format.classes import ClassRules
+from Datasets.format.images import VOID
+from Datasets.format.records import Count, Record, contradictions, empty_record, implied
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Data_processing.duplicates import Groups
-from Datasets.records import SCHEMA
+from Data_processing.curating.duplicates import Groups
+from Datasets.format.records import SCHEMA
 
 BATCH = 4096  # records
 COLUMNS = [*SCHEMA.names, "mask_names"]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from Data_processing import masks
-from Data_processing.source_files import MissingFile, SourceFiles
-from Data_processing.source_readers import open_once
-from Datasets.errors import UserError
-from Datasets.records import Record
+from Data_processing.shared import masks
+from Data_processing.sources.archives import open_once
+from Data_processing.sources.files import MissingFile, SourceFiles
+from Datasets.format.records import Record
+from Datasets.tools.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from Datasets.errors import UserError
+from Datasets.tools.errors import UserError
 
-CODE = ("image_facts.py", "../masks.py", "../../Datasets/images.py")  # what facts are computed by
+CODE = ("image_facts.py", "../shared/masks.py", "../../Datasets/format/images.py")  # what facts are computed by
 LIBRARIES = ("pillow", "numpy")
 
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from Data_processing.inspected import INSPECTED_SCHEMA
 from Data_processing.inspecting.facts_store import FactsStore
-from Data_processing.masks import values
-from Data_processing.source_files import MissingFile, SourceFiles
-from Data_processing.source_readers import open_once
-from Datasets.images import FORMATS, UnreadableImage, open_image, to_rgb
+from Data_processing.shared.inspected import INSPECTED_SCHEMA
+from Data_processing.shared.masks import values
+from Data_processing.sources.archives import open_once
+from Data_processing.sources.files import MissingFile, SourceFiles
+from Datasets.format.images import FORMATS, UnreadableImage, open_image, to_rgb
 
 LOOK = 512  # pixels of the longer side, at most, at which brightness, sharpness and the perceptual hash are measured
 HASH_SIDE, FREQUENCIES = 64, 16  # of the perceptual hash: pixels of a side, frequencies in each direction

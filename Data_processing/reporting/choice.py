@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from Data_processing.reporting.data import Dataset, box_measures
-from Datasets.records import SPLITS
+from Datasets.format.records import SPLITS
 
 CANDIDATES = 8  # images looked at for each class in each split
 WINDOW = 2048  # an image is compared with at most so many of its group

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from Datasets.classes import read_classes
-from Datasets.errors import UserError
-from Datasets.records import SPLITS
+from Datasets.format.classes import read_classes
+from Datasets.format.records import SPLITS
+from Datasets.tools.errors import UserError
 
 IMAGE_COLUMNS = ["source", "split", "group", "sha256", "width", "height"]
 CORNERS = ["x1", "y1", "x2", "y2"]

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from Data_processing.source_files import MissingFile, SourceFiles
-from Datasets.errors import UserError
-from Datasets.images import decode
+from Data_processing.sources.files import MissingFile, SourceFiles
+from Datasets.format.images import decode
+from Datasets.tools.errors import UserError
 
 QUALITY = 78  # of the JPEGs
 OPACITY = 0.35  # of masks

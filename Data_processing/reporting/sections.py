@@ -15,9 +15,9 @@ from Data_processing.reporting import figures
 from Data_processing.reporting.choice import evenly, exact_pairs, extremes, gallery, near_pairs
 from Data_processing.reporting.data import CORNERS, Dataset, boxes_by_class, images_by_class
 from Data_processing.reporting.pictures import Picture, picture, rejected_picture
-from Data_processing.source_files import SourceFiles
-from Data_processing.source_readers import open_source
-from Datasets.records import SPLITS
+from Data_processing.sources.archives import open_source
+from Data_processing.sources.files import SourceFiles
+from Datasets.format.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
 SIDE, SMALL_SIDE = 480, 160  # pixels of a picture's longer side

@@ -29,10 +29,10 @@ import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from Datasets.curated import Curated
 from Datasets.exporters.names import Names
 from Datasets.exporters.rows import UNBOXED, is_more_known, mask_pixels, rows, write_file
-from Datasets.records import Box, Record, Rle
+from Datasets.format.curated import Curated
+from Datasets.format.records import Box, Record, Rle
 
 Entry = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""The JSON interchange form of Datasets/json_format.py, images and masks beside it.
+"""The JSON interchange form of Datasets/format/metadata_json.py, images and masks beside it.
 
     metadata.json                 [image, labels, counts, boxes, mask] for each image, paths from this folder on
     classes.json                  class names to ids
@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from Datasets.classes import write_classes
-from Datasets.curated import Curated
 from Datasets.exporters.names import Names
 from Datasets.exporters.rows import rows, write_file
-from Datasets.json_format import write_json
-from Datasets.records import Record
+from Datasets.format.classes import write_classes
+from Datasets.format.curated import Curated
+from Datasets.format.metadata_json import write_json
+from Datasets.format.records import Record
 
 
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from Datasets.curated import Curated
-from Datasets.errors import UserError
-from Datasets.images import VOID
-from Datasets.records import Record, box_problem, is_safe_path
+from Datasets.format.curated import Curated
+from Datasets.format.images import VOID
+from Datasets.format.records import Record, box_problem, is_safe_path
+from Datasets.tools.errors import UserError
 
 UNBOXED = "images with labels or counts that no boxes stand behind"
 

@@ -33,13 +33,13 @@ from pathlib import Path, PurePosixPath
 from lxml import etree
 from PIL import Image
 
-from Datasets.curated import Curated
-from Datasets.errors import UserError
 from Datasets.exporters.names import Names
 from Datasets.exporters.rows import rows, write_file
 from Datasets.exporters.voc_pictures import labelmap, objects, palette_png, pictures, sayable
-from Datasets.images import FORMATS
-from Datasets.records import Box, Record
+from Datasets.format.curated import Curated
+from Datasets.format.images import FORMATS
+from Datasets.format.records import Box, Record
+from Datasets.tools.errors import UserError
 
 
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Datasets.errors import UserError
 from Datasets.exporters.rows import mask_pixels
-from Datasets.images import VOID
-from Datasets.records import Box, Record
+from Datasets.format.images import VOID
+from Datasets.format.records import Box, Record
+from Datasets.tools.errors import UserError
 
 
 def objects(record: Record) -> list[Box]:

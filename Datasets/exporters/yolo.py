@@ -27,10 +27,10 @@ from pathlib import Path, PurePosixPath
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from Datasets.curated import Curated
 from Datasets.exporters.names import Names
 from Datasets.exporters.rows import UNBOXED, is_more_known, rows, write_file
-from Datasets.records import Box, Record
+from Datasets.format.curated import Curated
+from Datasets.format.records import Box, Record
 
 # By Ultralytics; https://docs.ultralytics.com/platform/data/datasets/
 READ = {".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".avif"}

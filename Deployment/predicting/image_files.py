@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from Datasets.errors import UserError, one_line
-from Datasets.file_names import IMAGE_SUFFIXES, visible
-from Datasets.text_files import decode_text
+from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.text_files import decode_text
+from Datasets.tools.errors import UserError, one_line
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LISTS = (".txt", ".lst")

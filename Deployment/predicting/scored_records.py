@@ -1,4 +1,4 @@
-"""Predictions as a Parquet file of records, as in Datasets/records.py, with scores and errors.
+"""Predictions as a Parquet file of records, as in Datasets/format/records.py, with scores and errors.
 
 The column of the model's task is filled, and those that follow from it: `mask` with the PNG file's bytes, `counts` and
 `labels`. `boxes` have a `score` each; `scores` has the chance of each class where the model gives one, and how many
@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Datasets.atomic import replacing
-from Datasets.records import BOX_TYPE, SCHEMA
+from Datasets.format.records import BOX_TYPE, SCHEMA
+from Datasets.tools.atomic import replacing
 
 SCORED_BOX = pa.struct([*BOX_TYPE, pa.field("score", pa.float64())])
 SCORED_CLASS = pa.struct({"name": pa.string(), "score": pa.float64(), "expected": pa.float64()})

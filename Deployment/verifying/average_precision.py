@@ -10,11 +10,11 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from Datasets.predictions import Detection
-from Deployment.coco import to_coco
+from Datasets.format.coco import to_coco
+from Datasets.format.predictions import Detection
 
 if TYPE_CHECKING:
-    from Datasets.records import Record  # which imports pyarrow
+    from Datasets.format.records import Record  # which imports pyarrow
 
 
 def average_precision(

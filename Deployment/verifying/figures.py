@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from Datasets.images import VOID
-from Datasets.predictions import mask_of
+from Datasets.format.images import VOID
+from Datasets.format.predictions import mask_of
 from Deployment.verifying.average_precision import average_precision
 
 if TYPE_CHECKING:
-    from Datasets.records import Record  # which imports pyarrow
+    from Datasets.format.records import Record  # which imports pyarrow
 
 MIN_SCORE = 0.001  # detections below it change no figure
 QUERY = {"boxes": f"?threshold={MIN_SCORE}", "mask": "", "labels": "", "counts": ""}  # what answers are asked for

@@ -15,8 +15,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from Datasets.errors import UserError
-from Datasets.images import MAX_PIXELS
+from Datasets.format.images import MAX_PIXELS
+from Datasets.tools.errors import UserError
 
 UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # of this process's environment, in the service's
 START_SECONDS = 60

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from Datasets.errors import UserError
-from Datasets.predictions import TOLERANCE, Prediction, largest_difference
+from Datasets.format.predictions import TOLERANCE, Prediction, largest_difference
+from Datasets.tools.errors import UserError
 
 MANIFEST = "manifest.json"
 
@@ -70,10 +70,10 @@ def commit_state(exported: Path, root: Path, name: str, commit: str | None) -> s
 
 
 def apart(export: Path, manifest: Mapping[str, Any]) -> dict[str, float]:
-    """How far, at most, today's code is from the samples' stated answers, by the names in Datasets/predictions.py."""
+    """The largest difference of today's code from the samples' expected answers, by output name."""
     from safetensors.torch import load_file
 
-    from Models.rebuild import predict_files, torch_detector
+    from Models.exporting.rebuild import predict_files, torch_detector
 
     expected: dict[str, Prediction] = json.loads((export / "sample/expected.json").read_text(encoding="utf-8"))
     model = importlib.import_module(manifest["script"]["module"]).build(**manifest["script"]["build"]).eval()

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from Datasets.errors import UserError
-from Datasets.text_files import decode_text
+from Datasets.format.text_files import decode_text
+from Datasets.tools.errors import UserError
 
 HEADING = re.compile(r"## (?P<id>e\d+)(?: +(?P<title>.*?))? *$")
 NEARLY_HEADING = re.compile(r" {0,3}#{1,2} *[eE]\d+\b")

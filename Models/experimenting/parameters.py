@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
 
-from Datasets.errors import UserError, one_line
+from Datasets.tools.errors import UserError, one_line
 
 
 def with_parameters(path: Path, changes: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from Datasets.errors import UserError
+from Datasets.tools.errors import UserError
 
 UNDERWAY = {
     "MERGE_HEAD": "merge",

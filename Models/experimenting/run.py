@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from Datasets.atomic import replacing
-from Datasets.errors import UserError
+from Datasets.tools.atomic import replacing
+from Datasets.tools.errors import UserError
 from Models.experimenting.log import Experiment, Step, read_log, with_tick
 from Models.experimenting.parameters import with_parameters
 from Models.experimenting.repository import (

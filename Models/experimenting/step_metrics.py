@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from Datasets.errors import UserError
+from Datasets.tools.errors import UserError
 
 Metrics = Mapping[str, float]  # by FILE:NAME, names within names joined by dots
 

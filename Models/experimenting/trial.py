@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from Datasets.command import run
-from Datasets.curated import Curated, write_annotations, write_curated
-from Datasets.errors import UserError
-from Datasets.records import SPLITS, Record
-from Models.learning.pretrained import RANDOM
-from Models.scripts import load_script
+from Datasets.format.curated import Curated, write_annotations, write_curated
+from Datasets.format.records import SPLITS, Record
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
+from Models.learning.initial_weights import RANDOM
+from Models.learning.scripts import load_script
 
 BATCHES = 2
 FEW = 8  # images to evaluate on

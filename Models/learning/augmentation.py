@@ -7,9 +7,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from Datasets.errors import UserError
-from Datasets.images import FILL
-from Models.data_loading import IGNORED, Batch
+from Datasets.format.images import FILL
+from Datasets.tools.errors import UserError
+from Models.learning.data_loading import IGNORED, Batch
 
 LEAST_VISIBLE = 0.4  # of a box's area; one that is cut off further is neither object nor background
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601

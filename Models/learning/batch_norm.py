@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from Models.learning.processes import count
+from Models.learning.distributed import count
 
 
 def synchronised(model: nn.Module, device: str) -> nn.Module:

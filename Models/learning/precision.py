@@ -4,7 +4,7 @@ import sys
 from contextlib import AbstractContextManager
 from enum import StrEnum
 
-from Datasets.errors import UserError
+from Datasets.tools.errors import UserError
 
 
 class Precision(StrEnum):

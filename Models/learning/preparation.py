@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from Datasets.curated import Curated
-from Datasets.errors import UserError
-from Models.checkpoints import checkpoint_path
-from Models.data_loading import Samples
+from Datasets.format.curated import Curated
+from Datasets.tools.errors import UserError
 from Models.learning.augmentation import check_augmentation
+from Models.learning.checkpoints import checkpoint_path
+from Models.learning.data_loading import Samples
+from Models.learning.distributed import count
+from Models.learning.initial_weights import Initial, read_initial, start_from
 from Models.learning.precision import Precision, chosen
-from Models.learning.pretrained import Initial, read_initial, start_from
-from Models.learning.processes import count
-from Models.scripts import (
+from Models.learning.scripts import (
     ROOT,
     Run,
     build_model,
@@ -26,7 +26,7 @@ from Models.scripts import (
     parse_build_arguments,
     script_file,
 )
-from Models.training import Options, varied
+from Models.learning.training import Options, varied
 
 STAGE = Path("Models/train.py")  # which imports all that a training depends on, but for the model script
 

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_broken [--cases 10000] [coco voc ...]
 
-The strategies are those of tests/Data_processing/test_import_broken.py, which tries a few hundred.
+The strategies are those of tests/template/Data_processing/test_import_broken.py, which tries a few hundred.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from Datasets.errors import one_line
+from Datasets.tools.errors import one_line
 from tests.benchmarks.measuring import Figure
-from tests.Data_processing.broken import FORMATS, broken, judge, wholes
+from tests.template.Data_processing.broken import FORMATS, broken, judge, wholes
 
 CASES = 10_000
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from Data_processing.imported import Imported, ImportedBox, write_imported
 from Data_processing.inspect_images import write_rows
-from Data_processing.inspected import INSPECTED_SCHEMA
+from Data_processing.shared.imported import Imported, ImportedBox, write_imported
+from Data_processing.shared.inspected import INSPECTED_SCHEMA
 from tests.benchmarks.bench_duplicates import generate
 from tests.benchmarks.generated import CLASSES, SIDES, class_name
 from tests.benchmarks.measuring import Cost, Figure, cost, python

@@ -18,11 +18,11 @@ from random import Random
 
 import psutil
 
-from Datasets.predictions import TOLERANCE, Prediction, largest_difference
-from Deployment.artifact import Artifact, load
+from Datasets.format.predictions import TOLERANCE, Prediction, largest_difference
+from Deployment.service.artifact import Artifact, load
 from tests.benchmarks.measuring import Figure, exports
-from tests.Deployment.hostile import READABLE, UNREADABLE, WHOLE, mutated
-from tests.Deployment.running_service import Service, form, serving
+from tests.template.Deployment.hostile import READABLE, UNREADABLE, WHOLE, mutated
+from tests.template.Deployment.running_service import Service, form, serving
 
 FORM_BYTES = (
     b"--limit", b"--", b"\r\n", b"Content-Disposition: form-data; name=", b'"f"', b"; filename=", b":", WHOLE[0]

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import onnxruntime
 
-from Datasets.images import MAX_PIXELS, UnreadableImage, decode, letterbox
-from Datasets.predictions import OUTPUTS
-from Deployment.artifact import MODEL, load
+from Datasets.format.images import MAX_PIXELS, UnreadableImage, decode, letterbox
+from Datasets.format.predictions import OUTPUTS
 from Deployment.predict import Journal, predict
 from Deployment.predicting.image_files import ImageFile, image_files
-from Deployment.predictor import Predictor
+from Deployment.service.artifact import MODEL, load
+from Deployment.service.predictor import Predictor
 from tests.benchmarks.generated import write_images
 from tests.benchmarks.measuring import Figure, exports
 

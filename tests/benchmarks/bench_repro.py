@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks.measuring import Figure, alternated, cost
-from tests.conftest import copy_checkout
+from tests.template.conftest import copy_checkout
 
 DVC = (sys.executable, "-m", "dvc")
 STAGE = "stages:\n  only:\n    cmd: echo > made\n    outs: [made]\n"

@@ -26,7 +26,7 @@ import dvc.api
 import psutil
 
 from tests.benchmarks.measuring import Figure
-from tests.conftest import AUTHOR, copy_checkout, run_in, succeeded
+from tests.template.conftest import AUTHOR, copy_checkout, run_in, succeeded
 
 KILLS = 20
 MODES = ("repro", "exp", "queue")

@@ -9,8 +9,8 @@ PYTHON: the interpreter of an environment of its own, for both bring packages th
     python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml onnxruntime numpy pillow
 
 All three get the same form with an image, decode it, run the same onnxruntime session with one thread and answer with
-the same JSON, by the same code (Deployment/predictor.py); the others with one process and with one for each core, of
-which the faster counts. All run on this machine with the client, in turns; only the ratio means anything.
+the same JSON, by the same code (Deployment/service/predictor.py); the others with one process or one for each core, the
+faster of which counts. All run on this machine with the client, in turns; only the ratio means anything.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from pathlib import Path
 from tests.benchmarks.bench_serve import processor
 from tests.benchmarks.load import load_on
 from tests.benchmarks.measuring import ROOT, Figure, exports
-from tests.s3_server import free_port
+from tests.template.s3_server import free_port
 
 CORES = os.cpu_count() or 1
 LITSERVE = """
 import os
 from pathlib import Path
 import litserve
-from Deployment.artifact import load
-from Deployment.predictor import Predictor
+from Deployment.service.artifact import load
+from Deployment.service.predictor import Predictor
 
 class Api(litserve.LitAPI):
     def setup(self, device):
@@ -61,8 +61,8 @@ import os
 from pathlib import Path
 from typing import Any
 import bentoml
-from Deployment.artifact import load
-from Deployment.predictor import Predictor
+from Deployment.service.artifact import load
+from Deployment.service.predictor import Predictor
 
 @bentoml.service(workers=int(os.environ["PROCESSES"]))
 class Api:

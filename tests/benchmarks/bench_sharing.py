@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from Datasets.curated import write_annotations, write_curated
-from Datasets.records import Record, empty_record
+from Datasets.format.curated import write_annotations, write_curated
+from Datasets.format.records import Record, empty_record
 from tests.benchmarks.measuring import Figure, cost
-from tests.s3_server import serving
+from tests.template.s3_server import serving
 
 IMAGES, BYTES = 10_000, 10_000
 STEPS = ("add data", "push", "pull")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-from Deployment.bundling import requirements
+from Deployment.packaging import requirements
 from tests.benchmarks.measuring import ROOT, Figure, exports
 
 TORCH = ("torch", "safetensors")

@@ -16,7 +16,7 @@ from typing import Any
 
 import Models.train  # noqa: F401  # which tells torch, before it is imported, how to wait
 from tests.benchmarks.measuring import Figure, cost, python
-from tests.conftest import copy_checkout, run_in, succeeded
+from tests.template.conftest import copy_checkout, run_in, succeeded
 
 STEPS, ROUNDS, BATCH = 100, 5, 16
 
@@ -25,10 +25,10 @@ def learning(curated: Path, threads: int = 2) -> tuple[Any, Any, Any]:
     """Samples, options and a training that has done nothing, as params.yaml has it."""
     import torch
 
-    from Datasets.curated import Curated
+    from Datasets.format.curated import Curated
     from Models import e001_center_detector as e001
-    from Models.data_loading import Samples
-    from Models.training import Options, start
+    from Models.learning.data_loading import Samples
+    from Models.learning.training import Options, start
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -40,7 +40,7 @@ def learning(curated: Path, threads: int = 2) -> tuple[Any, Any, Any]:
 
 def order(samples: Any, steps: int) -> list[list[int]]:
     """The first steps' images."""
-    from Models.data_loading import epoch_order
+    from Models.learning.data_loading import epoch_order
 
     parts = (part for epoch in range(steps) for part in epoch_order(len(samples), BATCH, 0, epoch))
     return [part for part, _ in zip(parts, range(steps), strict=False)]
@@ -48,7 +48,7 @@ def order(samples: Any, steps: int) -> list[list[int]]:
 
 def shared(curated: Path, steps: int, checkpoint: Path) -> float:
     """Images a second of the shared loop: one epoch of `steps` steps, with its lines, sums and checkpoints."""
-    from Models.training import train
+    from Models.learning.training import train
 
     samples, options, state = learning(curated)
     samples.cache()
@@ -101,7 +101,7 @@ def stacked(squares: Callable[[list[int]], list[Any]], parts: list[list[int]]) -
     import numpy as np
     import torch
 
-    from Models.data_loading import ahead
+    from Models.learning.data_loading import ahead
 
     def batch(part: list[int]) -> Any:
         return torch.from_numpy(np.stack([square.pixels for square in squares(part)])).permute(0, 3, 1, 2)
@@ -122,7 +122,7 @@ def hugging_face(curated: Path, steps: int) -> float:
     import datasets
     import numpy as np
 
-    from Datasets.images import letterbox
+    from Datasets.format.images import letterbox
 
     datasets.disable_progress_bars()
     samples, options, _ = learning(curated)
@@ -209,7 +209,7 @@ def _loading(curated: Path, steps: int, rounds: int, consumed: float) -> Iterato
 
 
 def _checkpoints(curated: Path, checkpoint: Path) -> Figure:
-    from Models.training import CHECKPOINT_STEPS, save, update
+    from Models.learning.training import CHECKPOINT_STEPS, save, update
 
     samples, options, state = learning(curated)
     samples.cache()

@@ -1,0 +1,186 @@
+"""Make the demonstration's source: scenes of real handwritten digits, delivered the way a vendor would.
+
+    python -m Data_processing.digits.scenes --out Datasets/raw/digits --defects FILE --scenes 1500 --seed 1
+
+Reads `digits_uci.npz`, the 1,797 digits of 8 x 8 pixels of the UCI test set "Optical Recognition of Handwritten Digits"
+(E. Alpaydin and C. Kaynak, 1998, CC BY 4.0). Writes JPEG images of 96 x 96 pixels and a COCO `annotations.json` with
+boxes and segmentations. The samples are dealt into pools; a scene draws from one pool, and the file name tells which:
+POOL_SCENE_CAMERA.jpg. Besides the scenes asked for there is one for each defect that deliveries are known for;
+--defects lists them for tests and nobody else. Each scene follows from [seed, scene] alone: the same options give the
+same bytes.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
+
+from Data_processing.digits.defects import DEFECTS, Annotations, Delivery, deliver
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import run
+from Datasets.tools.progress import progress
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+POOLS = 40
+SIDE = 96
+MISSPELT = "sevn"
+Generator = np.random.Generator
+Scene = tuple[Image.Image, Annotations]
+
+
+def load_samples() -> tuple[np.ndarray, np.ndarray]:
+    """The handwritten digits: uint8 [1797, 8, 8] with ink from 0 to 16, and their labels uint8 [1797]."""
+    with np.load(Path(__file__).with_name("digits_uci.npz"), allow_pickle=False) as file:
+        return file["images"], file["labels"]
+
+
+def deal_pools(labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Deal the samples' indices into POOLS pools, each with its share of every class; no sample is in two."""
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return [by_class[pool::POOLS] for pool in range(POOLS)]
+
+
+def draw_background(rng: Generator, width: int, height: int) -> Image.Image:
+    """Bright clutter: a gradient between two colours under random ellipses, lines and noise."""
+    corners = rng.integers(150, 246, (2, 2, 3)).astype(np.uint8)
+    canvas = Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(rng.integers(2, 6)):
+        x, y, w, h = rng.integers(-10, SIDE), rng.integers(-10, SIDE), rng.integers(8, 50), rng.integers(8, 50)
+        draw.ellipse((int(x), int(y), int(x + w), int(y + h)), fill=tuple(rng.integers(150, 246, 3).tolist()))
+    for _ in range(rng.integers(2, 6)):
+        ends = rng.integers(0, SIDE, 4).tolist()
+        draw.line(ends, fill=tuple(rng.integers(120, 246, 3).tolist()), width=int(rng.integers(1, 3)))
+    noisy = np.asarray(canvas, np.int16) + rng.integers(-8, 9, (height, width, 3))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def draw_digit(rng: Generator, sample: np.ndarray) -> np.ndarray:
+    """A sample [8, 8] scaled to 16 to 40 pixels and turned by up to 20 degrees: ink in 0..1, cut to its extent."""
+    side = int(rng.integers(16, 41))
+    glyph = Image.fromarray((sample * 15).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    ink = np.asarray(glyph.rotate(rng.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)) / 255
+    rows, columns = np.flatnonzero((ink > 0.3).any(1)), np.flatnonzero((ink > 0.3).any(0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def find_place(rng: Generator, shape: tuple[int, int], taken: np.ndarray) -> tuple[int, int] | None:
+    """Where (x, y) a digit of `shape` touches none of the pixels taken, or None after 20 tries."""
+    for _ in range(20):
+        y, x = (int(rng.integers(0, side - size + 1)) for side, size in zip(taken.shape, shape, strict=True))
+        if not taken[y : y + shape[0], x : x + shape[1]].any():
+            return x, y
+    return None
+
+
+def make_scene(rng: Generator, samples: np.ndarray, labels: np.ndarray, width: int, height: int) -> Scene:
+    """A picture of 1 to 6 of the samples, in coloured ink darker than its background, and its COCO annotations."""
+    canvas = np.asarray(draw_background(rng, width, height)).astype(np.float64)
+    taken = np.zeros((height, width), bool)
+    annotations: Annotations = []
+    for index in rng.choice(len(samples), rng.integers(1, 7), replace=False):
+        ink = draw_digit(rng, samples[index])
+        colour = rng.integers(0, 110, 3)
+        place = find_place(rng, ink.shape, taken)
+        if place is None:
+            continue
+        x, y = place
+        area = slice(y, y + ink.shape[0]), slice(x, x + ink.shape[1])
+        canvas[area] = canvas[area] * (1 - ink[..., None]) + colour * ink[..., None]
+        taken[area] = True
+        mask = np.zeros_like(taken)
+        mask[area] = ink > 0.3
+        annotations.append(annotate(NAMES[labels[index]], mask))
+    return Image.fromarray(np.rint(canvas).astype(np.uint8)), annotations
+
+
+def annotate(name: str, mask: np.ndarray) -> dict[str, Any]:
+    """A COCO annotation (without its ids) of a mask bool [H, W]."""
+    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {
+        "name": name,
+        "bbox": coco_mask.toBbox(rle).tolist(),
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+    }
+
+
+def deliveries(scenes: int, seed: int) -> Iterator[tuple[str | None, int, list[Delivery]]]:
+    """The scenes without a defect, then one for each defect: its name, the pool, and what is delivered."""
+    samples, labels = load_samples()
+    pools = deal_pools(labels, seed)
+    for number, defect in enumerate([None] * scenes + list(DEFECTS)):
+        rng = np.random.default_rng([seed, number])
+        pool = number % POOLS
+        height = 72 if defect == "EXIF orientation 6" else SIDE  # not square, or nobody could tell that it was turned
+        image, annotations = make_scene(rng, samples[pools[pool]], labels[pools[pool]], SIDE, height)
+        yield defect, pool, DEFECTS[defect](image, annotations) if defect else [deliver(image, annotations)]
+
+
+class Annotator:
+    """Collects a COCO annotation file, giving out ids as images come."""
+
+    def __init__(self) -> None:
+        self.ids = {name: number for number, name in enumerate([*NAMES, MISSPELT], 1)}
+        self.images: list[dict[str, Any]] = []
+        self.annotations: Annotations = []
+
+    def add(self, file_name: str, delivery: Delivery) -> None:
+        """List one image and its annotations."""
+        image_id = len(self.images) + 1
+        size = {"width": delivery.width, "height": delivery.height}
+        self.images.append({"id": image_id, "file_name": file_name, **size})
+        for annotation in delivery.annotations or []:
+            fields = {key: value for key, value in annotation.items() if key != "name"}
+            ids = {"id": len(self.annotations) + 1, "image_id": image_id, "category_id": self.ids[annotation["name"]]}
+            self.annotations.append({**ids, **fields})
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        info = {"description": "Scenes of handwritten digits of UCI's Optical Recognition of Handwritten Digits"}
+        categories = [{"id": number, "name": name, "supercategory": "digit"} for name, number in self.ids.items()]
+        parts = {"info": info, "images": self.images, "annotations": self.annotations, "categories": categories}
+        path.write_text(json.dumps(parts), encoding="utf-8")
+
+
+def write_source(directory: Path, scenes: int, seed: int) -> list[dict[str, str | None]]:
+    """Write the source into `directory` and return its planted defects: defect, image and of which other image."""
+    annotator, planted, number = Annotator(), [], 0
+    (directory / "images").mkdir(parents=True)
+    for defect, pool, parts in progress(deliveries(scenes, seed), scenes + len(DEFECTS), "digits", "scenes"):
+        original = None
+        for double, delivery in enumerate(parts):  # a double pretends to come from another pool
+            name = f"{(pool + double) % POOLS:02d}_{number:04d}_{1 + number // POOLS % 2}{delivery.suffix}"
+            number += 1
+            if delivery.file is not None:
+                (directory / "images" / name).write_bytes(delivery.file)
+            if delivery.annotations is not None:
+                annotator.add(name, delivery)
+            if defect and (original or len(parts) == 1):
+                planted.append({"defect": defect, "image": f"images/{name}", "of": original})
+            original = f"images/{name}"
+    annotator.write(directory / "annotations.json")
+    return planted
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="directory to write the source to")],
+    defects: Annotated[Path, typer.Option(help="JSON file to list the planted defects in")],
+    scenes: Annotated[int, typer.Option(min=1, help="scenes without a defect")] = 1500,
+    seed: Annotated[int, typer.Option(min=0, help="another seed, another dataset")] = 1,
+) -> None:
+    """Make the demonstration's source: scenes of handwritten digits, COCO annotations, and planted defects."""
+    with replacing(out, "annotations.json", "images/00_0000_1.*") as partial, replacing(defects) as list_file:
+        planted = write_source(partial, scenes, seed)
+        list_file.write_text(json.dumps(planted, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

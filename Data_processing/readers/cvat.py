@@ -1,0 +1,189 @@
+"""CVAT for images 1.1: one XML file of images, each with its shapes and tags.
+
+Specification: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. Coordinates are pixels, 0 at the outer
+edge of the first one; rotations are degrees, clockwise, about the shape's centre. An image's `name` is looked for in
+the option `images`; without it, any image of the source whose path ends in that name is meant, of several the one in a
+folder called as the subset. A name without a suffix means the image of that stem.
+
+Boxes, polygons, ellipses (as polygons of 64 points) and masks become boxes, the last three and turned boxes with
+outlines; a class is a shape's `label`, the `attribute` elements are left out. Tags are labels of the image. Points,
+polylines, cuboids and skeletons are no areas: each becomes a box without any, which the clean stage rejects if it wants
+the class, and else leaves out. The subsets train, val (validation) and test are splits.
+"""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from lxml import etree
+
+from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.shared.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
+from Data_processing.sources.annotation_files import (
+    ImageFinder,
+    ambiguity,
+    only_file,
+    parse_number,
+    pixels,
+    split_named,
+)
+from Data_processing.sources.files import MissingFile, SourceFiles, inside
+from Datasets.format.file_names import visible
+from Datasets.tools.errors import UserError
+
+WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
+DRAWN = re.compile(rb"<(box|polygon|ellipse|mask|points|polyline|cuboid|skeleton)\s")
+TAGGED = re.compile(rb"<tag\s")
+
+
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
+    """The annotation file: the one named, or the only .xml. Raises UserError if that leaves none or several."""
+    return only_file(files, visible(files.names(), {".xml"}), "XML", options)
+
+
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in (as the options say, or else the source itself) and the records."""
+    return options.images or "", _records(files, found[0], ImageFinder(files, options.images))
+
+
+def _records(files: SourceFiles, file: str, finder: ImageFinder) -> Iterator[Imported]:
+    """Raises UserError for a file that is not CVAT's."""
+    where = f"{files.path}: {file}"
+    try:
+        data = files.read(file)
+        drawn, tagged = (pattern.search(data) is not None for pattern in (DRAWN, TAGGED))
+        if b"<annotation" not in data:
+            raise ValueError("it has no <annotations>, or is not in UTF-8")
+        count = 0
+        for element in _images(data):
+            count += 1
+            yield _record(element, f"{file}: image {element.get('id', f'number {count}')}", finder, drawn, tagged)
+    except (MissingFile, etree.XMLSyntaxError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{where}: {reason}; is it CVAT's format `CVAT for images 1.1`, whole?") from error
+    if not count:
+        raise UserError(f"{where}: has no <image>; export it as `CVAT for images 1.1`")
+
+
+def _images(data: bytes) -> Iterator[etree._Element]:
+    """The elements `image`, each forgotten once the next is asked for. Nothing is fetched; entities are refused."""
+    safe = {"resolve_entities": False, "no_network": True, "remove_comments": True, "remove_pis": True}
+    root = None
+    for _, element in etree.iterparse(io.BytesIO(data), tag=("image", "track"), **safe):
+        if root is None:
+            root = _checked(element.getroottree())
+        if element.tag == "track":
+            raise ValueError("it has tracks, which belong to CVAT for video")
+        if element.getparent() is root:
+            yield element
+            element.clear()
+            while element.getprevious() is not None:
+                del root[0]
+
+
+def _checked(tree: etree._ElementTree) -> etree._Element:
+    root = tree.getroot()
+    if root.tag != "annotations":
+        raise ValueError(f"its outermost element is {root.tag}, not annotations")
+    if tree.docinfo.internalDTD is not None:
+        raise ValueError("it declares a document type, which could define entities")
+    return root
+
+
+def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bool, tagged: bool) -> Imported:
+    name = (element.get("name") or "").strip()
+    found = finder.find(name) if name else []
+    subset = (element.get("subset") or "").strip()
+    if len(found) > 1 and subset:
+        found = [file for file in found if f"/{subset}/" in f"/{file}"] or found
+    row = Imported(found[0] if len(found) == 1 else inside(finder.folder or "", name or origin), origin)
+    if not name:
+        row.problems.append(("malformed annotation", "an image without a name"))
+    row.problems += ambiguity(name, found)
+    row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
+    row.split = split_named(subset)
+    boxes = list(_boxes(element, row))
+    tags = [tag.get("label") or "" for tag in element.findall("tag")]
+    if "" in tags:
+        row.problems.append(("malformed annotation", "a tag without a label"))
+    row.boxes = boxes if drawn or not tagged else None
+    row.labels = sorted({*filter(None, tags), *(box.name for box in boxes)}) if tagged else None
+    return row
+
+
+def _boxes(element: etree._Element, row: Imported) -> Iterable[ImportedBox]:
+    numbers: Counter[str] = Counter()
+    for shape in element.iterchildren(etree.Element):
+        numbers[shape.tag] += 1
+        origin = f"{row.origin}, {shape.tag} {numbers[shape.tag]}"
+        if shape.tag in ("tag", "attribute"):
+            continue
+        try:
+            yield _box(shape, row, origin)
+        except ValueError as error:
+            row.problems.append(("malformed box", f"{error} in {origin}"))
+
+
+def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
+    """Raises ValueError, saying what is wrong."""
+    label = (shape.get("label") or "").strip()
+    if not label:
+        raise ValueError("no label")
+    if shape.tag in WITHOUT_AREA:
+        x, y = _point(shape)
+        return ImportedBox(label, x, y, x, y, origin)
+    if shape.tag == "box" and not _number(shape, "rotation", "0"):
+        return ImportedBox(label, *_corners(shape), origin)
+    outline = _mask(shape, row) if shape.tag == "mask" else encode([_polygon(shape)])
+    return ImportedBox(label, *bounds(outline), origin, outline=outline)
+
+
+def _polygon(shape: etree._Element) -> list[float]:
+    if shape.tag == "polygon":
+        points = _points(shape.get("points") or "")
+        if len(points) < 6:
+            raise ValueError(f"a polygon of {len(points) // 2} points")
+        return turned(points, 0, 0, 0)
+    if shape.tag == "box":
+        return turned_box(*_corners(shape), _number(shape, "rotation"))
+    if shape.tag == "ellipse":
+        x, y, radius_x, radius_y = (_number(shape, key) for key in ("cx", "cy", "rx", "ry"))
+        return turned(ellipse(x, y, radius_x, radius_y), _number(shape, "rotation", "0"), x, y)
+    raise ValueError("a shape of a kind that is not known")
+
+
+def _corners(shape: etree._Element) -> tuple[float, float, float, float]:
+    return _number(shape, "xtl"), _number(shape, "ytl"), _number(shape, "xbr"), _number(shape, "ybr")
+
+
+def _mask(shape: etree._Element, row: Imported) -> bytes:
+    """CVAT's run lengths: of background and object in turn, row by row, of the rectangle that the mask fills."""
+    if row.width is None or row.height is None:
+        raise ValueError("a mask in an image without width and height")
+    place = [_number(shape, key) for key in ("left", "top", "width", "height")]
+    if not all(0 <= value <= MAX_SIDE for value in place):
+        raise ValueError(f"a mask at {place}")
+    left, top, width, height = map(int, place)
+    counts = [int(text) for text in (shape.get("rle") or "").replace("_", "?").split(",")]  # Python reads over _
+    return from_crop(alternating(counts, width, height), left, top, row.width, row.height)
+
+
+def _point(shape: etree._Element) -> list[float]:
+    """The first point of a shape or, for a skeleton, of its parts; (0, 0) where there is none, as for a cuboid."""
+    parts = [shape, *shape.iterchildren("points")]
+    return next((_points(part.get("points") or "")[:2] for part in parts if part.get("points")), [0.0, 0.0])
+
+
+def _points(text: str) -> list[float]:
+    pairs = [[parse_number(value) for value in pair.split(",")] for pair in text.split(";")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"points {text[:60]!r}")
+    return [value for pair in pairs for value in pair]
+
+
+def _number(shape: etree._Element, key: str, default: str | None = None) -> float:
+    text = shape.get(key, default)
+    if text is None:
+        raise ValueError(f"no {key}")
+    return parse_number(text)

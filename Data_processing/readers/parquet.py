@@ -1,0 +1,169 @@
+"""Fourfold's records in Parquet: a curated dataset, some of its shards, or a file with columns of the record's schema.
+
+Schema: Datasets/format/records.py; `image` is a path, or a struct that holds one. Images and masks inside a directory
+of shards are read from there (source_readers.Shards); those inside other Parquet files cannot be: of such a mask it is
+said on stderr that it is left out. A column may be missing, which is all null. group and split are kept; source and
+sha256 are not, as this source has its own. classes.json beside the file says what the pixels of masks mean: id + 1.
+"""
+
+import sys
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.sources.annotation_files import mask_names
+from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, inside
+from Datasets.format.file_names import visible
+from Datasets.format.records import SCHEMA, SPLITS, Count, is_safe_path
+from Datasets.tools.errors import UserError, one_line
+
+ANNOTATIONS = ("labels", "counts", "boxes", "mask")
+PLAIN = ("width", "height", "group", "split", "labels", "counts")
+UNUSABLE = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)  # what pyarrow raises for a damaged file
+
+
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
+    """All Parquet files, or the one that is named, or those below the folder that is named. Raises UserError."""
+    names = list(visible(files.names(), {".parquet"}))
+    chosen = folder_name(options.annotations or "")
+    found = [name for name in names if not chosen or name == chosen or name.startswith(f"{chosen}/")]
+    if not found:
+        raise UserError(
+            f"{files.path}: no Parquet files{f' called {chosen}, or in it' if chosen else ''}; those that there are: "
+            f"{', '.join(names[:5]) or 'none'}"
+        )
+    return found
+
+
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in (as the options say, else the files' own, else the source) and the records."""
+    own, folder, names = found[0].rpartition("/")[0], options.images, set(files.names())
+    if folder is None:
+        first = [name for name in _table(files, found[0])["image"].to_pylist() if name]
+        folder = own if any(inside(own, name) in names for name in first) else ""
+    return folder, chain.from_iterable(_records(files, file, folder, names) for file in found)
+
+
+def _table(files: SourceFiles, file: str) -> pa.Table:
+    """The columns of SCHEMA, in its types, `image` as a path. Raises UserError if they are not that."""
+    where = f"{files.path}: {file}"
+    try:
+        parquet = pq.ParquetFile(pa.BufferReader(files.read(file)))
+        there = parquet.schema_arrow
+        if "image" not in there.names or not set(ANNOTATIONS).intersection(there.names):
+            raise UserError(f"{where}: no records: its columns are {_line(', '.join(there.names[:12])) or 'none'}")
+        kind = there.field("image").type
+        path = "image.path" if pa.types.is_struct(kind) else "image"
+        table = parquet.read(
+            columns=[path, *(name for name in SCHEMA.names if name in there.names and name != "image")]
+        )
+        table.validate(full=True)
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
+    except UNUSABLE as error:
+        raise UserError(f"{where}: no whole Parquet file: {_line(error)}; was it cut off? Fetch it again") from error
+    columns = {name: _column(table, name, where) for name in SCHEMA.names if name not in ("source", "sha256")}
+    return pa.table(columns)
+
+
+def _column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
+    kind = SCHEMA.field(name).type
+    if name not in table.column_names:
+        return pa.chunked_array([pa.nulls(table.num_rows, kind)])
+    column = table[name]
+    try:
+        if name == "image" and pa.types.is_struct(column.type):
+            column = pc.struct_field(column, "path")
+        return column.cast(kind)
+    except UNUSABLE as error:
+        raise UserError(f"{where}: column {name} is {_line(column.type)}, not {_line(kind)}: {_line(error)}") from error
+
+
+def _line(text: Any) -> str:
+    return one_line(text)[:200]
+
+
+def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Iterator[Imported]:
+    table = _table(files, file)
+    masks = _masks(files, file, table, folder, names)
+    meanings = mask_names(files, file.rpartition("/")[0], names) if any(masks) else None
+    plain = zip(*(table[name].to_pylist() for name in ("image", *PLAIN)), strict=True)
+    boxes = _boxes(table["boxes"].combine_chunks())
+    for number, ((image, *stated), drawn, mask) in enumerate(zip(plain, boxes, masks, strict=True)):
+        row = Imported(inside(folder, image) if image else f"{file}: row {number}", f"{file}: row {number}")
+        if not image:
+            row.problems.append(("malformed annotation", "no image is named"))
+        _state(row, dict(zip(PLAIN, stated, strict=True)))
+        if drawn is not None:
+            row.boxes = []
+            for index, box in enumerate(drawn):
+                _add_box(row, box, f"{row.origin}, box {index}")
+        if mask is not None:
+            row.mask, row.mask_names = mask, meanings
+            if not is_safe_path(mask):
+                row.problems.append(("outside the source", f"mask {mask!r:.200}"))
+        yield row
+
+
+def _state(row: Imported, stated: dict[str, Any]) -> None:
+    """What is said of the image as a whole."""
+    for side in ("width", "height"):
+        if stated[side] is not None and not 0 < stated[side] <= MAX_SIDE:
+            row.problems.append(("malformed annotation", f"a {side} of {stated[side]} pixels"))
+            stated[side] = None
+    if stated["split"] not in (None, *SPLITS):
+        row.problems.append(("malformed annotation", f"split {stated['split']!r:.80} is none of {', '.join(SPLITS)}"))
+        stated["split"] = None
+    if not all(stated["labels"] or ()) or not all(map(_is_count, stated["counts"] or ())):
+        row.problems.append(("malformed annotation", "a label or count without a name, or a count below 0"))
+        stated |= {"labels": None, "counts": None}
+    row.width, row.height, row.group = stated["width"], stated["height"], stated["group"]
+    row.split, row.labels, row.counts = stated["split"], stated["labels"], stated["counts"]
+
+
+def _is_count(count: Count | None) -> bool:
+    return count is not None and bool(count["name"]) and count["count"] is not None and count["count"] >= 0
+
+
+Stated = tuple[Any, ...]
+
+
+def _boxes(column: pa.ListArray) -> Iterator[list[Stated] | None]:
+    """The boxes of each record as name, x1, y1, x2, y2, crowd, segmentation; None where there is no list."""
+    flat = column.flatten()
+    fields = ("name", "x1", "y1", "x2", "y2", "crowd", "segmentation")
+    boxes = list(zip(*(pc.struct_field(flat, name).to_pylist() for name in fields), strict=True))
+    ends = [0, *column.value_lengths().fill_null(0).to_numpy().cumsum().tolist()]
+    for (start, end), known in zip(pairwise(ends), column.is_valid().to_pylist(), strict=True):
+        yield boxes[start:end] if known else None
+
+
+def _add_box(row: Imported, box: Stated, origin: str) -> None:
+    assert isinstance(row.boxes, list)
+    name, x1, y1, x2, y2, crowd, segmentation = box
+    if not name or None in (x1, y1, x2, y2):
+        row.problems.append(("malformed box", f"a box without a name, x1, y1, x2 or y2 at {origin}"))
+        return
+    outline = None if segmentation is None else msgspec.json.encode(segmentation)
+    row.boxes.append(ImportedBox(name, x1, y1, x2, y2, origin, bool(crowd), outline))
+
+
+def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: set[str]) -> list[str | None]:
+    """The path of each mask inside the source. One whose only file is inside the Parquet file is left out, and told."""
+    column = table["mask"].combine_chunks()
+    paths = [None if path is None else inside(folder, path) for path in pc.struct_field(column, "path").to_pylist()]
+    within = pc.struct_field(column, "bytes").is_valid().to_pylist()
+    carried = [path if path in names or not kept else None for path, kept in zip(paths, within, strict=True)]
+    left_out = sum(kept and path is None for path, kept in zip(carried, within, strict=True))
+    if left_out:
+        advice = "to keep them, deliver them as files at the path that the record names"
+        print(
+            f"warning: {files.path}: {file}: {left_out} masks inside the file are left out; {advice}", file=sys.stderr
+        )
+    return carried

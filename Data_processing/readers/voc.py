@@ -1,0 +1,240 @@
+"""Pascal VOC: one XML file an image.
+
+Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit", section 10. The first pixel is (1, 1)
+and a box includes its last pixel, so xmin - 1 and xmax are a box's edges in the record's coordinates. `filename` is
+relative to the folder of images.
+
+Beside the folder of annotations: the plain lists train, val, test and trainval in ImageSets/Main and
+ImageSets/Segmentation are splits (trainval is train, unless train or val has the image too; Main goes first); the PNG
+files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
+on (voc_lists.py reads both). An image that ImageSets/Segmentation lists is a record even without an XML file. Where no
+list has an image, folders called train, val or test state its split. The PNG files in SegmentationObject give the boxes
+of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by. An object whose
+attributes, which are CVAT's, state a rotation is turned about its centre, clockwise by so many degrees.
+"""
+
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import PurePosixPath
+
+from lxml import etree
+
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.outlines import bounds, encode, turned_box
+from Data_processing.sources.annotation_files import folder_split, parse_number, pixels
+from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, images_below, inside
+from Data_processing.sources.voc_lists import list_files, read_label_map, read_lists, without_suffix
+from Data_processing.sources.voc_objects import Objects, add_outlines, read_objects
+from Datasets.format.file_names import visible
+from Datasets.format.records import is_safe_path
+from Datasets.tools.errors import UserError
+
+ANNOTATIONS = "Annotations"
+IMAGES = "JPEGImages"
+MASKS = "SegmentationClass"
+OBJECTS = "SegmentationObject"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of annotations and of images, the images that are there, and what stands beside the annotations.
+
+    lists: the lists that name an image, by its name without suffix. masks, objects: those of an image, by the same.
+    """
+
+    annotations: str
+    images: str
+    present: frozenset[str]
+    by_stem: dict[str, list[str]]
+    lists: Mapping[str, Sequence[str]]
+    masks: Mapping[str, str]
+    mask_names: Mapping[int, str]
+    objects: Mapping[str, Objects]
+
+
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
+    """The XML files of a folder, by default VOC's own, and the lists in ImageSets/Segmentation.
+
+    Raises UserError naming the folders that hold XML files where there are neither.
+    """
+    folder = _annotations(options)
+    present = files.names()
+    lists = set(list_files(files, _root(folder), "Segmentation").values())
+    names = [*visible(present, {".xml"}, folder), *(name for name in present if name in lists)]
+    if not names:
+        folders = sorted({str(PurePosixPath(name).parent) for name in visible(files.names(), {".xml"})})
+        raise UserError(
+            f"{files.path}: no XML files in the folder {folder or '.'}, nor train, val, test or trainval.txt in "
+            f"{inside(_root(folder), 'ImageSets/Segmentation')}; folders that have XML files: "
+            f"{', '.join(folders[:5]) or 'none'}; set `annotations`"
+        )
+    return names
+
+
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in (as the options say, by default VOC's own) and the records."""
+    images = IMAGES if options.images is None else options.images
+    present = list(images_below(files, images))
+    elsewhere = sorted({str(PurePosixPath(name).parent) for name in images_below(files, "")})
+    if elsewhere and not present:
+        raise UserError(
+            f"{files.path}: no images in the folder {images or '.'}; folders that have some: "
+            f"{', '.join(elsewhere[:5])}; set `images`"
+        )
+    by_stem = defaultdict(list)
+    for name in present:
+        by_stem[without_suffix(name)].append(name)
+    annotations = _annotations(options)
+    root = _root(annotations)
+    masks, drawn = (_pictures(files, inside(root, folder)) for folder in (MASKS, OBJECTS))
+    names = read_label_map(files, root) if masks else {}
+    objects = read_objects(files, drawn)
+    known = {*masks, *(name.removeprefix(f"{annotations}/").removesuffix(".xml") for name in found)}
+    lists = read_lists(files, root, known)
+    folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names, objects)
+    return images, _records(files, found, folders)
+
+
+def _annotations(options: ImportOptions) -> str:
+    return ANNOTATIONS if options.annotations is None else folder_name(options.annotations)
+
+
+def _root(annotations: str) -> str:
+    return folder_name(str(PurePosixPath(annotations).parent))
+
+
+def _pictures(files: SourceFiles, folder: str) -> dict[str, str]:
+    """The PNG files in a folder, by their names without suffix."""
+    return {without_suffix(name.removeprefix(f"{folder}/")): name for name in visible(files.names(), {".png"}, folder)}
+
+
+def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator[Imported]:
+    described = set()
+    for file in found:
+        if file.lower().endswith(".xml"):
+            key = _key(file, folders)
+            described.add(key)
+            row = _record(files, file, folders)
+            _add_lists(row, key, folders)
+            if isinstance(row.boxes, list) and key in folders.objects:
+                row.problems += add_outlines(row.boxes, folders.objects[key])
+            yield row
+    for key, lists in folders.lists.items():
+        segmented = [name for name in lists if name.startswith("Segmentation/")]
+        if segmented and key not in described:
+            file = inside(folders.annotations, f"{key}.xml")
+            image = _image("", file, folders) if is_safe_path(key) else key  # an absolute path is a problem later
+            row = Imported(image, f"ImageSets/{segmented[0]}.txt: {key}")
+            _add_lists(row, key, folders)
+            yield row
+
+
+def _key(file: str, folders: Folders) -> str:
+    """An XML file's name as lists have it: without suffix, relative to the folder of annotations."""
+    return posixpath.splitext(file.removeprefix(f"{folders.annotations}/"))[0]
+
+
+def _add_lists(row: Imported, key: str, folders: Folders) -> None:
+    """What lists and masks say of a record."""
+    lists = folders.lists.get(key, ())
+    main = [name for name in lists if name.startswith("Main/")]
+    splits = {name.rpartition("/")[2] for name in main or lists}
+    if splits & {"train", "val"}:
+        splits.discard("trainval")
+    if len(splits) > 1:
+        row.problems.append(("malformed annotation", f"{key} is in the lists {', '.join(sorted(splits))}"))
+    elif splits:
+        row.split = splits.pop().replace("trainval", "train")
+    else:
+        row.split = folder_split(row.image)
+    if key in folders.masks:
+        row.mask, row.mask_names = folders.masks[key], folders.mask_names
+
+
+def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
+    try:
+        root = _parse(files.read(file))
+    except (MissingFile, etree.XMLSyntaxError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        return Imported(_image("", file, folders), file, problems=[("malformed annotation", f"{file}: {reason}")])
+    row = Imported(_image((root.findtext("filename") or "").strip(), file, folders), file)
+    row.width, row.height = pixels(root.findtext("size/width"), row), pixels(root.findtext("size/height"), row)
+    row.boxes = []
+    for element in root.findall("object"):
+        try:
+            row.boxes.append(_box(element, f"{file}:{element.sourceline}"))
+        except ValueError as error:
+            row.problems.append(("malformed box", f"{error} at {file}:{element.sourceline}"))
+    return row
+
+
+def _parse(data: bytes) -> etree._Element:
+    """The root element, in plain text: nothing is fetched, and what an entity stands for is not guessed at."""
+    root = etree.fromstring(data, _parser())
+    if root.tag != "annotation":
+        raise ValueError(f"its outermost element is {root.tag}, not annotation")
+    entity = next(root.iter(etree.Entity), None)
+    if entity is not None:
+        raise ValueError(f"it uses the entity {entity.text}")
+    return root
+
+
+@cache
+def _parser() -> etree.XMLParser:
+    return etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
+
+
+def _image(filename: str, file: str, folders: Folders) -> str:
+    """The image that `filename` names; where there is none of that name, the one named like the XML file.
+
+    Either is looked for below the folder of images where the XML file is below that of annotations, then in it.
+    """
+    within, _, own = _key(file, folders).rpartition("/")
+    places = [*([inside(folders.images, within)] if within else []), folders.images]
+    named = [inside(place, filename) for place in places if filename]
+    for name in named:
+        if name in folders.present:
+            return name
+    stems = [without_suffix(name) for name in named] + [inside(place, own) for place in places]
+    for stem in stems:
+        if len(folders.by_stem.get(stem, ())) == 1:
+            return folders.by_stem[stem][0]
+    return named[-1] if named else stems[0]
+
+
+def _box(element: etree._Element, origin: str) -> ImportedBox:
+    """Raises ValueError for an object without a name or without four numbers."""
+    name = (element.findtext("name") or "").strip()
+    stated = {side.tag: side.text or "" for side in element.iterfind("bndbox/*")}  # far sooner than a search for each
+    texts = [stated.get(key) for key in ("xmin", "ymin", "xmax", "ymax")]
+    if not name:
+        raise ValueError("an object without a name")
+    if not stated:
+        raise ValueError(f"{name}: an object without bndbox")
+    try:
+        x1, y1, x2, y2 = (parse_number(text or "") for text in texts)
+    except ValueError:
+        raise ValueError(f"bndbox {texts}") from None
+    (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
+    degrees = _rotation(element)
+    if degrees:
+        outline = encode([turned_box(x1, y1, x2, y2, degrees)])
+        return ImportedBox(name, *bounds(outline), origin, outline=outline)
+    return ImportedBox(name, x1, y1, x2, y2, origin)
+
+
+def _rotation(element: etree._Element) -> float:
+    for attribute in element.iterfind("attributes/attribute"):
+        if attribute.findtext("name") == "rotation":
+            with suppress(ValueError):  # what is no number is an attribute of the user's
+                return parse_number(attribute.findtext("value") or "")
+    return 0.0
+
+
+def _edges(first: float, last: float) -> tuple[float, float]:
+    """The outer edges of pixels first to last, counted from 1; swapped ones stay swapped, for clean to see."""
+    return (first - 1, last) if first <= last else (first, last - 1)

@@ -1,0 +1,236 @@
+"""What a source draws around an object: polygons or run lengths, in the JSON of COCO's `segmentation`.
+
+Importers hand outlines on as they find them; the clean stage, which knows the image's true size, makes masks of them.
+https://cocodataset.org/#format-data: a list of polygons [x1, y1, x2, y2, ...], or a polygon alone, or an object with
+`size` [height, width] and `counts`: run lengths of background and object in turn, column by column, as a list or
+compressed into a string.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from Datasets.format.records import Rle
+
+Polygon = list[float]
+MAX_PERIMETER = 2_000_000  # pixels; the library takes memory for each pixel of it
+MAX_MASK = 2**28  # pixels that a mask is unpacked to
+ELLIPSE_POINTS = 64
+
+
+class RunLengths(msgspec.Struct):
+    """COCO's run lengths of either kind."""
+
+    size: tuple[int, int]
+    counts: list[int] | str
+
+
+def encode(polygons: Iterable[Sequence[float]]) -> bytes:
+    """Polygons, each x1, y1, x2, y2, ..., as an outline."""
+    return msgspec.json.encode([list(polygon) for polygon in polygons])
+
+
+def turned(points: Sequence[float], degrees: float, x: float, y: float) -> Polygon:
+    """A polygon turned about (x, y), clockwise as one sees it, as y points down. Raises ValueError for no numbers."""
+    if not np.isfinite([*points, degrees, x, y]).all():
+        raise ValueError(f"a coordinate that is no number: {list(points)[:8]}, turned by {degrees}")
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    away = np.array(points, float).reshape(-1, 2) - (x, y)
+    return (away @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y)).ravel().tolist()
+
+
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> Polygon:
+    """The four corners of a box."""
+    return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def turned_box(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Polygon:
+    """The four corners of a box turned about its centre, as `turned` does it. Raises ValueError for no numbers."""
+    return turned(rectangle(x1, y1, x2, y2), degrees, (x1 + x2) / 2, (y1 + y2) / 2)
+
+
+def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Polygon:
+    """64 points of an ellipse about (x, y). Their polygon has 99.8 % of its area and touches its box on all sides."""
+    angles = np.arange(ELLIPSE_POINTS) * (2 * math.pi / ELLIPSE_POINTS)
+    points = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], 1)
+    if not np.isfinite(points).all():
+        raise ValueError(f"an ellipse about ({x}, {y}) with radii {radius_x} and {radius_y}")
+    return points.ravel().tolist()
+
+
+def from_crop(mask: np.ndarray, left: int, top: int, width: int, height: int) -> bytes:
+    """A mask, bool [h, w], whose upper left pixel is (left, top) of an image of `width` x `height`, as run lengths.
+
+    Raises ValueError for a mask that sets no pixel or reaches outside the image.
+    """
+    if min(left, top) < 0 or left + mask.shape[1] > width or top + mask.shape[0] > height:
+        raise ValueError(f"a mask of {mask.shape[1]} x {mask.shape[0]} at ({left}, {top}) of {width} x {height} pixels")
+    edges = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)  # [w, h + 1], column by column
+    starts, ends = (
+        (left + columns) * height + top + rows for columns, rows in (np.nonzero(edges == 1), np.nonzero(edges == -1))
+    )
+    if not len(starts):
+        raise ValueError("a mask that sets no pixel")
+    apart = starts[1:] != ends[:-1]  # runs that a column's end parts, though the next column goes on, are one
+    starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+    places = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [width * height]])
+    return msgspec.json.encode(RunLengths((height, width), np.diff(places).tolist()))
+
+
+def from_mask(mask: np.ndarray) -> bytes:
+    """A mask, bool [height, width], as compressed run lengths."""
+    rle = _text(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
+    return msgspec.json.encode(RunLengths((mask.shape[0], mask.shape[1]), rle["counts"]))
+
+
+def alternating(counts: Sequence[int], width: int, height: int) -> np.ndarray:
+    """Run lengths of background and object in turn, row by row, as bool [height, width]. Raises ValueError."""
+    lengths = _integers(list(counts))
+    if not 0 < width * height <= MAX_MASK:
+        raise ValueError(f"a mask of {width} x {height} pixels")
+    if (lengths < 0).any() or (lengths > width * height).any() or lengths.sum() != width * height:
+        raise ValueError(f"run lengths that do not add up to {width} x {height} pixels")
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
+
+
+def rle_pack(packed: bytes, width: int, height: int) -> np.ndarray:
+    """Where a brush stroke of Label Studio covers anything, bool [height, width]: its RGBA image's alpha is not 0.
+
+    A stream of bits: 32 of the number of values; 5 of the bits of a value, less 1; four times 4 of the bits of a
+    length, less 1; then runs. A run: 1 bit, 1 if it repeats one value; 2 bits that choose of the four; the length,
+    less 1; the value or values. Source: @thi.ng/rle-pack. Raises ValueError.
+    """
+    bits = "".join(map("{:08b}".format, packed))
+    place = 0
+
+    def number(size: int) -> int:
+        nonlocal place
+        place += size
+        if place > len(bits):
+            raise ValueError("packed run lengths that are cut off")
+        return int(bits[place - size : place], 2)
+
+    total, word, sizes = number(32), number(5) + 1, [number(4) + 1 for _ in range(4)]
+    if total != 4 * width * height or total > MAX_MASK or word != 8:
+        raise ValueError(f"packed run lengths of {total} values of {word} bits for {width} x {height} pixels of RGBA")
+    values, done = np.zeros(total, np.uint8), 0
+    while done < total:
+        repeated, end = number(1), done + number(sizes[number(2)]) + 1
+        if end > total:
+            raise ValueError(f"packed run lengths of more than {total} values")
+        values[done:end] = number(word) if repeated else [number(word) for _ in range(end - done)]
+        done = end
+    return values.reshape(height, width, 4)[:, :, 3] > 0
+
+
+def bounds(outline: bytes) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 of the box around an outline, in its units. Raises ValueError for one without a point."""
+    found = _decode(outline)
+    if isinstance(found, RunLengths):
+        x, y, width, height = coco_mask.toBbox(_from_run_lengths(found, found.size[1], found.size[0])).tolist()
+        return x, y, x + width, y + height
+    points = [polygon for polygon in found if len(polygon) >= 2]
+    if not points:
+        raise ValueError("a segmentation without a point")
+    xs, ys = [x for p in points for x in p[0::2]], [y for p in points for y in p[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def to_rle(outline: bytes, width: int, height: int, normalized: bool = False) -> Rle | None:
+    """The mask of an outline on an image of `width` x `height`, or None where it encloses no pixel.
+
+    Polygons are drawn as by the COCO API, the union of all; parts beyond the image are cut off. normalized: they are in
+    fractions of the image's width and height. Raises ValueError, saying what is wrong with it.
+    """
+    found = _decode(outline)
+    if isinstance(found, RunLengths):
+        rle = _from_run_lengths(found, width, height)
+    else:
+        polygons = [_checked(polygon, width, height, normalized) for polygon in found]
+        drawn = [polygon for polygon in polygons if len(polygon) >= 6]
+        if not drawn:
+            return None
+        rle = _text(coco_mask.merge(coco_mask.frPyObjects(drawn, height, width)))
+    return rle if coco_mask.area(rle) else None
+
+
+_DECODER = msgspec.json.Decoder(list[Polygon] | RunLengths)
+_FLAT = msgspec.json.Decoder(Polygon)
+
+
+def _decode(outline: bytes) -> list[Polygon] | RunLengths:
+    try:
+        return _DECODER.decode(outline)
+    except msgspec.ValidationError as error:
+        with suppress(msgspec.ValidationError):
+            return [_FLAT.decode(outline)]  # one polygon without the list around it
+        raise ValueError(f"neither polygons nor run lengths: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"neither polygons nor run lengths: {error}") from error
+
+
+def _checked(polygon: Polygon, width: int, height: int, normalized: bool) -> Polygon:
+    """The polygon in pixels. Raises ValueError for one that the library would not survive."""
+    if len(polygon) % 2:
+        raise ValueError(f"a polygon of {len(polygon)} coordinates, which are no pairs")
+    points = np.array(polygon).reshape(-1, 2)
+    if normalized:
+        points = points * (width, height)
+    far = np.abs(points - (width / 2, height / 2)) > (1.5 * width, 1.5 * height)
+    if far.any() or not np.isfinite(points).all():
+        raise ValueError(f"a polygon's point far outside the image of {width} x {height}")
+    if np.abs(np.diff(points, axis=0)).sum() > MAX_PERIMETER:
+        raise ValueError(f"a polygon longer than {MAX_PERIMETER} pixels")
+    return points.ravel().tolist() if normalized else polygon
+
+
+def _from_run_lengths(found: RunLengths, width: int, height: int) -> Rle:
+    if min(found.size) < 1 or width * height >= 2**31:
+        raise ValueError(f"run lengths for {width} x {height} pixels")
+    if found.size != (height, width):
+        raise ValueError(f"run lengths for {found.size[1]} x {found.size[0]}, the image is {width} x {height}")
+    lengths = run_lengths(found.counts) if isinstance(found.counts, str) else _integers(found.counts)
+    if (lengths < 0).any() or lengths.sum() != width * height:
+        raise ValueError(f"run lengths that do not add up to {width} x {height} pixels")
+    if isinstance(found.counts, str):
+        return Rle(size=[height, width], counts=found.counts)
+    return _text(coco_mask.frPyObjects({"size": [height, width], "counts": found.counts}, height, width))
+
+
+def run_lengths(counts: str) -> np.ndarray:
+    """The run lengths, int64 [N], of COCO's compressed string. Raises ValueError.
+
+    Each number is written in groups of 5 bits, lowest first, as characters from "0" on; bit 6 says that another
+    follows, the highest bit of the last gives the sign. From the fourth on, numbers are differences to the one before
+    the last. Source: maskApi.c of the COCO API.
+    """
+    codes = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
+    if ((codes < 0) | (codes > 63)).any() or (len(codes) and codes[-1] & 32):
+        raise ValueError("compressed run lengths with a character that does not belong there")
+    last = (codes & 32) == 0
+    start = np.flatnonzero(np.concatenate([[True], last[:-1]])) if len(codes) else np.zeros(0, np.int64)
+    place = np.arange(len(codes)) - np.repeat(start, np.diff(np.append(start, len(codes))))
+    if (place > 6).any():
+        raise ValueError("compressed run lengths with a number beyond 32 bits")
+    values = np.add.reduceat((codes & 31) << (5 * place), start) if len(codes) else codes
+    ends = place[last]
+    values = np.where(codes[last] & 16, values - (np.int64(1) << (5 * (ends + 1))), values)
+    for parity in (1, 2):
+        values[parity::2] = np.cumsum(values[parity::2])
+    return values
+
+
+def _integers(counts: list[int]) -> np.ndarray:
+    try:
+        return np.array(counts, np.int64)
+    except OverflowError as error:
+        raise ValueError("run lengths beyond 64 bits") from error
+
+
+def _text(rle: dict[str, Any]) -> Rle:
+    return Rle(size=[int(side) for side in rle["size"]], counts=rle["counts"].decode("ascii"))

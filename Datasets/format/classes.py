@@ -1,0 +1,120 @@
+"""Class names, their integer ids, and which of a source's classes are wanted under which name."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from Datasets.tools.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClassRules:
+    """rename: a source's name to ours, all at once. merge: one of ours to that of a class of several, applied next.
+
+    keep: the names then wanted, in id order; empty means all that occur. drop: names left out knowingly, though they
+    look like a misspelling of one that is kept.
+    """
+
+    keep: Sequence[str] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    merge: Mapping[str, str] = field(default_factory=dict)
+    _meant: dict[str, str | None] = field(default_factory=dict, init=False, repr=False, compare=False)  # found so far
+
+    def ours(self, name: str) -> str:
+        """What a source's class is called once it is renamed and merged, wanted or not."""
+        renamed = self.rename.get(name, name)
+        return self.merge.get(renamed, renamed)
+
+    def name(self, name: str) -> str | None:
+        """The name to use for a source's class, or None if the class is not wanted."""
+        ours = self.ours(name)
+        return ours if not self.keep or ours in self.keep else None
+
+    def meant(self, name: str) -> str | None:
+        """The kept name of which an unwanted `name` looks like a misspelling, or None (also if `drop` has it)."""
+        if name not in self._meant:  # it is asked of every box
+            self._meant[name] = self._closest(name)
+        return self._meant[name]
+
+    def _closest(self, name: str) -> str | None:
+        if self.name(name) is not None or name in self.drop:
+            return None
+        kept = {kept.casefold(): kept for kept in self.keep}
+        close = difflib.get_close_matches(name.casefold().strip(), kept, n=1, cutoff=0.8)
+        return kept[close[0]] if close else None
+
+
+def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
+    """`["auto=car"]` as `{"auto": "car"}`. Raises UserError for a part that is no pair, or for two targets of one."""
+    renames: dict[str, str] = {}
+    for pair in pairs:
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise UserError(f"rename: {pair!r} is not of the form OLD=NEW")
+        if renames.setdefault(old, new) != new:
+            raise UserError(f"rename: {old!r} is renamed to both {renames[old]!r} and {new!r}")
+    return renames
+
+
+def parse_merges(groups: Iterable[str]) -> dict[str, str]:
+    """`["vehicle=car+truck"]` as `{"car": "vehicle", "truck": "vehicle"}`.
+
+    Raises UserError for another form, for a class that is merged into two, or into one that is itself merged.
+    """
+    merges: dict[str, str] = {}
+    for group in groups:
+        new, equals, olds = group.partition("=")
+        if not (new and equals and all(olds.split("+"))):
+            raise UserError(f"merge: {group!r} is not of the form NEW=OLD+OLD")
+        for old in olds.split("+"):
+            if merges.setdefault(old, new) != new:
+                raise UserError(f"merge: {old!r} is merged into both {merges[old]!r} and {new!r}")
+    for old, new in merges.items():
+        if (last := merges.get(new, new)) != new:
+            raise UserError(f"merge: {old!r} is merged into {new!r}, and that into {last!r}; merge it into {last!r}")
+    return merges
+
+
+def check_rules(rules: ClassRules) -> None:
+    """Raise UserError if `keep` names a class twice, or `merge` one by a name that `rename` leaves to none."""
+    for number, name in enumerate(rules.keep):
+        if name in rules.keep[:number]:
+            raise UserError(f"keep: {name!r} is named twice; a class has one id")
+    for old, new in rules.merge.items():
+        renamed = rules.rename.get(old, old)
+        if renamed not in (old, new) and old not in rules.rename.values():
+            raise UserError(f"merge: {old!r} is renamed to {renamed!r}; merge {renamed!r}")
+
+
+def class_ids(names: Iterable[str], keep: Sequence[str] = (), others: Iterable[str] = ()) -> dict[str, int]:
+    """Contiguous ids from 0: in the order of `keep`, or else in alphabetical order of the names that occur.
+
+    others: names that occur and are not kept, for the message. Raises UserError for a kept name that does not occur.
+    """
+    occurring = set(names)
+    for name in keep:
+        if name not in occurring:
+            seen = ", ".join(sorted(occurring.union(others))) or "none"
+            raise UserError(f"keep: no accepted image has the class {name!r}; classes that occur: {seen}")
+    return {name: number for number, name in enumerate(keep or sorted(occurring))}
+
+
+def write_classes(classes: Mapping[str, int], path: Path) -> None:
+    """Write the mapping of name to id as JSON, in id order."""
+    path.write_text(json.dumps(dict(classes), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """Read what write_classes wrote. Raises UserError if it is missing, or its ids are not 0, 1, 2, ..."""
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the curate stage, or `dvc pull`") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(classes, dict) or sorted(classes.values()) != list(range(len(classes))):
+        raise UserError(f"{path}: ids are not 0, 1, 2, ... without a gap")
+    return dict(sorted(classes.items(), key=lambda item: item[1]))

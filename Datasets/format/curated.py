@@ -1,0 +1,202 @@
+"""Reading and writing the curated dataset, `Datasets/curated`.
+
+`SPLIT-00000-of-0000N.parquet`: a row an image, the record's columns with `image` as struct<bytes, path>, path being
+SOURCE/IMAGE. This is the layout that Hugging Face datasets, DuckDB, Ray Data and Spark read as it is. The bytes are the
+file as delivered, its EXIF orientation too; sha256 is of them. Beside the shards, `metadata.json` has the same
+annotations in the JSON interchange form, and `classes.json` maps class names to ids.
+"""
+
+import hashlib
+import io
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate, pairwise, starmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from Datasets.format.classes import read_classes, write_classes
+from Datasets.format.metadata_json import write_json
+from Datasets.format.records import IMAGE_TYPE, SCHEMA, SPLITS, Record
+from Datasets.tools.errors import UserError, one_line
+
+SHARD_BYTES = 45_000_000  # a shard holds at most about this much of images
+ROW_GROUP_BYTES = 1_000_000  # small, so that reading one image reads little else
+HELD_ROW_GROUPS = 16  # while images are read; in their order, each is then read once
+OPEN_SHARDS = 64  # of the files that a process may have open
+_HUGGINGFACE = {"info": {"features": {"image": {"_type": "Image"}, "mask": {"_type": "Image"}}}}
+CURATED_SCHEMA = pa.schema(
+    [field.with_type(IMAGE_TYPE) if field.name == "image" else field for field in SCHEMA],
+    metadata={"huggingface": json.dumps(_HUGGINGFACE)},
+)
+_ANNOTATIONS = ["image.path", *(name for name in SCHEMA.names if name != "image")]
+
+ReadFiles = Callable[
+    [Record], tuple[bytes, bytes | None]
+]  # a record's image file; its mask as a PNG file, if it is made only now
+
+
+class Curated:
+    """A curated dataset to read from. Raises UserError if `directory` holds none, or a split is not there whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.classes = read_classes(directory / "classes.json")
+
+    def records(self, split: str, masks: bool = True) -> list[Record]:
+        """The annotations of a split, in the order of its images; `image` is SOURCE/IMAGE. Reads no image bytes.
+
+        masks: whether to read the masks' files, which take most of the memory; without, a mask has its path alone.
+        """
+        return [record for shard in self._shards(split) for record in _annotations(shard, masks)]
+
+    def images(self, split: str) -> "ImageFiles":
+        """The image files of a split, by the index of their record."""
+        return ImageFiles(self._shards(split))
+
+    def fingerprint(self) -> str:
+        """A sha256 over class ids, annotations, splits and the images' hashes: other data, another fingerprint."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for shard in (shard for split in SPLITS for shard in self._shards(split)):
+            for record in _annotations(shard, masks=True):
+                digest.update(json.dumps(record, default=bytes.hex).encode())
+        return digest.hexdigest()
+
+    def _shards(self, split: str) -> list[Path]:
+        shards = sorted(self.directory.glob(f"{split}-*-of-*.parquet"))
+        if not shards or any(not shard.stem.endswith(f"-of-{len(shards):05d}") for shard in shards):
+            found = f"{self.directory}: {len(shards)} shards of {split} are there, not as many as there should be"
+            raise UserError(f"{found}; `dvc checkout`, or `dvc pull`, brings them back")
+        return shards
+
+
+class ImageFiles(Sequence[bytes]):
+    """Random access to the image files in `shards`; reading one reads its row group, of which some are held."""
+
+    def __init__(self, shards: Iterable[Path]) -> None:
+        self._open = lru_cache(OPEN_SHARDS)(_opened)
+        self._column = lru_cache(HELD_ROW_GROUPS)(self._read)
+        self._groups = [(shard, group) for shard in shards for group in range(self._open(shard).num_row_groups)]
+        rows = (self._open(shard).metadata.row_group(group).num_rows for shard, group in self._groups)
+        self._ends = list(accumulate(rows, initial=0))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        group = bisect_right(self._ends, index) - 1
+        return self._column(group)[index - self._ends[group]].as_py()["bytes"]
+
+    def _read(self, number: int) -> pa.ChunkedArray:
+        shard, group = self._groups[number]
+        with _naming_damage(shard):
+            return self._open(shard).read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
+
+
+def _annotations(shard: Path, masks: bool) -> Iterator[Record]:
+    columns = [name if masks or name != "mask" else "mask.path" for name in _ANNOTATIONS]
+    with _naming_damage(shard):
+        rows = pq.ParquetFile(shard).read(columns=columns).to_pylist()
+    for row in rows:
+        yield Record(**{**row, "image": row["image"]["path"]})  # type: ignore[typeddict-item]
+
+
+def _opened(shard: Path) -> pq.ParquetFile:
+    with _naming_damage(shard):
+        return pq.ParquetFile(shard, memory_map=True)
+
+
+@contextmanager
+def _naming_damage(shard: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        remedy = "delete it, and `dvc checkout`, or `dvc pull`, brings it back"
+        raise UserError(f"{shard}: no whole Parquet file: {one_line(error)}; {remedy}") from error
+
+
+def write_curated(
+    directory: Path,
+    records: Mapping[str, Sequence[Record]],
+    sizes: Mapping[str, Sequence[int]],
+    read: ReadFiles,
+    run: Callable[..., Iterable[list[Record]]] = starmap,
+) -> Iterator[Record]:
+    """Write a curated dataset, yielding each record once its shard is written, so that the caller can show progress.
+
+    records: by split, in the order to write. sizes: their images' bytes, by which shards are cut. read: the files of a
+    record. run: calls a function with each of many arguments, in order; write_shard may run in other processes. Of
+    `records` a slice is taken for each shard, so that they may be read as they are needed. The class ids are those of
+    `write_annotations`, which can take what this yields.
+    """
+    shards = (
+        (split, cut, len(cuts)) for split in SPLITS for cuts in [_shards(sizes[split])] for cut in enumerate(cuts)
+    )
+    chunks = (
+        (directory / f"{split}-{number:05d}-of-{total:05d}.parquet", records[split][rows], sizes[split][rows], read)
+        for split, (number, rows), total in shards
+    )
+    for written in run(write_shard, chunks):
+        yield from written
+
+
+def write_shard(path: Path, rows: Sequence[Record], sizes: Sequence[int], read: ReadFiles) -> list[Record]:
+    """Write one shard, holding one row group in memory; returns the records, of a mask the path alone."""
+    written: list[Record] = []
+    with pq.ParquetWriter(path, CURATED_SCHEMA, compression=_compression(), use_dictionary=False) as writer:
+        group: list[dict[str, Any]] = []
+        held = 0
+        for record, size in zip(rows, sizes, strict=True):
+            group.append(_row(record, *read(record)))
+            mask = group[-1]["mask"]
+            written.append(Record(**{**record, "mask": mask and {**mask, "bytes": None}}))
+            held += size
+            if held >= ROW_GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
+                group, held = [], 0
+        if group or not rows:
+            writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
+    return written
+
+
+def _row(record: Record, image: bytes, mask: bytes | None) -> dict[str, Any]:
+    path = image_path(record)
+    row = {**record, "image": {"bytes": image, "path": path}}
+    return row if mask is None else {**row, "mask": {"bytes": mask, "path": f"{path}.mask.png"}}
+
+
+def write_annotations(directory: Path, records: Iterable[Record], classes: Mapping[str, int]) -> None:
+    """Write metadata.json (images named as in the shards) and classes.json."""
+    write_json((Record(**{**r, "image": image_path(r)}) for r in records), directory / "metadata.json")
+    write_classes(classes, directory / "classes.json")
+
+
+def image_path(record: Record) -> str:
+    """The name of a record's image among several sources."""
+    return f"{record['source']}/{record['image']}"
+
+
+def _shards(sizes: Sequence[int]) -> list[slice]:
+    """Where to cut images of `sizes` bytes into shards of about the same size."""
+    before = np.cumsum([0, *sizes])
+    number = max(1, -(-int(before[-1]) // SHARD_BYTES))
+    shards = np.minimum(number - 1, before[:-1] * number // max(1, int(before[-1])))
+    ends = np.searchsorted(shards, np.arange(number), side="right")
+    return [slice(int(start), int(end)) for start, end in pairwise([0, *ends])]
+
+
+def _compression() -> dict[str, str]:
+    """Images are compressed already: their bytes are stored as they are, every other column with zstd."""
+    buffer = io.BytesIO()
+    pq.write_table(CURATED_SCHEMA.empty_table(), buffer)
+    schema = pq.ParquetFile(buffer).schema
+    paths = [schema.column(number).path for number in range(len(schema.names))]
+    return {path: "none" if path == "image.bytes" else "zstd" for path in paths}

@@ -1,0 +1,149 @@
+"""Loads an export, or the part of one that a bundle carries, and refuses what is not whole.
+
+An export is a directory with `manifest.json`, `model.onnx` and `sample/`; weights and scripts may be missing, as they
+are in a bundle. The manifest has the sha256 of every file: what is present must be what was exported.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from Datasets.format.images import FILL
+from Datasets.format.predictions import OUTPUTS, Prediction
+from Datasets.tools.errors import UserError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+BUNDLE_VERSION = 1
+BUNDLE = "bundle.json"
+MODEL = "model.onnx"
+EXPECTED = "sample/expected.json"
+_SERVED = (MODEL, "sample/")  # what a service needs of an export, beside its manifest
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "experiment": str,
+    "task": str,
+    "classes": list,
+    "input": dict,
+    "score_threshold": (int, float),
+    "files": dict,
+}
+_INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified export. served: the files that a service needs, relative to `directory`, the manifest apart."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    served: list[str]
+
+    @property
+    def task(self) -> str:
+        """The record's field that the model predicts, as in Datasets/format/predictions.py."""
+        return self.manifest["task"]
+
+    @property
+    def size(self) -> int:
+        """The side of the model's square input in pixels."""
+        return self.manifest["input"]["size"]
+
+    @property
+    def threshold(self) -> float:
+        """The score below which a prediction is left out of an answer."""
+        return self.manifest["score_threshold"]
+
+    def samples(self) -> dict[str, tuple[bytes, Prediction]]:
+        """By file name: a sample's image file and the answer expected for it. Raises UserError if there is none."""
+        path = self.directory / EXPECTED
+        expected = _read_json(path, "export the experiment again")
+        if not isinstance(expected, dict) or not expected:
+            raise UserError(f"{path}: holds no samples; export the experiment again")
+        for name in expected:
+            if f"sample/{name}" not in self.served:
+                raise UserError(f"{path}: names {name!r}, which {MANIFEST} does not list; export the experiment again")
+        return {name: ((path.parent / name).read_bytes(), answer) for name, answer in sorted(expected.items())}
+
+
+def load(directory: Path) -> Artifact:
+    """Read and verify the export in `directory`, or in the bundle `directory`.
+
+    A bundle's other files are verified too, also if it is its export that is named. Raises UserError in one line for a
+    missing or damaged file, and for a manifest that this version cannot serve.
+    """
+    if (directory / BUNDLE).is_file():
+        _check_bundle(directory)
+        directory = directory / "export"
+    elif (directory.parent / BUNDLE).is_file():
+        _check_bundle(directory.parent)
+    path = directory / MANIFEST
+    manifest = _read_json(
+        path, "is this an export, or a bundle's export/? (the export stage, or `dvc pull`, gives one)"
+    )
+    _check_manifest(manifest, path)
+    files = manifest["files"]
+    served = sorted(name for name in files if name.startswith(_SERVED))
+    for name in (MODEL, EXPECTED):
+        if name not in served:
+            raise UserError(f"{path}: its files lack {name!r}; export the experiment again")
+    for name, digest in sorted(files.items()):
+        _check_file(directory, name, digest, required=name in served)
+    return Artifact(directory, manifest, served)
+
+
+def _check_bundle(bundle: Path) -> None:
+    path = bundle / BUNDLE
+    content = _read_json(path, "package the export again")
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != BUNDLE_VERSION or not isinstance(content.get("files"), dict):
+        raise UserError(
+            f"{path}: format_version is {version!r}, this code reads {BUNDLE_VERSION}; package again with it"
+        )
+    for name, digest in sorted(content["files"].items()):
+        _check_file(bundle, name, digest, required=True, listed_in=BUNDLE)
+
+
+def _read_json(path: Path, remedy: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: not found; {remedy}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}; was the file cut off? export again, or `dvc pull`") from error
+
+
+def _check_manifest(manifest: Any, path: Path) -> None:
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version is {version!r}, this code reads {FORMAT_VERSION}; export again with it"
+        )
+    for key, kind in _KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise UserError(f"{path}: {key!r} is missing or of the wrong type; export the experiment again")
+    if manifest["task"] not in OUTPUTS:
+        raise UserError(f"{path}: task is {manifest['task']!r}; those that can be served are {', '.join(OUTPUTS)}")
+    size = manifest["input"].get("size")
+    if not isinstance(size, int) or size < 1:
+        raise UserError(f"{path}: input size is {size!r}; export the experiment again")
+    for key, value in _INPUT.items():
+        if manifest["input"].get(key) != value:
+            raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
+
+
+def _check_file(directory: Path, name: str, digest: object, required: bool, listed_in: str = MANIFEST) -> None:
+    remedy = f"{'package' if listed_in == BUNDLE else 'export'} again, or `dvc pull`"
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise UserError(f"{directory / listed_in}: the file name {name!r} points outside the export")
+    path = directory / relative
+    if not path.is_file():
+        if required:
+            raise UserError(f"{path}: not found, though {listed_in} lists it; {remedy}")
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        raise UserError(f"{path}: damaged: its sha256 is {found}, not {digest}; {remedy}")

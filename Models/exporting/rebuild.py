@@ -1,0 +1,72 @@
+"""Run an exported model from its own script and weights, with nothing but the export at hand.
+
+    cd script && python -m Models.exporting.rebuild ../sample/000.jpg
+
+prints what the model sees in the images, as JSON. It needs torch, safetensors, NumPy and Pillow. This file travels with
+each export, and the export's own check runs it there.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from Datasets.format.images import decode, letterbox
+from Datasets.format.predictions import Prediction, to_prediction
+
+EXPORT = Path(__file__).resolve().parents[2]  # where this file lies in an export
+Detect = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # uint8 [1, 3, H, W] to the outputs of forward
+
+
+def torch_detector(model: nn.Module) -> Detect:
+    """The model, run eagerly."""
+
+    def detect(images: np.ndarray) -> Mapping[str, np.ndarray]:
+        with torch.inference_mode():
+            return {name: values.numpy() for name, values in model(torch.from_numpy(images)).items()}
+
+    return detect
+
+
+def predict_files(
+    detect: Detect, task: str, files: Sequence[Path], size: int, classes: Sequence[str], threshold: float
+) -> dict[str, Prediction]:
+    """The answer for each image file, by its name."""
+    answers = {}
+    for file in files:
+        pixels = decode(file.read_bytes())
+        square = letterbox(pixels, size)
+        outputs = detect(np.ascontiguousarray(square.pixels.transpose(2, 0, 1)[None]))
+        arrays = {name: values[0] for name, values in outputs.items()}
+        height, width = pixels.shape[:2]
+        answers[file.name] = to_prediction(task, arrays, square, width, height, classes, threshold)
+    return answers
+
+
+def main() -> None:
+    """Predict the images named on the command line."""
+    parser = argparse.ArgumentParser(description="Run an exported model from its own script and weights.")
+    parser.add_argument("images", nargs="+", type=Path)
+    parser.add_argument("--threshold", type=float, help="least score; by default the one in manifest.json")
+    arguments = parser.parse_args()
+    manifest = json.loads((EXPORT / "manifest.json").read_text(encoding="utf-8"))
+    threshold = manifest["score_threshold"] if arguments.threshold is None else arguments.threshold
+    size, classes = manifest["input"]["size"], manifest["classes"]
+    with redirect_stdout(sys.stderr):  # what a model script prints is no part of the answer
+        script = importlib.import_module(manifest["script"]["module"])
+        model = script.build(**manifest["script"]["build"]).eval()
+        model.load_state_dict(load_file(EXPORT / "weights.safetensors"))
+        answers = predict_files(torch_detector(model), script.TASK, arguments.images, size, classes, threshold)
+    print(json.dumps(answers, indent=1))
+
+
+if __name__ == "__main__":
+    main()

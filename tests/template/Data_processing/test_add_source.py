@@ -1,0 +1,482 @@
+"""Adding a source: every format is recognised, doubt is a question, and all happens or nothing."""
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from Data_processing.add_source import check_project, entry_of
+from Data_processing.adding.params_file import add_entry, class_rules, not_kept
+from Data_processing.adding.recognise import Remembering, recognise, try_import
+from Data_processing.import_source import Format
+from Data_processing.import_source import main as import_source
+from Data_processing.shared.imported import ImportOptions
+from Data_processing.sources.archives import open_source
+from Datasets.tools.errors import UserError
+from tests.template.conftest import DEMONSTRATION, ROOT, copy_checkout, edit_params, refused, run_in, succeeded, until
+from tests.template.Data_processing import annotated, test_import_formats
+from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
+from tests.template.Data_processing.test_import_formats import write
+
+MODULE = "Data_processing.add_source"
+BOXES = {f"{n}.png": [("cat", 3, 4, 30, 36)] for n in range(6)}
+WRITERS = {
+    **test_import_formats.WRITERS,
+    **annotated.WRITERS,
+    "coco": lambda root: write_coco(root, BOXES),
+}
+
+
+def never(question: str, *_) -> int:
+    raise AssertionError(f"asked {question}")
+
+
+def found(path: Path, form=None, ask=never, **options) -> dict:
+    """The entry of params.yaml without its path, and without its format if that is all."""
+    guess, needed = recognise(Remembering(open_source(path)), ImportOptions(**options), form, ask)
+    entry = entry_of(guess.format, Path("x"), needed)
+    del entry["path"]
+    return entry
+
+
+@pytest.fixture
+def bare(tmp_path) -> Path:
+    """As much of a project as the command looks at, without a repository."""
+    root = write(tmp_path / "bare", {"params.yaml": (DEMONSTRATION["params.yaml"]).read_bytes(), ".dvc/config": ""})
+    write(root, {"Datasets/raw/.gitignore": (ROOT / "Datasets/raw/.gitignore").read_bytes()})
+    return root
+
+
+def state(root: Path) -> dict[str, bytes | None]:
+    """Every file with its content, but for DVC's own."""
+    paths = [path for path in root.rglob("*") if not path.is_relative_to(root / ".dvc")]
+    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def add(root: Path, *words: str | Path):
+    return run_in(root, sys.executable, "-m", MODULE, *words, PYTHONPATH=str(ROOT))  # `bare` has no code of its own
+
+
+@pytest.mark.parametrize("kind", ["directory", "all.zip", "all.tar.gz"])
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_format_is_recognised_without_options(tmp_path, form, kind):
+    source = WRITERS[form](tmp_path / "source")
+    source = source if kind == "directory" else pack(source, tmp_path / kind)
+    assert found(source) == {"format": form}
+    files = open_source(source)
+    seen = try_import(
+        files, "s", recognise(Remembering(files), ImportOptions(), None, never)[0].format, ImportOptions()
+    )
+    assert seen.records == seen.found == (6 if form == "coco" else 2 if form in annotated.WRITERS else 3)
+    assert seen.classes["cat"] > 0
+    assert not seen.problems
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images", "entry"),
+    [
+        ("annotations", "images", {"annotations": "annotations", "images": "images"}),
+        ("VOCdevkit/VOC2012/Annotations", "VOCdevkit/VOC2012/JPEGImages", None),
+        ("labels", "", {"annotations": "labels", "images": "."}),
+        (".", ".", {"annotations": ".", "images": "."}),
+    ],
+)
+def test_the_folders_of_voc_are_found(tmp_path, annotations, images, entry):
+    (tmp_path / "s").mkdir()
+    source = tmp_path / "s"
+    written = write_voc(tmp_path / "w", BOXES)
+    shutil.copytree(written / "Annotations", source / annotations, dirs_exist_ok=True)
+    shutil.copytree(written / "JPEGImages", source / images, dirs_exist_ok=True)
+    assert found(source) == {"format": "voc", **(entry or {"annotations": annotations, "images": images})}
+
+
+def test_the_folder_annotations_of_voc_is_meant_where_all_its_files_lie_deeper(tmp_path):
+    for folder in ("Annotations", "JPEGImages"):
+        written = write_voc(tmp_path / "w" / folder, BOXES) / folder
+        shutil.copytree(written, tmp_path / "s" / folder / "cam1")
+    write(tmp_path / "s", {"ImageSets/Main/train.txt": "cam1/0\ncam1/1.png\n"})
+    assert found(tmp_path / "s") == {"format": "voc"}
+    assert try_import(open_source(tmp_path / "s"), "s", Format.voc, ImportOptions()).splits == {"train": 2}
+
+
+def test_splits_as_folders_of_voc_are_one_source(tmp_path):
+    for split in ("train", "valid"):
+        voc = write_voc(tmp_path / "w" / split, {f"{split}.png": [("cat", 3, 4, 9, 9)]})
+        for folder in ("Annotations", "JPEGImages"):
+            shutil.copytree(voc / folder, tmp_path / "s" / split, dirs_exist_ok=True)
+    assert found(tmp_path / "s") == {"format": "voc", "annotations": ".", "images": "."}
+
+
+def test_masks_of_voc_are_not_taken_for_its_images(tmp_path):
+    source = write_voc(tmp_path / "VOC2012", BOXES)
+    shutil.copytree(source / "JPEGImages", source / "SegmentationClass")
+    entry = found(pack(tmp_path, tmp_path.parent / f"{tmp_path.name}.zip"))
+    assert entry == {"format": "voc", "annotations": "VOC2012/Annotations", "images": "VOC2012/JPEGImages"}
+
+
+@pytest.mark.parametrize(
+    ("names", "entry"),
+    [
+        (["cat/a.png", "dog/b.png"], {}),
+        (["set/cat/a.png", "set/dog/b.png"], {"images": "set"}),
+        (["set/train/cat/a.png", "set/test/cat/b.png"], {"images": "set"}),
+        (["train/cat/a.png", "train/dog/b.png"], {}),
+    ],
+)
+def test_folders_around_the_classes_are_left_out(tmp_path, names, entry):
+    write(tmp_path, {name: picture(seed) for seed, name in enumerate(names)})
+    assert found(tmp_path) == {"format": "folders", **entry}
+
+
+def test_a_table_about_something_else_does_not_hide_folders(tmp_path):
+    write(tmp_path, {"cat/a.png": picture(1), "dog/b.png": picture(2), "licences.csv": "image,licence\na.png,CC0\n"})
+    assert found(tmp_path) == {"format": "folders"}
+
+
+def test_one_folder_of_images_is_a_class_only_if_told(tmp_path):
+    write(tmp_path, {"images/a.png": picture(1), "images/b.png": picture(2)})
+    with pytest.raises(UserError, match=r"no annotation format .*2 \.png.*--format"):
+        found(tmp_path)
+    assert found(tmp_path, form=Format.folders) == {"format": "folders"}
+
+
+def test_a_curated_dataset_is_recognised_by_its_shards(curated):
+    assert found(curated) == {"format": "parquet"}
+
+
+def test_a_guess_that_its_importer_refuses_says_why(tmp_path):
+    source = write_coco(tmp_path, BOXES)
+    coco = json.loads((source / "annotations.json").read_text())
+    coco["categories"].append({"id": 7, "name": "dog"})
+    (source / "annotations.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match=r"looks like coco .*category id 7 means both"):
+        found(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.xml", "<annotations><track id='0' label='cat'/></annotations>", "looks like cvat .*: it has tracks"),
+        ("a.json", '{"images": [], "annotations": []}', "looks like coco .*required field `categories`"),
+        ("a.json", '[{"id": 1, "image": "/a.png", "annotation_id": 1}]', "label_studio .*and not as JSON-MIN"),
+        ("a.json", '{"id": 1, "result": [], "task": {"id": 1}}', "label_studio .*got `object`"),
+        ("a.json", '{"images": 1, "x": 2}', "no annotation format is recognised"),
+    ],
+)
+def test_what_is_nearly_a_format_is_refused_with_the_reason(tmp_path, name, text, says):
+    write(tmp_path, {name: text, "a.png": picture(1)})
+    with pytest.raises(UserError, match=says):
+        found(tmp_path)
+    write(tmp_path, {"cat/b.png": picture(1), "dog/c.png": picture(2)})
+    assert found(tmp_path)["format"] == "folders"
+
+
+def test_annotations_without_a_single_image_are_refused(tmp_path):
+    with pytest.raises(UserError, match="none of its images is there"):
+        found(write_coco(tmp_path, BOXES, files=False))
+
+
+def test_a_table_is_recognised_with_its_columns(tmp_path):
+    write(tmp_path, {"t.csv": "file,kind\na.png,cat\n", "a.png": picture(1)})
+    with pytest.raises(UserError, match="set `preset` or `columns`"):
+        found(tmp_path)
+    columns = {"image": "file", "label": "kind"}
+    assert found(tmp_path, form=Format.csv, columns=columns) == {
+        "format": "csv",
+        "columns": ["image=file", "label=kind"],
+    }
+
+
+def doubtful(root: Path, doubt: str) -> Path:
+    """A delivery of which two things could be meant."""
+    source = write_coco(root, BOXES)
+    if doubt == "--format":
+        write_voc(root, BOXES)
+        shutil.rmtree(root / "JPEGImages")
+    elif doubt == "--annotations":
+        shutil.copy(root / "annotations.json", root / "second.json")
+    else:
+        shutil.copytree(root / "images", root / "large")
+    return source
+
+
+DOUBTS = {
+    "--format": ("coco", "voc"),
+    "--annotations": ("annotations.json", "second.json"),
+    "--images": ("images", "large"),
+}
+
+
+@pytest.mark.parametrize("option", DOUBTS)
+def test_doubt_without_a_terminal_names_the_option_which_then_settles_it(bare, tmp_path, option):
+    source = doubtful(tmp_path / "s", option)
+    before = state(bare)
+    refused(add(bare, "s", source, "--dry-run"), *DOUBTS[option], option)
+    for answer in DOUBTS[option]:
+        told = succeeded(add(bare, "s", source, "--dry-run", option, answer)).stdout
+        assert f"{option[2:]}: {answer}\n" in told
+    assert state(bare) == before
+
+
+@pytest.mark.parametrize("option", DOUBTS)
+def test_doubt_on_a_terminal_is_a_numbered_question(bare, tmp_path, option):
+    ours, theirs = pty.openpty()
+    source = doubtful(tmp_path / "s", option)
+    command = [sys.executable, "-m", MODULE, "s", source, "--dry-run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, cwd=bare, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    said = _until(ours, "number")
+    shown = dict(line.split()[:2] for line in said.splitlines() if line.startswith("  "))
+    os.write(ours, b"9\n")  # no answer
+    said = _until(ours, "number", _until(ours, "one of 1 to 2"))
+    os.write(ours, b"2\n")
+    said = _until(ours, "nothing was changed")
+    assert process.wait(timeout=60) == 0
+    os.close(ours)
+    assert f"{option[2:]}: {shown['2']}" in said
+
+
+def _until(terminal: int, end: str, said: str = "") -> str:
+    """What a terminal shows up to a text."""
+    deadline = time.monotonic() + 60
+    while end not in said:
+        assert select.select([terminal], [], [], deadline - time.monotonic())[0], said
+        said += os.read(terminal, 4096).decode()
+    return said
+
+
+@pytest.mark.parametrize("name", ["", "1st", "no-cats", "a b", "a/b", "a.b", "digits"])
+def test_a_name_that_is_none_or_taken_is_refused(bare, monkeypatch, name):
+    monkeypatch.chdir(bare)
+    with pytest.raises(UserError, match="a name has letters" if name != "digits" else "sources has 'digits' already"):
+        check_project(name)
+    if name != "digits":  # the import stage says the same
+        with pytest.raises(UserError, match="a name has letters"):
+            import_source(name, Format.coco, Path("x"), Path("y"))
+
+
+MISTAKES = {
+    "[keep]": ": ['keep'] is no group of parameters",
+    "{rename: 5}": ".rename: 5 is no list of OLD=NEW",
+    "{rename: [bad]}": ".rename: 'bad' is not of the form OLD=NEW",
+    "{merge: a=b+c}": ".merge: 'a=b+c' is no list of NEW=OLD+OLD",
+    "{keep: [{cat: 1}]}": ".keep: [{'cat': 1}] is no list of classes",
+}
+
+
+def test_what_cannot_be_added_is_refused_and_changes_nothing(bare, tmp_path):
+    source = write_coco(tmp_path / "s", BOXES)
+    refused(add(bare, "s", tmp_path / "nowhere"), "nowhere", "no such file")
+    refused(add(bare, "s", bare), "Datasets/raw is in it")
+    write(tmp_path, {"cut.zip": b"PK"})
+    refused(add(bare, "s", tmp_path / "cut.zip"), "no whole .zip")
+    write(bare, {"Datasets/raw/s/other.txt": "mine"})
+    before = state(bare)
+    refused(add(bare, "s", source), "Datasets/raw/s: is there already, with other content")
+    for end in ("/etc", "out"):
+        (source / "out").symlink_to(end)
+        refused(add(bare, "t", source), "leads to no file inside")
+        (source / "out").unlink()
+    os.mkfifo(source / "pipe")
+    refused(add(bare, "t", source), "neither a file nor a directory")
+    assert state(bare) == before
+    (source / "pipe").unlink()
+    for line, says in MISTAKES.items():
+        (bare / "params.yaml").write_text(f"clean: {line}\n")
+        refused(add(bare, "t", source), f"params.yaml: clean{says}")
+        assert (bare / "params.yaml").read_text() == f"clean: {line}\n"
+    (bare / "params.yaml").write_text("sources:\n")  # as is left where the last entry was deleted
+    refused(add(bare, "t", source), "params.yaml: sources: has no entry", "write `sources: {}`")
+    assert state(bare).keys() == before.keys()
+    shutil.rmtree(bare / ".dvc")
+    refused(add(bare, "t", source), "DVC is not initialised")
+    (bare / "params.yaml").write_text("sources: [")
+    (bare / ".dvc").mkdir()
+    refused(add(bare, "t", source), "params.yaml: not YAML")
+
+
+@pytest.mark.parametrize("kind", ["directory", "all.tar.gz"])
+def test_a_failing_dvc_add_leaves_nothing(bare, tmp_path, kind):
+    source = write_coco(tmp_path / "s", BOXES)
+    source = source if kind == "directory" else pack(source, tmp_path / kind)
+    before = state(bare), state(tmp_path / "s")
+    refused(run_in(bare, sys.executable, "-m", MODULE, "t", source, PYTHONPATH=str(ROOT)), "dvc add Datasets/raw/t")
+    assert (state(bare), state(tmp_path / "s")) == before
+
+
+@pytest.fixture
+def repository(bare) -> Path:
+    """The same under git and DVC."""
+    shutil.rmtree(bare / ".dvc")
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        succeeded(run_in(bare, *command))
+    return bare
+
+
+@pytest.mark.parametrize("moment", ["copy", "add"])
+def test_an_interruption_leaves_nothing(repository, tmp_path, moment):
+    source = write_coco(tmp_path / "s", BOXES)
+    with (source / "film.raw").open("wb") as file:
+        file.truncate(200_000_000)
+    before = {name for name in state(repository) if ".git/" not in name}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", MODULE, "t", source],
+        cwd=repository,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for(process, repository / "Datasets/raw", moment)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted: nothing was added\n")
+    assert {name for name in state(repository) if ".git/" not in name} == before
+    assert (repository / "params.yaml").read_bytes() == (DEMONSTRATION["params.yaml"]).read_bytes()
+    assert (source / "film.raw").stat().st_size == 200_000_000
+
+
+def _wait_for(process: subprocess.Popen, raw: Path, moment: str) -> None:
+    seen = psutil.Process(process.pid)
+    until(lambda: (raw / ".t.partial").exists() if moment == "copy" else seen.children())
+    assert process.poll() is None
+
+
+def test_a_delivery_in_raw_stays_and_can_be_two_sources(repository, tmp_path):
+    source = doubtful(repository / "Datasets/raw/delivery", "--annotations")
+    for name in ("annotations", "second"):
+        words = [sys.executable, "-m", MODULE, name, source, "--annotations", f"{name}.json"]
+        succeeded(run_in(repository, *words, PYTHONPATH=str(ROOT)))
+    sources = YAML(typ="safe").load(repository / "params.yaml")["sources"]
+    assert [sources[name]["path"] for name in ("annotations", "second")] == ["Datasets/raw/delivery"] * 2
+    assert sorted(path.name for path in (repository / "Datasets/raw").iterdir()) == [
+        ".gitignore",
+        "delivery",
+        "delivery.dvc",
+    ]
+
+
+def test_a_failing_dvc_add_of_a_delivery_in_raw_leaves_that_alone(repository):
+    write_coco(repository / "Datasets/raw/delivery", BOXES)
+    succeeded(run_in(repository, "dvc", "add", "Datasets/raw/delivery"))
+    (repository / ".dvc/config").write_text("[core")
+    before = {name: content for name, content in state(repository).items() if ".git/" not in name}
+    words = [sys.executable, "-m", MODULE, "s", "Datasets/raw/delivery"]
+    refused(run_in(repository, *words, PYTHONPATH=str(ROOT)), "dvc add Datasets/raw/delivery")
+    assert {name: content for name, content in state(repository).items() if ".git/" not in name} == before
+
+
+ENTRY = {"format": "csv", "path": "Datasets/raw/x", "images": "no", "columns": ["image=a b", "label=k"]}
+OTHERS = "work:\n    engine:   'local' # quoted\nclean: {keep: [a, \"b\"], min: 0.10}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (DEMONSTRATION["params.yaml"]).read_text(),
+        (DEMONSTRATION["params.yaml"]).read_text().replace("\n", "\r\n"),
+        f"{OTHERS}sources:\n    a:\n        format: coco # it\n        path: p\n    # the end\n\n# really",
+        f"sources:\n  a: {{format: coco, path: p}}\n\n# about work\n{OTHERS}",
+        f"sources: {{}} # none yet\n{OTHERS}",
+        f"sources: # none yet\n{OTHERS}",
+        f"{OTHERS}sources:",
+        f"sources: {{a: {{format: coco, path: p}}}} # in one line\n{OTHERS}",
+        OTHERS,
+        OTHERS.strip(),
+    ],
+)
+def test_an_entry_is_added_and_every_other_byte_of_the_parameters_stays(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode())
+    before = YAML(typ="safe").load(text)
+    add_entry(path, "x", ENTRY)
+    after = path.read_bytes().decode()
+    expected = {**before, "sources": {**(before.get("sources") or {}), "x": ENTRY}}
+    assert YAML(typ="safe").load(after) == expected
+    assert list(expected["sources"]) == list(YAML(typ="safe").load(after)["sources"])
+    kept = after.split("\n")
+    lost = [line for line in text.split("\n") if line not in kept]
+    assert all(line.startswith("sources") for line in lost)  # the brackets of an empty or one-line mapping
+    assert OTHERS.strip() in after or "digits" in text
+    assert ("\r\n" in text) == ("\r\n" in after)
+    assert after.count("\r") in (0, after.count("\n"))
+
+
+def test_parameters_that_an_entry_cannot_be_added_to_stay_as_they_are(tmp_path):
+    path = write(tmp_path, {"params.yaml": "base: &s {a: {path: p}}\nsources: *s\n"}) / "params.yaml"
+    with pytest.raises(UserError, match="write 'x' there"):
+        add_entry(path, "x", ENTRY)
+    assert path.read_text() == "base: &s {a: {path: p}}\nsources: *s\n"
+
+
+def test_classes_are_compared_with_keep_as_clean_will_call_them(tmp_path):
+    def left_out(clean: str, *names: str) -> list[str]:
+        return not_kept(class_rules(write(tmp_path, {"params.yaml": f"clean: {clean}\n"}) / "params.yaml"), names)
+
+    clean = "{keep: [car], rename: [auto=car], merge: [car=van+bus], drop: [cart]}"
+    assert left_out(clean, "auto", "van", "car", "cart", "dog") == ["dog"]
+    in_turn = "{keep: [vehicle], rename: [auto=car], merge: [vehicle=car+truck]}"
+    assert left_out(in_turn, "auto", "truck", "dog") == ["dog"]
+    assert left_out("{keep: [7, 0.5]}", "7", "0.5", "8") == ["8"]  # a number names a class, too
+    assert left_out("{keep: []}", "dog") == left_out("", "dog") == []
+
+
+@pytest.mark.long
+def test_a_voc_archive_goes_all_the_way_beside_the_demonstration(tmp_path):
+    checkout = tmp_path / "checkout"
+    copy_checkout(checkout)
+    archive = pack(write_voc(tmp_path / "cats", BOXES, "my boxes", "images & more"), tmp_path / "Cats 1.zip")
+    delivered, params = archive.read_bytes(), (checkout / "params.yaml").read_text()
+    told = succeeded(run_in(checkout, "python", "-m", MODULE, "cats", archive)).stdout
+    for part in ("voc: 6 XML files in my boxes", "records  6", "6 found", "cat 6", "dvc repro report"):
+        assert part in told
+    assert "not in clean.keep, so left out as it stands: cat\n" in told
+    lines = ("format: voc", "path: Datasets/raw/cats.zip", "annotations: my boxes", "images: images & more")
+    entry = "".join(["  cats:\n", *(f"    {line}\n" for line in lines)])
+    assert entry in told
+    assert (checkout / "params.yaml").read_text().replace(entry, "", 1) == params
+    assert archive.read_bytes() == delivered
+    assert (checkout / "Datasets/raw/cats.zip.dvc").exists()
+    status = run_in(checkout, "git", "status", "--short").stdout.split()
+    assert status == ["M", "params.yaml", "??", "Datasets/raw/cats.zip.dvc"]
+    edit_params(checkout, lambda params: params["clean"]["keep"].append("cat"))
+    succeeded(run_in(checkout, "dvc", "repro", "curate"))
+    classes = json.loads((checkout / "Datasets/curated/classes.json").read_text())
+    assert classes["cat"] == 10
+    metadata = (checkout / "Datasets/curated/metadata.json").read_text()
+    assert metadata.count('"cat"') >= 6
+
+
+@pytest.mark.long
+def test_a_coco_directory_goes_all_the_way_instead_of_the_demonstration(tmp_path):
+    checkout = tmp_path / "checkout"
+
+    def without_digits(params: dict) -> None:
+        params["sources"] = {}
+        params["clean"]["keep"] = ["cat"]
+        params["curate"]["seed"] = 4  # which leaves no split of six images empty
+
+    copy_checkout(checkout, without_digits)
+    source = write_coco(tmp_path / "delivery", BOXES)
+    (source / "images").chmod(0o555)  # as on a disc
+    told = succeeded(run_in(checkout, "python", "-m", MODULE, "cats", source)).stdout
+    (source / "images").chmod(0o755)
+    assert (checkout / "Datasets/raw/cats/images").stat().st_mode & 0o200
+    assert "not in clean.keep" not in told
+    assert "  cats:\n    format: coco\n    path: Datasets/raw/cats\n" in told
+    succeeded(run_in(checkout, "dvc", "repro", "curate"))
+    summary = json.loads((checkout / "Data_processing/intermediate/clean/summary.json").read_text())
+    assert (summary["imported"], summary["accepted"], summary["boxes"]) == (6, 6, 6)
+    assert sorted(file.name for file in source.rglob("*.png")) == sorted(BOXES)

@@ -1,0 +1,461 @@
+"""Every image ends as one row, accepted or rejected with a reason; what is mended is recorded."""
+
+import json
+import re
+import shutil
+import sys
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from Data_processing.clean import Account, check_share, source_names
+from Data_processing.cleaning.box_rules import BoxRules
+from Data_processing.cleaning.rules import Rules, clean_record
+from Data_processing.cleaning.verdicts import Rejection
+from Data_processing.inspect_images import write_rows
+from Data_processing.inspecting.image_facts import inspect
+from Data_processing.shared.imported import Imported, ImportedBox, write_imported
+from Datasets.format.classes import ClassRules
+from Datasets.tools.errors import UserError
+from tests.template.conftest import ROOT, png_bomb, refused, run_in, stage, succeeded
+from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
+from tests.template.Data_processing.test_import_formats import FACTS
+
+CONTENT = {f"{number}.png": [("cat", 3, 4, 20, 30)] for number in range(6)}
+PLANTED = {  # defect: rule by which it is rejected, or mended, or neither
+    "truncated": ("unreadable image", None),
+    "not an image": ("unreadable image", None),
+    "image without annotation": ("no annotation", None),
+    "annotation without image": ("missing image", None),
+    "zero area": ("box without area", None),
+    "wholly outside": ("box outside", None),
+    "misspelt class": ("misspelt class", None),
+    "wrong size": ("wrong size", None),
+    "swapped corners": (None, "swapped corners"),
+    "partly outside": (None, "clipped box"),
+    "exact duplicate": (None, None),
+    "near duplicate": (None, None),
+    "EXIF orientation 6": (None, None),
+    "grey": (None, None),
+    "CMYK": (None, None),
+    "16-bit PNG": (None, None),
+}
+
+
+def clean(source, tmp_path, *options, form="coco"):
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    common = ("--source", "s", "--path", source)
+    succeeded(stage("Data_processing.import_source", *common, "--format", form, "--out", imported))
+    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
+    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    return stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", *options, "s")
+
+
+def rejected(tmp_path) -> dict:
+    table = pd.read_csv(tmp_path / "clean/rejected.csv")
+    return dict(zip(table["image"], table["rule"], strict=True))
+
+
+def accepted(tmp_path) -> dict:
+    return {row["image"]: row for row in pq.read_table(tmp_path / "clean/accepted.parquet").to_pylist()}
+
+
+def change_coco(source, change) -> None:
+    coco = json.loads((source / "annotations.json").read_text())
+    change(coco)
+    (source / "annotations.json").write_text(json.dumps(coco))
+
+
+def test_every_planted_defect_ends_in_the_row_expected(project):
+    planted = json.loads((project / "Data_processing/intermediate/digits_defects.json").read_text())
+    assert {entry["defect"] for entry in planted} == set(PLANTED)
+    clean_directory = project / "Data_processing/intermediate/clean"
+    out = pd.read_csv(clean_directory / "rejected.csv").set_index("image")["rule"].to_dict()
+    mended = pd.read_csv(clean_directory / "repairs.csv").set_index("image")["rule"].to_dict()
+    kept = {row["image"]: row for row in pq.read_table(clean_directory / "accepted.parquet").to_pylist()}
+    expected = {entry["image"]: PLANTED[entry["defect"]] for entry in planted}
+    assert out == {image: rule for image, (rule, _) in expected.items() if rule}
+    assert mended == {image: rule for image, (_, rule) in expected.items() if rule}
+    assert {image for image, (rule, _) in expected.items() if not rule} <= set(kept)
+    upright = next(entry["image"] for entry in planted if entry["defect"] == "EXIF orientation 6")
+    assert (kept[upright]["width"], kept[upright]["height"]) == (96, 72)
+
+
+def test_imported_is_the_sum_of_accepted_and_rejected(project):
+    summary = json.loads((project / "Data_processing/intermediate/clean/summary.json").read_text())
+    files = {path.name for path in (project / "Datasets/raw/digits/images").iterdir()}
+    listed = json.loads((project / "Datasets/raw/digits/annotations.json").read_text())["images"]
+    assert (
+        summary["imported"]
+        == summary["accepted"] + summary["rejected"]
+        == len(files | {i["file_name"] for i in listed})
+    )
+    assert sum(summary["rejected_by_rule"].values()) == summary["rejected"]
+
+
+def test_a_repaired_box_has_its_corners_in_order_and_lies_inside(tmp_path):
+    source = write_coco(tmp_path / "source", {"a.png": [("cat", 20, 30, 3, 4), ("cat", -5, 10, 70, 20)]})
+    result = succeeded(clean(source, tmp_path))
+    boxes = [tuple(box[k] for k in ("x1", "y1", "x2", "y2")) for box in accepted(tmp_path)["images/a.png"]["boxes"]]
+    assert boxes == [(3, 4, 20, 30), (0, 10, 60, 20)]
+    repairs = pd.read_csv(tmp_path / "clean/repairs.csv")
+    assert list(repairs["rule"]) == ["swapped corners", "clipped box"]
+    assert list(repairs["before"]) == ["(20, 30, 3, 4)", "(-5, 10, 70, 20)"]
+    assert "1 images imported = 1 accepted + 0 rejected" in result.stdout
+
+
+def test_unwanted_classes_leave_a_negative_and_are_counted(tmp_path):
+    source = write_coco(tmp_path / "source", {"a.png": [("cat", 1, 1, 9, 9)], "b.png": [("bus", 1, 1, 9, 9)]})
+    result = succeeded(clean(source, tmp_path, "--keep", "cat"))
+    rows = accepted(tmp_path)
+    assert rows["images/b.png"]["boxes"] == rows["images/b.png"]["labels"] == []
+    assert "objects and labels of classes not kept: 1 bus" in result.stdout
+
+
+def judged(row: Imported, keep: Sequence[str] = (), values: list[int] | None = None, negatives: bool = True):
+    mask = values and msgspec.structs.replace(FACTS, values=values)
+    return clean_record(row, "s", FACTS, mask, Rules(boxes=BoxRules(ClassRules(keep)), keep_negatives=negatives))
+
+
+def test_a_crowd_is_no_double_of_an_object_in_the_same_place():
+    boxes = [ImportedBox("cat", 1, 1, 20, 20, str(number), crowd=number > 0) for number in range(3)]
+    assert len(judged(Imported("a.png", "x", boxes=boxes), ["cat"]).record["boxes"]) == 3
+
+
+def test_boxes_that_may_lie_on_their_side_are_told():
+    found = judged(Imported("a.png", "x", 40, 60, boxes=[]), ["cat"])
+    assert (
+        found.value
+        == "annotated for 40 x 60, the image is 60 x 40: turned, as by EXIF, so were the boxes drawn on it upright?"
+    )
+
+
+def test_what_is_left_out_is_counted_by_object_or_else_once_an_image():
+    labels, counts = ["dog", "dog", "cat"], [{"name": "dog", "count": 3}, {"name": "cow", "count": 0}]
+    dogs = [ImportedBox("dog", 1, 1, side, side, "here") for side in (9, 20)]
+    assert judged(Imported("a.png", "x", labels=labels), ["cat"]).unwanted == {"dog": 1}
+    assert judged(Imported("a.png", "x", counts=counts), ["cat"]).unwanted == {"dog": 3}
+    tagged = Imported("a.png", "x", labels=["dog", "night"], boxes=dogs)
+    assert judged(tagged, ["cat"]).unwanted == {"dog": 2, "night": 1}
+    shown = Imported("a.png", "x", mask="m.png", mask_names={1: "car", 2: "road"})
+    assert judged(shown, ["cat"], [0, 2, 255]).unwanted == {"road": 1}
+
+
+def test_an_image_is_rejected_for_classes_not_kept_only_if_it_shows_some_and_none_that_is_kept():
+    shown = Imported("a.png", "x", mask="m.png", mask_names={1: "car", 2: "road"})
+    assert judged(shown, ["cat"], [0, 1, 2], negatives=False) == Rejection("no kept class", "x", "car, road")
+    assert judged(shown, ["cat"], [0, 255], negatives=False).record["labels"] == []
+    labelled = replace(shown, labels=["dog"])
+    assert judged(labelled, ["car"], [1], negatives=False).mask_names == {1: "car"}
+    none = Imported("a.png", "x", labels=[], counts=[{"name": "dog", "count": 0}])
+    assert judged(none, ["cat"], negatives=False).record["labels"] == []
+
+
+def test_a_count_of_nothing_names_no_class():
+    row = Imported("a.png", "x", counts=[{"name": "car", "count": 1}, {"name": "dog", "count": 0}])
+    assert judged(row).record["counts"] == [{"name": "car", "count": 1}]
+
+
+def test_classes_are_renamed_before_they_are_kept(tmp_path):
+    source = write_coco(tmp_path / "source", {"a.png": [("kitty", 1, 1, 9, 9)], "b.png": [("cat", 1, 1, 9, 9)]})
+    succeeded(clean(source, tmp_path, "--keep", "cat", "--rename", "kitty=cat"))
+    assert [row["labels"] for row in accepted(tmp_path).values()] == [["cat"], ["cat"]]
+
+
+def test_a_kept_class_that_no_image_has_is_refused(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    refused(clean(source, tmp_path, "--keep", "cat", "--keep", "zebra"), "'zebra'", "cat")
+    assert not (tmp_path / "clean/accepted.parquet").exists()
+
+
+def test_an_image_listed_without_boxes_is_a_negative_and_an_unlisted_one_is_rejected(tmp_path):
+    source = write_coco(tmp_path / "source", {"a.png": [], **CONTENT})
+    (source / "images/extra.png").write_bytes(picture(99))
+    succeeded(clean(source, tmp_path, "--max_rejected", "0.2"))
+    assert accepted(tmp_path)["images/a.png"]["counts"] == []
+    assert rejected(tmp_path) == {"images/extra.png": "no annotation"}
+
+
+def test_a_wrong_size_is_mended_if_the_user_says_so(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    change_coco(source, lambda coco: coco["images"][0].update(width=640, height=480))
+    refused(clean(source, tmp_path), "1 of 6", "wrong size", "annotated for 640 x 480", "clean.trust_image_size")
+    assert rejected(tmp_path) == {"images/0.png": "wrong size"}
+    succeeded(clean(source, tmp_path, "--trust-image-size"))
+    assert len(accepted(tmp_path)) == 6
+
+
+def test_hostile_files_become_rejected_rows(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    (tmp_path / "secret.png").write_bytes(picture(5))
+    (source / "images/0.png").unlink()
+    (source / "images/0.png").symlink_to(tmp_path / "secret.png")
+    (source / "images/1.png").write_bytes(png_bomb())
+    change_coco(source, lambda coco: coco["images"][2].update(file_name="../../../etc/passwd"))
+    change_coco(source, lambda coco: coco["images"][3].update(file_name="/etc/passwd"))
+    succeeded(clean(source, tmp_path, "--max_rejected", "1"))
+    rules = rejected(tmp_path)
+    assert rules["images/0.png"] == "missing image"
+    assert rules["images/1.png"] == "unreadable image"
+    assert [rule for image, rule in rules.items() if "passwd" in image] == ["outside the source"] * 2
+    assert set(accepted(tmp_path)) == {"images/4.png", "images/5.png"}
+    values = pd.read_csv(tmp_path / "clean/rejected.csv").set_index("image")["value"]
+    assert "outside" in values["images/0.png"]
+    assert "more" in values["images/1.png"]
+
+
+def test_records_of_one_image_are_all_rejected(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    change_coco(source, lambda coco: coco["images"].append({"id": 99, "file_name": "./1.png"}))
+    succeeded(clean(source, tmp_path, "--max_rejected", "1"))
+    table = pd.read_csv(tmp_path / "clean/rejected.csv")
+    assert list(table["rule"]) == ["second record"] * 2
+    assert list(table["value"]) == ["also annotations.json: image 99", "also annotations.json: image 1"]
+
+
+def test_copies_of_an_image_with_other_labels_are_rejected(tmp_path):
+    source = write_coco(tmp_path / "source", {**CONTENT, "x.png": [("dog", -3, 4, 20, 30)]})
+    shutil.copy(source / "images/0.png", source / "images/x.png")
+    refused(clean(source, tmp_path), "2 conflicting duplicates")
+    assert rejected(tmp_path) == {"images/0.png": "conflicting duplicates", "images/x.png": "conflicting duplicates"}
+    assert pd.read_csv(tmp_path / "clean/repairs.csv").empty
+    succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
+    assert len(accepted(tmp_path)) == 5
+    succeeded(clean(source, tmp_path, "--keep-conflicts"))
+    assert len(accepted(tmp_path)) == 7
+
+
+def test_copies_of_an_image_with_other_counts_are_rejected_and_other_boxes_alone_are_none(tmp_path):
+    cat, far = ("cat", 3, 4, 20, 30), ("cat", 30, 4, 50, 30)
+    source = write_coco(tmp_path / "source", {"a.png": [cat], "b.png": [cat, far], "c.png": [cat], "d.png": [far]})
+    for one, other in ("ab", "cd"):
+        shutil.copy(source / f"images/{one}.png", source / f"images/{other}.png")
+    succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
+    table = pd.read_csv(tmp_path / "clean/rejected.csv")
+    assert list(table["image"]) == ["images/a.png", "images/b.png"]
+    assert set(table["value"]) == {"s: images/a.png: 1 cat; s: images/b.png: 2 cat"}
+
+
+def test_a_doubled_box_is_left_out_and_recorded(tmp_path):
+    boxes = [("cat", 3, 4, 40, 30), ("cat", 3, 4, 40, 30.5), ("dog", 3, 4, 40, 30)]
+    source = write_coco(tmp_path / "source", {"a.png": boxes})
+    succeeded(clean(source, tmp_path))
+    assert [box["name"] for box in accepted(tmp_path)["images/a.png"]["boxes"]] == ["cat", "dog"]
+    repair = pd.read_csv(tmp_path / "clean/repairs.csv").iloc[0]
+    assert (repair["rule"], repair["origin"]) == ("doubled box", "annotations.json: annotation 101")
+    succeeded(clean(source, tmp_path, "--doubled-iou", "0"))
+    assert len(accepted(tmp_path)["images/a.png"]["boxes"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("draw", "option", "rule"),
+    [
+        (lambda: Image.new("RGB", (60, 8)), "--max-aspect=9", "too small"),
+        (lambda: Image.effect_noise((400, 40), 60), "--max-side=300", "too large"),
+        (lambda: Image.effect_noise((400, 40), 60), "--max-aspect=9", "extreme shape"),
+        (lambda: Image.new("RGB", (60, 40)), "--min-side=1", "too dark"),
+        (lambda: Image.new("RGB", (60, 40), "white"), "--min-side=1", "too bright"),
+        (lambda: Image.new("RGB", (60, 40), "red"), "--min-side=1", "blank"),
+        (lambda: Image.radial_gradient("L"), "--min-sharpness=20", "blurred"),
+    ],
+)
+def test_an_image_that_shows_nothing_is_rejected(tmp_path, draw, option, rule):
+    source = write_coco(tmp_path / "source", CONTENT)
+    draw().save(source / "images/0.png")
+    change_coco(source, lambda coco: coco["images"][0].update(width=None, height=None))
+    succeeded(clean(source, tmp_path, "--max-rejected=0.2", option))
+    assert rejected(tmp_path) == {"images/0.png": rule}
+
+
+def test_a_box_that_covers_all_is_rejected_if_the_user_says_so(tmp_path):
+    source = write_coco(tmp_path / "source", {**CONTENT, "a.png": [("cat", 0, 0, 60, 39.9)]})
+    succeeded(clean(source, tmp_path))
+    succeeded(clean(source, tmp_path, "--max-box-share", "0.95", "--max-rejected", "0.2"))
+    assert rejected(tmp_path) == {"images/a.png": "box covers all"}
+
+
+def test_a_polygon_becomes_a_mask_of_the_true_image_and_a_false_one_is_a_reason(tmp_path):
+    source = write_coco(tmp_path / "source", {f"{n}.png": [("cat", 3, 4, 20, 30)] for n in range(10)})
+    square = [[3, 4, 20, 4, 20, 30, 3, 30]]
+    outlines = [
+        square,
+        [[3, 4, 20, 4]],
+        [[3, 4, 20, 4, 10, 4]],
+        [[3.1, 4.1, 3.2, 4.1, 3.2, 4.2]],
+        {"size": [40, 60], "counts": [2400]},
+        [[3, 4, 20, 4, 20]],
+        [[3, 4, 20, 4, 1e9, 30]],
+        {"size": [40, 60], "counts": [5, 5]},
+        {"size": [41, 60], "counts": [0, 2460]},
+        "a circle",
+    ]
+
+    def change(coco):
+        for image, annotation, outline in zip(coco["images"], coco["annotations"], outlines, strict=True):
+            annotation["segmentation"] = outline
+            image.update(width=None, height=None)
+
+    change_coco(source, change)
+    succeeded(clean(source, tmp_path, "--max-rejected", "0.9"))
+    rows = accepted(tmp_path)
+    assert int(coco_mask.area(rows["images/0.png"]["boxes"][0]["segmentation"])) == 17 * 26
+    assert [rows[f"images/{n}.png"]["boxes"][0]["segmentation"] for n in range(1, 5)] == [None] * 4
+    repairs = pd.read_csv(tmp_path / "clean/repairs.csv")
+    assert list(zip(repairs["rule"], repairs["before"], strict=True)) == [("segmentation left out", "no area")] * 4
+    assert rejected(tmp_path) == {f"images/{n}.png": "malformed segmentation" for n in range(5, 10)}
+
+
+def test_two_sources_may_share_a_folder_of_images(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    (source / "images/extra.png").write_bytes(picture(99))
+    whole = json.loads((source / "annotations.json").read_text())
+    for part, images in (("a", whole["images"][:2]), ("b", whole["images"][2:])):
+        ids = [image["id"] for image in images]
+        annotations = [a for a in whole["annotations"] if a["image_id"] in ids]
+        (source / f"{part}.json").write_text(json.dumps({**whole, "images": images, "annotations": annotations}))
+        imported, inspected = tmp_path / f"imported/{part}.parquet", tmp_path / f"inspected/{part}.parquet"
+        common = ("--source", part, "--path", source)
+        form = ("--format", "coco", "--annotations", f"{part}.json")
+        succeeded(stage("Data_processing.import_source", *common, *form, "--out", imported))
+        succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
+    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    options = ("--out", tmp_path / "clean", "--max_rejected", "0.2")
+    result = succeeded(stage("Data_processing.clean", *directories, *options, "b", "a"))
+    assert "7 images imported = 6 accepted + 1 rejected" in result.stdout
+    assert [row["source"] for row in accepted(tmp_path).values()] == ["b"] * 4 + ["a"] * 2
+
+
+def test_merged_classes_are_one_and_an_image_without_any_kept_can_be_rejected(tmp_path):
+    source = write_coco(tmp_path / "source", {f"{n}.png": [(n, 1, 1, 9, 9)] for n in ("car", "truck", "bus")})
+    succeeded(clean(source, tmp_path, "--merge", "vehicle=car+truck", "--keep", "vehicle"))
+    assert [row["labels"] for row in accepted(tmp_path).values()] == [["vehicle"], ["vehicle"], []]
+    options = ("--merge=vehicle=car+truck", "--keep=vehicle", "--without_kept=reject", "--max_rejected=0.5")
+    succeeded(clean(source, tmp_path, *options))
+    assert rejected(tmp_path) == {"images/bus.png": "no kept class"}
+    refused(clean(source, tmp_path, "--keep", "car", "--keep", "car"), "'car'", "twice")
+    refused(clean(source, tmp_path, "--merge", "car"), "merge", "NEW=OLD+OLD")
+
+
+def test_links_and_odd_names_in_archives_lose_no_image(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    (source / "images/1.png").unlink()
+    (source / "images/1.png").hardlink_to(source / "images/0.png")
+    (source / "images/2.png").unlink()
+    (source / "images/2.png").symlink_to("0.png")
+    (source / "images/3.png").unlink()
+    (source / "images/3.png").symlink_to("/etc/passwd")
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        tar.add(source, ".")
+    succeeded(clean(tmp_path / "s.tar", tmp_path, "--max_rejected=0.5"))
+    assert rejected(tmp_path) == {"images/3.png": "missing image"}
+    assert len(accepted(tmp_path)) == 5
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as zipped:
+        for number in range(6):
+            zipped.writestr(f".\\images\\{number}.png", picture(number))
+        zipped.write(source / "annotations.json", "./annotations.json")
+    succeeded(clean(tmp_path / "s.zip", tmp_path))
+    assert len(accepted(tmp_path)) == 6
+
+
+def test_an_image_that_cannot_be_read_for_its_kind_is_told(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    (source / "images/0.png").rename(source / "images/0.jfif")
+    (source / "images/x.heic").write_bytes(b"ftypheic")
+    change_coco(source, lambda coco: coco["images"][0].update(file_name="0.jfif"))
+    succeeded(clean(source, tmp_path, "--max_rejected=0.5"))
+    assert rejected(tmp_path) == {"images/x.heic": "unreadable image"}
+
+
+def test_a_class_without_a_name_and_a_limit_that_is_no_number_are_refused(tmp_path):
+    source = write_coco(tmp_path / "source", {**CONTENT, "a.png": [(" ", 3, 4, 20, 30)]})
+    succeeded(clean(source, tmp_path, "--max_rejected=0.5"))
+    assert rejected(tmp_path) == {"images/a.png": "unknown category"}
+    refused(clean(source, tmp_path, "--min-contrast", "nan"), "clean.min_contrast")
+
+
+def test_an_image_that_is_also_a_mask_is_rejected(tmp_path):
+    both = Imported("images/0.png", "x", boxes=[], mask="images/0.png", mask_names={1: "cat"})
+    rows = [both, Imported("images/1.png", "y", boxes=[])]
+    source = write_coco(tmp_path / "source", CONTENT)
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    imported.parent.mkdir()
+    write_imported(rows, "s", imported, source_path=source, images="nowhere")
+    succeeded(stage("Data_processing.inspect_images", "--source", "s", "--imported", imported, "--out", inspected))
+    directories = ("--imported", imported.parent, "--inspected", inspected.parent, "--out", tmp_path / "clean")
+    succeeded(stage("Data_processing.clean", *directories, "--max_rejected", "0.5", "s"))
+    assert len(rejected(tmp_path)) == 1
+    write_imported([*rows, Imported("images/2.png", "z", boxes=[])], "s", imported, source_path=source)
+    refused(stage("Data_processing.clean", *directories, "s"), "images/2.png", "inspect s again")
+
+
+def test_names_that_no_source_has_are_warned_of(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    names = ("--rename", "kat=cat", "--rename", "cat=feline", "--merge", "pet=feline+hamster", "--drop", "cow")
+    result = succeeded(clean(source, tmp_path, *names, "--keep", "pet"))
+    assert "warning: clean.rename: no source has the class 'kat'" in result.stderr
+    assert "warning: clean.merge: no source has the class 'hamster'" in result.stderr
+    assert "warning: clean.drop: no source has the class 'cow'" in result.stderr
+    assert result.stderr.count("warning") == 3
+
+
+@pytest.mark.parametrize(
+    ("rejects", "kept", "share", "told"),
+    [
+        (0, 0, 0.05, "no source states or holds an image"),
+        (1, 0, 1, "1 of 1 images rejected, so nothing is left: 1 blurred; see r.csv; the first: x: blurred: 0;"),
+        (2, 8, 0.1, "2 of 10 images rejected, more than clean.max_rejected = 0.1 allows: 2 blurred"),
+    ],
+)
+def test_why_clean_fails_is_told(rejects, kept, share, told):
+    account = Account(kept, [("s", f"{n}.png", Rejection("blurred", "x", "0")) for n in range(rejects)])
+    with pytest.raises(UserError, match=re.escape(told)):
+        check_share(account, share, Path("r.csv"))
+
+
+def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_path):
+    names = [f"{n}.png" for n in range(10_050)]
+    source = write_coco(tmp_path / "source", {name: [("cat", 3, 4, 20, 30)] for name in names}, files=False)
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    options = ("--source", "s", "--path", source, "--format", "coco", "--images", "images")
+    succeeded(stage("Data_processing.import_source", *options, "--out", imported))
+    inspected.parent.mkdir()
+    facts = inspect("one for all", picture(0), 10**6)
+    write_rows([{**facts, "image": f"images/{name}", "sha256": name} for name in names], inspected)
+    outputs = []
+    for jobs in ("1", "2"):
+        out = tmp_path / f"clean {jobs}"
+        common = ("--imported", imported.parent, "--inspected", inspected.parent, "--out", out)
+        succeeded(run_in(ROOT, sys.executable, "-m", "Data_processing.clean", *common, "--jobs", jobs, "s"))
+        outputs.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("archive", ["s.zip", "s.tar.gz"])
+def test_an_archive_gives_the_rows_that_its_directory_gives(tmp_path, archive):
+    source = write_voc(tmp_path / "source", CONTENT)
+    succeeded(clean(source, tmp_path, form="voc"))
+    from_directory = accepted(tmp_path)
+    shutil.rmtree(tmp_path / "clean")
+    succeeded(clean(pack(source, tmp_path / archive), tmp_path, form="voc"))
+    assert accepted(tmp_path) == from_directory
+
+
+def test_a_source_that_was_not_imported_is_named(tmp_path):
+    succeeded(clean(write_coco(tmp_path / "source", CONTENT), tmp_path))
+    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    refused(stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", "s", "other"), "other.parquet")
+
+
+def test_sources_are_named_plainly_or_as_dvc_unpacks_them():
+    assert source_names(["b", "a"]) == ["b", "a"]
+    unpacked = ["--b.format", "coco", "--b.path", "x y", "--no-a.flag", "--a.path", "z"]
+    assert source_names(unpacked) == ["b", "a"]

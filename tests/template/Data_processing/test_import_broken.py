@@ -1,0 +1,35 @@
+"""No source, however broken, ends in anything but records, their problems, or a refusal in one line.
+
+`python -m tests.benchmarks.bench_broken` tries thousands more.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.template.Data_processing.broken import FORMATS, WRONG, broken, judge, wholes
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """A source of each format with some of everything."""
+    found = wholes(tmp_path_factory.mktemp("whole"))
+    for form, files in found.items():
+        judge(form, files)
+    return found
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_source_that_is_broken_somewhere(whole, form, data):
+    judge(form, data.draw(broken(whole[form])))
+
+
+@pytest.mark.parametrize("form", ["labelme", "label_studio", "cvat", "voc", "coco", "json", "csv", "yolo"])
+@pytest.mark.parametrize("wrong", range(len(WRONG)))
+def test_files_in_other_encodings_cut_off_or_too_deep(whole, form, wrong):
+    files = whole[form]
+    for name in files:
+        if not name.endswith(".png"):
+            judge(form, {**files, name: WRONG[wrong](files[name])})

@@ -1,0 +1,214 @@
+"""CSV tables: presets and own columns, boxes and labels, and what is wrong in one line or row."""
+
+import pytest
+
+from Data_processing.cleaning.rules import Rules, clean_record
+from Data_processing.import_source import parse_columns
+from Data_processing.shared.imported import images_folder
+from Datasets.tools.errors import UserError
+from tests.template.conftest import refused, stage, succeeded
+from tests.template.Data_processing.annotated import read_imported
+from tests.template.Data_processing.test_import_formats import FACTS, imported, write
+
+TENSORFLOW = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+OWN = "image,label,x1,y1,x2,y2\n"
+
+
+def table(root, text, name="t.csv", **options):
+    return imported(write(root, {name: text}), "csv", **options)
+
+
+def corners(row) -> list[tuple]:
+    return [(box.name, box.x1, box.y1, box.x2, box.y2) for box in row.boxes]
+
+
+def test_rows_of_one_image_become_one_record_and_boxes_say_their_line(tmp_path):
+    text = f"{TENSORFLOW}a.jpg,60,40,cat,1,2,30,20\nb.jpg,60,40,dog,5,5,9,9\n\na.jpg,60,40,dog,0,0,60,40\n"
+    first, second = table(tmp_path, text)
+    assert (first.image, first.width, first.height, first.normalized) == ("a.jpg", 60, 40, False)
+    assert corners(first) == [("cat", 1, 2, 30, 20), ("dog", 0, 0, 60, 40)]
+    assert [first.origin, *(box.origin for box in first.boxes)] == ["t.csv:2", "t.csv:2", "t.csv:5"]
+    assert second.origin == "t.csv:3"
+    assert first.labels is None
+
+
+def test_a_line_break_within_quotes_does_not_shift_the_lines_named(tmp_path):
+    row = table(tmp_path, f'{OWN}"a\nb.jpg",cat,1,1,2,2\na.jpg,"x ""y""",1,1,2,2\n')[1]
+    assert (row.origin, row.boxes[0].name) == ("t.csv:4", 'x "y"')
+
+
+@pytest.mark.parametrize("preset", [None, "openimages"])
+def test_open_images_are_fractions_found_by_their_stem(tmp_path, preset):
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf\n"
+    rows = "0a1,x,/m/01,1,0.1,0.5,0.2,0.6,0,1\n0b2,x,/m/01,1,0,1,0,1,0,0\n"
+    write(tmp_path, {"train/0a1.png": b"", "train/other.png": b""})
+    first, second = table(tmp_path, header + rows, preset=preset)
+    assert (first.image, second.image) == ("train/0a1.png", "train/0b2.jpg")
+    assert first.normalized
+    assert corners(first) == [("/m/01", 0.1, 0.2, 0.5, 0.6)]
+    assert [first.boxes[0].crowd, second.boxes[0].crowd] == [True, False]
+
+
+def test_corners_beside_our_own_names_are_vott_s(tmp_path):
+    header = "image,split,xmin,ymin,xmax,ymax,label,image_width\n"
+    [row] = table(tmp_path, f"{header}a.jpg,val,1.5,2,30,20,cat,60\n")
+    assert (corners(row), row.labels, row.split, row.width) == ([("cat", 1.5, 2, 30, 20)], None, "val", 60)
+    [row] = table(tmp_path, "image,label,x,y\na.jpg,cat,1,2\n", columns={"image": "image", "label": "label"})
+    assert (row.labels, row.boxes) == (["cat"], None)
+
+
+def test_columns_are_named_by_options(tmp_path):
+    text = "pfad;klasse;links;oben;b;h;teil;serie;viele\nx.png;Katze;0.5;0;0.25;1;valid;s1;yes\n"
+    pairs = "image=pfad label=klasse x1=links y1=oben box_width=b box_height=h split=teil group=serie crowd=viele"
+    [row] = table(tmp_path, text, columns=parse_columns(pairs.split()), normalized=True)
+    assert corners(row) == [("Katze", 0.5, 0, 0.75, 1)]
+    assert (row.split, row.group, row.normalized, row.boxes[0].crowd) == ("val", "s1", True, True)
+
+
+def test_columns_change_a_preset(tmp_path):
+    text = TENSORFLOW.replace("class", "kind") + "a.jpg,60,40,cat,1,2,30,20\n"
+    [row] = table(tmp_path, text, preset="tensorflow", columns={"label": "kind"})
+    assert corners(row) == [("cat", 1, 2, 30, 20)]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_delimiter_is_seen_in_the_header(tmp_path, delimiter):
+    [row] = table(tmp_path, f"{OWN}a.jpg,cat,1,2,3,4\n".replace(",", delimiter))
+    assert corners(row) == [("cat", 1, 2, 3, 4)]
+
+
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path):
+    text = f"sep=;\r\n{OWN}a.jpg,cat,1|5,2,3,4|25\n,,,,,\n ,,,,,\n".replace(",", ";").replace("|", ",")
+    [row] = table(tmp_path, text)
+    assert (corners(row), row.origin, row.problems) == ([("cat", 1.5, 2, 3, 4.25)], "t.csv:3", [])
+    [row] = table(tmp_path, f'{OWN}a.jpg,cat,"1,5",2,3,4\n')
+    assert row.problems[0][0] == "malformed box"
+
+
+def test_a_delimiter_can_be_named(tmp_path):
+    [row] = table(tmp_path, "image|label\na,b;c.jpg|cat\n", delimiter="|")
+    assert (row.image, row.labels) == ("a,b;c.jpg", ["cat"])
+    with pytest.raises(UserError, match="delimiter"):
+        table(tmp_path, OWN, delimiter="::")
+
+
+def test_labels_without_boxes_are_of_the_whole_image_and_none_is_a_negative(tmp_path):
+    rows = table(tmp_path, "image,label\na.jpg,cat\na.jpg,dog\nb.jpg,\n")
+    assert [(row.labels, row.boxes) for row in rows] == [(["cat", "dog"], None), ([], None)]
+    for nothing in ("", " ", "\t"):
+        rows = table(tmp_path, f"{OWN}a.jpg,cat,,,,\nb.jpg,,,,,\nc.jpg,cat,1,1,2,2\n".replace(",,", f",{nothing},"))
+        assert [(row.labels, row.boxes and len(row.boxes)) for row in rows] == [(["cat"], None), (None, []), (None, 1)]
+    [row] = table(tmp_path, f"{OWN}a.jpg,cat,1,1,2,2\na.jpg,night,,,,\n")
+    record = clean_record(row, "s", FACTS, None, Rules()).record
+    assert (record["labels"], record["counts"], len(record["boxes"])) == (["cat", "night"], None, 1)
+    [row] = table(tmp_path, "image\na.jpg\n")
+    assert row.labels is row.boxes is None
+
+
+def test_a_column_for_each_class_says_which_labels_an_image_has(tmp_path):
+    text = "filename, cat, wild dog\na.jpg, 1, 1\nb.jpg, 0, 0\nc.jpg, 0, 1\n"
+    found = [(["cat", "wild dog"], "t.csv:2"), ([], "t.csv:3"), (["wild dog"], "t.csv:4")]
+    other = text.replace("filename", "photo").replace(" 1", " 1.0")
+    for rows in (table(tmp_path, text), table(tmp_path, other, columns={"image": "photo"})):
+        assert [(row.labels, row.origin) for row in rows] == found
+    for wrong in ("d.jpg, 1, ", "d.jpg, 1, 2", "d.jpg, 1"):
+        with pytest.raises(UserError, match=r"t\.csv:5: is not filename and 2 times 0 or 1"):
+            table(tmp_path, f"{text}{wrong}\n")
+    assert table(tmp_path, "image,label,group\na.jpg,0,1\n")[0].labels == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        ("a.jpg,cat,1,1,2", "malformed annotation"),
+        ("a.jpg,cat,1,1,2,2,3,4,5", "malformed annotation"),
+        ("a.jpg,cat,1,1,2,,60,train", "malformed box"),
+        ("a.jpg,,1,1,2,2,60,train", "malformed box"),
+        ("a.jpg,cat,1,1,2,1_0,60,train", "malformed box"),
+        ("a.jpg,cat,1,1,2,two,60,train", "malformed box"),
+        ("a.jpg,cat,1,1,2,2,-60,train", "malformed annotation"),
+        ("a.jpg,cat,1,1,2,2,1e99,train", "malformed annotation"),
+        ("a.jpg,cat,1,1,2,2,nan,train", "malformed annotation"),
+        ("a.jpg,cat,1,1,2,2,60,fold 3", "malformed annotation"),
+        ("a.jpg,cat,1,1,2,2,61,train\na.jpg,cat,1,1,2,2,60,train", "contradiction"),
+        ("a.jpg,cat,1,1,2,2,60,train\na.jpg,,,,,,60,train", "contradiction"),
+        (",cat,1,1,2,2,60,train", "malformed annotation"),
+        ("../a.jpg,cat,1,1,2,2,60,train", "outside the source"),
+    ],
+)
+def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
+    text = f"image,label,x1,y1,x2,y2,image_width,split\n{line}\nb.jpg,cat,1,1,2,2,60,train\n"
+    first, *_, last = table(tmp_path, text)
+    assert first.problems[0][0] == rule
+    assert (last.image, last.problems) == ("b.jpg", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "part"),
+    [
+        ("", {}, "is empty"),
+        ("a,b,c\n1,2,3\n", {}, "`columns`; there are: a, b, c"),
+        (OWN, {"preset": "yolo"}, "tensorflow, vott, openimages"),
+        (OWN, {"preset": "tensorflow"}, "'filename'"),
+        (OWN, {"columns": {"picture": "image"}}, "'picture' is none of image"),
+        (OWN, {"columns": {"image": "file"}}, "0 columns are called 'file'"),
+        ("image,image\n", {}, "2 columns are called 'image'"),
+        ("image,label,x1,y1,x2\n", {}, "make no box"),
+        ("image,label,x1,y1,x2,y2,box_width\n", {}, "make no box"),
+        ("image,x1,y1,x2,y2\n", {}, "label=..."),
+        (
+            "image,label,x,y,w,h\n",
+            {},
+            "columns x, y look like boxes; say which are which: `columns: [image=image,",
+        ),
+        ("image,label,xmin,ymin,width,height\n", {}, "columns xmin, ymin look"),
+        ("image,label,bbox\n", {}, "columns bbox look"),
+        ("image,id,label,annotator,annotation_id,lead_time\n", {}, "export the project as JSON"),
+        ("a.jpg,3,4,20,30,cat\n", {}, "write a first line that does, such as image,label,x1"),
+        (f'{OWN}"a.jpg,cat,1,1,2,2\n', {}, "quotation mark"),
+        (f"{OWN}Bär.jpg,cat,1,1,2,2\n".encode("latin-1"), {}, "t.csv: line 2: byte 0xe4 is not UTF-8"),
+        (OWN.encode("utf-16"), {}, "not UTF-8"),
+    ],
+)
+def test_a_table_of_no_use_is_refused_in_one_line(tmp_path, text, options, part):
+    with pytest.raises(UserError) as error:
+        table(tmp_path, text, **options)
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_and_windows_lines_change_nothing(tmp_path):
+    text = f"{OWN}Bär.jpg,cat,1,2,3,4\n"
+    plain = table(tmp_path, text)
+    assert table(tmp_path, text.replace("\n", "\r\n").encode("utf-8-sig")) == plain
+    assert plain[0].image == "Bär.jpg"
+
+
+def test_of_several_tables_one_is_named_and_its_own_images_are_meant(tmp_path):
+    files = {f"{folder}/{name}": OWN + "a.jpg,cat,1,1,2,2\n" for folder in ("train", "test") for name in ("t.csv",)}
+    write(tmp_path, {**files, "train/a.jpg": b"", "test/a.jpg": b""})
+    with pytest.raises(UserError, match=r"2 CSV files.*set `annotations`"):
+        imported(tmp_path, "csv")
+    [row] = imported(tmp_path, "csv", annotations="test/t.csv")
+    assert row.image == "test/a.jpg"
+    write(tmp_path, {"t.csv": files["test/t.csv"]})
+    with pytest.raises(UserError, match="set `images`"):
+        imported(tmp_path, "csv", annotations="t.csv")
+    [row] = imported(tmp_path, "csv", annotations="t.csv", images="train")
+    assert row.image == "train/a.jpg"
+
+
+def test_the_command_takes_all_options(tmp_path):
+    write(tmp_path / "s", {"t.csv": "bild\tart\na\tcat\n", "pics/a.png": b""})
+    out = tmp_path / "o.parquet"
+    command = ("Data_processing.import_source", "--source", "s", "--format", "csv", "--path", tmp_path / "s")
+    options = ("--columns", "image=bild", "--columns", "label=art", "--no-normalized", "--delimiter", "tab")
+    succeeded(stage(*command, "--out", out, *options))
+    [row] = read_imported(out)
+    assert (row.image, row.labels, row.normalized, images_folder(out)) == ("pics/a.png", ["cat"], False, "pics")
+    write(tmp_path / "s", {"t.csv": f"{OWN}a,cat,0.1,0.2,0.5,1\na,cat,1e-3,0.2,1,1.02\n"})
+    succeeded(stage(*command, "--out", out, "--normalized"))
+    refused(stage(*command, "--out", tmp_path / "p.parquet"), "further than 1.02 pixels", "`normalized: true`")
+    refused(stage(*command, "--out", tmp_path / "p.parquet", "--columns", "image"), "OURS=THEIRS")
+    refused(stage(*command, "--out", tmp_path / "p.parquet", "--preset", "coco"), "tensorflow, vott, openimages")
+    assert not (tmp_path / "p.parquet").exists()

@@ -1,0 +1,317 @@
+"""Each image is looked at once, its facts are kept, and a cluster finds the same to the byte."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageFilter
+from scipy.fft import dctn
+
+from Data_processing.inspect_images import inspect_all
+from Data_processing.inspecting.facts_store import FactsStore
+from Data_processing.inspecting.image_facts import Kind, inspect_chunk, inspect_named, perceptual_hash, sharpness
+from Data_processing.inspecting.image_facts import inspect as inspect_image
+from Data_processing.shared.inspected import read_inspected
+from Data_processing.shared.parallel import Workers
+from Data_processing.sources import archives as source_readers
+from Data_processing.sources.archives import open_source
+from Datasets.format.images import MAX_PIXELS
+from tests.template.conftest import ROOT, refused, run_in, stage, succeeded, until
+from tests.template.Data_processing.sources import pack, picture, write_coco
+
+NAMES = [f"{number}.png" for number in range(100)]
+
+
+def imported(source, tmp_path):
+    options = ("--source", "s", "--path", source, "--format", "coco", "--out", tmp_path / "imported.parquet")
+    succeeded(stage("Data_processing.import_source", *options))
+    return ("--source", "s", "--path", source, "--imported", tmp_path / "imported.parquet")
+
+
+def inspect(common, out, *options, run=stage):
+    return run("Data_processing.inspect_images", *common, "--out", out, *options)
+
+
+def in_full(module, *options):
+    return run_in(ROOT, sys.executable, "-m", module, *options)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_coco(tmp_path / "source", {name: [("cat", 1, 1, 9, 9)] for name in NAMES})
+
+
+def test_facts_kept_from_an_earlier_run_give_the_same_bytes(tmp_path, source):
+    common, store = imported(source, tmp_path), ("--facts", tmp_path / "facts.sqlite", "--jobs", "1")
+    succeeded(inspect(common, tmp_path / "plain.parquet", "--jobs", "1"))
+    succeeded(inspect(common, tmp_path / "first.parquet", *store))
+    succeeded(inspect(common, tmp_path / "again.parquet", *store))
+    plain = (tmp_path / "plain.parquet").read_bytes()
+    assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "again.parquet").read_bytes() == plain
+
+
+def test_a_kept_fact_is_used_and_a_new_image_is_looked_at(tmp_path, source):
+    common, store = imported(source, tmp_path), ("--facts", tmp_path / "facts.sqlite", "--jobs", "1")
+    succeeded(inspect(common, tmp_path / "a.parquet", *store))
+    facts = FactsStore(tmp_path / "facts.sqlite", MAX_PIXELS, writing=True)
+    rows = read_inspected(tmp_path / "a.parquet")
+    altered = facts.get(rows["images/5.png"].sha256, "image") | {"brightness": 7.0}
+    facts.put([(altered, "image", None)])
+    facts.close()
+    (source / "images/5.png").rename(source / "images/renamed.png")
+    (source / "images/6.png").write_bytes(picture(777))
+    succeeded(inspect(common, tmp_path / "b.parquet", *store))
+    again = read_inspected(tmp_path / "b.parquet")
+    assert again["images/renamed.png"].brightness == 7.0  # known by its bytes, whatever its name
+    assert again["images/6.png"].sha256 != rows["images/6.png"].sha256
+    assert again["images/7.png"] == rows["images/7.png"]
+
+
+def test_a_file_is_read_again_only_if_it_changed(tmp_path, source, monkeypatch):
+    assert open_source(source).version("images/5.png") is None  # so young that it may change within the clock's tick
+    monkeypatch.setattr(source_readers, "SETTLED", 0)
+    files, tasks = open_source(source), [(f"images/{name}", Kind.image) for name in NAMES]
+    inspected = partial(inspect_all, files, tasks, 10**6, Workers(jobs=1), tmp_path / "facts.sqlite")
+    first, read = list(inspected()), source_readers.Directory.read
+    monkeypatch.setattr(source_readers.Directory, "read", lambda *_: pytest.fail("was read"))
+    assert list(inspected()) == first
+    changed = source / "images/5.png"
+    before = changed.stat()
+    changed.write_bytes(changed.read_bytes()[:-1] + b"!")  # of the same size, and as old as before
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setattr(source_readers.Directory, "read", read)
+    again = list(inspected())
+    assert [row["image"] for row, was in zip(again, first, strict=True) if row != was] == ["images/5.png"]
+
+
+def test_other_code_or_limits_forget_what_was_kept(tmp_path):
+    store = FactsStore(tmp_path / "facts.sqlite", 1000, writing=True)
+    store.put([({"sha256": "ab" * 32, "width": 3}, "image", b"version")])
+    assert store.sha256(b"version", "image") == "ab" * 32
+    assert store.sha256(b"version", "mask") is None
+    assert store.get("ab" * 32, "image") == {"sha256": "ab" * 32, "width": 3}
+    assert store.get("ab" * 32, "mask") is None
+    store.close()
+    other = FactsStore(tmp_path / "facts.sqlite", 2000, writing=True)
+    assert other.get("ab" * 32, "image") is other.sha256(b"version", "image") is None
+    reader = FactsStore(tmp_path / "not/there.sqlite", 1000)
+    assert reader.get("ab" * 32, "image") is reader.sha256(b"version", "image") is None
+    assert not (tmp_path / "not").exists()
+
+
+def test_threads_that_share_a_store_each_get_their_own_answers(tmp_path):
+    store, names = FactsStore(tmp_path / "facts.sqlite", 1000, writing=True), [f"{n:064x}" for n in range(500)]
+    store.put([({"sha256": name, "width": int(name, 16)}, "image", None) for name in names])
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda name: store.get(name, "image"), names * 20))
+    assert found == [{"sha256": name, "width": int(name, 16)} for name in names] * 20
+
+
+def test_a_file_that_keeps_no_facts_is_named(tmp_path, source):
+    store = FactsStore(tmp_path / "whole.sqlite", MAX_PIXELS, writing=True)
+    store.put([({"sha256": f"{n:064x}"}, "image", None) for n in range(500)])
+    store.close()
+    whole = (tmp_path / "whole.sqlite").read_bytes()
+    damaged = whole[:8192] + b"?" * 4096 + whole[12288:]  # the third page, the index: seen when a row is sought
+    for number, content in enumerate((b"shopping list " * 100, damaged)):
+        facts = tmp_path / f"{number}.sqlite"
+        facts.write_bytes(content)
+        refused(inspect(imported(source, tmp_path), tmp_path / "o", "--facts", facts), f"{facts}: ", "delete")
+        assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("content", ["cut", "other"])
+def test_a_parquet_file_that_its_stage_did_not_write_is_named(tmp_path, source, content):
+    """By every command that a user may give one to."""
+    common = imported(source, tmp_path)
+    succeeded(inspect(common, tmp_path / "inspected.parquet", "--jobs", "1"))
+    whole = {name: (tmp_path / f"{name}.parquet").read_bytes() for name in ("imported", "inspected")}
+    bad = whole["imported"][:-9] if content == "cut" else whole["inspected"]
+    why = "no whole Parquet file" if content == "cut" else "has no column"
+    for name in whole:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "s.parquet").write_bytes(whole[name])
+    (tmp_path / "imported/s.parquet").write_bytes(bad)
+    out = ("--out", tmp_path / "out")
+    stated = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    refused(stage("Data_processing.clean", *stated, *out, "s"), "imported/s.parquet", why, "stage import")
+    (tmp_path / "imported.parquet").write_bytes(bad)
+    refused(inspect(common, tmp_path / "out"), "imported.parquet", why, "stage import")
+    (tmp_path / "accepted.parquet").write_bytes(bad)
+    told = ("accepted.parquet", why, "stage clean")
+    refused(stage("Data_processing.split", "--accepted", tmp_path / "accepted.parquet"), *told)
+    summary = ("--summary", tmp_path / "summary")
+    refused(stage("Data_processing.curate", "--cleaned", tmp_path, *out, *summary), *told)
+    assert not (tmp_path / "out").exists()
+
+
+def copied(source, number):
+    """The source with more images, in all `number`, of which no record tells."""
+    for copy in range(len(NAMES), number):
+        shutil.copy(source / f"images/{copy % len(NAMES)}.png", source / f"images/{copy}.png")
+
+
+def test_killed_on_the_way_no_process_stays_and_it_goes_on_where_it_was(tmp_path, source):
+    copied(source, 700)
+    common, facts = imported(source, tmp_path), tmp_path / "facts.sqlite"
+    command = ["-m", "Data_processing.inspect_images", *common, "--out", tmp_path / "o", "--facts", facts]
+    process = subprocess.Popen([sys.executable, *map(str, command), "--jobs", "2"], cwd=ROOT)
+    log = facts.with_name("facts.sqlite-wal")
+    until(lambda: process.poll() is not None or (log.exists() and log.stat().st_size > 20_000))
+    others = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert len(others) >= 2
+    assert not psutil.wait_procs(others, timeout=10)[1]
+    succeeded(inspect(common, tmp_path / "resumed.parquet", "--facts", facts, "--jobs", "1"))
+    succeeded(inspect(common, tmp_path / "plain.parquet", "--jobs", "1"))
+    assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "plain.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("archive", ["s.zip", "s.tar.gz"])
+def test_processes_and_archives_change_nothing(tmp_path, source, archive):
+    common, facts = imported(source, tmp_path), ("--facts", tmp_path / "facts.sqlite")
+    succeeded(inspect(common, tmp_path / "some.parquet", *facts))  # by threads, as they are few
+    for number in range(100, 300):
+        (source / f"images/{number}.png").write_bytes(picture(number))
+    succeeded(inspect(common, tmp_path / "one.parquet", "--jobs", "1"))
+    succeeded(inspect(common, tmp_path / "two.parquet", "--jobs", "2", *facts, run=in_full))  # some known, many new
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    packed = imported(pack(source, tmp_path / archive), tmp_path)
+    succeeded(inspect(packed, tmp_path / "packed.parquet", "--jobs", "1"))
+    assert read_inspected(tmp_path / "packed.parquet") == read_inspected(tmp_path / "one.parquet")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler's address and two worker processes, as a user would start them in the checkout."""
+    file = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(file), "--port", "0"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
+    processes = [subprocess.Popen([*dask, "--no-dashboard"], **quiet)]
+    until(lambda: processes[0].poll() is not None or (file.exists() and file.read_text()))
+    address = json.loads(file.read_text())["address"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+    options = ["--no-dashboard", "--local-directory", str(tmp_path), "--name"]
+    processes += [subprocess.Popen([*worker, *options, name], **quiet) for name in ("first", "second")]
+    yield address, processes[1:]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes_whatever_facts_are_kept(tmp_path, source, cluster):
+    import distributed
+
+    address, workers = cluster
+    copied(source, 600)
+    common, facts, out = imported(source, tmp_path), tmp_path / "facts.sqlite", tmp_path / "dask.parquet"
+    succeeded(inspect(common, tmp_path / "local.parquet", "--jobs", "1"))
+    store = FactsStore(facts, MAX_PIXELS, writing=True)
+    row = pq.read_table(tmp_path / "local.parquet").to_pylist()[5]
+    store.put([(row | {"brightness": 7.0}, "image", None)])  # of use to this machine alone
+    store.close()
+    options = ("--engine", "dask", "--scheduler", address, "--out", out, "--facts", facts)
+    command = [sys.executable, "-m", "Data_processing.inspect_images", *common, *options]
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+        names = {name: worker["name"] for name, worker in client.scheduler_info()["workers"].items()}
+        for worker in workers:
+            worker.send_signal(signal.SIGSTOP)
+        process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        until(lambda: {names[worker] for worker, tasks in client.processing().items() if tasks} == {"first", "second"})
+    assert not out.exists()
+    workers[0].kill()
+    workers[1].send_signal(signal.SIGCONT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert out.read_bytes() == (tmp_path / "local.parquet").read_bytes()
+    succeeded(inspect(common, tmp_path / "again.parquet", "--jobs", "1", "--facts", facts))
+    assert (tmp_path / "again.parquet").read_bytes() == out.read_bytes()  # what the cluster found was kept
+
+
+@pytest.mark.parametrize("archive", ["s.zip", "s.tar"])
+def test_a_process_that_lives_on_reads_a_replaced_delivery_anew(tmp_path, archive):
+    hashes = set()
+    for shade in (50, 200):
+        (tmp_path / "s").mkdir(exist_ok=True)
+        Image.new("L", (8, 8), shade).save(tmp_path / "s/a.png")
+        pack(tmp_path / "s", tmp_path / f"new-{archive}").replace(tmp_path / archive)
+        [found] = inspect_chunk(tmp_path / archive, [("a.png", Kind.image)], MAX_PIXELS, None)
+        hashes.add(found.row["sha256"])
+    assert len(hashes) == 2
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path, source):
+    options = ("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9")
+    refused(inspect(imported(source, tmp_path), tmp_path / "o", *options), "tcp://127.0.0.1:9", "engine: local")
+    refused(inspect(imported(source, tmp_path), tmp_path / "o", "--engine", "dask"), "work.scheduler")
+
+
+def landscape(side: int, blur: int) -> Image.Image:
+    """A picture with as much detail at every scale as photographs have."""
+    rng, far = np.random.default_rng(0), np.fft.fftfreq(1024)
+    distance = np.hypot(far, far[:, None]) + 1e-9
+    waves = np.real(np.fft.ifft2(np.fft.fft2(rng.normal(size=(1024, 1024))) / distance))
+    pixels = ((waves - waves.mean()) / waves.std() * 50 + 128).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels).resize((side, side * 3 // 4), Image.Resampling.LANCZOS)
+    return image.filter(ImageFilter.GaussianBlur(blur)).convert("RGB")
+
+
+@pytest.mark.parametrize("side", [513, 640, 800, 1000])
+@pytest.mark.parametrize("blur", [0, 2, 3])
+def test_sharpness_is_about_that_of_the_picture_at_512_pixels(side, blur):
+    image, file = landscape(side, blur), io.BytesIO()
+    image.save(file, "PNG")
+    grey = image.convert("L")
+    grey.thumbnail((512, 512), Image.Resampling.BILINEAR)
+    assert 0.4 < inspect_image("a.png", file.getvalue(), 10**7)["sharpness"] / sharpness(np.asarray(grey)) < 2.5
+
+
+@pytest.mark.parametrize(
+    "grey", [landscape(64, 0).convert("L"), Image.new("L", (90, 70), 77), Image.linear_gradient("L")]
+)
+def test_the_perceptual_hash_tells_which_low_frequencies_are_above_their_median(grey):
+    small = grey.resize((64, 64), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    low = dctn(np.asarray(small, float))[:16, :16]
+    assert perceptual_hash(grey) == np.packbits(low > np.median(low)).tobytes()
+
+
+def test_a_jpeg_is_judged_by_its_luma_and_its_mode_is_told_as_stored():
+    image = landscape(640, 1)
+    colours = Image.merge("RGB", [image.getchannel(0), image.getchannel(0).rotate(180), image.getchannel(0).rotate(90)])
+    facts = {}
+    for form in ("PNG", "JPEG"):
+        file = io.BytesIO()
+        colours.save(file, form, quality=95)
+        facts[form] = inspect_image("a", file.getvalue(), 10**7)
+        assert (facts[form]["mode"], facts[form]["width"], facts[form]["height"]) == ("RGB", 640, 480)
+        cut = inspect_image("a", file.getvalue()[: file.tell() * 9 // 10], 10**7)
+        assert "truncated" in cut["reason"]
+    for name, tolerance in (("brightness", 1), ("contrast", 1), ("sharpness", 0.1 * facts["PNG"]["sharpness"])):
+        assert facts["JPEG"][name] == pytest.approx(facts["PNG"][name], abs=tolerance)
+    bits = np.unpackbits(
+        np.frombuffer(facts["JPEG"]["phash"], np.uint8) ^ np.frombuffer(facts["PNG"]["phash"], np.uint8)
+    )
+    assert bits.sum() <= 8
+
+
+def test_masks_are_looked_at_as_masks(tmp_path):
+    palette = Image.new("P", (6, 4), 3)
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    palette.save(tmp_path / "palette.png")
+    Image.new("RGB", (6, 4), "red").save(tmp_path / "colour.png")
+    files = open_source(tmp_path)
+    row = inspect_named(files, "palette.png", Kind.mask, 1000).row
+    assert (row["width"], row["height"], row["values"], row["reason"]) == (6, 4, [3], None)
+    assert "RGB" in inspect_named(files, "colour.png", Kind.mask, 1000).row["reason"]

@@ -1,0 +1,303 @@
+"""The report says what the stages found, shows what it should, and is safe to open."""
+
+import csv
+import json
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from html import unescape
+from io import BytesIO
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from Data_processing.clean import ACCEPTED_SCHEMA
+from Data_processing.curating.duplicates import Groups
+from Data_processing.inspecting.image_facts import INSPECTED_SCHEMA, inspect
+from Data_processing.reporting.sections import rejects
+from Datasets.format.curated import write_annotations, write_curated
+from Datasets.format.records import SCHEMA, SPLITS, empty_record
+from Datasets.tools.progress import progress
+from tests.template.conftest import copy_with_results, edit_params, refused, run_in, stage, succeeded
+from tests.template.Data_processing.sources import SIZE, pack, picture, write_coco
+from tests.template.Deployment.browser import CHROMIUM, chromium
+
+HOSTILE_CLASS = "<script>alert('class')</script>"
+HOSTILE_IMAGE = '"><img src=x onerror=alert(1)>&amp;.png'
+
+
+def report(directory, *options):
+    """Run the stage by hand on a directory laid out as tests of other stages lay it out."""
+    inputs = ("--cleaned", "clean", "--imported", "imported", "--inspected", "inspected", "--curated", "curated")
+    outputs = ("--numbers", "curated.json", "--out", "report.html", "--metrics", "report.json")
+    words = [w if w.startswith("--") else directory / w for w in (*inputs, *outputs)]
+    return stage("Data_processing.report", *words, *options)
+
+
+def through_curate(directory, source, *clean_options):
+    """Import, inspect, clean and curate a COCO source."""
+    common = ("--source", "s", "--path", source)
+    imported, inspected = directory / "imported/s.parquet", directory / "inspected/s.parquet"
+    succeeded(stage("Data_processing.import_source", *common, "--format", "coco", "--out", imported))
+    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
+    directories = ("--imported", directory / "imported", "--inspected", directory / "inspected")
+    cleaned = ("--out", directory / "clean", "--max-rejected", "1", *clean_options, "s")
+    succeeded(stage("Data_processing.clean", *directories, *cleaned))
+    out = ("--out", directory / "curated", "--summary", directory / "curated.json")
+    succeeded(stage("Data_processing.curate", "--cleaned", directory / "clean", *out, "--seed", "7"))
+    return directory
+
+
+def text_of(page: Path) -> str:
+    """What a reader sees, with one space for any white space."""
+    shown = re.sub(r"<style>.*?</style>|<title>.*?</title>", "", page.read_text(encoding="utf-8"), flags=re.S)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", shown.replace("<wbr>", ""))))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> Path:
+    """A dataset whose names are attacks, with a class that only one image has."""
+    directory = tmp_path_factory.mktemp("hostile")
+    content = {f"{i}.png": [("cat", 3, 4, 20, 30)] for i in range(30)}
+    content[HOSTILE_IMAGE] = [(HOSTILE_CLASS, 1, 2, 9, 9), ("cat", 5, 5, 40, 30)]
+    content["outside" + HOSTILE_IMAGE] = [("cat", 500, 500, 600, 600)]
+    source = write_coco(directory / "source", content)
+    return through_curate(directory, source)
+
+
+def test_the_numbers_on_the_page_are_the_stages_numbers(project):
+    text = text_of(project / "Data_processing/report.html")
+    work = project / "Data_processing/intermediate"
+    summary = json.loads((work / "clean/summary.json").read_text())
+    curated = json.loads((work / "curated.json").read_text())
+    parts = summary["accepted"], summary["rejected"]
+    assert f"{summary['imported']} imported = {parts[0]} accepted + {parts[1]} rejected." in text
+    assert f"{summary['boxes']:,} boxes" in text
+    assert f"{sum(curated['groups'].values())} groups" in text
+    for split in SPLITS:
+        assert f"{split} {curated['images'][split]}" in text
+    further = json.loads((work / "report.json").read_text())
+    assert sum(further["box_sizes"].values()) == summary["boxes"]
+    for name, counts in curated["boxes"]["train"].items():
+        images = sum(further["images_by_class"][split][name] for split in SPLITS)
+        boxes = counts + curated["boxes"]["val"][name] + curated["boxes"]["test"][name]
+        assert f"{name} {images} {boxes} " in text
+
+
+def test_every_rejected_image_and_every_repair_is_shown_with_its_reason(project):
+    text = text_of(project / "Data_processing/report.html")
+    tables = {"rejected": ("rule", "image", "origin", "remedy"), "repairs": ("rule", "image", "before", "after")}
+    for table, columns in tables.items():
+        with (project / f"Data_processing/intermediate/clean/{table}.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        for row, column in product(rows, columns):
+            assert row[column] in text
+
+
+def test_the_same_inputs_give_the_same_bytes(project, tmp_path):
+    before = (project / "Data_processing/report.html").read_bytes()
+    work = "Data_processing/intermediate"
+    inputs = ("--cleaned", f"{work}/clean", "--imported", f"{work}/imported", "--inspected", f"{work}/inspected")
+    outputs = ("--out", tmp_path / "report.html", "--metrics", tmp_path / "report.json")
+    numbers = ("--curated", "Datasets/curated", "--numbers", f"{work}/curated.json")
+    succeeded(stage("Data_processing.report", *inputs, *numbers, *outputs, cwd=project))
+    assert (tmp_path / "report.html").read_bytes() == before
+    assert (tmp_path / "report.json").read_bytes() == (project / work / "report.json").read_bytes()
+
+
+def test_hostile_names_are_text_and_nothing_else(hostile):
+    succeeded(report(hostile))
+    page = (hostile / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    text = text_of(hostile / "report.html")
+    assert HOSTILE_CLASS in text
+    assert f"s/images/outside{HOSTILE_IMAGE}" in text
+    assert "box outside" in text
+
+
+def test_a_class_missing_from_a_split_is_marked(hostile):
+    succeeded(report(hostile))
+    assert json.loads((hostile / "report.json").read_text())["classes_missing"] in (
+        {"train": 0, "val": 1, "test": 1},
+        {"train": 1, "val": 0, "test": 1},
+        {"train": 1, "val": 1, "test": 0},
+    )
+    assert "1 class is missing from a split:" in text_of(hostile / "report.html")
+    assert (hostile / "report.html").read_text().count('<span class="missing">none</span>') == 2
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("which", ["project", "hostile"])
+def test_a_browser_shows_it_without_complaint_and_without_overflow(request, which, width, tmp_path):
+    directory = request.getfixturevalue(which)
+    path = directory / "Data_processing/report.html" if which == "project" else directory / "report.html"
+    if which == "hostile":
+        succeeded(report(directory))
+    with chromium(tmp_path) as page:
+        page.open(path.as_uri(), width=width)
+        page.wait("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+        assert page.run("document.documentElement.scrollWidth") <= width
+        assert page.contrast(".box b, .tag, p, td, th") >= 4.5
+        assert page.run("document.images.length") > 20
+        assert page.run("document.scripts.length") == 0
+        loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
+        assert [name for name in loaded if not name.startswith("data:")] == []
+        assert page.complaints == []
+
+
+def test_a_rejected_image_that_changed_since_it_was_inspected_is_refused(hostile, tmp_path):
+    succeeded(report(hostile))
+    image = next(path for path in (hostile / "source/images").iterdir() if path.name.startswith("outside"))
+    before, page = image.read_bytes(), (hostile / "report.html").read_bytes()
+    try:
+        image.write_bytes(before + b"x")
+        refused(report(hostile), "outside", "changed since it was inspected", "dvc repro")
+    finally:
+        image.write_bytes(before)
+    assert (hostile / "report.html").read_bytes() == page
+
+
+def test_an_archive_shows_what_its_directory_shows(tmp_path):
+    content = {f"{i:02d}.png": [("cat", 3, 4, 20, 30)] for i in range(30)} | {
+        f"{name}.png": [("cat", 500, 500, 600, 600), ("cat", 1, 1, 9, 9)] for name in "zyx"
+    }
+    pages = []
+    source = write_coco(tmp_path / "source", content)
+    for name in ("", "source.tar.gz"):
+        directory = tmp_path / f"from {name}"
+        directory.mkdir()
+        succeeded(report(through_curate(directory, pack(source, tmp_path / name) if name else source)))
+        pages.append(
+            re.sub("<code>.*?</code>", "", (directory / "report.html").read_text())
+        )  # the path of rejected.csv
+    assert pages[0].count("data:image/jpeg") >= 27
+    assert "no such image" not in pages[0]
+    assert pages[0] == pages[1]
+
+
+def test_boxes_that_a_rejected_image_states_in_fractions_are_drawn_where_they_lie(tmp_path):
+    (tmp_path / "yolo/images").mkdir(parents=True)
+    (tmp_path / "yolo/labels").mkdir()
+    (tmp_path / "yolo/images/a.png").write_bytes(picture(0))
+    (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.6 0.5 0.2\n")
+    (tmp_path / "yolo/data.yaml").write_text("train: images\nnames: [cat]\n")
+    common = ("--source", "s", "--path", tmp_path / "yolo")
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    succeeded(stage("Data_processing.import_source", *common, "--format", "yolo", "--out", imported))
+    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
+    rejection = {
+        "source": "s",
+        "image": "images/a.png",
+        "rule": "contradiction",
+        "origin": "",
+        "value": "",
+        "remedy": "",
+    }
+    rejected = pd.DataFrame([rejection])
+    (card,) = rejects(rejected, {"s": str(tmp_path / "yolo")}, imported.parent, inspected.parent)["cards"]
+    (shape,) = card["picture"].shapes
+    assert (shape.left, shape.top, shape.width, shape.height) == (25, 50, 50, 20)
+
+
+def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = picture) -> Path:
+    """A curated dataset of records without a source that could be imported, and what other stages would say of it."""
+    files = {record["image"]: draw(number) for number, record in enumerate(records)}
+    facts = [inspect(name, data, 10**6) for name, data in files.items()]
+    rows = [
+        {
+            **empty_record(record["image"], "s"),
+            **{key: fact[key] for key in ("sha256", "width", "height", "bytes", "phash")},
+            "group": record["image"],
+            "split": SPLITS[number % 3],
+            **record,
+        }
+        for number, (record, fact) in enumerate(zip(records, facts, strict=True))
+    ]
+    for folder in ("clean", "imported", "inspected", "curated"):
+        (directory / folder).mkdir()
+    schema = ACCEPTED_SCHEMA.with_metadata({"source_paths": json.dumps({"s": "/nowhere"})})
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), directory / "clean/accepted.parquet")
+    pq.write_table(pa.Table.from_pylist(facts, schema=INSPECTED_SCHEMA), directory / "inspected/s.parquet")
+    parts = {split: [{k: r[k] for k in SCHEMA.names} for r in rows if r["split"] == split] for split in SPLITS}
+    sizes = {split: [len(files[r["image"]]) for r in part] for split, part in parts.items()}
+    list(write_curated(directory / "curated", parts, sizes, lambda record: (files[record["image"]], None)))
+    write_annotations(directory / "curated", rows, {"cat": 0, "dog": 1})
+    (directory / "clean/rejected.csv").write_text("source,image,rule,origin,value,remedy\n")
+    (directory / "clean/repairs.csv").write_text("source,image,rule,origin,before,after\n")
+    summary = {"imported": len(rows), "accepted": len(rows), "rejected": 0, "boxes": 0}
+    summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "left_out_by_class": {}}
+    (directory / "clean/summary.json").write_text(json.dumps(summary))
+    (directory / "curated.json").write_text(json.dumps({"exact_duplicates": 0, "near_duplicates": 0}))
+    return directory
+
+
+def test_a_dataset_of_labels_alone_has_a_report(tmp_path):
+    records = [{"image": f"{i}.png", "labels": [["cat"], ["dog"], []][i // 3 % 3]} for i in range(18)]
+    succeeded(report(made(tmp_path, records)))
+    text = text_of(tmp_path / "report.html")
+    assert "18 images of 2 classes" in text
+    assert "nothing to find" in text
+    assert "COCO" not in text
+    assert json.loads((tmp_path / "report.json").read_text())["images_of_nothing"] == 6
+    assert "No image was rejected." in text
+
+
+def test_one_of_a_kind_is_told_in_the_singular_and_large_numbers_in_full(tmp_path, capsys):
+    succeeded(report(made(tmp_path, [{"image": "0.png", "labels": ["cat"]}], noise)))
+    text = text_of(tmp_path / "report.html")
+    assert not re.search(r"\b1 (images|boxes|groups|classes)", text)
+    assert " 1 group " in text and "Of 1 group the largest has 1 image." in text and "1 image, chosen" in text
+    assert ">1</text>" in (page := (tmp_path / "report.html").read_text()) and ">0.5</text>" not in page
+    assert re.search(r"Variance of the Laplacian\. \d+,\d{3} ", text) and "e+" not in text
+    list(progress([0], 1, "inspect", "images"))
+    nothing = np.zeros((0, 2), int)
+    Groups(["a"], np.zeros(1, int), nothing, nothing, 0).tell("")
+    told = capsys.readouterr()
+    assert "inspect: 1 image in" in told.err and "1 image in 1 group;" in told.out
+
+
+def noise(seed: int) -> bytes:
+    """A PNG that could not be sharper."""
+    file = BytesIO()
+    pixels = np.random.default_rng(seed).choice(np.array([0, 255], np.uint8), (SIZE[1], SIZE[0]))
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):
+    mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    mask[:, :30] = 2
+    file = BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    records = [{"image": f"{i}.png", "labels": ["dog"]} for i in range(3)]
+    records[0]["mask"] = {"bytes": file.getvalue(), "path": "0.png"}
+    succeeded(report(made(tmp_path, records)))
+    found = re.findall(r'base64,([^"]+)" alt="s/0.png"', (tmp_path / "report.html").read_text())
+    painted, plain = (Image.open(BytesIO(data)).convert("RGB") for data in (b64decode(found[-1]), picture(0)))
+    change = np.abs(np.asarray(painted).astype(int) - np.asarray(plain)).mean(axis=(0, 2))
+    assert change[2:28].mean() > 5 * change[32:58].mean()
+
+
+def test_the_page_lists_what_changed_since_a_tag(project, tmp_path):
+    checkout = copy_with_results(project, tmp_path / "checkout")
+    assert "Changed since" not in text_of(checkout / "Data_processing/report.html")
+    succeeded(run_in(checkout, "git", "tag", "v1"))
+    edit_params(checkout, lambda params: params["clean"].update(rename=["one=two"], keep=["two", "three"]))
+    edit_params(checkout, lambda params: params["report"].update(since="v1"))
+    succeeded(run_in(checkout, "dvc", "repro", "report"))
+    text = text_of(checkout / "Data_processing/report.html")
+    assert "Changed since v1" in text
+    assert re.search(r"\bleft_out_by_class / zero . \d+ \+\d+", text)
+    edit_params(checkout, lambda params: params["report"].update(since="v2"))
+    result = run_in(checkout, "dvc", "repro", "report")
+    assert "report.since: 'v2' is no revision of this repository" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,358 @@
+"""Groups stay together, splits stay put, and shares come out as wished as far as groups allow."""
+
+import hashlib
+import json
+from collections import Counter
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from Data_processing.curate import assign, tell_shares
+from Data_processing.curating.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
+from Data_processing.inspecting.image_facts import perceptual_hash
+from Data_processing.split import balance, best_seeds, count_classes, name_hashes, split_numbers
+from Datasets.format.curated import Curated
+from Datasets.format.records import SPLITS
+from Datasets.tools.errors import UserError
+from tests.template.conftest import refused, stage, succeeded
+from tests.template.Data_processing.sources import pack, write_coco
+
+SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+
+def split_of(group: str, shares: dict, seed: int) -> str:
+    return SPLITS[split_numbers(name_hashes([group]), shares, seed)[0]]
+
+
+def grouped(rows: list[dict], pattern: str = "", bits: int = 24) -> tuple[list[str], Groups]:
+    """The name of each row's group, and all that was found."""
+    types = {**dict.fromkeys(("image", "source", "group", "sha256"), pa.string()), "phash": pa.binary(32)}
+    found = find_groups(pa.Table.from_pylist(rows, schema=pa.schema(types)).select(COLUMNS), pattern, bits)
+    return [found.names[number] for number in found.numbers], found
+
+
+def rows(number: int, seed: int = 0) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "image": f"images/{rng.integers(30):02d}_{i}_1.jpg",
+            "source": "s",
+            "sha256": hashlib.sha256(rng.bytes(8)).hexdigest(),
+            "phash": rng.bytes(32),
+        }
+        for i in range(number)
+    ]
+
+
+@given(groups=st.sets(st.text(min_size=1), min_size=1), more=st.sets(st.text(min_size=1)), seed=st.integers(0, 99))
+def test_a_groups_split_depends_on_nothing_else(groups, more, seed):
+    before, after = (sorted(names) for names in (groups, groups | more))
+    dealt = [
+        dict(zip(names, split_numbers(name_hashes(names), SHARES, seed), strict=True)) for names in (before, after)
+    ]
+    assert dealt[0].items() <= dealt[1].items()
+
+
+def changed(phash: bytes, bits: int) -> bytes:
+    """A perceptual hash that differs in the first `bits` bits."""
+    number = int.from_bytes(phash, "big") ^ ((1 << 256) - (1 << 256 - bits))
+    return number.to_bytes(32, "big")
+
+
+def test_adding_images_never_moves_an_old_one():
+    old = rows(300)
+    before, _ = grouped(old, r"(?P<pool>\d+)_\d+")
+    after, _ = grouped(old + rows(150, seed=1), r"(?P<pool>\d+)_\d+")
+    assert after[:300] == before
+
+
+@given(data=st.data())
+def test_later_images_rename_no_group_unless_they_join_two(data):
+    centres = [row["phash"] for row in rows(6)]
+    drawn = st.tuples(st.integers(0, 5), st.sampled_from([0, 10, 20, 40]), st.sampled_from(["1", "2", "3", "x"]))
+    made = [
+        {
+            "image": f"{key}_{number}.jpg",
+            "source": "s",
+            "sha256": hashlib.sha256(f"{number // 2 if bits == 0 else number}/{centre}/{bits}".encode()).hexdigest(),
+            "phash": changed(centres[centre], bits),
+        }
+        for number, (centre, bits, key) in enumerate(data.draw(st.lists(drawn, min_size=1, max_size=20)))
+    ]
+    old = data.draw(st.integers(0, len(made)))
+    before, _ = grouped(made[:old], r"(?P<key>\d)_")
+    after, found = grouped(made, r"(?P<key>\d)_")
+    first = {name: after.index(name) for name in found.names}
+    for index, (name, renamed) in enumerate(zip(before, after, strict=False)):
+        joined = before[first[renamed]]  # another group that was there before, and whose first image comes earlier
+        assert renamed == joined
+        assert name == renamed or before.index(name) > first[renamed]
+        assert after[before.index(name)] == after[index]
+
+
+def test_a_new_near_duplicate_takes_the_group_of_the_old_image():
+    old = rows(50)
+    double = {
+        **rows(1, seed=3)[0],
+        "image": "elsewhere/x.jpg",
+        "source": "other",
+        "phash": changed(old[7]["phash"], 24),
+    }
+    before, _ = grouped(old)
+    after, found = grouped([*old, double])
+    assert found.near.tolist() == [[7, 50]]
+    assert after == [*before, old[7]["sha256"][:16]]
+    assert grouped([*old, double], bits=23)[1].near.tolist() == []
+
+
+def test_a_group_that_duplicates_joined_does_not_move_as_it_grows():
+    old = rows(300)
+    double = {**old[0], "image": "images/99_300_1.jpg"}
+    grown = [{**row, "image": f"images/99_{301 + i}_1.jpg"} for i, row in enumerate(rows(100, seed=2))]
+    before, _ = grouped([*old, double], r"(?P<pool>\d+)_\d+")
+    after, _ = grouped([*old, double, *grown], r"(?P<pool>\d+)_\d+")
+    assert after[:301] == before
+    assert before[300] == before[0]
+
+
+def test_an_exact_duplicate_of_a_single_image_does_not_move_it():
+    old = rows(50)
+    before, _ = grouped(old)
+    after, found = grouped([*old, {**old[7], "image": "elsewhere/x.jpg", "source": "other"}])
+    assert found.exact.tolist() == [[7, 50]]
+    assert found.near.tolist() == []
+    assert after == [*before, before[7]]
+
+
+def test_each_image_with_an_earlier_near_duplicate_is_told_once_exact_ones_apart():
+    base = rows(6)
+    alike = [{**row, "phash": base[0]["phash"]} for row in base[:4]]  # four files that look the same
+    found = grouped([*alike, {**base[1], "image": "copy.jpg", "phash": base[0]["phash"]}, base[5]])[1]
+    assert found.near.tolist() == [[0, 1], [0, 2], [0, 3]]
+    assert found.exact.tolist() == [[1, 4]]
+
+
+def test_an_image_whose_source_states_its_group_is_none_that_the_pattern_matched(capsys):
+    stated, *others = [*rows(4), {**rows(5)[4], "source": "other", "image": "x.jpg"}]
+    for pattern, matched, missed in ((r"(?P<pool>\d+)_1", 3, 0), (r"(?P<pool>[12])_1", 2, 1), ("(?P<pool>no)", 0, 0)):
+        _, found = grouped([{**stated, "group": "ward 3"}, *others], pattern)
+        found.tell(pattern)
+        told = capsys.readouterr().err
+        assert (found.matched, found.missed) == (matched, [others[2]["image"]] * missed)
+        assert ("states no group" in told) == (matched == 0)
+        assert (f"but not {others[2]['image']} and 0 more: each is a group of its own" in told) == bool(missed)
+
+
+def test_shares_are_met_within_chance():
+    hashes = name_hashes([f"group {i}" for i in range(20_000)])
+    for seed in (0, 1, 2**63, -1):
+        splits = Counter(SPLITS[number] for number in split_numbers(hashes, SHARES, seed))
+        for split, share in SHARES.items():
+            assert abs(splits[split] / 20_000 - share) < 0.01
+    assert (split_numbers(hashes, SHARES, 0) == split_numbers(hashes, SHARES, 1)).mean() < 0.6
+
+
+def test_a_share_of_zero_gets_nothing():
+    splits = {split_of(f"{i}", {"train": 0.5, "val": 0.5, "test": 0.0}, 0) for i in range(1000)}
+    assert splits == {"train", "val"}
+
+
+def test_groups_join_by_key_and_by_duplicates_in_chains():
+    a, b, c, d, e = (row | {"image": f"{key}_1"} for row, key in zip(rows(5), "11234", strict=True))
+    c["phash"] = changed(b["phash"], 20)
+    d["phash"] = changed(b["phash"], 40)
+    assert grouped([a, b, c, d, e], r"(?P<key>\d)_")[0] == ["s/1", "s/1", "s/1", "s/1", "s/4"]
+
+
+def test_the_pattern_groups_by_its_named_parts_within_a_source():
+    pattern = compile_pattern(r"(?P<session>\d+)_(?P<scene>\d+)_\d+\.jpg")
+    assert [own_key(f"x/1_2_{camera}.jpg", "s", None, "0" * 64, pattern) for camera in (1, 2)] == ["s/1_2", "s/1_2"]
+    assert own_key("1_2_1.jpg", "t", None, "0" * 64, pattern) == "t/1_2"
+    assert own_key("other.jpg", "t", None, "abc" * 20, pattern) == ("abc" * 20)[:16]
+    assert own_key("1_2_1.jpg", "t", "ward 3", "0" * 64, pattern) == "t/ward 3"
+    for wrong in ("(a", r"\d+"):
+        with pytest.raises(UserError, match="group_pattern"):
+            compile_pattern(wrong)
+
+
+def test_the_best_seed_deals_classes_out_better_than_most():
+    groups = [f"g{i}" for i in range(40)]
+    labels = [None, []] + [["rare"] if i % 40 < 6 else ["common"] for i in range(2, 800)]
+    counts = count_classes(np.arange(800) % 40, pa.chunked_array([pa.array(labels, pa.list_(pa.string()))]))
+    found = best_seeds(groups, counts, SHARES, np.full(40, -1), 200)
+    assert found == sorted(found)
+    best = balance(counts, split_numbers(name_hashes(groups), SHARES, found[0][1]))
+    assert counts.names == ["", "common", "rare"]
+    assert np.all(best[2] > 0)
+    assert found[0][0] < found[100][0]
+
+
+def test_the_seed_advised_fills_every_split_beside_those_that_sources_state():
+    _, groups = grouped(rows(40))
+    counts = count_classes(groups.numbers, pa.chunked_array([pa.array([["cat"]] * 40)]))
+    stated = np.repeat([0, 1, -1], [20, 19, 1])
+    hashes = name_hashes(groups.names)
+    seed = next(seed for seed in range(99) if split_numbers(hashes, SHARES, seed)[39] != 2)
+    with pytest.raises(UserError, match="leaves test empty; set curate.seed: ") as told:
+        assign(groups, counts, SHARES, seed, stated)
+    splits = assign(groups, counts, SHARES, int(str(told.value).split()[-1]), stated)
+    assert splits[39] == 2 and (splits[:39] == stated[:39]).all()
+
+
+def fixed_camera(number: int) -> list[dict]:
+    """Rows of images with one background, and in each a disc elsewhere."""
+    rng = np.random.default_rng(0)
+    background = Image.fromarray(rng.integers(0, 256, (24, 32), np.uint8)).resize((320, 240), Image.Resampling.BICUBIC)
+    found = rows(number)
+    for row in found:
+        image = background.copy()
+        (x, y), radius = rng.uniform((20, 20), (300, 220)), rng.uniform(6, 15)
+        ImageDraw.Draw(image).circle((x, y), radius, fill=int(rng.integers(256)))
+        row["phash"] = perceptual_hash(image)
+    return found
+
+
+def test_where_a_fixed_cameras_images_join_the_remedy_is_told_and_is_one(capsys):
+    images = fixed_camera(60)
+    labels = pa.chunked_array([pa.array([["cat"]] * 60)])
+
+    def split_images(bits: int) -> set[int]:
+        _, groups = grouped(images, bits=bits)
+        counts = count_classes(groups.numbers, labels)
+        return set(assign(groups, counts, SHARES, 0, np.full(len(groups.names), -1)).tolist())
+
+    remedy = (
+        "59 are near duplicates: if all that they share is a background, lower curate.near_duplicate_bits; or else "
+    )
+    with pytest.raises(UserError, match=remedy):
+        split_images(24)
+    assert split_images(4) == {0, 1, 2}
+    tell_shares({"train": {"wished": 0.7, "got": 0.95, "largest_group": 0.9}})
+    assert "of a fixed camera, lower curate.near_duplicate_bits" in capsys.readouterr().err
+
+
+def test_shares_of_classes_are_counted_by_images():
+    labels = pa.chunked_array([pa.array([["a", "b"], ["a"], None, [], ["a"]], pa.list_(pa.string()))])
+    counts = count_classes(np.array([0, 0, 1, 1, 2]), labels)
+    found = balance(counts, np.array([0, 1, 2]))
+    assert counts.names == ["", "a", "b"]
+    assert np.allclose(found, [[0.4, 0.4, 0.2], [2 / 3, 0, 1 / 3], [1, 0, 0]])
+
+
+def test_no_group_of_the_project_spans_two_splits_and_doubles_share_one(project):
+    dataset = Curated(project / "Datasets/curated")
+    splits: dict[str, set[str]] = {}
+    by_image = {}
+    for split in ("train", "val", "test"):
+        for record in dataset.records(split):
+            assert record["split"] == split
+            splits.setdefault(record["group"], set()).add(split)
+            by_image[record["image"].removeprefix("digits/")] = record
+    assert all(len(found) == 1 for found in splits.values())
+    pools = {}
+    for image, record in by_image.items():
+        pools.setdefault(image.split("/")[1].split("_")[0], set()).add(record["split"])
+    assert all(len(found) == 1 for found in pools.values())
+    planted = pq.read_table(project / "Data_processing/intermediate/clean/accepted.parquet").to_pylist()
+    assert len(planted) == len(by_image)
+
+
+def test_the_project_finds_the_planted_duplicates(project):
+    planted = json.loads((project / "Data_processing/intermediate/digits_defects.json").read_text())
+    dataset = Curated(project / "Datasets/curated")
+    groups = {r["image"]: r["group"] for split in ("train", "val", "test") for r in dataset.records(split)}
+    doubles = [entry for entry in planted if "duplicate" in entry["defect"]]
+    assert len(doubles) == 2
+    for entry in doubles:
+        assert groups[f"digits/{entry['image']}"] == groups[f"digits/{entry['of']}"]
+
+
+def cleaned_source(directory, pack_as: str = ""):
+    """The directory, with a small source taken as far as the clean stage."""
+    source = write_coco(directory / "source", {f"{i}.png": [("cat", 1, 1, 9, 9)] for i in range(12)})
+    path = pack(source, directory / pack_as) if pack_as else source
+    options = ("--source", "s", "--path", path)
+    imported, inspected = directory / "imported/s.parquet", directory / "inspected/s.parquet"
+    succeeded(stage("Data_processing.import_source", *options, "--format", "coco", "--out", imported))
+    succeeded(stage("Data_processing.inspect_images", *options, "--imported", imported, "--out", inspected))
+    directories = ("--imported", directory / "imported", "--inspected", directory / "inspected")
+    succeeded(stage("Data_processing.clean", *directories, "--out", directory / "clean", "s"))
+    return directory
+
+
+@pytest.fixture
+def cleaned(tmp_path):
+    return cleaned_source(tmp_path)
+
+
+def curate(directory, *options):
+    out = ("--out", directory / "curated", "--summary", directory / "summary.json")
+    return stage("Data_processing.curate", "--cleaned", directory / "clean", *out, *options)
+
+
+def test_curate_refuses_shares_and_splits_that_cannot_be(cleaned):
+    refused(curate(cleaned, "--train", "0.9"), "add up to 1.2")
+    line = refused(curate(cleaned, "--train", "0.98", "--val", "0.01", "--test", "0.01"), "empty", "12 groups")
+    assert "set its share to 0" in line or "curate.seed" in line
+    refused(curate(cleaned, "--group-pattern", "(a"), "group_pattern")
+    assert not (cleaned / "curated").exists()
+
+
+def test_curate_refuses_an_image_that_changed_since_it_was_inspected(cleaned):
+    image = cleaned / "source/images/3.png"
+    image.write_bytes(image.read_bytes() + b"x")
+    refused(curate(cleaned, "--train", "1", "--val", "0", "--test", "0"), "images/3.png", "changed")
+    assert not (cleaned / "curated").exists()
+
+
+def test_the_same_options_give_the_same_bytes(cleaned):
+    options = ("--train", "1", "--val", "0", "--test", "0")
+    files = []
+    for _ in range(2):
+        succeeded(curate(cleaned, *options))
+        files.append({path.name: path.read_bytes() for path in sorted((cleaned / "curated").iterdir())})
+    assert files[0] == files[1]
+    assert "metadata.json" in files[0]
+
+
+def test_a_tar_is_read_in_its_own_order_within_each_split(tmp_path):
+    cleaned = cleaned_source(tmp_path, pack_as="s.tar.gz")
+    succeeded(curate(cleaned, "--train", "0.6", "--val", "0.2", "--test", "0.2", "--seed", "3"))
+    dataset = Curated(cleaned / "curated")
+    images = {split: [record["image"] for record in dataset.records(split)] for split in SPLITS}
+    assert sorted(chain.from_iterable(images.values())) == sorted(f"s/images/{i}.png" for i in range(12))
+    assert max(map(len, images.values())) > 3
+    for split, names in images.items():
+        assert names == sorted(names)  # as packed: 10.png before 2.png, unlike in annotations.json
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
+            assert hashlib.sha256(data).hexdigest() == record["sha256"]
+            assert len(record["boxes"]) == 1
+
+
+def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(cleaned):
+    result = succeeded(curate(cleaned, "--train", "1", "--val", "0", "--test", "0", "--group-pattern", "(?P<x>b)no"))
+    told = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert told == [
+        "warning: curate.group_pattern: '(?P<x>b)no' matches no path of an image whose source states no group"
+    ]
+    one_and_rest = ("--group-pattern", r"(?P<part>1|\w)\w?\.png", "--train", "0.9", "--val", "0.1", "--test", "0")
+    for seed in range(20):
+        result = curate(cleaned, *one_and_rest, "--seed", str(seed))
+        if result.returncode == 0 and "wished" in result.stderr:
+            break
+    succeeded(result)
+    numbers = json.loads((cleaned / "summary.json").read_text())
+    assert sum(numbers["images"].values()) == 12
+    assert sum(sum(counts.values()) for counts in numbers["boxes"].values()) == 12
+    for split, part in numbers["shares"].items():
+        assert part["got"] == round(numbers["images"][split] / 12, 4)
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith(f"warning: {split}: ")]
+        assert f"{part['wished']:.3f} of all images wished, {part['got']:.3f} got" in line
+        assert line.endswith(f"its largest group is {part['largest_group']:.3f}")
+    assert max(part["largest_group"] for part in numbers["shares"].values()) == round(3 / 12, 4)

@@ -1,0 +1,84 @@
+"""An output replaces what its command wrote before, whole, and nothing else."""
+
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from Datasets.tools.atomic import replacing
+from Datasets.tools.errors import UserError
+from tests.template.conftest import ROOT, refused, stage, succeeded
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from Datasets.tools.atomic import replacing
+
+def write(moment):
+    left = moment or 1000
+    def count(event, arguments):  # of what changes a directory; the process dies just before
+        nonlocal left
+        left -= event in ("os.mkdir", "os.remove", "os.rename", "os.rmdir")
+        if not left:
+            os._exit(9)
+    sys.addaudithook(count)
+    with replacing(Path(sys.argv[1]), "b/mark", "*.txt") as partial:
+        (partial / "b").mkdir(parents=True)
+        for name in ("b/mark", "a.txt"):
+            (partial / name).write_text("")
+    os._exit(0)
+
+for moment in range(1, 1000):
+    for when in (moment, 0):  # killed, and then run again
+        child = os.fork() or write(when)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if not when and status:
+            sys.exit(f"killed at {moment}, it fails")
+        if when and not status:
+            print(moment)
+            sys.exit()
+"""
+
+
+def test_a_run_by_hand_over_what_a_killed_one_left_writes_it_whole(tmp_path):
+    command = [sys.executable, "-c", KILLED, tmp_path / "out"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 8, "it was killed between any two steps, while it took the old output away, too"
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "out",
+        "out/a.txt",
+        "out/b",
+        "out/b/mark",
+    ]
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
+    only = tmp_path / "raw/only.zip"
+    only.parent.mkdir()
+    only.write_text("of a customer")
+    digits = ("--defects", tmp_path / "defects.json", "--scenes", "1")
+    said = f"{only.parent}: is a directory that holds something else; name another, or delete it"
+    refused(stage("Data_processing.digits.scenes", "--out", only.parent, *digits), said)
+    with pytest.raises(UserError, match="something else"), replacing(only.parent):  # to put a file there
+        raise AssertionError("not refused")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [only]
+    only.unlink()
+    for _ in range(2):  # into an empty directory, and over what was made before
+        succeeded(stage("Data_processing.digits.scenes", "--out", only.parent, *digits))
+    assert (only.parent / "annotations.json").is_file()
+
+
+def test_a_full_disk_is_said_of_what_was_written_not_of_what_was_copied(tmp_path):
+    (tmp_path / "source").write_bytes(bytes(1000))
+    for write in (lambda out: shutil.copyfile(tmp_path / "source", out), lambda out: out.write_bytes(bytes(1000))):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with pytest.raises(OSError, match="too large") as raised, replacing(tmp_path / "out") as partial:
+                write(partial)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert raised.value.filename == str(tmp_path / "out")

@@ -1,0 +1,160 @@
+"""The export command: the same bytes again, whole or not at all, and one line for a mistake."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from Datasets.export import Format
+from tests.template.conftest import ROOT, refused, stage, succeeded, until
+from tests.template.Datasets.random_datasets import png, write_dataset
+
+FORMATS = [form.value for form in Format]
+
+
+def box(**changes) -> dict:
+    return {"name": "car", "x1": 1.0, "y1": 1.5, "x2": 4.0, "y2": 5.0, "crowd": False, "segmentation": None, **changes}
+
+
+def record(image: str, **fields) -> dict:
+    empty = dict.fromkeys(("sha256", "group", "labels", "counts", "boxes", "mask"))
+    return {**empty, "image": image, "source": "s", "width": 8, "height": 6, "split": "train", **fields}
+
+
+def export(curated: Path, form: str, out: Path, *options: str):
+    return stage("Datasets.export", "--curated", curated, "--to", form, "--out", out, *options)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_dataset_gives_the_same_bytes_and_chosen_splits_only(tmp_path, form):
+    content = [record(f"{i}.png", boxes=[box()] * i, split=split) for i, split in enumerate(("train", "val", "train"))]
+    write_dataset(tmp_path / "curated", content)
+    succeeded(export(tmp_path / "curated", form, tmp_path / "a"))
+    result = succeeded(export(tmp_path / "curated", form, tmp_path / "b"))
+    assert f"2 train, 1 val images as {form}" in result.stdout
+    assert "export: 3 images in" in result.stderr
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    succeeded(export(tmp_path / "curated", form, tmp_path / "c", "--split", "val"))
+    assert len(list((tmp_path / "a").rglob("*.png"))) == 3
+    assert len(list((tmp_path / "c").rglob("*.png"))) == 1
+
+
+def tree(folder: Path) -> dict[Path, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_a_format_cannot_say_is_counted(tmp_path):
+    crowd, narrow = box(name="no", crowd=True), box(x2=1.5)
+    mask = {"bytes": png(np.zeros((6, 8), np.uint8)), "path": "m.png"}
+    labels = ["car", "no"]
+    content = [record("a.png", boxes=[box(), crowd, narrow], labels=labels, mask=mask), record("b.png", labels=["car"])]
+    content.append(record("c.png", boxes=[box()], labels=labels))
+    content += [record("d.GIF", boxes=[]), record("e.jfif", boxes=[], labels=["no"])]
+    write_dataset(tmp_path / "curated", content)
+    told = {}
+    for form in FORMATS:
+        told[form] = succeeded(export(tmp_path / "curated", form, tmp_path / form)).stdout.splitlines()[1:]
+    assert told == {
+        "coco": ["coco cannot say: images with labels or counts that no boxes stand behind: 3"],
+        "yolo": [
+            "yolo cannot say: crowds: 1",
+            "yolo cannot say: masks: 1",
+            "yolo cannot say: images without known boxes, which readers take for empty: 1",
+            "yolo cannot say: images with labels or counts that no boxes stand behind: 3",
+            "yolo cannot say: images of types that Ultralytics passes over: 1",
+            "yolo cannot say: splits that Ultralytics asks for, and that are not there: 1",
+        ],
+        "voc": [
+            "voc cannot say: crowds, which are left out: 1",
+            "voc cannot say: boxes narrower than a pixel, which are left out: 1",
+            "voc cannot say: class names with : or # that labelmap.txt has with _: 1",
+        ],
+        "json": ["json cannot say: crowds, written as boxes like any other: 1"],
+    }
+
+
+def test_voc_lists_labels_of_each_class_where_they_stand_without_boxes(tmp_path):
+    content = [
+        record("a.png", boxes=[box()], labels=["car"]),
+        record("b.png", labels=["no"]),
+        record("c.png", boxes=[]),
+    ]
+    write_dataset(tmp_path / "curated", content)
+    succeeded(export(tmp_path / "curated", "voc", tmp_path / "out"))
+    main = tmp_path / "out/ImageSets/Main"
+    assert (main / "car_train.txt").read_text() == "s_a  1\ns_b -1\n"
+    assert (main / "no_train.txt").read_text() == "s_a -1\ns_b  1\n"
+    assert (main / "train.txt").read_text() == "s_a\ns_c\n"
+    write_dataset(tmp_path / "tagged", [record("a.png", boxes=[box()], labels=["car", "no"])])
+    succeeded(export(tmp_path / "tagged", "voc", tmp_path / "tags"))
+    assert (tmp_path / "tags/ImageSets/Main/no_train.txt").read_text() == "s_a  1\n"
+
+
+def test_a_mistake_is_told_in_one_line_and_leaves_nothing(tmp_path):
+    write_dataset(tmp_path / "good", [record("a.png", boxes=[box()])])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    out = tmp_path / "out"
+    refused(export(tmp_path / "nowhere", "coco", out), "nowhere/classes.json", "dvc pull")
+    refused(export(tmp_path / "good", "coco3", out), "coco3", "yolo")
+    refused(export(tmp_path / "good", "coco", out, "--split", "val"), "--split val", "has images in train")
+    refused(export(tmp_path / "good", "coco", tmp_path / "full"), "full", "exists already")
+    refused(export(tmp_path / "good", "coco", tmp_path / "good"), "good", "exists already")
+    assert (tmp_path / "full/mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "good"]
+
+
+BAD_RECORDS = {
+    "leads outside": record("../../a.png", boxes=[]),
+    "class 'bus' is not in classes.json": record("a.png", boxes=[box(name="bus")]),
+    "reaches outside the image of 8 x 6": record("a.png", boxes=[box(x2=9.0)]),
+    "an image of [6, 8]": record("a.png", boxes=[box(segmentation={"size": [8, 6], "counts": "`1"})]),
+    "the mask's file is missing": record("a.png", mask={"bytes": None, "path": "m.png"}),
+}
+
+
+@pytest.mark.parametrize("problem", BAD_RECORDS)
+def test_a_record_that_cannot_be_is_named(tmp_path, problem):
+    write_dataset(tmp_path / "curated", [record("0.png", boxes=[]), BAD_RECORDS[problem]])
+    for form in FORMATS:
+        refused(export(tmp_path / "curated", form, tmp_path / "out"), BAD_RECORDS[problem]["image"], problem)
+    assert [path.name for path in tmp_path.iterdir()] == ["curated"]
+
+
+@pytest.mark.parametrize(
+    ("form", "pixels", "problem"),
+    [
+        ("coco", np.full((6, 8), 77, np.uint8), "has the value 77; there are 6 classes"),
+        ("coco", np.zeros((8, 6), np.uint8), "its mask is an array of (8, 6), not 6 x 8"),
+        ("voc", np.zeros((6, 8, 3), np.uint8), "its mask is an array of (6, 8, 3)"),
+    ],
+)
+def test_a_mask_that_cannot_be_is_named(tmp_path, form, pixels, problem):
+    write_dataset(tmp_path / "curated", [record("a.png", mask={"bytes": png(pixels), "path": "m.png"})])
+    refused(export(tmp_path / "curated", form, tmp_path / "out"), "s/a.png", problem)
+    write_dataset(tmp_path / "other", [record("a.png", mask={"bytes": b"no image", "path": "m.png"})])
+    refused(export(tmp_path / "other", form, tmp_path / "out"), "s/a.png", "no PNG file")
+
+
+def test_what_voc_has_no_room_for_is_told(tmp_path):
+    full = {"size": [6, 8], "counts": "0`1"}
+    write_dataset(tmp_path / "many", [record("a.png", boxes=[box(segmentation=full)] * 255)])
+    refused(export(tmp_path / "many", "voc", tmp_path / "out"), "s/a.png", "255 objects", "254", "coco")
+    write_dataset(tmp_path / "odd", [record("a.png", boxes=[box(name="a\x01")])], {"a\x01": 0})
+    refused(export(tmp_path / "odd", "voc", tmp_path / "out"), "a\\x01", "XML")
+    succeeded(export(tmp_path / "odd", "yolo", tmp_path / "yolo"))
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path):
+    write_dataset(tmp_path / "curated", [record(f"{i}.png", boxes=[]) for i in range(20_000)])
+    command = ("-m", "Datasets.export", "--curated", tmp_path / "curated", "--to", "coco", "--out", tmp_path / "out")
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE)
+    until(lambda: process.poll() is not None or list(tmp_path.glob(".out.partial/images/train/s/*.png")))
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["curated"]

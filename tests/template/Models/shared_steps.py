@@ -1,0 +1,56 @@
+"""Prints, as JSON, each model's loss in each of some steps, trained by one process, and by all that torchrun starts.
+
+torchrun --nproc-per-node 2 tests/template/Models/shared_steps.py CURATED STEPS float64
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from Datasets.format.curated import Curated
+from Models import e001_center_detector, e002_coarse_to_fine, e003_density_counter
+from Models.learning.data_loading import Samples, epoch_order
+from Models.learning.distributed import is_first, joined, share
+from Models.learning.training import Options, start, update
+
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+
+
+def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
+    """The loss of each step over the whole batch of 8, or of 7: two processes then have unequal shares."""
+    options = Options(48, 50, 8, 6e-3, 0.01, True, 0.25, 0.2, 0.3, 10.0, 0, "last", 0, 1, "cpu", True)
+    samples = Samples(Curated(curated), "train", 48, script.TASK)
+    torch.manual_seed(0)
+    state = start(script.build(classes=2, width=8), options, steps * 3 // 2)
+    order = [part for epoch in range(-(-steps // 8)) for part in epoch_order(len(samples), 8, 0, epoch)][:steps]
+    found = []
+    for part in order:
+        state.sums = {}
+        update(state, next(samples.batches([part[share(len(part))]])), options, len(part))
+        found.append(state.sums["loss"])
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[3] == "float64":  # in which differences are those of the method, not of rounding
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double
+    scripts = (e001_center_detector, e002_coarse_to_fine, e003_density_counter)
+
+    def of_each() -> dict[str, list[float]]:
+        return {script.TASK: losses(script, Path(sys.argv[1]), int(sys.argv[2])) for script in scripts}
+
+    alone = of_each() if os.environ["RANK"] == "0" else None
+    with joined("cpu"):
+        shared = of_each()
+        if is_first():
+            print(json.dumps({"alone": alone, "shared": shared}))

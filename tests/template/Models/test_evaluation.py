@@ -1,0 +1,173 @@
+import csv
+import io
+import json
+from collections import Counter
+from contextlib import redirect_stdout
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from Datasets.format.curated import Curated
+from Models.evaluating.drawing import draw_worst
+from Models.learning.data_loading import Samples
+from Models.learning.scripts import read_run, trained_model
+from Models.metrics.boxes import (
+    best_threshold,
+    coco_detections,
+    coco_scores,
+    coco_truth,
+    confusion,
+    match,
+    measure,
+)
+from Models.metrics.evaluation import predict
+from tests.template.Models.shape_scenes import refused, write_scenes
+
+
+def predicted(*boxes):
+    keys = ("name", "x1", "y1", "x2", "y2", "score")
+    return {
+        "width": 64,
+        "height": 48,
+        "labels": [],
+        "counts": [],
+        "boxes": [dict(zip(keys, b, strict=True)) for b in boxes],
+    }
+
+
+def truth_of(samples, index):
+    boxes, kinds = samples.boxes(index, crowd=False)
+    return [(samples.classes[kind], *sides) for sides, kind in zip(boxes.tolist(), kinds, strict=True)]
+
+
+def guesses(samples, seed=0):
+    """True boxes moved about, some left out, some of the wrong class, and some of nothing."""
+    random = np.random.default_rng(seed)
+    found = []
+    for index in range(len(samples)):
+        boxes = []
+        for name, *sides in truth_of(samples, index):
+            if random.random() < 0.85:
+                name = name if random.random() < 0.8 else str(random.choice(samples.classes))
+                boxes.append((name, *(np.array(sides) + random.normal(0, 1.5, 4)).tolist(), random.random()))
+        if random.random() < 0.5:
+            x, y = random.uniform(0, 40, 2).tolist()
+            boxes.append((str(random.choice(samples.classes)), x, y, x + 15, y + 12, random.random()))
+        found.append(predicted(*sorted(boxes, key=lambda box: -box[-1])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def samples(shapes):
+    return Samples(Curated(shapes), "train", 48)
+
+
+def test_average_precision_is_that_of_pycocotools(samples):
+    truth, found = coco_truth(samples), coco_detections(guesses(samples), samples.classes)
+    assert any(each["iscrowd"] for each in truth["annotations"])
+    ours = coco_scores(truth, found)
+    with redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        theirs = COCOeval(coco, coco.loadRes(found), "bbox")
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+    assert [ours.mAP, ours.mAP50, ours.mAP75] == pytest.approx(theirs.stats[:3], abs=1e-9)
+    by_class = theirs.eval["precision"][:, :, :, 0, 2].mean((0, 1))
+    assert list(ours.AP.values()) == pytest.approx(by_class.tolist(), abs=1e-9)
+    assert 0.1 < ours.mAP < 0.9
+
+
+def test_perfect_predictions_have_a_precision_of_1(samples):
+    perfect = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
+    scores = coco_scores(coco_truth(samples), coco_detections(perfect, samples.classes))
+    assert scores.mAP == pytest.approx(1) and scores.precision.min() == pytest.approx(1)
+    assert best_threshold(samples, perfect) == 0.9
+    assert all(actual == found for actual, found in confusion(samples, perfect))
+
+
+def test_no_prediction_has_a_precision_of_0(samples):
+    scores = coco_scores(coco_truth(samples), [])
+    assert scores.mAP == 0 and set(scores.AP) == {"disc", "square"}
+    assert best_threshold(samples, [predicted()] * len(samples)) == 0.5
+
+
+def test_the_threshold_parts_right_from_wrong(samples):
+    found = [predicted(*((*each, 0.71237) for each in truth_of(samples, i))) for i in range(len(samples))]
+    for prediction in found[::2]:
+        prediction["boxes"].append(predicted(("disc", 0.0, 0.0, 3.0, 3.0, 0.4))["boxes"][0])
+    threshold, objects = best_threshold(samples, found), sum(len(truth_of(samples, i)) for i in range(len(samples)))
+    assert threshold == 0.7123 and measure(samples, found, threshold).metrics["F1"] == 1
+    next(prediction for prediction in found if len(prediction["boxes"]) > 1)["boxes"].pop(0)
+    figures, right, wrong = measure(samples, found, 0.3).metrics, objects - 1, len(found[::2])
+    assert figures["precision"] == pytest.approx(right / (right + wrong), abs=1e-6)
+    assert figures["recall"] == pytest.approx(right / objects, abs=1e-6)
+    assert figures["F1"] == pytest.approx(2 * right / (right + wrong + objects), abs=1e-6)
+
+
+def test_the_confusion_counts_each_object_and_each_false_detection(samples):
+    found = guesses(samples)
+    pairs = confusion(samples, found)
+    objects = sum(len(truth_of(samples, index)) for index in range(len(samples)))
+    assert sum(actual != "background" for actual, _ in pairs) == objects
+    assert Counter(pairs)["disc", "square"] > 0 and Counter(pairs)["background", "disc"] > 0
+    assert ("background", "background") not in pairs
+
+
+def test_a_detection_in_a_crowd_is_not_a_mistake(samples):
+    index = next(i for i, r in enumerate(samples.records) if any(box["crowd"] for box in r["boxes"]))
+    inside = predicted(("disc", 42.0, 2.0, 60.0, 20.0, 0.9))
+    assert match(samples, index, inside, same_class=False).extra == []
+    assert match(samples, index, inside, same_class=True).extra == []
+    inside["boxes"][0]["name"] = "square"
+    assert match(samples, index, inside, same_class=False).extra == []
+    assert match(samples, index, inside, same_class=True).extra == [0], "COCO's mAP counts it, too"
+
+
+def test_the_images_with_most_mistakes_are_found_and_drawn(samples):
+    found = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
+    found[7] = predicted(("disc", 0.0, 0.0, 9.0, 9.0, 0.8), ("square", 50.0, 30.0, 63.0, 47.0, 0.7))
+    mistakes = measure(samples, found, 0.5).mistakes
+    assert max(range(len(samples)), key=lambda i: mistakes[i]) == 7
+    picture = np.asarray(draw_worst(samples, [found[7], found[0]], [7, 0], 0.5))
+    red, green = (picture == [215, 30, 30]).all(2).sum(), (picture == [0, 150, 60]).all(2).sum()
+    assert red > 500 and green > 500
+    sliver = predicted(("disc", 3.0, 3.0, 3.1, 3.1, 0.9))  # less than a pixel, as drawn
+    right_panel = np.asarray(draw_worst(samples, [sliver], [7], 0.5))[:, 312:]
+    assert (right_panel == [215, 30, 30]).all(2).any()
+
+
+def test_names_of_boxes_close_together_are_beside_each_other(samples):
+    def red(*boxes):
+        sheet = np.asarray(draw_worst(samples, [predicted(*boxes)], [7], 0.5))
+        return (sheet[:, 312:] == [215, 30, 30]).all(2).sum()
+
+    one, other = ("disc", 31.0, 29.0, 41.0, 39.0, 0.9), ("square", 30.0, 30.0, 40.0, 40.0, 0.6)
+    assert red(one, other) > 0.9 * (red(one) + red(other))
+
+
+def test_what_evaluating_writes(outputs, shapes):
+    out = outputs / "evaluate"
+    metrics = json.loads((out / "metrics.json").read_text())
+    model = trained_model(read_run(outputs / "train", "e001_center_detector"), outputs / "train")
+    val, test = (Samples(Curated(shapes), split, 48) for split in ("val", "test"))
+    on_val, on_test = (best_threshold(each, predict(model, each, 8)) for each in (val, test))
+    assert metrics["score_threshold"] == pytest.approx(on_val, abs=1e-3) and abs(on_val - on_test) > 1e-3
+    assert metrics["mAP50"] > 0.5 and set(metrics["AP"]) == {"disc", "square"} and metrics["images"] == 11
+    assert 0 < metrics["score_threshold"] < 1
+    rows = list(csv.DictReader((out / "precision_recall.csv").open()))
+    assert len(rows) == 101 and (rows[0]["recall"], rows[-1]["recall"]) == ("0", "1")
+    assert {"actual", "predicted"} == set(next(csv.DictReader((out / "confusion.csv").open())))
+    assert Image.open(out / "worst.png").size[0] > 600
+
+
+def test_a_test_split_without_boxes_is_told(outputs, tmp_path):
+    curated = write_scenes(tmp_path / "curated", {"train": 2, "val": 2, "test": 0})
+    words = ["--script", "e001_center_detector", "--curated", curated, "--trained", outputs / "train"]
+    assert "no image of the test split has a box" in refused("evaluate", *words, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

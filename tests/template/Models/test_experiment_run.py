@@ -1,0 +1,271 @@
+"""Steps of experiments run in a small repository of their own, by real git and DVC."""
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.template.conftest import AUTHOR, copy_code, refused, run_in, succeeded, until
+
+LOG = "# Experiments\n\n## e004 Wider\n\nState: open, begun 2026-01-01\n\n1. [ ] width 48\n2. [ ] width 64\n"
+PARAMS = """# all
+
+learn:  # of the stage
+    width:   32   # pixels
+    sides: [1,  2]
+    name: 'a: b'
+    box: {x: 1}
+sources:
+    2020: {path: a}
+"""
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+DVC = """
+stages:
+  learn:
+    cmd: python learn.py ${learn.width}
+    deps: [learn.py]
+    params: [learn]
+    metrics: [Models/outputs/e004/evaluate/metrics.json]
+"""
+LEARN = """
+import json, pathlib, sys, time
+out = pathlib.Path("Models/outputs/e004/evaluate/metrics.json")
+out.parent.mkdir(parents=True, exist_ok=True)
+width = int(sys.argv[1])
+if width == 13: sys.exit("thirteen does not work")
+if width == 99: pathlib.Path("begun").touch(), time.sleep(60)
+out.write_text(json.dumps({"mAP50": width / 100, "AP": {"zero": width / 200}}))
+"""
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with a commit, a pipeline that takes no time, and no dvc.lock."""
+    copy_code(tmp_path, "Datasets", "Models", "Models/experimenting")
+    files = {"EXPERIMENTS.md": LOG, "params.yaml": PARAMS, "dvc.yaml": DVC, "learn.py": LEARN}
+    files[".gitignore"] = "__pycache__/\nbegun\n/Models/outputs\n.home\n"
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    succeeded(run_in(tmp_path, "git", "init", "-q"))
+    succeeded(run_in(tmp_path, "dvc", "init", "-q"))
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "Start")
+    return tmp_path
+
+
+def git(repository, *words):
+    return succeeded(run_in(repository, "git", *words, **AUTHOR)).stdout
+
+
+def run(repository, *words, **environment):
+    command = [sys.executable, "-m", "Models.experiment", "run", *words]
+    return run_in(repository, *command, **AUTHOR, **environment)
+
+
+def subjects(repository):
+    return git(repository, "log", "--format=%s").splitlines()
+
+
+def test_a_step_is_committed_before_and_after_and_ticked(repository):
+    (repository / "learn.py").write_text(LEARN + "# changed\n")
+    (repository / "EXPERIMENTS.md").write_text(LOG + "\nA thought.\n")
+    (repository / "params.yaml").write_bytes(PARAMS.replace("\n", "\r\n").encode())
+    changes = ["-S", "learn.width=48", "--set", "learn.sides=[3, 4]", "-S", "sources.2020.path=b"]
+    succeeded(run(repository, "e004.1", *changes))
+    assert subjects(repository) == ["[e004.1] log", "[e004.1] results: width 48", "[e004.1] before: width 48", "Start"]
+    files = [git(repository, "show", "--format=", "--name-only", f"HEAD~{n}").split() for n in range(3)]
+    assert files == [["EXPERIMENTS.md"], ["dvc.lock"], ["EXPERIMENTS.md", "learn.py", "params.yaml"]]
+    assert "-S learn.width=48\n-S learn.sides=[3, 4]" in git(repository, "log", "-1", "--format=%b", "HEAD~2")
+    assert "mAP50 0.48 (new)" in git(repository, "log", "-1", "--format=%b", "HEAD~1")
+    results = git(repository, "rev-parse", "--short", "HEAD~1").strip()
+    ticked = LOG.replace("1. [ ] width 48", f"1. [x] width 48 ({results})") + "\nA thought.\n"
+    assert (repository / "EXPERIMENTS.md").read_text() == ticked
+    params = PARAMS.replace("  32  ", "  48  ").replace("[1,  2]", "[3, 4]").replace("path: a", "path: b")
+    assert (repository / "params.yaml").read_bytes() == params.replace("\n", "\r\n").encode()
+    assert git(repository, "status", "--porcelain") == ""
+
+
+def test_the_next_step_says_what_changed_and_both_are_shown_side_by_side(repository):
+    succeeded(run_in(repository, "dvc", "repro"))
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "Baseline")
+    succeeded(run(repository, "e004.1", "-S", "learn.width=48"))
+    said = succeeded(run(repository, "e004.2", "-S", "learn.width=40"))
+    body = git(repository, "log", "-1", "--format=%b", "HEAD~1")
+    assert "  mAP50 0.4 (-0.08)\n  AP.zero 0.2 (-0.04)" in body and "  mAP50 0.4 (-0.08)" in said.stdout
+    shown = succeeded(run_in(repository, sys.executable, "-m", "Models.experiment", "show", "e004")).stdout
+    header, row = [line.split() for line in shown.splitlines()[-2:]]
+    assert header == ["before", "e004.1", "e004.2"]
+    assert row == ["e004/evaluate/metrics.json:mAP50", "0.32", "0.48", "(+0.16)", "0.4", "(+0.08)"]
+
+
+def test_show_says_what_is_missing(repository):
+    succeeded(run(repository, "e004.1"))
+    show = [sys.executable, "-m", "Models.experiment", "show", "e004"]
+    assert "mAP50" in succeeded(run_in(repository, *show)).stdout
+    shutil.rmtree(repository / ".dvc/cache")
+    assert "`dvc pull --all-commits` may fetch them" in succeeded(run_in(repository, *show)).stdout
+    text = (repository / "EXPERIMENTS.md").read_text()
+    (repository / "EXPERIMENTS.md").write_text(text.replace("2. [ ] width 64", "2. [x] width 64 (1234567)"))
+    refused(run_in(repository, *show), "EXPERIMENTS.md: line 8: git has no commit 1234567, of e004.2")
+
+
+def test_a_failed_run_ticks_nothing_and_can_go_on(repository):
+    failed = run(repository, "e004.1", "-S", "learn.width=13")
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert "thirteen does not work" in failed.stderr
+    assert "run e004.1` goes on" in failed.stderr.splitlines()[-1]
+    assert subjects(repository) == ["[e004.1] before: width 48", "Start"]
+    assert (repository / "EXPERIMENTS.md").read_text() == LOG
+    (repository / "learn.py").write_text(LEARN.replace("13", "14"))
+    succeeded(run(repository, "e004.1"))
+    assert subjects(repository)[:2] == ["[e004.1] log", "[e004.1] results: width 48"]
+    assert "1. [x] width 48 (" in (repository / "EXPERIMENTS.md").read_text()
+
+
+def test_a_run_that_goes_on_is_compared_with_what_was_before_its_first_attempt(repository):
+    (repository / "export.py").write_text("")
+    stage = "  export:\n    cmd: python export.py\n    deps: [export.py, Models/outputs/e004/evaluate/metrics.json]\n"
+    (repository / "dvc.yaml").write_text(DVC + stage)
+    succeeded(run_in(repository, "dvc", "repro"))
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "Baseline")
+    (repository / "export.py").write_text("raise SystemExit('no export')")
+    assert "no export" in run(repository, "e004.1", "-S", "learn.width=48").stderr
+    assert "no export" in run(repository, "e004.1").stderr
+    (repository / "export.py").write_text("# mended\n")
+    git(repository, "commit", "-qam", "Mend the export, with all that there is")
+    said = succeeded(run(repository, "e004.1")).stdout
+    assert "mAP50 0.48 (+0.16)" in said and "mAP50 0.48 (+0.16)" in git(
+        repository, "log", "-1", "--format=%b", "HEAD~1"
+    )
+    show = [sys.executable, "-m", "Models.experiment", "show", "e004"]
+    assert "0.32    0.48 (+0.16)" in succeeded(run_in(repository, *show)).stdout
+
+
+def test_an_interrupted_run_ticks_nothing_leaves_no_process_and_goes_on_from_its_commit(repository):
+    command = [sys.executable, "-m", "Models.experiment", "run", "e004.1", "-S", "learn.width=99"]
+    running = subprocess.Popen(
+        command, cwd=repository, env={**os.environ, **AUTHOR, "PATH": PATH}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        until((repository / "begun").exists)
+    finally:
+        os.killpg(running.pid, signal.SIGINT)  # as Ctrl-C does
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130 and "e004.1 is not ticked" in errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
+    assert (repository / "EXPERIMENTS.md").read_text() == LOG
+    (repository / "learn.py").write_text(LEARN.replace("99", "98"))
+    git(repository, "commit", "-qam", "[e004.1] before: width 48")
+    succeeded(run(repository, "e004.1"))
+    assert len(subjects(repository)) == 5, "a commit before that is as the tree is, is not made again"
+
+
+def test_untracked_files_are_added_only_when_that_is_wanted(repository):
+    (repository / "new one.py").write_text("x = 1\n")
+    refused(run(repository, "e004.1", "-S", "learn.width=48"), "untracked files: new one.py", "--yes")
+    assert (repository / "params.yaml").read_text() == PARAMS and subjects(repository) == ["Start"]
+    assert answer(repository, "e004.1", b"n\n") == 0
+    assert git(repository, "status", "--porcelain").split("\n")[0] == '?? "new one.py"'
+    assert answer(repository, "e004.2", b"y\n") == 0
+    assert git(repository, "show", "--format=", "--name-only", "HEAD~2").strip() == "new one.py"
+
+
+def answer(repository, step, typed):
+    """The exit code of a run on a terminal at which `typed` is typed."""
+    main, terminal = pty.openpty()
+    os.write(main, typed)
+    done = subprocess.run(
+        [sys.executable, "-m", "Models.experiment", "run", step], cwd=repository, stdin=terminal, capture_output=True,
+        env={**os.environ, **AUTHOR, "PATH": PATH}, timeout=120, text=True,
+    )  # fmt: skip
+    assert "Untracked files: new one.py. Add them to the commit?" in done.stdout
+    return done.returncode
+
+
+def test_yes_adds_untracked_files(repository):
+    (repository / "new one.py").write_text("x = 1\n")
+    succeeded(run(repository, "e004.1", "--yes"))
+    assert git(repository, "show", "--format=", "--name-only", "HEAD~2").strip() == "new one.py"
+
+
+@pytest.mark.parametrize("what", ["merge", "rebase"])
+def test_nothing_is_run_in_the_middle_of_a_merge_or_rebase(repository, what):
+    git(repository, "checkout", "-qb", "other")
+    (repository / "learn.py").write_text("other\n")
+    git(repository, "commit", "-qam", "Other")
+    git(repository, "checkout", "-q", "-")
+    (repository / "learn.py").write_text("ours\n")
+    git(repository, "commit", "-qam", "Ours")
+    assert run_in(repository, "git", what, "other", **AUTHOR).returncode
+    before = git(repository, "status", "--porcelain")
+    refused(run(repository, "e004.1"), f"a {what} is underway", f"git {what} --abort")
+    assert git(repository, "status", "--porcelain") == before
+
+
+def test_without_a_branch_to_keep_the_results_nothing_is_run(repository):
+    git(repository, "checkout", "-q", "--detach")
+    refused(run(repository, "e004.1"), "HEAD is detached", "git switch -c NAME")
+    assert subjects(repository) == ["Start"]
+
+
+def test_without_an_identity_it_says_how_to_give_one(repository):
+    nobody = {name: "" for name in AUTHOR} | {"GIT_CONFIG_GLOBAL": os.devnull, "EMAIL": ""}
+    git(repository, "config", "user.useConfigOnly", "true")
+    done = run_in(
+        repository, sys.executable, "-m", "Models.experiment", "run", "e004.1", "-S", "learn.width=48", **nobody
+    )
+    refused(done, "git config --global user.name NAME")
+    assert (repository / "params.yaml").read_text() == PARAMS
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("sizes....Passed\nruff format....Failed\nerror: of a tool", "commit: ruff format....Failed;"),
+        ("No commits on Fridays.\nAsk Ada.", "commit: No commits on Fridays.; Ask Ada.;"),
+    ],
+)
+def test_a_hook_that_refuses_the_commit_is_told(repository, said, told):
+    hook = repository / ".git/hooks/pre-commit"
+    hook.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\nexit 1\n")
+    hook.chmod(0o755)
+    line = refused(run(repository, "e004.1"), told, "a git hook refused it; once mended, the same command goes on")
+    assert "Passed" not in line
+
+
+def test_without_a_repository_it_says_so(repository):
+    shutil.rmtree(repository / ".git")
+    refused(run(repository, "e004.1", GIT_CEILING_DIRECTORIES=str(repository.parent)), "not a git repository")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ("learn.depth=3", "params.yaml has no 'depth' in learn; it has: width, sides, name, box"),
+        ("lern.width=3", "no 'lern' in the top; it has: learn"),
+        ("learn.width.more=3", "no 'more' in learn.width"),
+        ("learn=3", "is a group"),
+        ("learn.width", "write KEY=VALUE"),
+        ("learn.width=", "write KEY=VALUE"),
+        ("learn.width=[1", "is no YAML"),
+        ("learn.width=3 # three", ""),
+        ("learn.sides=[1]\nother: 2", "write KEY=VALUE"),
+        ("learn.box.x=1, y: 2", "does not fit into one line"),
+    ],
+)
+def test_a_parameter_that_is_not_there_changes_nothing(repository, change, part):
+    if not part:
+        succeeded(run(repository, "e004.1", "-S", change))
+        return
+    refused(run(repository, "e004.1", "-S", change), part)
+    assert (repository / "params.yaml").read_text() == PARAMS
+    assert subjects(repository) == ["Start"]

@@ -1,0 +1,106 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.template.conftest import run_in, until
+from tests.template.Models.shape_scenes import ROOT, refused
+
+SHARED = ["--size=48", "--epochs=5", "--batch=4", "--threads=1", "--zoom=0.2", "--processes=2", "--", "--width=8"]
+FILES = ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json")
+
+
+@pytest.mark.long
+def test_two_processes_have_the_losses_of_one(shapes):
+    """In float64, where rounding does not grow: batch normalisation and the losses' denominators are shared, too."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(ROOT / "tests/template/Models/shared_steps.py"), str(shapes), "20", "float64"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    alone, shared = json.loads(done.stdout).values()
+    for task in alone:
+        np.testing.assert_allclose(shared[task], alone[task], rtol=1e-9, err_msg=task)
+        assert alone[task][-1] < alone[task][0] / 2
+
+
+class Training:
+    """A training in two processes, in a session of its own, whose checkpoints lie in `home`."""
+
+    def __init__(self, curated: Path, home: Path) -> None:
+        self.home = home
+        words = ["--script=e001_center_detector", "--curated", curated, "--out", home / "out", *SHARED]
+        environment = {**os.environ, "DVC_ROOT": str(home)}
+        command = [sys.executable, "-m", "Models.train", *map(str, words)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def after_a_new(self, name: str) -> list[psutil.Process]:
+        """Wait until it has written a file of such a name; the two processes that learn."""
+        before = self.changed(name)
+        until(lambda: self.process.poll() is not None or self.changed(name) != before, 100)
+        assert self.process.poll() is None, self.process.stderr.read()
+        return psutil.Process(self.process.pid).children()
+
+    def changed(self, name: str) -> list[int]:
+        return [path.stat().st_mtime_ns for path in self.home.rglob(name)]
+
+    def ended(self, processes: list[psutil.Process]) -> tuple[int, list[str]]:
+        """The exit code and the last lines; no process of it is left."""
+        errors = self.process.communicate(timeout=100)[1]
+        assert psutil.wait_procs(processes, timeout=20)[1] == []
+        assert "Traceback" not in errors, errors
+        return self.process.returncode, errors.splitlines()
+
+
+@pytest.mark.long
+def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
+    code, lines = Training(shapes, tmp_path / "whole").ended([])
+    assert code == 0 and sum(line.startswith("epoch") for line in lines) == 5, lines
+    assert not any("arning" in line for line in lines), lines
+
+    training = Training(shapes, tmp_path / "disturbed")
+    first, second = training.after_a_new("*.pt")
+    second.kill()
+    code, lines = training.ended([first, second])
+    assert code == 1 and lines[-1] == "error: process 1 of 2 was killed by SIGKILL", lines
+
+    training = Training(shapes, tmp_path / "disturbed")
+    learners = training.after_a_new("history.tsv")  # there are steps to go
+    os.killpg(training.process.pid, signal.SIGINT)  # what Ctrl-C does
+    code, lines = training.ended(learners)
+    assert code == 130, lines
+
+    code, lines = Training(shapes, tmp_path / "disturbed").ended([])
+    assert code == 0 and any(line.startswith("resumed at step") for line in lines), lines
+    for name in FILES:
+        assert (tmp_path / "whole/out" / name).read_bytes() == (tmp_path / "disturbed/out" / name).read_bytes(), name
+    assert json.loads((tmp_path / "whole/out/run.json").read_text())["train"]["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--processes", "9", "--batch", "8"], "processes: 9 cannot share the 8 images of a step"),
+        (["--processes", "0"], "--processes"),
+        (["--precision", "fp8"], "--precision"),
+        (["--tracker", "diary"], "--tracker"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(shapes, tmp_path, words, message):
+    common = ["--script", "e001_center_detector", "--curated", shapes, "--out", tmp_path / "out"]
+    assert message in refused("train", *common, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_of_all_processes_is_told_once(tmp_path):
+    words = ["--script=e001_center_detector", "--curated=nowhere", "--out", tmp_path / "out", "--processes=2"]
+    done = run_in(ROOT, "python", "-m", "Models.train", *words)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: nowhere/classes.json: not found; run the curate stage, or `dvc pull`"]

@@ -1,0 +1,170 @@
+"""What many tests use: the checkout, commands run as a user runs them, and a small project that was reproduced once."""
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from hypothesis import settings
+from ruamel.yaml import YAML
+
+from tests.template import forked
+
+ROOT = Path(__file__).parents[2]
+DEMONSTRATION = {"params.yaml": ROOT / "params.yaml", "dvc.yaml": ROOT / "dvc.yaml"}  # what the tests run
+if (ROOT / "tests/demonstration/pipeline.yaml").exists():  # a project with parameters and stages of its own
+    DEMONSTRATION["params.yaml"] = ROOT / "tests/demonstration/parameters.yaml"
+    DEMONSTRATION["dvc.yaml"] = ROOT / "tests/demonstration/pipeline.yaml"
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported, as Models/train.py does
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children
+settings.register_profile("without deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("without deadline")
+Result = subprocess.CompletedProcess[str]
+
+
+def run_in(directory: Path, *command: str | Path, timeout: float = 300, **environment: str) -> Result:
+    """Run a command in a directory with this interpreter's environment first on the PATH, offline."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DVC_ROOT")}
+    env |= {"PATH": path, "HF_HUB_OFFLINE": "1", **environment}
+    words = [str(word) for word in command]
+    if module := forked.module_of(words, env):
+        return forked.run(*module, directory, env, timeout)
+    return subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=timeout)
+
+
+def stage(module: str, *options: str | Path, cwd: Path = ROOT) -> Result:
+    """Run `python -m MODULE OPTIONS`, which starts no processes in turn."""
+    return run_in(cwd, "python", "-m", module, *options, LOKY_MAX_CPU_COUNT="1")
+
+
+def succeeded(result: Result) -> Result:
+    """The result, if the command exited with 0."""
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result
+
+
+def refused(result: Result, *parts: str) -> str:
+    """The one line on stderr of a command that refused bad input; it has all of `parts`."""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(lines) == 1, result.stderr
+    for part in parts:
+        assert part in lines[0]
+    return lines[0]
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for something to hold; it fails the test if it does not after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} seconds"
+        time.sleep(0.005)
+
+
+def png_bomb(side: int = 100_000) -> bytes:
+    """A PNG file of less than 1 kB that announces `side` x `side` pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
+
+
+def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:
+    """Change params.yaml."""
+    yaml = YAML()
+    params = yaml.load(directory / "params.yaml")
+    edit(params)
+    yaml.dump(params, directory / "params.yaml")
+
+
+def make_small(params: dict) -> None:
+    """Parameters with which the whole chain runs in well under a minute."""
+    params["digits"]["scenes"] = 240
+    params["experiments"] = {"e001": params["experiments"]["e001"]}
+    params["experiments"]["e001"]["train"].update(epochs=3, threads=1)
+    params["clean"]["max_rejected"] = 0.2
+
+
+AUTHOR = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"), ("DATE", "1767225600 +0000"))
+}
+
+
+def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> None:
+    """Copy what git would have of this checkout, uncommitted files too, into a new repository with one commit.
+
+    Its parameters and stages are the demonstration's, whatever this project's own are; data of its own are left out.
+    Copies with the same parameters have the same commit, wherever and whenever they are made.
+    """
+    listed = run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.endswith(".dvc"):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(DEMONSTRATION.get(name, ROOT / name), target / name)
+    edit_params(target, edit)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
+        succeeded(run_in(target, "git", *command, **AUTHOR))
+
+
+def copy_code(target: Path, *folders: str) -> None:
+    """Copy the Python files of folders of this checkout, without those of the folders in them."""
+    for folder in folders:
+        (target / folder).mkdir(parents=True, exist_ok=True)
+        for file in (ROOT / folder).glob("*.py"):
+            shutil.copy(file, target / folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with tests of the whole, and others that take long: else one process still has one when others are done."""
+    items.sort(key=lambda item: item.path.parent != ROOT / "tests" and not item.get_closest_marker("long"))
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory, worker_id) -> Path:
+    """A small project, in a folder with a space and an umlaut in its name, in which `dvc repro` ran once.
+
+    The processes of pytest-xdist share it: the first makes it, the others wait. No test changes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    directory = (base if worker_id == "master" else base.parent) / "project" / "ein Prüfling"
+    with FileLock(directory.parent.parent / "project.lock"):
+        if not (directory / "Deployment/bundles/e001.verification.json").exists():
+            copy_checkout(directory)
+            succeeded(run_in(directory, "dvc", "repro", timeout=600))
+    return directory
+
+
+def copy_with_results(project: Path, target: Path) -> Path:
+    """A copy of the small project with dvc.lock committed."""
+    shutil.copytree(project, target, symlinks=True)
+    succeeded(run_in(target, "git", "add", "-A"))
+    succeeded(run_in(target, "git", "commit", "-qm", "Results", **AUTHOR))
+    return target
+
+
+@pytest.fixture(scope="session")
+def curated(project: Path) -> Path:
+    """The small project's curated dataset."""
+    return project / "Datasets/curated"
+
+
+@pytest.fixture(scope="session")
+def export(project: Path) -> Path:
+    """The small project's export."""
+    return project / "Datasets/pretrained/e001"

@@ -1,0 +1,93 @@
+"""Every command of the tutorial, in the order in which a reader types them, in one shell, with images of one's own."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.template.conftest import AUTHOR, ROOT
+from tests.template.Data_processing.sources import pack, picture, write_voc
+from tests.template.test_project import commit, git, write_checkout
+
+TUTORIAL = (ROOT / "docs/TUTORIAL.md").read_text(encoding="utf-8")
+QUICK = {"size": 64, "epochs": 1, "threads": 1}  # instead of what the tutorial trains, which takes minutes
+# an environment like the one that make would install, which is the tests' own
+INSTALLED = "mkdir -p raccoons/.venv/bin && touch raccoons/.venv/installed raccoons/.venv/bin/activate"
+MERGE = """
+import json, sys
+from ruamel.yaml import YAML
+def merge(into, what):
+    for key, value in what.items():
+        merge(into[key], value) if isinstance(value, dict) else into.update({key: value})
+yaml = YAML()
+with open("params.yaml", encoding="utf-8") as file:
+    params = yaml.load(file)
+merge(params, json.loads(sys.argv[1]))
+with open("params.yaml", "w", encoding="utf-8") as file:
+    yaml.dump(params, file)
+"""
+
+
+def script(template: Path, port: int) -> list[str]:
+    """The commands, with REPOSITORY and the port replaced; what it says to write into params.yaml is written."""
+    lines = ["set -e"]
+    for kind, block in re.findall(r"^```(console|yaml)\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL):
+        if kind == "console":
+            lines += [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+        else:
+            values = YAML(typ="safe").load(block)
+            values["experiments"]["e001"]["train"] |= QUICK
+            lines.append(f"python -c {shlex.quote(MERGE)} {shlex.quote(json.dumps(values))}")
+    lines.insert(2, INSTALLED)
+    return [line.replace("REPOSITORY", shlex.quote(str(template))).replace("8000", str(port)) for line in lines]
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """A home folder with the delivery, in Pascal VOC's form."""
+    home = tmp_path / "Ann Müller"
+    boxes = {f"raccoon-{n}.png": [("raccoon", 5 + n % 20, 4, 30 + n % 20, 36)] for n in range(40)}
+    (home / "Downloads").mkdir(parents=True)
+    pack(write_voc(tmp_path / "delivery", boxes), home / "Downloads/raccoon.zip")
+    (home / "Downloads/raccoon.jpg").write_bytes(picture(99))
+    return home
+
+
+def test_every_command_works_as_written(tmp_path, home):
+    template = tmp_path / "template"
+    write_checkout(template)
+    git(template, "init", "-q")
+    commit(template, "v1.0.0")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DVC_ROOT")} | AUTHOR
+    environment |= {"HOME": str(home), "PIP_NO_INDEX": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-xc", "\n".join(script(template, port))]
+    with (tmp_path / "said").open("w") as file:
+        shell = subprocess.Popen(
+            command, cwd=home, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            shell.wait(timeout=600)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)  # the service, too, if it did not come to `kill`
+            said = (tmp_path / "said").read_text(encoding="utf-8")
+            print(said[-3000:])
+    assert shell.returncode == 0
+    for part in ("has no source yet", "classes  raccoon 40", "e001.1 is done", '"counts":', "nothing found wrong"):
+        assert part in said
+    project = home / "raccoons"
+    assert git(project, "status", "--porcelain") == ""
+    assert (project / "Deployment/bundles/e001.verification.json").is_file()
+    assert list((home / "fourfold-store").rglob("*"))
