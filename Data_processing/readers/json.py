@@ -2,8 +2,8 @@
 
 Specification: Datasets/format/metadata_json.py. A trailing part may be missing, a missing part between is null;
 neither is the same as an empty one. labels: a string or an array of strings. counts: {"car": 2}, or an array of such
-objects. boxes: an array of {"name", "x1", "x2", "y1", "y2"} in pixels. mask: the path of a PNG file, relative as the image
-is; classes.json beside the file says which class a value of its pixels stands for: {"car": 0} makes 1 a car.
+objects. boxes: an array of {"name", "x1", "x2", "y1", "y2"} in pixels. mask: the path of a PNG file, relative as the
+image is; classes.json beside the file says which class a value of its pixels stands for: {"car": 0} makes 1 a car.
 """
 
 from collections.abc import Iterator
