@@ -143,9 +143,9 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
     """Write all rows in the form that the name of `out` says."""
     manifest = artifact.manifest
     if out.suffix == ".parquet":
-        from Deployment.predicting.scored_records import write_parquet
+        from Datasets.format.scored_records import write_predictions
 
-        return write_parquet(rows, manifest["experiment"], out)
+        return write_predictions(rows, manifest["experiment"], out)
     with replacing(out) as partial:
         content = batch_coco(rows, artifact.task, manifest["classes"]) if out.name.endswith("coco.json") else list(rows)
         partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
