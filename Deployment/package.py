@@ -1,12 +1,11 @@
-"""Makes a bundle of an export: all that is deployed, ready to start.
+"""Stage package: makes a bundle of an export, with all that a deployment needs.
 
     python -m Deployment.package --export Datasets/pretrained/ID --out Deployment/bundles/ID
 
-In: an export. Out: a directory and, beside it, the same as ID.tar.gz: `export/` (the ONNX graph, the manifest, the
-samples; no weights and no training code), the service's code with everything of this project that it imports,
-`requirements.txt` with the versions installed here, the model card, the files for containers, a README that says how to
-start it, and `bundle.json` with the sha256 of every other file, which the service checks when it starts. The same
-export gives the same bytes.
+In: an export. Out: a directory, and the same as ID.tar.gz beside it: `export/` (ONNX graph, manifest, samples; no
+weights or training code), the service's code, `requirements.txt` with exact versions, a model card, files for
+containers, a README, and `bundle.json` with the sha256 of every other file, which the service checks when it starts.
+The same export gives the same bytes.
 """
 
 import gzip
@@ -23,34 +22,28 @@ from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
-from Deployment.packaging.container import container_files
+from Deployment.packaging.environment import container_files, requirements
 from Deployment.packaging.model_card import model_card
-from Deployment.packaging.requirements import requirements
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = [Path("Deployment/serve.py"), Path("Deployment/service/worker.py")]  # what it starts
 PAGE = Path("Deployment/service/page.html")
 README = """\
-The service of experiment {experiment}; MODEL_CARD.md says what it can do. In this directory:
+The service of experiment {experiment}; MODEL_CARD.md describes the model. To start it in this directory:
 
     python -m pip install -r requirements.txt
     python -m Deployment.serve . --port 8000
 
-or, in a container: `docker compose up --build`. kubernetes.yaml is for a cluster.
+In a container: `docker compose up --build`. On a cluster: kubernetes.yaml.
 """
-
-
-def bundled_code() -> list[Path]:
-    """The project's files that a bundle carries, relative to the project's directory."""
-    return [*import_closure(SERVICE, ROOT), PAGE]
 
 
 def write_bundle(artifact: Artifact, bundle: Path) -> None:
     """Write a bundle of `artifact` into the new directory `bundle`."""
     for name in [MANIFEST, *artifact.served]:
         _copy(artifact.directory / name, bundle / "export" / name)
-    for file in bundled_code():
+    for file in [*import_closure(SERVICE, ROOT), PAGE]:
         _copy(ROOT / file, bundle / file)
     experiment = artifact.manifest["experiment"]
     texts = {
@@ -81,7 +74,7 @@ def seal(bundle: Path, experiment: str) -> None:
 
 
 def archive(bundle: Path, name: str, out: Path) -> None:
-    """Write a .tar.gz of a directory, as `name`, in which nothing is of this moment, this machine or this user."""
+    """Write a .tar.gz of a directory, as `name`, without times, owners and modes: reproducible to the byte."""
     with out.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:  # noqa: SIM117
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
@@ -92,10 +85,9 @@ def archive(bundle: Path, name: str, out: Path) -> None:
 
 
 def main(
-    export: Annotated[Path, typer.Option(help="the export, Datasets/pretrained/ID")],
+    export: Annotated[Path, typer.Option(help="export, Datasets/pretrained/ID")],
     out: Annotated[
-        Path,
-        typer.Option(help="the bundle to write, Deployment/bundles/ID; an old one is replaced; beside it ID.tar.gz"),
+        Path, typer.Option(help="bundle to write, Deployment/bundles/ID; replaces an old one; ID.tar.gz goes beside it")
     ],
 ) -> None:
     """Make a bundle of an export: the ONNX graph and the service around it, ready to start anywhere."""
@@ -109,7 +101,7 @@ def main(
         archive(partial, out.name, partial_archive)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     sizes = f"{size / 1e6:.1f} MB, {packed.name} {packed.stat().st_size / 1e6:.1f} MB"
-    print(f"{out}: {sizes}; python -m Deployment.serve ., in there, starts it")
+    print(f"{out}: {sizes}; start it there: python -m Deployment.serve .")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-from Deployment.packaging import requirements
+from Deployment.packaging.environment import SERVICE_PACKAGES, requirements
 from tests.benchmarks.measuring import ROOT, Figure, exports
 
 TORCH = ("torch", "safetensors")
@@ -20,7 +20,7 @@ TORCH = ("torch", "safetensors")
 
 def installed(names: tuple[str, ...]) -> float:
     """MB of these packages and all that they need."""
-    found = requirements.requirements(names).splitlines()
+    found = requirements(names).splitlines()
     files = (file.locate() for line in found for file in distribution(line.partition("==")[0]).files or [])
     return sum(Path(str(file)).stat().st_size for file in set(files) if Path(str(file)).is_file()) / 1e6
 
@@ -37,8 +37,8 @@ def measure(bundle: Path, export: Path) -> Iterator[Figure]:
     other = whole - graph + weights
     details = f"{whole:.1f} MB, {other:.1f} MB"
     yield Figure("the bundle's size", "with weights and script for the graph", f"{whole / other:.2f}", "", details)
-    theirs = tuple(name for name in requirements.IMPORTED if name != "onnxruntime") + TORCH
-    small, large = installed(requirements.IMPORTED), installed(theirs)
+    theirs = tuple(name for name in SERVICE_PACKAGES if name != "onnxruntime") + TORCH
+    small, large = installed(SERVICE_PACKAGES), installed(theirs)
     details = f"{small:.0f} MB, {large:.0f} MB"
     yield Figure("its environment's size", "with PyTorch for onnxruntime", f"{small / large:.2f}", "", details)
 
