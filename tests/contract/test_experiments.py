@@ -1,0 +1,71 @@
+"""Every experiment of params.yaml: its script builds, learns, and exports to an ONNX graph that answers alike."""
+
+import importlib
+import json
+
+import pytest
+import torch
+
+from Datasets.format.predictions import OUTPUTS, TOLERANCE
+from tests.contract.checkout import EXPERIMENTS, PARAMS, run_in, succeeded
+
+pytestmark = pytest.mark.skipif(not EXPERIMENTS, reason="params.yaml has no experiment")
+SIDES = 64
+
+
+def build(experiment: str, classes: int = 3) -> tuple[str, torch.nn.Module]:
+    """The task of an experiment's script, and its model with params.yaml's hyperparameters."""
+    entry = PARAMS["experiments"][experiment]
+    script = importlib.import_module(f"Models.{entry['script']}")
+    torch.manual_seed(0)
+    return script.TASK, script.build(classes, **(entry.get("model") or {}))
+
+
+def targets(task: str) -> dict[str, torch.Tensor]:
+    """Targets for two images of SIDES x SIDES pixels; the second holds nothing."""
+    if task == "boxes":
+        boxes = torch.tensor([[[8.0, 8.0, 30.0, 40.0]], [[0.0, 0.0, 0.0, 0.0]]])
+        return {"boxes": boxes, "classes": torch.tensor([[2], [-1]]), "crowd": torch.zeros(2, 1, dtype=torch.bool)}
+    if task == "mask":
+        mask = torch.zeros(2, SIDES, SIDES, dtype=torch.int64)
+        mask[0, 8:40, 8:30] = 3
+        return {"mask": mask}
+    counts = torch.tensor([[0, 0, 2], [0, 0, 0]])
+    return {"counts": counts} if task == "counts" else {"labels": counts > 0}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_loss_is_finite_and_reaches_the_weights(experiment):
+    task, model = build(experiment)
+    images = torch.randint(0, 256, (2, 3, SIDES, SIDES), dtype=torch.uint8)
+    losses = model.loss(images, targets(task))
+    assert all(part.ndim == 0 and part.isfinite() for part in losses.values())
+    sum(losses.values()).backward()
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_outputs_are_those_of_the_task_whatever_the_size_of_the_batch(experiment):
+    task, model = build(experiment)
+    images = torch.randint(0, 256, (3, 3, SIDES, SIDES), dtype=torch.uint8)
+    with torch.no_grad():
+        three, one = model.eval()(images), model(images[1:2])
+    assert set(three) == set(OUTPUTS[task])
+    for name, values in three.items():
+        torch.testing.assert_close(values[1:2].double(), one[name].double(), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS[1:])  # test_service.py takes the first to the service
+def test_an_experiment_trains_evaluates_and_exports(experiment, curated_project):
+    done = run_in(curated_project, "python", "-m", "Models.experiment", "try", experiment)
+    assert f"{experiment} trains, evaluates and exports" in succeeded(done).stdout
+
+
+def test_script_and_graph_of_the_export_answer_as_the_trained_model_does(project):
+    manifest = json.loads((project / f"Datasets/pretrained/{EXPERIMENTS[0]}/manifest.json").read_text())
+    agreement = manifest["agreement"]
+    for made in ("script", "onnx"):
+        assert agreement[made].keys() == TOLERANCE[manifest["task"]].keys()
+        assert all(value <= TOLERANCE[manifest["task"]][name] for name, value in agreement[made].items())
