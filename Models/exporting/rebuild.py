@@ -22,7 +22,7 @@ from torch import nn
 from Datasets.format.images import decode, letterbox
 from Datasets.format.predictions import Prediction, to_prediction
 
-EXPORT = Path(__file__).resolve().parents[2]  # where this file lies in an export
+EXPORT = Path(__file__).resolve().parents[3]  # where this file lies in an export
 Detect = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # uint8 [1, 3, H, W] to the outputs of forward
 
 
