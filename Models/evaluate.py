@@ -3,9 +3,10 @@
     python -m Models.evaluate --script e001_center_detector --trained Models/outputs/e001/train \\
         --out Models/outputs/e001/evaluate
 
-The score threshold, from which an answer is believed, is chosen on the val split. Writes into --out:
-precision_recall.csv and confusion.csv (plots), worst.png (the test images with most mistakes, truth and prediction
-drawn) and, last, metrics.json. The modules in Models/metrics say what the figures of each task are.
+The score threshold is chosen on the val split. Writes into --out: predictions.parquet (the answer for each test image,
+boxes from a score of 0.001; Datasets/format/scored_records.py), precision_recall.csv and confusion.csv (plots),
+worst.png (the test images with most mistakes, truth and prediction drawn) and, last, metrics.json. The modules in
+Models/metrics define each task's figures.
 """
 
 import csv
@@ -22,6 +23,7 @@ import torch
 import typer
 
 from Datasets.format.curated import Curated
+from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -54,6 +56,9 @@ def main(
     measured = TASKS[task].measure(test, predictions, threshold)
     tell_absent(measured.metrics, test.classes)
 
+    answers = zip(test.records, predictions, strict=True)
+    rows = [{"image": record["image"], "sha256": record["sha256"], **answer} for record, answer in answers]
+    write_predictions(rows, script, out / "predictions.parquet")
     curve = [(f"{recall:.6g}", f"{precision:.6f}") for recall, precision in measured.curve]
     write_csv(out / "precision_recall.csv", ["recall", "precision"], curve)
     write_csv(out / "confusion.csv", ["actual", "predicted"], measured.confusion)

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from Datasets.format.curated import Curated
+from Datasets.format.scored_records import read_predictions
 from Models.evaluating.drawing import draw_worst
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import read_run, trained_model
@@ -160,6 +161,8 @@ def test_what_evaluating_writes(outputs, shapes):
     assert metrics["score_threshold"] == pytest.approx(on_val, abs=1e-3) and abs(on_val - on_test) > 1e-3
     assert metrics["mAP50"] > 0.5 and set(metrics["AP"]) == {"disc", "square"} and metrics["images"] == 11
     assert 0 < metrics["score_threshold"] < 1
+    kept = read_predictions(out / "predictions.parquet")
+    assert kept == dict(zip((record["image"] for record in test.records), predict(model, test, 8), strict=True))
     rows = list(csv.DictReader((out / "precision_recall.csv").open()))
     assert len(rows) == 101 and (rows[0]["recall"], rows[-1]["recall"]) == ("0", "1")
     assert {"actual", "predicted"} == set(next(csv.DictReader((out / "confusion.csv").open())))
