@@ -5,6 +5,7 @@ so a model is always fed in the way it was trained. NumPy and Pillow only.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,16 +21,19 @@ class UnreadableImage(ValueError):
     """The bytes are no image that can be decoded whole; the message says why."""
 
 
-def open_image(data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False) -> Image.Image:
+def open_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False, formats: Sequence[str] = FORMATS
+) -> Image.Image:
     """Decode an image file whole and turn it upright by its EXIF orientation; its mode stays as stored.
 
     luma: of a JPEG in colour make the luma only, as mode L, which spares a third of the time.
+    formats: those accepted, by Pillow's names.
 
     Raises UnreadableImage if the header announces more than `max_pixels` (checked before any decoding), and for
     whatever else is wrong with the bytes.
     """
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > max_pixels:
             raise UnreadableImage(f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}")
         if luma:
@@ -43,12 +47,12 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False) ->
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
-        raise UnreadableImage(_reason(error, max_pixels)) from error
+        raise UnreadableImage(_reason(error, max_pixels, formats)) from error
 
 
-def _reason(error: Exception, max_pixels: int) -> str:
+def _reason(error: Exception, max_pixels: int, formats: Sequence[str]) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image file"
+        return f"not an image file in one of the formats {', '.join(formats)}"
     if isinstance(error, Image.DecompressionBombError):
         return f"more pixels than the limit of {min(max_pixels, MAX_PIXELS)}"
     return f"damaged: {error}"
@@ -68,9 +72,9 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey.astype(np.uint8))
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS) -> np.ndarray:
     """An image file's pixels, upright, as uint8 [H, W, 3] RGB. Raises UnreadableImage."""
-    return to_rgb(open_image(data, max_pixels))
+    return to_rgb(open_image(data, max_pixels, formats=formats))
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
 
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict  # pydantic, which documents the service, needs this one before Python 3.12
 
 from Datasets.format.images import Letterbox
 
