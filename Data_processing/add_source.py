@@ -31,7 +31,7 @@ from Data_processing.adding.params_file import (
     with_entry,
     written_entry,
 )
-from Data_processing.adding.recognise import Remembering, Seen, recognise, try_import
+from Data_processing.adding.recognise import Seen, recognise, try_import
 from Data_processing.import_source import (
     AnnotationsOption,
     ColumnsOption,
@@ -45,8 +45,7 @@ from Data_processing.import_source import (
     parse_columns,
 )
 from Data_processing.shared.imported import ImportOptions
-from Data_processing.sources.archives import open_source
-from Data_processing.sources.files import folder_name
+from Data_processing.sources.files import folder_name, open_source
 from Datasets.format.classes import ClassRules
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -205,7 +204,7 @@ def add_source(name: str, path: Path, form: Format | None, given: ImportOptions,
     rules = class_rules(PARAMS)  # what is wrong there is better known before anything is added
     target = target_of(name, path)
     check_links(path)
-    files = Remembering(open_source(path))
+    files = open_source(path)
     guess, options = recognise(files, given, form, ask)
     seen = try_import(files, name, guess.format, options)
     tell(path, guess, seen)

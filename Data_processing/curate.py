@@ -11,24 +11,20 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
 from Data_processing.curating.accepted import COLUMNS as ACCEPTED
 from Data_processing.curating.accepted import Chosen, open_accepted
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
-from Data_processing.curating.record_files import RecordFiles, copy_masks
+from Data_processing.curating.record_files import RecordFiles
 from Data_processing.shared.parallel import Engine, Workers
 from Data_processing.shared.parquet_files import check_parquet
-from Data_processing.sources.archives import open_once
-from Data_processing.sources.files import SourceFiles
 from Data_processing.split import (
     ClassCounts,
     Shares,
@@ -49,18 +45,6 @@ from Datasets.tools.errors import UserError
 from Datasets.tools.progress import progress
 
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
-
-
-def reading_order(accepted: pa.Table, files: Mapping[str, SourceFiles]) -> np.ndarray:
-    """int64 [N]: the rows, source by source; those of an archive that must be read in one sweep in its order."""
-    order = np.arange(len(accepted))
-    for name, source in files.items():
-        if source.sequential:
-            rows = np.flatnonzero(pc.equal(accepted["source"], name).to_numpy())
-            names = pa.array(source.names(), pa.string())
-            places = pc.index_in(accepted["image"].take(pa.array(rows)), value_set=names)
-            order[rows] = rows[np.argsort(pc.fill_null(places, len(names)).to_numpy(), kind="stable")]
-    return order
 
 
 def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
@@ -179,22 +163,16 @@ def write(
 
     table: image, source, bytes and mask of all accepted records. splits: of each group, int64 [G].
     """
-    files = {source: open_once(Path(path)) for source, path in read.paths.items()}
-    order = reading_order(table, files)
-    rows = {split: order[splits[groups.numbers[order]] == number] for number, split in enumerate(SPLITS)}
+    rows = {split: np.flatnonzero(splits[groups.numbers] == number) for number, split in enumerate(SPLITS)}
     sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}
     boxes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with replacing(out, "classes.json", "metadata.json", "*-of-*.parquet") as partial:
         partial.mkdir()
-        with (
-            open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted,
-            copy_masks(table, files, partial / "masks") as copies,
-        ):
+        with open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted:
             chosen = {split: Chosen(accepted, rows[split], groups, split) for split in SPLITS}
-            alone = any(source.sequential for source in files.values()) or sum(map(sum, sizes.values())) < FEW_BYTES
-            workers = Workers(jobs=1) if alone else workers
-            written = write_curated(partial, chosen, sizes, replace(read, copies=copies), workers.run)
-            counted = count_boxes(progress(written, len(order), "curate", "images"), boxes)
+            workers = Workers(jobs=1) if sum(map(sum, sizes.values())) < FEW_BYTES else workers
+            written = write_curated(partial, chosen, sizes, read, workers.run)
+            counted = count_boxes(progress(written, len(table), "curate", "images"), boxes)
             write_annotations(partial, counted, read.classes)
     return {split: dict(sorted(counts.items())) for split, counts in boxes.items()}
 

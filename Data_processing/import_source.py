@@ -23,8 +23,7 @@ import typer
 
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
 from Data_processing.sources.annotation_files import matching, split_of
-from Data_processing.sources.archives import open_source
-from Data_processing.sources.files import SourceFiles, folder_name
+from Data_processing.sources.files import SourceFiles, folder_name, open_source
 from Datasets.format.records import is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run

@@ -22,8 +22,7 @@ from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, sour
 from Data_processing.shared.inspected import INSPECTED_SCHEMA
 from Data_processing.shared.parallel import Engine, Workers
 from Data_processing.shared.parquet_files import check_parquet
-from Data_processing.sources.archives import open_once
-from Data_processing.sources.files import SourceFiles
+from Data_processing.sources.files import SourceFiles, open_once
 from Datasets.format.file_names import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS
 from Datasets.tools.atomic import replacing
@@ -45,9 +44,7 @@ def inspect_all(
     store = FactsStore(facts, max_pixels, writing=True) if facts else None
     unchanged = _unchanged(files, tasks, store) if store else {}
     others = [task for task in tasks if task not in unchanged]
-    if files.sequential:
-        workers = Workers(jobs=1)
-    elif workers.engine is Engine.local and len(others) <= FEW:
+    if workers.engine is Engine.local and len(others) <= FEW:
         workers = Workers(jobs=workers.jobs, threads=True)
     shared = None if workers.engine is Engine.dask else facts
     read = _kept(workers.run(inspect_chunk, _chunks(others, files.path, max_pixels, shared)), store)

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from Data_processing.sources.archives import DVC_CACHE
+from Data_processing.sources.files import DVC_CACHE
 from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
 

@@ -19,8 +19,7 @@ from Data_processing.import_source import Format
 from Data_processing.readers.yolo import LABELS, class_files
 from Data_processing.shared.imported import ImportOptions
 from Data_processing.sources.annotation_files import split_named, split_of, split_pattern
-from Data_processing.sources.archives import SHARDS
-from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, images_below
+from Data_processing.sources.files import SHARDS, MissingFile, SourceFiles, folder_name, images_below
 from Datasets.format.file_names import visible
 
 SAMPLE = 20  # files of a folder looked into

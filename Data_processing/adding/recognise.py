@@ -21,32 +21,8 @@ from Datasets.tools.errors import UserError
 
 TRIED = 50  # records of a guess that are looked for among the images
 MAX_FOLDERS = 30  # of images, tried one after another
-KEPT = 64_000_000  # bytes remembered
 
 Ask = Callable[[str, Sequence[str], str], int]  # question, answers, the option that would have said it
-
-
-class Remembering:
-    """A source whose first files read are remembered: recognising looks into them again and again."""
-
-    def __init__(self, files: SourceFiles) -> None:
-        self.path, self.sequential, self._files = files.path, files.sequential, files
-        self._read: dict[str, bytes] = {}
-        self._left = KEPT
-
-    def names(self) -> list[str]:
-        return self._files.names()
-
-    def read(self, name: str) -> bytes:
-        if name in self._read:
-            return self._read[name]
-        data = self._files.read(name)
-        if len(data) <= self._left:
-            self._read[name], self._left = data, self._left - len(data)
-        return data
-
-    def version(self, name: str) -> bytes | None:
-        return self._files.version(name)
 
 
 @dataclass(frozen=True)

@@ -1,59 +1,14 @@
 """The files of an accepted record, as they go into the curated dataset: its image, and its semantic mask."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from Data_processing.shared import masks
-from Data_processing.sources.archives import open_once
-from Data_processing.sources.files import MissingFile, SourceFiles
+from Data_processing.sources.files import MissingFile, open_once
 from Datasets.format.records import Record
 from Datasets.tools.errors import UserError
-
-
-@dataclass(frozen=True)
-class MaskCopies:
-    """Masks in one file; places: by source and path, where a mask begins and how many bytes it has."""
-
-    file: Path
-    places: Mapping[tuple[str, str], tuple[int, int]]
-
-    def read(self, source: str, path: str) -> bytes:
-        """The mask, if it was copied; else nothing."""
-        if (source, path) not in self.places:
-            return b""
-        start, size = self.places[source, path]
-        with self.file.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
-
-
-@contextmanager
-def copy_masks(records: pa.Table, files: Mapping[str, SourceFiles], scratch: Path) -> Iterator[MaskCopies]:
-    """The masks of all `records` (source, mask) in archives that one sweep should read, copied to `scratch` meanwhile.
-
-    Asked for one by one, between images that lie elsewhere, each would have the archive decompressed from its start.
-    """
-    places = {}
-    try:
-        with scratch.open("wb") as copies:
-            for source in (name for name, of_source in files.items() if of_source.sequential):
-                masked = records.filter(pc.equal(records["source"], source))["mask"]
-                wanted = set(pc.struct_field(masked, "path").to_pylist())
-                for path in filter(wanted.__contains__, files[source].names()):
-                    with suppress(MissingFile):  # which is told when its record is read
-                        places[source, path] = copies.tell(), copies.write(files[source].read(path))
-        yield MaskCopies(scratch, places)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-NO_COPIES = MaskCopies(Path(), {})
 
 
 @dataclass(frozen=True)
@@ -61,13 +16,12 @@ class RecordFiles:
     """Reads the files of records.
 
     paths: the directory or archive of each source. classes: ids by name. draw: make a mask where a source has none, but
-    outlines all objects. copies: masks that were read beforehand (see copy_masks).
+    outlines all objects.
     """
 
     paths: Mapping[str, str]
     classes: Mapping[str, int]
     draw: bool = False
-    copies: MaskCopies = NO_COPIES
 
     def __call__(self, record: Record) -> tuple[bytes, bytes | None]:
         """The image file, and the mask as a PNG file of class ids + 1, if there is one.
@@ -84,8 +38,7 @@ class RecordFiles:
         if record["mask"] is not None:
             masks.check_number(self.classes)
             names = dict(record["mask_names"] or ())  # type: ignore[typeddict-item]
-            path = record["mask"]["path"]
-            file = self.copies.read(record["source"], path) or self._read(record, path)
+            file = self._read(record, record["mask"]["path"])
             return masks.encode(masks.remap(file, names, self.classes))
         if not self.draw or record["boxes"] is None:
             return None

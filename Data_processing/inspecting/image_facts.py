@@ -15,8 +15,7 @@ from PIL import Image
 from Data_processing.inspecting.facts_store import FactsStore
 from Data_processing.shared.inspected import INSPECTED_SCHEMA
 from Data_processing.shared.masks import values
-from Data_processing.sources.archives import open_once
-from Data_processing.sources.files import MissingFile, SourceFiles
+from Data_processing.sources.files import MissingFile, SourceFiles, open_once
 from Datasets.format.images import FORMATS, UnreadableImage, open_image, to_rgb
 
 LOOK = 512  # pixels of the longer side, at most, at which brightness, sharpness and the perceptual hash are measured

@@ -15,8 +15,7 @@ from Data_processing.reporting import figures
 from Data_processing.reporting.choice import evenly, exact_pairs, extremes, gallery, near_pairs
 from Data_processing.reporting.data import CORNERS, Dataset, boxes_by_class, images_by_class
 from Data_processing.reporting.pictures import Picture, picture, rejected_picture
-from Data_processing.sources.archives import open_source
-from Data_processing.sources.files import SourceFiles
+from Data_processing.sources.files import open_source
 from Datasets.format.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
@@ -107,19 +106,11 @@ def _rejected_pictures(part: pd.DataFrame, path: str, imported: Path, inspected:
         good += [index] * (absent is None)
     if good:
         files, stated = open_source(Path(path)), _stated_boxes(imported, facts)
-        for index in _in_order(good, images, files):
+        for index in good:
             image = images[index]
             boxes = stated.get((image, origins[index])) or stated.get((image, "")) or []
             found[index]["picture"] = rejected_picture(files, facts[image], boxes, SIDE)
     return found
-
-
-def _in_order(indices: list[Any], images: Mapping[Any, str], files: SourceFiles) -> list[Any]:
-    """The indices of images in the order in which their source is best read: a compressed .tar has no way back."""
-    if not files.sequential:
-        return indices
-    place = {name: number for number, name in enumerate(files.names())}
-    return sorted(indices, key=lambda index: place.get(images[index], -1))
 
 
 def _stated_boxes(imported: Path, facts: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:

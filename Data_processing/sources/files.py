@@ -1,36 +1,306 @@
-"""The files of a source: what every kind of source can do, and what names in it mean; source_readers.py has the kinds.
+"""The files of a source: a directory, a .zip, or a .tar of any compression.
 
 A name is a POSIX path inside the source; none leads out of it. FILE.json#NAME is the image that a JSON file of LabelMe
 holds as `imageData`, in base64.
 """
 
+import atexit
+import base64
+import hashlib
+import io
+import lzma
+import os
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+import threading
+import time
+import zipfile
+import zlib
 from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.records import is_safe_path
+from Datasets.tools.errors import UserError
 
 EMBEDDED = ".json#"
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+SHARDS = "*-of-*.parquet"  # of a curated dataset
+HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
+DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
+SETTLED = 2_000_000_000  # nanoseconds; a file younger than a clock's coarsest tick may be written again in the same one
+SCRATCH = "FOURFOLD_SCRATCH"  # environment variable: the directory of unpacked archives, which child processes share
 
 
 class MissingFile(Exception):
     """The source has no such file, or not inside itself, or it cannot be read; the message says which."""
 
 
-class SourceFiles(Protocol):
-    """What every kind of source can do."""
+class ImageData(msgspec.Struct):
+    """The part of a LabelMe file that is the image."""
 
-    path: Path
-    sequential: bool  # whether files should be read in the order of `names`, by one reader
+    imageData: str  # noqa: N815 - LabelMe's name
+
+
+class SourceFiles:
+    """The files of one source; the subclasses are the kinds of sources."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def names(self) -> list[str]:
-        """All files; sorted, or in an archive's own order where it is sequential."""
+        """All files, sorted. Raises UserError for a name that is not in UTF-8."""
+        return self._sorted
 
     def read(self, name: str) -> bytes:
-        """A file's bytes. Raises MissingFile."""
+        """A file's bytes, or those of an image inside a JSON file. Raises MissingFile."""
+        try:
+            return self._read(name)
+        except MissingFile:
+            if EMBEDDED not in name:
+                raise
+        file = f"{name.rpartition(EMBEDDED)[0]}.json"
+        try:
+            return base64.b64decode(msgspec.json.decode(self._read(file), type=ImageData).imageData)
+        except (ValueError, RecursionError) as error:  # of JSON, of Unicode and of base64
+            raise MissingFile(f"{file} holds no imageData: {error}") from error
 
     def version(self, name: str) -> bytes | None:
         """What changes whenever the file does, found without reading it; None where that cannot be known."""
+        return None
+
+    @cached_property
+    def _sorted(self) -> list[str]:
+        names = sorted(self._list())
+        for name in names:
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"{self.path}: the file name {name!r} is not in UTF-8; rename the file") from error
+        return names
+
+    def _list(self) -> list[str]:
+        raise NotImplementedError
+
+    def _read(self, name: str) -> bytes:
+        raise NotImplementedError
+
+
+def open_source(path: Path) -> SourceFiles:
+    """Open a source; a directory of shards is read like one of files.
+
+    Raises UserError if it does not exist, is no directory or archive, or is damaged.
+    """
+    if path.is_dir():
+        return Shards(path) if next(path.glob(SHARDS), None) else Directory(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or directory; correct the source's `path`, or `dvc pull` it")
+    try:
+        return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{path}: no whole .zip or .tar archive ({reason}); was it cut off? Fetch it again, or name a directory"
+        ) from error
+
+
+def open_once(path: Path) -> SourceFiles:
+    """As open_source; the same one for the same path, as listing an archive takes long.
+
+    Not once it was replaced: the processes of a cluster may live on from one version of a source to the next.
+    """
+    state = path.stat() if path.exists() else None
+    return _opened(path, state and (state.st_ino, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, _: tuple[int, int, int] | None) -> SourceFiles:
+    return open_source(path)
+
+
+class Directory(SourceFiles):
+    """A source that is a directory. Symbolic links are followed inside it, and into DVC's cache, but nowhere else."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._root = f"{os.path.realpath(path).rstrip(os.sep)}{os.sep}"
+
+    def version(self, name: str) -> bytes | None:
+        try:
+            _, status = self._found(name)
+        except MissingFile:
+            return None
+        times = status.st_mtime_ns, status.st_ctime_ns
+        if time.time_ns() - max(times) < SETTLED:
+            return None
+        state = f"{name}\0{status.st_dev} {status.st_ino} {status.st_size} {times}"
+        return hashlib.sha256(state.encode()).digest()
+
+    def _list(self) -> list[str]:
+        found: list[str] = []
+        for folder, _, files in os.walk(self.path):
+            below = Path(folder).relative_to(self.path).as_posix()
+            found += files if below == "." else (f"{below}/{file}" for file in files)
+        return found
+
+    def _read(self, name: str) -> bytes:
+        file, _ = self._found(name)
+        try:
+            return Path(file).read_bytes()
+        except OSError as error:
+            raise MissingFile(f"{name} cannot be read: {error.strerror or error}") from error
+
+    def _found(self, name: str) -> tuple[str, os.stat_result]:
+        """Where a file really is, and its status."""
+        file = os.path.realpath(self._root + name) if is_safe_path(name) else ""
+        if not file.startswith(self._root) and not DVC_CACHE.search(file):
+            raise MissingFile(f"{name} lies outside the source")
+        try:
+            status = Path(file).stat()
+        except FileNotFoundError:
+            raise MissingFile(f"there is no file {name}") from None
+        except OSError as error:
+            raise MissingFile(f"{name} cannot be read: {error.strerror or error}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise MissingFile(f"there is no file {name}")
+        return file, status
+
+
+class Shards(Directory):
+    """A directory that is a curated dataset: its files, and the images and masks inside its shards under their paths.
+
+    Raises UserError for a damaged shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._places: dict[str, tuple[Path, int, int, str]] = {}
+        self._column = lru_cache(HELD_COLUMNS)(_read_column)
+        for shard in sorted(path.glob(SHARDS)):
+            try:
+                self._add(shard)
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{shard}: no whole Parquet file ({error}); `dvc pull` it again") from error
+
+    def _add(self, shard: Path) -> None:
+        file = pq.ParquetFile(shard)
+        columns = [name for name in ("image", "mask") if name in file.schema_arrow.names]
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=[f"{name}.path" for name in columns])
+            for name in columns:
+                for row, cell in enumerate(rows[name].to_pylist()):
+                    if cell and cell["path"]:
+                        self._places[cell["path"]] = shard, group, row, name
+
+    def _list(self) -> list[str]:
+        return list({*super()._list(), *self._places})
+
+    def _read(self, name: str) -> bytes:
+        if name not in self._places:
+            return super()._read(name)
+        shard, group, row, column = self._places[name]
+        try:
+            files = self._column(shard, group, column)
+        except (pa.ArrowException, OSError) as error:
+            raise MissingFile(f"{name} cannot be read from {shard.name}: {error}") from error
+        return files[row].as_py()["bytes"] or b""
+
+
+def _read_column(shard: Path, group: int, name: str) -> pa.ChunkedArray:
+    return pq.ParquetFile(shard).read_row_group(group, columns=[f"{name}.bytes"])[name]
+
+
+class Zip(SourceFiles):
+    """A source that is a .zip file. Of several files of one name, the last counts, as for every unpacker."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._zip = zipfile.ZipFile(path)
+        infos = (info for info in self._zip.infolist() if not info.is_dir())
+        self._members = {info.filename.replace("\\", "/").removeprefix("./"): info for info in infos}
+
+    def _list(self) -> list[str]:
+        return list(self._members)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._zip.read(self._members[name])
+        except KeyError:
+            raise MissingFile(f"there is no file {name}") from None
+        except (*DAMAGE, NotImplementedError, RuntimeError) as error:  # of another kind of compression, or encrypted
+            raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
+
+
+class Tar(SourceFiles):
+    """A source that is a .tar file, compressed or not. Links are followed to files inside it, and nowhere else."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._tar = tarfile.open(_uncompressed(path))  # noqa: SIM115 - read from as long as the source is
+        self._lock = threading.Lock()  # for the place in the file
+        files = (member for member in self._tar if member.isfile() or member.islnk() or member.issym())
+        self._members = {member.name.removeprefix("./"): member for member in files}
+        self._check_end()
+
+    def _list(self) -> list[str]:
+        return list(self._members)
+
+    def _read(self, name: str) -> bytes:
+        if name not in self._members:
+            raise MissingFile(f"there is no file {name}")
+        try:
+            with self._lock:
+                file = self._tar.extractfile(self._members[name])
+                if file is None:
+                    raise MissingFile(f"{name} is a link to no file")
+                return file.read()
+        except (*DAMAGE, KeyError, RecursionError) as error:  # the last two: links that lead out, or in a circle
+            raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
+
+    def _check_end(self) -> None:
+        """An archive that was cut off between two files reads like a whole one, but for the zeros that end it."""
+        assert self._tar.fileobj is not None
+        self._tar.fileobj.seek(self._tar.offset)
+        block = self._tar.fileobj.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE or any(block):
+            raise tarfile.ReadError("it ends without an end mark")
+
+
+def _uncompressed(path: Path) -> Path:
+    """A .tar that can be read at any place: the file itself or, of a compressed one, a temporary copy.
+
+    The copy is made once for this process and its children, and deleted when this process ends.
+    """
+    with tarfile.open(path) as tar:
+        content: Any = tar.fileobj
+        if isinstance(content, io.BufferedReader):
+            return path
+        state = path.stat()
+        copy = _scratch() / f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}.tar"
+        if not copy.exists():
+            content.seek(0)
+            with tempfile.NamedTemporaryFile(dir=copy.parent, delete=False) as partial:
+                shutil.copyfileobj(content, partial, 1 << 20)
+            Path(partial.name).replace(copy)
+        return copy
+
+
+def _scratch() -> Path:
+    if SCRATCH not in os.environ:
+        os.environ[SCRATCH] = tempfile.mkdtemp(prefix="fourfold-")
+        atexit.register(shutil.rmtree, os.environ[SCRATCH], ignore_errors=True)
+    scratch = Path(os.environ[SCRATCH])
+    scratch.mkdir(parents=True, exist_ok=True)
+    return scratch
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:

@@ -19,8 +19,7 @@ from Data_processing.import_source import Format, check_paths
 from Data_processing.shared import masks
 from Data_processing.shared.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
-from Data_processing.sources.archives import WithEmbedded
-from Data_processing.sources.files import MissingFile
+from Data_processing.sources.files import MissingFile, SourceFiles
 from Datasets.format.records import SCHEMA, is_safe_path
 from Datasets.tools.errors import UserError
 from tests.template.Data_processing.annotated import (
@@ -42,29 +41,25 @@ FORMATS = tuple(form.value for form in Format if form is not Format.datumaro)  #
 FACTS = Facts("", None, 9, "0" * 64, 60, 40, b"\0" * 32, 99.0, 50.0, 50.0, None)
 
 
-class Memory:
+class Memory(SourceFiles):
     """A source that is a dict."""
 
-    path, sequential = Path("source"), False
-
     def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
+        super().__init__(Path("source"))
+        self._files = files
 
-    def names(self) -> list[str]:
-        return sorted(self.files)
+    def _list(self) -> list[str]:
+        return list(self._files)
 
-    def read(self, name: str) -> bytes:
-        if name not in self.files:
+    def _read(self, name: str) -> bytes:
+        if name not in self._files:
             raise MissingFile(name)
-        return self.files[name]
-
-    def version(self, name: str) -> None:
-        return None
+        return self._files[name]
 
 
 def judge(form: str, files: dict[str, bytes]) -> None:
     """Import and clean; what is not as promised raises."""
-    source, importer = WithEmbedded(Memory(files)), importlib.import_module(f"Data_processing.readers.{form}")
+    source, importer = Memory(files), importlib.import_module(f"Data_processing.readers.{form}")
     options = ImportOptions()
     try:
         rows = list(check_paths(importer.read(source, importer.find(source, options), options)[1]))

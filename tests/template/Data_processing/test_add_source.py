@@ -17,11 +17,11 @@ from ruamel.yaml import YAML
 
 from Data_processing.add_source import check_project, entry_of
 from Data_processing.adding.params_file import add_entry, class_rules, not_kept
-from Data_processing.adding.recognise import Remembering, recognise, try_import
+from Data_processing.adding.recognise import recognise, try_import
 from Data_processing.import_source import Format
 from Data_processing.import_source import main as import_source
 from Data_processing.shared.imported import ImportOptions
-from Data_processing.sources.archives import open_source
+from Data_processing.sources.files import open_source
 from Datasets.tools.errors import UserError
 from tests.template.conftest import DEMONSTRATION, ROOT, copy_checkout, edit_params, refused, run_in, succeeded, until
 from tests.template.Data_processing import annotated, test_import_formats
@@ -43,7 +43,7 @@ def never(question: str, *_) -> int:
 
 def found(path: Path, form=None, ask=never, **options) -> dict:
     """The entry of params.yaml without its path, and without its format if that is all."""
-    guess, needed = recognise(Remembering(open_source(path)), ImportOptions(**options), form, ask)
+    guess, needed = recognise(open_source(path), ImportOptions(**options), form, ask)
     entry = entry_of(guess.format, Path("x"), needed)
     del entry["path"]
     return entry
@@ -74,9 +74,7 @@ def test_every_format_is_recognised_without_options(tmp_path, form, kind):
     source = source if kind == "directory" else pack(source, tmp_path / kind)
     assert found(source) == {"format": form}
     files = open_source(source)
-    seen = try_import(
-        files, "s", recognise(Remembering(files), ImportOptions(), None, never)[0].format, ImportOptions()
-    )
+    seen = try_import(files, "s", recognise(files, ImportOptions(), None, never)[0].format, ImportOptions())
     assert seen.records == seen.found == (6 if form == "coco" else 2 if form in annotated.WRITERS else 3)
     assert seen.classes["cat"] > 0
     assert not seen.problems

@@ -16,7 +16,7 @@ from Data_processing.cleaning.verdicts import REMEDIES
 from Data_processing.import_source import check_paths
 from Data_processing.shared.imported import Imported, ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
-from Data_processing.sources.archives import open_source
+from Data_processing.sources.files import open_source
 from Datasets.format.metadata_json import write_json
 from Datasets.format.records import SCHEMA, Box, empty_record
 from Datasets.tools.errors import UserError

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from Data_processing.add_source import entry_of
-from Data_processing.adding.recognise import Remembering, recognise, try_import
+from Data_processing.adding.recognise import recognise, try_import
 from Data_processing.import_source import Format
 from Data_processing.shared.imported import ImportOptions, images_folder
 from Data_processing.sources.annotation_files import split_of, split_pattern
-from Data_processing.sources.archives import open_source
+from Data_processing.sources.files import open_source
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.annotated import read_imported
@@ -75,7 +75,7 @@ def never(question: str, *_) -> int:
 def test_files_of_several_splits_are_recognised_and_read_as_one_source(tmp_path, write, entry, kind):
     source = write(tmp_path / "source")
     source = source if kind == "directory" else pack(source, tmp_path / kind)
-    files = Remembering(open_source(source))
+    files = open_source(source)
     guess, options = recognise(files, ImportOptions(), None, never)
     assert entry_of(guess.format, Path("x"), options) == {**entry, "path": "x"}
     seen = try_import(files, "s", guess.format, options)
@@ -119,7 +119,7 @@ def test_folders_of_images_state_splits_where_nothing_else_does(tmp_path, form):
 
 
 def test_one_file_of_several_states_no_split_and_is_read_alone(tmp_path):
-    files = Remembering(open_source(as_coco(tmp_path / "s")))
+    files = open_source(as_coco(tmp_path / "s"))
     chosen = ImportOptions(annotations="annotations/instances_val2017.json")
     guess, options = recognise(files, chosen, None, never)
     seen = try_import(files, "s", guess.format, options)

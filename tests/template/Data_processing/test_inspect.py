@@ -23,8 +23,8 @@ from Data_processing.inspecting.image_facts import Kind, inspect_chunk, inspect_
 from Data_processing.inspecting.image_facts import inspect as inspect_image
 from Data_processing.shared.inspected import read_inspected
 from Data_processing.shared.parallel import Workers
-from Data_processing.sources import archives as source_readers
-from Data_processing.sources.archives import open_source
+from Data_processing.sources import files as source_files
+from Data_processing.sources.files import open_source
 from Datasets.format.images import MAX_PIXELS
 from tests.template.conftest import ROOT, refused, run_in, stage, succeeded, until
 from tests.template.Data_processing.sources import pack, picture, write_coco
@@ -79,17 +79,17 @@ def test_a_kept_fact_is_used_and_a_new_image_is_looked_at(tmp_path, source):
 
 def test_a_file_is_read_again_only_if_it_changed(tmp_path, source, monkeypatch):
     assert open_source(source).version("images/5.png") is None  # so young that it may change within the clock's tick
-    monkeypatch.setattr(source_readers, "SETTLED", 0)
+    monkeypatch.setattr(source_files, "SETTLED", 0)
     files, tasks = open_source(source), [(f"images/{name}", Kind.image) for name in NAMES]
     inspected = partial(inspect_all, files, tasks, 10**6, Workers(jobs=1), tmp_path / "facts.sqlite")
-    first, read = list(inspected()), source_readers.Directory.read
-    monkeypatch.setattr(source_readers.Directory, "read", lambda *_: pytest.fail("was read"))
+    first, read = list(inspected()), source_files.Directory.read
+    monkeypatch.setattr(source_files.Directory, "read", lambda *_: pytest.fail("was read"))
     assert list(inspected()) == first
     changed = source / "images/5.png"
     before = changed.stat()
     changed.write_bytes(changed.read_bytes()[:-1] + b"!")  # of the same size, and as old as before
     os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
-    monkeypatch.setattr(source_readers.Directory, "read", read)
+    monkeypatch.setattr(source_files.Directory, "read", read)
     again = list(inspected())
     assert [row["image"] for row, was in zip(again, first, strict=True) if row != was] == ["images/5.png"]
 

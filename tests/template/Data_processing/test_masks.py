@@ -2,7 +2,6 @@
 
 import io
 import json
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -13,18 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.curate import main as curate
 from Data_processing.shared import masks
 from Data_processing.shared.imported import Imported, ImportedBox, write_imported
 from Data_processing.shared.outlines import encode, run_lengths, to_rle
-from Data_processing.sources.archives import Tar, open_source
+from Data_processing.sources.files import open_source
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.annotated import read_imported
-from tests.template.Data_processing.sources import SIZE, pack, picture, write_coco
-from tests.template.Data_processing.test_import_formats import write
+from tests.template.Data_processing.sources import SIZE, picture, write_coco
 
 CLASSES = {"sky": 0, "road": 1}
 
@@ -149,28 +146,6 @@ def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected
     entry = next(e for e in json.loads((tmp_path / "curated/metadata.json").read_text()) if e[0] == "s/0.png")
     assert entry[4] == records["s/0.png"]["mask"]["path"]
     refused(run_stages(tmp_path, [rows[4]], *ALL), "s: its masks have no values but 0 and 255")
-
-
-def test_masks_in_an_archive_are_read_in_one_sweep_and_the_images_in_another(tmp_path, monkeypatch):
-    rows = write_images(tmp_path, 6)
-    for number, row in enumerate(rows):
-        row.mask, row.mask_names = f"masks/{number}.png", {9: "road"}
-        pixels = np.full(SIZE[::-1], 9, np.uint8)
-        pixels[number] = 0
-        write(tmp_path / "source", {row.mask: masks.encode(pixels)})
-    succeeded(run_stages(tmp_path, rows, *ALL))
-    expected = Curated(tmp_path / "curated").records("train")
-    archive = pack(tmp_path / "source", tmp_path / "s.tar.gz")
-    (tmp_path / "source").rename(tmp_path / "unpacked")
-    archive.rename(tmp_path / "source")
-    reads: list[str] = []
-    read = Tar.read
-    monkeypatch.setattr(Tar, "read", lambda tar, name: reads.append(name) or read(tar, name))
-    curate(tmp_path / "clean", tmp_path / "curated", tmp_path / "summary.json", train=1, val=0, test=0)
-    assert Curated(tmp_path / "curated").records("train") == expected
-    places = list(map(Tar(tmp_path / "source").names().index, reads))
-    assert sum(later < earlier for earlier, later in pairwise(places)) == 1
-    assert not (tmp_path / "curated/masks").exists()
 
 
 def test_masks_are_drawn_from_outlines_if_the_user_says_so(tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections import Counter
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -319,20 +318,6 @@ def test_the_same_options_give_the_same_bytes(cleaned):
         files.append({path.name: path.read_bytes() for path in sorted((cleaned / "curated").iterdir())})
     assert files[0] == files[1]
     assert "metadata.json" in files[0]
-
-
-def test_a_tar_is_read_in_its_own_order_within_each_split(tmp_path):
-    cleaned = cleaned_source(tmp_path, pack_as="s.tar.gz")
-    succeeded(curate(cleaned, "--train", "0.6", "--val", "0.2", "--test", "0.2", "--seed", "3"))
-    dataset = Curated(cleaned / "curated")
-    images = {split: [record["image"] for record in dataset.records(split)] for split in SPLITS}
-    assert sorted(chain.from_iterable(images.values())) == sorted(f"s/images/{i}.png" for i in range(12))
-    assert max(map(len, images.values())) > 3
-    for split, names in images.items():
-        assert names == sorted(names)  # as packed: 10.png before 2.png, unlike in annotations.json
-        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
-            assert hashlib.sha256(data).hexdigest() == record["sha256"]
-            assert len(record["boxes"]) == 1
 
 
 def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(cleaned):
