@@ -40,9 +40,8 @@ from Datasets.format.classes import read_classes
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SPLITS, Record
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
+from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError
-from Datasets.tools.progress import progress
 
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 

@@ -26,8 +26,7 @@ from Data_processing.sources.files import SourceFiles, open_once
 from Datasets.format.file_names import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
-from Datasets.tools.progress import progress
+from Datasets.tools.command import progress, run
 
 CHUNK = 32  # images
 FEW = 128  # images that threads of this process inspect, as starting others takes as long

@@ -18,9 +18,8 @@ import typer
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
+from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError
-from Datasets.tools.progress import progress
 
 
 class Format(StrEnum):

@@ -27,10 +27,9 @@ import typer
 from Datasets.format.coco import batch_coco
 from Datasets.format.images import MAX_PIXELS, UnreadableImage
 from Datasets.format.predictions import Prediction
-from Datasets.tools.atomic import naming, replacing
-from Datasets.tools.command import run
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError, one_line
-from Datasets.tools.progress import progress
 from Deployment.predicting.image_files import ImageFile, image_files
 from Deployment.service.artifact import MANIFEST, Artifact, load
 from Deployment.service.cores import MOST_PROCESSES, usable_cores
@@ -80,8 +79,7 @@ class Journal:
             partial.write_bytes(b"".join([self._head, b"\n", *map(self._line, before)]))
         with self._path.open("ab", buffering=0) as file:
             for part in parts:
-                with naming(self._path):
-                    file.write(b"".join(map(self._line, part)))
+                file.write(b"".join(map(self._line, part)))
                 yield from part
 
     def _line(self, row: Row) -> bytes:

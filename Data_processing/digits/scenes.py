@@ -22,8 +22,7 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.digits.defects import DEFECTS, Annotations, Delivery, deliver
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
-from Datasets.tools.progress import progress
+from Datasets.tools.command import progress, run
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 POOLS = 40

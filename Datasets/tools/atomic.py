@@ -8,28 +8,17 @@ from pathlib import Path
 
 from Datasets.tools.errors import UserError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Make the error of a full disk name `path`, which is being written; Python names nothing, or what was copied."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            error.filename = str(path)
-        raise
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def replacing(path: Path, *own: str) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` to write a file or directory to; put it in place if all went well.
+    """Yield a temporary sibling of `path` to write a file or directory to; put it in place if nothing was raised.
 
     own: names or patterns of files that mark a directory as an earlier output of the caller, if it has all of them. Any
     other directory that is not empty is refused, with a UserError: `path` may be a user's mistake.
-    The sibling is named `.NAME.partial`, and an earlier output `.NAME.old.partial` while it makes way: what a killed
-    run left behind is cleared by the next one, and git ignores it.
+    The sibling is named `.NAME.partial`, and an earlier output `.NAME.old.partial` while it makes way. The next run
+    clears what a killed one left behind; git ignores it.
     """
     if path.is_dir() and any(path.iterdir()) and not (own and all(any(path.glob(name)) for name in own)):
         raise UserError(f"{path}: is a directory that holds something else; name another, or delete it")
@@ -38,12 +27,15 @@ def replacing(path: Path, *own: str) -> Iterator[Path]:
     _remove(partial)
     _remove(old)
     try:
-        with naming(path):
-            yield partial
+        yield partial
         if path.is_dir():
-            path.rename(old)  # not removed here: killed halfway, it would be nobody's
+            path.rename(old)  # not removed here: if killed halfway, nothing would mark it as an output
         partial.replace(path)
         _remove(old)
+    except OSError as error:
+        if error.errno in DISK_FULL:  # Python names no file, or the one that is copied
+            error.filename = str(path)
+        raise
     finally:
         _remove(partial)
 

@@ -1,28 +1,29 @@
-"""Turns a function into a command whose user sees one line for a mistake, never a traceback."""
+"""Runs a function as a command: its options, its progress, and one line instead of a traceback for a user's mistake."""
 
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from Datasets.tools.errors import UserError, one_line
+
+T = TypeVar("T")
 
 
 def run(function: Callable[..., Any]) -> None:
     """Run `function` as a typer command on sys.argv.
 
     Options may be written with dashes or underscores, so that DVC can unpack a mapping of params.yaml into them.
-    Exit codes: 0 done; 1 the user's mistake, told in one line on stderr; 130 interrupted.
+    Exit codes: 0 done; 1 the user's mistake, reported in one line on stderr; 130 interrupted.
     """
     import typer  # here, as worker processes need only end_with_parent
 
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the base of its usage errors
     if "DVC_STAGE" in os.environ:
         end_with_parent()
-    if "pyarrow" in sys.modules and "pandas" not in sys.modules:
-        _spare_pandas()
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
     app.command()(function)
     try:
@@ -38,10 +39,19 @@ def run(function: Callable[..., Any]) -> None:
         sys.exit(130)
 
 
-def end_with_parent(parent: int | None = None) -> None:
-    """Have Linux end this process when its parent dies, or it would go on writing where the next run does.
+def _dashes(token: str) -> str:
+    return token.replace("_", "-")
 
-    parent: its process id, if known; if it has died already, this process ends at once.
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Have Linux end this process when its parent dies; otherwise it would write where the next run does.
+
+    parent: its process id, if known; if it is dead already, this process ends at once.
     """
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
@@ -50,26 +60,20 @@ def end_with_parent(parent: int | None = None) -> None:
             os._exit(1)
 
 
-def _spare_pandas() -> None:
-    """Keep pyarrow from importing pandas, 0.3 s, when it makes its first array; `to_pandas` still imports it."""
-    import pyarrow as pa
+def progress(items: Iterable[T], total: int, what: str, unit: str, seconds: float = 10.0) -> Iterator[T]:
+    """Yield `items` and show progress on stderr: a bar on a terminal, elsewhere at most one line in `seconds`."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
 
-    sys.meta_path.insert(0, _NoPandas)
-    pa.array([])
-    sys.meta_path.remove(_NoPandas)
-
-
-class _NoPandas:
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def _dashes(token: str) -> str:
-    return token.replace("_", "-")
-
-
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
+        yield from tqdm(items, total=total, desc=what, unit=f" {unit}")
+        return
+    start = last = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += 1
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            print(f"{what}: {done} of {total} {unit}, {done / (last - start):.0f} a second", file=sys.stderr)
+    unit = unit.removesuffix("s") if done == 1 else unit
+    print(f"{what}: {done} {unit} in {time.monotonic() - start:.1f} s", file=sys.stderr)

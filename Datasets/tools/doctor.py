@@ -1,69 +1,291 @@
-"""Look at a checkout, and say what is wrong and the command that mends it.
+"""Report what is wrong with a checkout, each with the command that repairs it.
 
     python -m Datasets.tools.doctor [--objects]
 
-Looks at git, the data, the remote, the cache, left-over processes, the queue of experiments and installed versions, and
-changes nothing; with --objects, reads all of the cache, too. Exit code 1 if something is wrong.
+Checks git, installed versions, orphaned stages, data, the remote, the cache and the experiment queue, and changes
+nothing. --objects also reads every object in the cache. Exit code 1 if there is a problem.
 """
 
+import hashlib
 import logging
+import os
+import shlex
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import Annotated
+from queue import Empty, Queue
+from threading import Thread
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from Datasets.tools.checks import data, machine, repository
-from Datasets.tools.checks.finding import Finding
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
+DESCRIPTION = ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config")
+COMMIT = "git add --all && git commit --message Start"
+INSTALL = "python -m pip install --constraint constraints.txt"
+REMOTE_SECONDS = 20.0  # to wait for a remote's answer
 
 
-def look(root: Path, objects: bool = False) -> Iterator[Finding]:
-    """Everything that is found wrong, the most basic first; `objects`: also what the disk has damaged in the cache."""
-    yield from repository.check(root)
-    yield from machine.check_versions(root)
-    yield from machine.check_processes(root)
-    if (root / ".git").exists():
-        yield from look_with_dvc(root, objects)
+class Finding(NamedTuple):
+    """A problem in one line, which names the thing, and the command that repairs it."""
+
+    problem: str
+    remedy: str
 
 
-def look_with_dvc(root: Path, objects: bool) -> Iterator[Finding]:
-    """What DVC knows to be wrong."""
+def findings(root: Path, objects: bool = False) -> Iterator[Finding]:
+    """All problems of a checkout, the most basic first. objects: whether to look for damaged objects in the cache."""
+    yield from check_git(root)
+    yield from check_versions(root)
+    yield from check_processes(root)
+    if not (root / ".git").exists():
+        return
     try:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
     except ImportError:
-        return  # check_versions tells
+        return  # reported by check_versions
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    checks = [data.check_data, data.check_remote, data.check_cache, machine.check_queue]
-    checks += [data.check_objects] if objects else []
+    checks = [check_data, check_sources, check_remote, check_cache, check_queue]
     try:
         with Repo(str(root)) as repo:
-            for check in checks:
+            for check in [*checks, check_objects] if objects else checks:
                 yield from check(repo)
     except DvcException as error:
-        yield Finding(f"dvc: {one_line(error)}{_line(error.__cause__)}", "edit the file that is named")
+        mark = getattr(error.__cause__, "problem_mark", None)  # a YAML parser's
+        line = f": line {mark.line + 1}: {getattr(error.__cause__, 'problem', '')}" if mark else ""
+        yield Finding(f"dvc: {one_line(error)}{line}", "edit the file that is named")
 
 
-def _line(cause: BaseException | None) -> str:
-    """What a YAML parser found wrong, and in which line; nothing of other causes."""
-    mark = getattr(cause, "problem_mark", None)
-    return f": line {mark.line + 1}: {getattr(cause, 'problem', '')}" if mark else ""
+def check_git(root: Path) -> Iterator[Finding]:
+    """There is a repository, an identity, a first commit, and git has the code and what describes the pipeline."""
+    if _git(root, "rev-parse", "--show-cdup") != "":
+        yield Finding("git: this folder is not the top of a repository, which DVC needs", f"git init && {COMMIT}")
+        return
+    if not (_git(root, "var", "GIT_AUTHOR_IDENT") and _git(root, "var", "GIT_COMMITTER_IDENT")):
+        identity = "git config --global user.name NAME && git config --global user.email ADDRESS"
+        yield Finding("git: has no author name and address, so it cannot commit", identity)
+    if _git(root, "rev-parse", "--verify", "HEAD") is None:
+        yield Finding("git: has no commit yet, which experiments and exports need", COMMIT)
+        return
+    if deleted := (_git(root, "ls-files", "--deleted", "--", *DESCRIPTION) or "").split():
+        yield Finding(f"{_some(deleted)}: deleted, but git still has it", f"git checkout {_words(deleted)}")
+    if missing := _untracked(root):
+        yield Finding(f"{_some(missing)}: not in git, nor in any commit", f"git add --force {_words(missing)}")
+
+
+def _untracked(root: Path) -> list[str]:
+    """Code, and parameters, stages and DVC's pointers even if ignored, that git does not track."""
+    tracked = set((_git(root, "ls-files", "-z") or "").split("\0"))
+    others = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    described = [*(root / name for name in DESCRIPTION), *(root / "Datasets").glob("[!.]*/*.dvc")]
+    names = {path.relative_to(root).as_posix() for path in described if path.is_file()} - tracked
+    return sorted(names | {name for name in others if name.endswith(".py")})
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What a git command prints; None if it fails."""
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.decode("utf-8", errors="replace").strip("\n")
+
+
+def check_versions(root: Path) -> Iterator[Finding]:
+    """What pyproject.toml requires is installed, in the versions of constraints.txt."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+
+    installed = {canonicalize_name(found.name): found.version for found in distributions() if found.name}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [Requirement(text).name for text in project["dependencies"]]
+    if missing := [name for name in needed if canonicalize_name(name) not in installed]:
+        yield Finding(f"{_some(missing)}: not installed", f"{INSTALL} .")
+    pins = [Requirement(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line]
+    versions = [(pin, installed.get(canonicalize_name(pin.name))) for pin in pins]
+    other = [
+        f"{pin.name} {version} instead of {str(pin.specifier).removeprefix('==')}"
+        for pin, version in versions
+        if version and not pin.specifier.contains(version, prereleases=True)
+    ]
+    if other:
+        yield Finding(f"{_some(other)}: not the tested versions", f"{INSTALL} '.[train,serve,dev]'")
+    wanted, python = project.get("requires-python", ""), sys.version.split()[0]
+    if not SpecifierSet(wanted).contains(python, prereleases=True):
+        yield Finding(f"Python {python}: pyproject.toml requires {wanted}", "make test PYTHON=PATH")
+
+
+def check_processes(root: Path) -> Iterator[Finding]:
+    """No stage outlives its `dvc`: it would write where the next run does."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            stage = _stage(process, root)
+            if stage and not _has_dvc(process):
+                problem = f"process {process.pid}: stage {stage} still runs, although the dvc that started it has ended"
+                yield Finding(problem, f"kill {process.pid}")
+        except psutil.Error:
+            continue
+
+
+def _stage(process: Any, root: Path) -> str | None:
+    """The name of this checkout's stage that a process belongs to."""
+    environment = process.environ()
+    ours = environment.get("DVC_ROOT") == str(root) and process.status() != "zombie"
+    return environment.get("DVC_STAGE") if ours else None
+
+
+def _has_dvc(process: Any) -> bool:
+    """Whether the parent is dvc, or a process of the stage, which is then the one to report."""
+    parent = process.parent()
+    if parent is None or parent.pid == 1:
+        return False
+    return "DVC_STAGE" in parent.environ() or any("dvc" in word for word in parent.cmdline())
+
+
+def check_data(repo: Any) -> Iterator[Finding]:
+    """Everything that dvc.lock and the .dvc files name is in the workspace."""
+    missing = [out for out in repo.index.outs if out.hash_info and not out.exists]
+    cached = [out for out in missing if _objects(out) and all(map(out.cache.exists, _objects(out).values()))]
+    lost = [out for out in missing if out not in cached]
+    if cached:
+        paths = [_path(out) for out in cached]
+        yield Finding(f"{_some(paths)}: deleted, but still in DVC's cache", f"dvc checkout {_words(paths)}")
+    if not lost:
+        return
+    problem = f"{_some([_path(out) for out in lost])}: neither here nor in DVC's cache"
+    if repo.config["core"].get("remote"):
+        yield Finding(problem, "dvc pull")
+    elif all(out.stage.cmd for out in lost):
+        yield Finding(problem, "dvc repro")
+    else:
+        yield Finding(f"{problem}, and there is no remote", "dvc remote add --default store URL && dvc pull")
+
+
+def check_sources(repo: Any) -> Iterator[Finding]:
+    """The sources of params.yaml are there, or something makes them."""
+    try:
+        params = YAML(typ="safe").load(Path(repo.root_dir, "params.yaml"))
+    except (OSError, YAMLError):
+        return
+    known = {_path(out) for out in repo.index.outs}
+    for name, entry in ((params or {}).get("sources") or {}).items():
+        path = entry["path"]
+        if path not in known and not Path(repo.root_dir, path).exists():
+            problem = f"params.yaml: source {name}: {path} does not exist, and neither DVC nor a stage makes it"
+            yield Finding(problem, f"cp -r RAW_DATASET {shlex.quote(path)} && dvc add {shlex.quote(path)}")
+
+
+def check_remote(repo: Any) -> Iterator[Finding]:
+    """The default remote answers."""
+    name = repo.config["core"].get("remote")
+    if not name:
+        return
+    url = repo.config["remote"].get(name, {}).get("url", "")
+    answer: Queue[str | None] = Queue()
+    Thread(target=lambda: answer.put(_unreachable(repo, name)), daemon=True).start()
+    try:
+        reason = answer.get(timeout=REMOTE_SECONDS)
+    except Empty:
+        reason = f"no answer in {REMOTE_SECONDS:.0f} s"
+    if reason is not None:
+        remedy = f"dvc remote modify {shlex.quote(name)} url URL, or its credentials with --local"
+        yield Finding(f"remote {name}, {url}: cannot be reached: {reason}", remedy)
+
+
+def _unreachable(repo: Any, name: str) -> str | None:
+    """Why a remote cannot be reached; None if it can. It need not exist before the first push, but its parent must."""
+    try:
+        store = repo.cloud.get_remote(name)
+        if store.fs.exists(store.path) or store.fs.protocol not in ("local", "s3"):
+            return None
+        parent = store.fs.parent(store.path) if store.fs.protocol == "local" else store.path.partition("/")[0]
+        return None if store.fs.exists(parent) else f"{parent}: not found"
+    except Exception as error:  # each kind of remote raises its own
+        return one_line(f"{type(error).__name__}: {error}")[:200]
+
+
+def check_cache(repo: Any) -> Iterator[Finding]:
+    """The cache is on the workspace's file system, where a file and its copy in the cache can be one."""
+    kinds = repo.config["cache"].get("type") or []
+    cache = Path(repo.cache.local.path)
+    nearest = next(path for path in (cache, *cache.parents) if path.exists())
+    if nearest.stat().st_dev != Path(repo.root_dir).stat().st_dev and "symlink" not in kinds:
+        remedy = "dvc config --local cache.type symlink && dvc checkout --relink"
+        yield Finding(f"{cache}: DVC's cache is on another file system, so all data is stored twice", remedy)
+
+
+def check_queue(repo: Any) -> Iterator[Finding]:
+    """Queued experiments have a worker."""
+    if not Path(repo.tmp_dir, "exps").is_dir():
+        return
+    queue = repo.experiments.celery_queue
+    waiting, active = len(list(queue.iter_queued())), len(list(queue.iter_active()))
+    if (waiting or active) and not queue.worker_status():
+        problem = f"queue: {waiting} experiments wait and {active} are active, but there is no worker"
+        yield Finding(problem, "dvc queue start, or dvc queue remove --all")
+
+
+def check_objects(repo: Any) -> Iterator[Finding]:
+    """No object of the cache is damaged: its name is the MD5 of its bytes."""
+    names = {path: path.parent.name + path.name for path in Path(repo.cache.local.path).glob("[0-9a-f]?/[0-9a-f]*")}
+    damaged = {path: md5 for path, name in names.items() if (md5 := _md5(path)) != name.removesuffix(".dir")}
+    if not damaged:
+        return
+    contents = {names[path]: md5 for path, md5 in damaged.items()}
+    files = {Path(file): name for out in repo.index.outs for file, name in _objects(out).items() if name in contents}
+    copies = [file for file, name in files.items() if file.is_file() and _md5(file) == contents[name]]  # hard links
+    bad = [os.path.relpath(path, repo.root_dir) for path in (*damaged, *copies)]
+    yield Finding(f"{_some(bad)}: damaged: not what DVC once wrote", f"rm -f {_words(bad)} && dvc pull")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _objects(out: Any) -> dict[str, str]:
+    """The cache's objects of an output by their file; none if the cache lacks the listing of a directory."""
+    tree = out.get_obj() if out.use_cache and out.hash_info else None
+    if tree is None or not out.hash_info.isdir:
+        return {out.fs_path: out.hash_info.value} if tree else {}
+    return {os.path.join(out.fs_path, *key): info.value for key, _, info in tree}  # noqa: PTH118
+
+
+def _path(out: Any) -> str:
+    return Path(os.path.relpath(out.fs_path, out.repo.root_dir)).as_posix()
+
+
+def _words(paths: list[str]) -> str:
+    return " ".join(map(shlex.quote, paths))
+
+
+def _some(names: list[str]) -> str:
+    """The first of many names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def main(
-    objects: Annotated[bool, typer.Option("--objects", help="also read all of the cache: is it damaged?")] = False,
+    objects: Annotated[bool, typer.Option("--objects", help="also look for damaged objects in the cache")] = False,
 ) -> None:
-    """Say what is wrong with this checkout, and how to mend it."""
-    findings = list(look(ROOT, objects))
-    for finding in findings:
-        print(f"{finding.what}\n    {finding.mend}")
-    if findings:
-        raise UserError(f"{len(findings)} to mend")
-    print("nothing found wrong in git, data, remote, cache, processes, queue and versions")
+    """Report what is wrong with this checkout, and how to repair it."""
+    found = list(findings(ROOT, objects))
+    for finding in found:
+        print(f"{finding.problem}\n    {finding.remedy}")
+    if found:
+        raise UserError(f"problems found: {len(found)}")
+    print("no problems found in git, versions, processes, data, remote, cache and queue")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from PIL import Image
 from Datasets.format.curated import Curated
 from Datasets.format.images import VOID, Letterbox, UnreadableImage, decode, letterbox
 from Datasets.format.records import Record
+from Datasets.tools.command import progress
 from Datasets.tools.errors import UserError
-from Datasets.tools.progress import progress
 
 CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit into this; else decoded for each batch
 IGNORED = -1  # in a mask of the targets: not annotated, the square's padding, or moved in from outside the image

@@ -23,7 +23,7 @@ from Data_processing.inspecting.image_facts import INSPECTED_SCHEMA, inspect
 from Data_processing.reporting.sections import rejects
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SCHEMA, SPLITS, empty_record
-from Datasets.tools.progress import progress
+from Datasets.tools.command import progress
 from tests.template.conftest import copy_with_results, edit_params, refused, run_in, stage, succeeded
 from tests.template.Data_processing.sources import SIZE, pack, picture, write_coco
 from tests.template.Deployment.browser import CHROMIUM, chromium

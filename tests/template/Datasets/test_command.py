@@ -4,20 +4,8 @@ import sys
 
 import pytest
 
-from tests.template.conftest import ROOT, refused, run_in, succeeded
+from tests.template.conftest import ROOT, refused, run_in
 
-PANDAS = """
-import sys
-import pyarrow as pa
-from Datasets.tools.command import run
-
-def main():
-    table = pa.table({"number": [7]})
-    assert "pandas" not in sys.modules
-    assert table.to_pandas()["number"][0] == 7
-
-run(main)
-"""
 FAILING = """
 from pathlib import Path
 from Datasets.tools.command import run
@@ -28,10 +16,6 @@ def main():
 
 run(main)
 """
-
-
-def test_pandas_which_takes_long_to_import_is_imported_only_where_it_is_used():
-    succeeded(run_in(ROOT, sys.executable, "-c", PANDAS))
 
 
 @pytest.mark.parametrize(

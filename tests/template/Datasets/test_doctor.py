@@ -13,9 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from Datasets.tools.checks.finding import Finding
-from Datasets.tools.checks.machine import check_processes, check_versions
-from Datasets.tools.doctor import look
+from Datasets.tools.doctor import Finding, check_processes, check_versions, findings
 from tests.template.conftest import AUTHOR, ROOT, copy_code, refused, run_in, succeeded, until
 
 STAGES = """stages:
@@ -58,7 +56,7 @@ def root(sound, tmp_path, monkeypatch) -> Iterator[Path]:
 
 def found(root: Path, objects: bool = False) -> list[Finding]:
     """What is found, but for versions: those that the tests run with are what they are."""
-    return [finding for finding in look(root, objects) if "not the versions" not in finding.what]
+    return [finding for finding in findings(root, objects) if "not the tested versions" not in finding.problem]
 
 
 def lose(root: Path, *names: str) -> None:
@@ -101,16 +99,18 @@ def test_what_is_wrong_is_found_and_the_command_mends_it(root, harm):
     damage, part = HARMS[harm]
     damage(root)
     [finding] = found(root)
-    assert part in finding.what
-    mend = finding.mend.partition(", or ")[0] if harm != "queued" else finding.mend.partition(", or ")[2]
-    succeeded(run_in(root, "bash", "-c", mend.replace(" URL", " ../../store")))
+    assert part in finding.problem
+    remedy = finding.remedy.partition(", or ")[0] if harm != "queued" else finding.remedy.partition(", or ")[2]
+    succeeded(run_in(root, "bash", "-c", remedy.replace(" URL", " ../../store")))
     assert found(root) == []
 
 
 def test_a_file_that_cannot_be_parsed_is_named_with_the_line(root):
     (root / "params.yaml").write_text("sources:\n  a:\n\t\tpath: raw.txt\n")
     [finding] = found(root)
-    assert "params.yaml'" in finding.what and "line 3: found character that cannot start any token" in finding.what
+    assert (
+        "params.yaml'" in finding.problem and "line 3: found character that cannot start any token" in finding.problem
+    )
 
 
 def test_a_damaged_object_is_found_when_all_of_the_cache_is_read(root):
@@ -124,8 +124,8 @@ def test_a_damaged_object_is_found_when_all_of_the_cache_is_read(root):
     stored.chmod(0o444)
     assert found(root) == []
     [finding] = found(root, objects=True)
-    assert f"{name[:2]}/{name[2:]}, raw.txt: damaged" in finding.what  # and not made.txt, whose bytes are the same
-    succeeded(run_in(root, "bash", "-c", finding.mend))
+    assert f"{name[:2]}/{name[2:]}, raw.txt: damaged" in finding.problem  # and not made.txt, whose bytes are the same
+    succeeded(run_in(root, "bash", "-c", finding.remedy))
     assert (root / "raw.txt").read_text() == stored.read_text() == "raw"
     assert found(root, objects=True) == []
 
@@ -137,9 +137,9 @@ def test_a_stage_without_its_dvc_is_found_and_ended(root):
     pid = int(started.stdout)
     [finding] = found(root)
     assert finding == Finding(
-        f"process {pid}: stage train@e001 runs on, although the dvc that started it has ended", f"kill {pid}"
+        f"process {pid}: stage train@e001 still runs, although the dvc that started it has ended", f"kill {pid}"
     )
-    subprocess.run(finding.mend.split(), check=True)
+    subprocess.run(finding.remedy.split(), check=True)
     until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
     assert found(root) == []
 
@@ -159,22 +159,22 @@ def test_versions_are_compared_and_missing_ones_named(root):
     (root / "constraints.txt").write_text("numpy==1.0.0\n")
     text = (root / "pyproject.toml").read_text()
     (root / "pyproject.toml").write_text(text.replace('"pandas>', '"not.there>=1",\n"pandas>'))
-    told = " ".join(finding.what for finding in check_versions(root))
-    assert "not-there: not installed" in told
-    assert re.search(r"numpy 2\S+ instead of 1\.0\.0: not the versions", told)
+    told = " ".join(finding.problem for finding in check_versions(root))
+    assert "not.there: not installed" in told
+    assert re.search(r"numpy 2\S+ instead of 1\.0\.0: not the tested versions", told)
 
 
 def test_python_is_compared_with_every_bound_that_a_team_may_state(root):
     text = (root / "pyproject.toml").read_text()
     for stated, wrong in ((">=3.11,<4", False), ("~=3.11", False), (">=3.11, <3.11.0", True), (">=3.99", True)):
         (root / "pyproject.toml").write_text(text.replace('">=3.11"', f'"{stated}"'))
-        told = [finding.what for finding in check_versions(root) if finding.what.startswith("Python")]
+        told = [finding.problem for finding in check_versions(root) if finding.problem.startswith("Python")]
         assert bool(told) == wrong, stated
-        assert all(f": not {stated}, which pyproject.toml wants" in each for each in told)
+        assert all(f": pyproject.toml requires {stated}" in each for each in told)
 
 
 def test_the_command_names_what_is_wrong_and_its_remedy(root):
-    copy_code(root, "Datasets", "Datasets/tools/checks")
+    copy_code(root, "Datasets", "Datasets/tools")
     result = run_in(root, sys.executable, "-m", "Datasets.tools.doctor")
-    refused(result, "1 to mend")
+    refused(result, "problems found: 1")
     assert "not in git" in result.stdout and "git add --force Datasets/" in result.stdout
