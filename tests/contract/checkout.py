@@ -21,17 +21,18 @@ AUTHOR = {
 Result = subprocess.CompletedProcess[str]
 
 
-def environment() -> dict[str, str]:
-    """This interpreter's environment first on the PATH, nothing of an enclosing DVC, offline."""
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a command: this interpreter's programs first on the PATH, no enclosing DVC, offline."""
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "DVC_ROOT")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return inherited | AUTHOR | {"PATH": path, "HF_HUB_OFFLINE": "1"}
+    return inherited | {"PATH": path, "HF_HUB_OFFLINE": "1"} | changes
 
 
-def run_in(directory: Path, *command: str | Path, timeout: float = 300) -> Result:
-    """Run a command in a directory."""
+def run_in(directory: Path, *command: str | Path, timeout: float = 300, **changes: str) -> Result:
+    """Run a command in a directory; `changes` are of its environment."""
     words = [str(word) for word in command]
-    return subprocess.run(words, cwd=directory, env=environment(), capture_output=True, text=True, timeout=timeout)
+    env = environment(**changes)
+    return subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=timeout)
 
 
 def succeeded(result: Result) -> Result:
@@ -57,7 +58,7 @@ def copy_checkout(target: Path, edit: Callable[[dict], None], leave_out: Callabl
             shutil.copy2(ROOT / name, target / name)
     edit_params(target, edit)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
-        succeeded(run_in(target, "git", *command))
+        succeeded(run_in(target, "git", *command, **AUTHOR))
 
 
 def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:

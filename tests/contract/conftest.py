@@ -63,4 +63,4 @@ def project(curated_project: Path, shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def stages(curated_project: Path) -> dict:
     """The stages of dvc.yaml as DVC resolves them with the made dataset, by their names."""
-    return {stage.addressing: stage for stage in Repo(str(curated_project)).index.stages if stage.cmd}
+    return {stage.name: stage for stage in Repo(str(curated_project)).index.stages if stage.cmd}

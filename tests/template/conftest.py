@@ -4,8 +4,6 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -15,43 +13,31 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from hypothesis import settings
-from ruamel.yaml import YAML
 
+from tests.contract import checkout
+from tests.contract.checkout import AUTHOR, ROOT, Result, edit_params, succeeded
 from tests.template import forked
 
-ROOT = Path(__file__).parents[2]
-DEMONSTRATION = {"params.yaml": ROOT / "params.yaml", "dvc.yaml": ROOT / "dvc.yaml"}  # what the tests run
-if (ROOT / "tests/demonstration/pipeline.yaml").exists():  # a project with parameters and stages of its own
-    DEMONSTRATION["params.yaml"] = ROOT / "tests/demonstration/parameters.yaml"
-    DEMONSTRATION["dvc.yaml"] = ROOT / "tests/demonstration/pipeline.yaml"
+__all__ = ["AUTHOR", "ROOT", "Result", "edit_params", "succeeded"]  # for the tests
+DEMONSTRATION = {"params.yaml": ROOT / "params.yaml"}
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported, as Models/train.py does
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children
 settings.register_profile("without deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("without deadline")
-Result = subprocess.CompletedProcess[str]
 
 
-def run_in(directory: Path, *command: str | Path, timeout: float = 300, **environment: str) -> Result:
-    """Run a command in a directory with this interpreter's environment first on the PATH, offline."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DVC_ROOT")}
-    env |= {"PATH": path, "HF_HUB_OFFLINE": "1", **environment}
-    words = [str(word) for word in command]
+def run_in(directory: Path, *command: str | Path, timeout: float = 300, **changes: str) -> Result:
+    """Run a command in a directory as tests/contract does, forked from a process with its libraries where it can be."""
+    words, env = [str(word) for word in command], checkout.environment(**changes)
     if module := forked.module_of(words, env):
         return forked.run(*module, directory, env, timeout)
-    return subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=timeout)
+    return checkout.run_in(directory, *words, timeout=timeout, **changes)
 
 
 def stage(module: str, *options: str | Path, cwd: Path = ROOT) -> Result:
     """Run `python -m MODULE OPTIONS`, which starts no processes in turn."""
     return run_in(cwd, "python", "-m", module, *options, LOKY_MAX_CPU_COUNT="1")
-
-
-def succeeded(result: Result) -> Result:
-    """The result, if the command exited with 0."""
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return result
 
 
 def refused(result: Result, *parts: str) -> str:
@@ -83,14 +69,6 @@ def png_bomb(side: int = 100_000) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
 
 
-def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:
-    """Change params.yaml."""
-    yaml = YAML()
-    params = yaml.load(directory / "params.yaml")
-    edit(params)
-    yaml.dump(params, directory / "params.yaml")
-
-
 def make_small(params: dict) -> None:
     """Parameters with which the whole chain runs in well under a minute."""
     params["digits"]["scenes"] = 240
@@ -99,27 +77,9 @@ def make_small(params: dict) -> None:
     params["clean"]["max_rejected"] = 0.2
 
 
-AUTHOR = {
-    f"GIT_{role}_{what}": value
-    for role in ("AUTHOR", "COMMITTER")
-    for what, value in (("NAME", "A Tester"), ("EMAIL", "tester@example.org"), ("DATE", "1767225600 +0000"))
-}
-
-
 def copy_checkout(target: Path, edit: Callable[[dict], None] = make_small) -> None:
-    """Copy what git would have of this checkout, uncommitted files too, into a new repository with one commit.
-
-    Its parameters and stages are the demonstration's, whatever this project's own are; data of its own are left out.
-    Copies with the same parameters have the same commit, wherever and whenever they are made.
-    """
-    listed = run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.endswith(".dvc"):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(DEMONSTRATION.get(name, ROOT / name), target / name)
-    edit_params(target, edit)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
-        succeeded(run_in(target, "git", *command, **AUTHOR))
+    """Copy this checkout, uncommitted files too, with changed parameters into a new repository with one commit."""
+    checkout.copy_checkout(target, edit)
 
 
 def copy_code(target: Path, *folders: str) -> None:
@@ -132,7 +92,8 @@ def copy_code(target: Path, *folders: str) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with tests of the whole, and others that take long: else one process still has one when others are done."""
-    items.sort(key=lambda item: item.path.parent != ROOT / "tests" and not item.get_closest_marker("long"))
+    whole = (ROOT / "tests/contract", ROOT / "tests/template")
+    items.sort(key=lambda item: item.path.parent not in whole and not item.get_closest_marker("long"))
 
 
 @pytest.fixture(scope="session")
