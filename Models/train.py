@@ -76,6 +76,9 @@ def main(
     script: Annotated[str, typer.Option(help="name of a model script in Models/, without .py")],
     out: Annotated[Path, typer.Option(help="directory to write to")],
     model: Annotated[list[str] | None, typer.Argument(help="after --, options of the script's build()")] = None,
+    helpers: Annotated[
+        Path, typer.Option(help="file or folder of Models that holds all that the script imports")
+    ] = Path("Models/backbones"),
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     init: Annotated[
         Path, typer.Option(help="weights to start from: an export's directory, or a .safetensors file")
@@ -132,11 +135,18 @@ def main(
         precision=precision.value,
     )
     with together.joined(device):
-        learn(script, out, model or [], curated, init, options, tracker)
+        learn(script, helpers, out, model or [], curated, init, options, tracker)
 
 
 def learn(
-    script: str, out: Path, model: Sequence[str], curated: Path, init: Path, options: "Options", tracker: Tracker
+    script: str,
+    helpers: Path,
+    out: Path,
+    model: Sequence[str],
+    curated: Path,
+    init: Path,
+    options: "Options",
+    tracker: Tracker,
 ) -> None:
     """Train, in each of the processes, and write, in the first; the arguments are those of `main`."""
     from Models.learning.checkpoints import remove_checkpoint
@@ -145,7 +155,7 @@ def learn(
     from Models.learning.training import train
     from Models.metrics.evaluation import validate
 
-    work = prepared(script, model, curated, init, options)
+    work = prepared(script, helpers, model, curated, init, options)
     for name in RESULTS if is_first() else ():
         (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
     parameters = {**work.run.train, **work.run.build}

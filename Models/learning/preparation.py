@@ -20,6 +20,7 @@ from Models.learning.scripts import (
     ROOT,
     Run,
     build_model,
+    check_helpers,
     check_outputs,
     library_versions,
     load_script,
@@ -43,11 +44,12 @@ class Work:
     checkpoint: Path
 
 
-def prepared(script: str, model: Sequence[str], curated: Path, init: Path, options: Options) -> Work:
+def prepared(script: str, helpers: Path, model: Sequence[str], curated: Path, init: Path, options: Options) -> Work:
     """Read, check and build all that a training needs; the arguments are those of `Models.train`.
 
     Raises UserError for a mistake in any of them.
     """
+    check_helpers(script, helpers)
     module = load_script(script)
     arguments = parse_build_arguments(module.build, model)
     data = Curated(curated)

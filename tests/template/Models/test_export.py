@@ -235,7 +235,7 @@ def test_code_that_has_not_changed_still_builds_the_export(exported_checkout):
     ("old", "new", "said"),
     [
         ("2 * STRIDE)", "3 * STRIDE)", "answers otherwise; it differs by up to"),
-        ("self.heat = nn.Conv2d(2", "self.heat2 = nn.Conv2d(2", "does not build it"),
+        ("self.heatmap = nn.Conv2d(2", "self.heatmap2 = nn.Conv2d(2", "does not build it"),
         ("width: int", "breadth: int", "does not build it"),
         ("import torch.nn.functional", "import nothing.at.all", "does not build it: No module named 'nothing'"),
         ("A detector of", "One detector of", ""),

@@ -31,7 +31,7 @@ def test_it_gets_further_in_as_many_epochs_than_from_nothing(outputs, shapes, tm
 
 def test_it_says_which_tensors_did_not_fit_and_why(outputs, tmp_path):
     tensors = load_file(outputs / "export/weights.safetensors")
-    tensors["extra.weight"] = tensors.pop("reach.bias")
+    tensors["extra.weight"] = tensors.pop("distances.bias")
     save_file(tensors, tmp_path / "some.safetensors")
     model = e001.build(classes=3, width=16)
     before = {name: values.clone() for name, values in model.state_dict().items()}
@@ -41,11 +41,11 @@ def test_it_says_which_tensors_did_not_fit_and_why(outputs, tmp_path):
     assert lines == [
         f"init: {total - 3} of {total} tensors from {tmp_path}/some.safetensors",
         "init: 2 of another shape: kind.weight 2x32x1x1 to 3x32x1x1, kind.bias 2 to 3",
-        "init: 1 not in it: reach.bias",
+        "init: 1 not in it: distances.bias",
         "init: 1 in it, but not in this model: extra.weight",
     ]
     for name, values in model.state_dict().items():
-        same = name in ("kind.weight", "kind.bias", "reach.bias")
+        same = name in ("kind.weight", "kind.bias", "distances.bias")
         assert torch.equal(values, before[name] if same else tensors[name]), name
 
 
@@ -59,9 +59,9 @@ def test_it_says_that_the_weights_know_other_classes(outputs):
 
 def test_weights_of_another_model_are_refused(tmp_path):
     tensors = {"elsewhere": torch.zeros(3), "kind.bias": torch.zeros(7)}
-    tensors["stem.0.1.num_batches_tracked"] = torch.tensor(9)  # a number fits anywhere
+    tensors["backbone.stem.0.1.num_batches_tracked"] = torch.tensor(9)  # a number fits anywhere
     save_file(tensors, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match=r"none of its 3 tensors fits this model, whose tensors are called stem\.0"):
+    with pytest.raises(UserError, match=r"none of its 3 tensors fits .* called backbone\.stem\.0"):
         start_from(e001.build(classes=2), read_initial(tmp_path / "other.safetensors"), ["disc", "square"])
 
 

@@ -63,6 +63,7 @@ def tiny_options(**changes):
     return Options(**{**usual, "threads": 1, "device": "cpu", "deterministic": True, **changes})
 
 
+BACKBONES = Path("Models/backbones")
 VARIED = ["--zoom=0.2", "--crop=0.2", "--colour=0.3", "--flip"]
 LONG = ["--size=48", "--epochs=7", "--batch=4", "--threads=1", *VARIED, "--", "--width=8"]
 
@@ -105,7 +106,7 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
         moments = itertools.count(1)
         torch.manual_seed(0)
         model = e001.build(2, width=4)
-        model.neck.append(torch.nn.Dropout(0.2))
+        model.backbone.neck.append(torch.nn.Dropout(0.2))
         learn = model.loss
 
         def moment(value):
@@ -118,7 +119,7 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
             return moment(learn(images, targets))
 
         model.loss = loss
-        measure = lambda model: moment({"val_figure": float(model.eval().heat.weight.detach().sum())})  # noqa: E731
+        measure = lambda model: moment({"val_figure": float(model.eval().heatmap.weight.detach().sum())})  # noqa: E731
         state = train(model, samples, options, measure, checkpoint, lambda _: None)
         return state.history, state.best.pop("model"), state.best, state.model.state_dict()
 
@@ -137,10 +138,10 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
 def test_all_that_the_result_depends_on_decides_which_checkpoint_is_met(shapes, tmp_path):
     write_weights(e001.build(2, width=8).state_dict(), tmp_path / "some.safetensors")
     other = write_scenes(tmp_path / "other", {"train": 4, "val": 2, "test": 0}, seed=1)
-    usual = ("e001_center_detector", ["--width=8"], shapes, Path("random"), tiny_options())
+    usual = ("e001_center_detector", BACKBONES, ["--width=8"], shapes, Path("random"), tiny_options())
 
     def checkpoint(**changes):
-        names = ("script", "model", "curated", "init", "options")
+        names = ("script", "helpers", "model", "curated", "init", "options")
         return prepared(**{**dict(zip(names, usual, strict=True)), **changes}).checkpoint
 
     changed = [
@@ -282,7 +283,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes, tmp_path
     model = e001.build(classes=2, width=8)
     learn = model.loss
     # the square root of nothing: the loss is a number, and its gradient is not
-    model.loss = lambda images, targets: {**learn(images, targets), "root": (model.heat.weight * 0).sum().sqrt()}
+    model.loss = lambda images, targets: {**learn(images, targets), "root": (model.heatmap.weight * 0).sum().sqrt()}
     with pytest.raises(UserError, match="the gradient is nan at step 1"):
         train(model, samples, tiny_options(), lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
@@ -409,7 +410,8 @@ def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part
     (tmp_path / "Models" / f"{name}.py").write_text(source)
     monkeypatch.setattr(scripts, "ROOT", tmp_path)
     monkeypatch.setattr(Models, "__path__", [*Models.__path__, str(tmp_path / "Models")])
-    line = refused("train", "--script", name, "--curated", shapes, "--zoom=0", "--out", tmp_path / "out")
+    words = ["--script", name, "--helpers=Models", "--curated", shapes, "--zoom=0", "--out", tmp_path / "out"]
+    line = refused("train", *words)
     assert part in line and not (tmp_path / "out").exists()
 
 
