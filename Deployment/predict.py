@@ -7,131 +7,179 @@ written in COCO's form, which Data_processing.import_source reads; another .json
 .parquet as records with scores. An image that cannot be read is a row with its reason (`error`; in COCO's form, an
 entry of `errors`).
 
-Killed and started again, it goes on: what is done is kept in a file beside --to until all is.
+Killed and started again, it continues: the answers so far are kept in a file beside --to until all are there.
 """
 
-import contextlib
 import hashlib
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from enum import StrEnum
-from itertools import chain
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
+from joblib import Parallel, cpu_count, delayed
 
 from Datasets.format.coco import batch_coco
+from Datasets.format.file_names import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS, UnreadableImage
 from Datasets.format.predictions import Prediction
+from Datasets.format.scored_records import write_predictions
+from Datasets.format.text_files import decode_text
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError, one_line
-from Deployment.predicting.image_files import ImageFile, image_files
 from Deployment.service.artifact import MANIFEST, Artifact, load
-from Deployment.service.cores import MOST_PROCESSES, usable_cores
 from Deployment.service.predictor import Predictor
 
-PART = 8  # images that a thread takes at once, if they are small
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+LISTS = (".txt", ".lst")
+PART_IMAGES = 8  # that a thread takes at once: a small model takes less time for several images together
 PART_BYTES = 1_000_000
-AHEAD = 2  # parts that are read before a thread is free for them, for each thread
-Row = dict[str, Any]  # `image` and a prediction, or `image` and `error`
-_LINE = msgspec.json.Decoder(tuple[str, Row])
+Read = Callable[[], bytes]
+Row = dict[str, Any]  # `image` with `sha256` and a prediction, or with `error`
 
 
-class Runtime(StrEnum):
-    """What runs the model."""
+def image_files(sources: Sequence[Path]) -> dict[str, Read]:
+    """What reads each image of these sources, by its name; with several, a name begins with that of its source.
 
-    onnx = "onnx"
-    torch = "torch"
+    A source is an image file, a directory (searched to any depth), a .zip or .tar archive, or a .txt file with the path
+    of an image in each line, relative to that file. Raises UserError for a source that does not exist, is damaged or
+    holds no image, and for a name that two sources have or that is not in UTF-8.
+    """
+    found: dict[str, Read] = {}
+    for source in sources:
+        images = _images(source)
+        if not images:
+            raise UserError(f"{source}: holds no image; suffixes looked for: {', '.join(sorted(IMAGE_SUFFIXES))}")
+        if len(sources) > 1 and (source.is_dir() or _is_archive(source)):
+            images = {f"{source.resolve().name.partition('.')[0]}/{name}": read for name, read in images.items()}
+        for name in images:
+            if name in found:
+                raise UserError(f"{source}: {name} is also in another source; rename one, or predict one by one")
+            if name != name.encode(errors="replace").decode():
+                raise UserError(f"{source}: the file name {name!r} is not in UTF-8; rename the file")
+        found |= images
+    return found
+
+
+def _images(source: Path) -> dict[str, Read]:
+    if source.is_dir():
+        paths = (path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if not path.is_dir())
+        return {name: (source / name).read_bytes for name in visible(paths, IMAGE_SUFFIXES)}
+    if not source.is_file():
+        raise UserError(f"{source}: no such file or directory")
+    if _is_archive(source):
+        try:
+            files = _zipped(source) if source.suffix.lower() == ".zip" else _tarred(source)
+        except Exception as error:  # damaged bytes make the decompressors raise nearly anything
+            raise UserError(f"{source}: no whole archive: {one_line(error)}; was it cut off?") from error
+        return {name: files[name] for name in visible(files, IMAGE_SUFFIXES)}
+    if source.suffix.lower() in LISTS:
+        lines = decode_text(source.read_bytes(), source).splitlines()
+        return {line.strip(): (source.parent / line.strip()).read_bytes for line in lines if line.strip()}
+    return {source.name: source.read_bytes}
+
+
+def _is_archive(source: Path) -> bool:
+    return source.name.lower().endswith(ARCHIVES)
+
+
+def _zipped(source: Path) -> dict[str, Read]:
+    file = zipfile.ZipFile(source)
+    members = {member.filename.replace("\\", "/").removeprefix("./"): member for member in file.infolist()}
+    return {name: partial(file.read, member) for name, member in members.items()}
+
+
+def _tarred(source: Path) -> dict[str, Read]:
+    """In the archive's own order: a compressed one is read from its beginning to its end only once."""
+
+    def read(member: tarfile.TarInfo) -> bytes:
+        opened = file.extractfile(member)
+        return opened.read() if opened else b""
+
+    file = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
+    members = {member.name.removeprefix("./"): member for member in file if not member.isdir()}
+    return {name: partial(read, member) for name, member in members.items()}
 
 
 class Journal:
-    """What is done so far: a line of JSON for each image, after one that says what work they belong to.
+    """The rows so far, in a file: a line of JSON for the work that they belong to, then a line for each row."""
 
-    A line has the image's state, too, so that one that was replaced meanwhile is worked on again.
-    """
-
-    def __init__(self, path: Path, work: Mapping[str, Any], files: Iterable[ImageFile]) -> None:
-        self._path, self._head = path, msgspec.json.encode(work, order="sorted")
-        self._states = {file.name: file.state for file in files}
+    def __init__(self, path: Path, work: Mapping[str, Any]) -> None:
+        self._path, self._head = path, f"{json.dumps(work)}\n"
 
     def rows(self) -> list[Row]:
-        """The rows of an earlier run of the same work, up to a line that was cut off or is damaged.
+        """The rows of an earlier run of the same work, up to a line that was cut off or is damaged."""
+        rows: list[Row] = []
+        with suppress(FileNotFoundError, ValueError), self._path.open(encoding="utf-8") as file:
+            for line in file if file.readline() == self._head else ():
+                rows.append(json.loads(line))
+        return rows
 
-        Those of images that are no longer what they were are left out.
-        """
-        try:
-            lines = self._path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            return []
-        found: list[tuple[str, Row]] = []
-        with contextlib.suppress(msgspec.DecodeError):
-            found.extend(_LINE.decode(line) for line in (lines[1:] if lines[:1] == [self._head] else []))
-        return [row for state, row in found if state == self._states.get(row["image"])]
-
-    def write(self, before: Sequence[Row], parts: Iterable[list[Row]]) -> Iterator[Row]:
-        """Pass the rows of all `parts` through, each once its part is in the file."""
-        with replacing(self._path) as partial:
-            partial.write_bytes(b"".join([self._head, b"\n", *map(self._line, before)]))
-        with self._path.open("ab", buffering=0) as file:
+    def keep(self, done: Sequence[Row], parts: Iterable[list[Row]]) -> Iterator[Row]:
+        """Pass the rows of all `parts` through, each once it is in the file, after those that are done."""
+        with replacing(self._path) as partial_file:
+            partial_file.write_text(self._head + "".join(map(_line, done)), encoding="utf-8")
+        with self._path.open("a", encoding="utf-8") as file:
             for part in parts:
-                file.write(b"".join(map(self._line, part)))
+                file.writelines(map(_line, part))
+                file.flush()
                 yield from part
-
-    def _line(self, row: Row) -> bytes:
-        return msgspec.json.encode([self._states[row["image"]], row]) + b"\n"
 
     def remove(self) -> None:
         """Remove the file."""
         self._path.unlink(missing_ok=True)
 
 
+def _line(row: Row) -> str:
+    return f"{json.dumps(row)}\n"
+
+
+def unchanged(row: Row, images: Mapping[str, Read]) -> bool:
+    """Whether a row's image is still there with the same content."""
+    with suppress(Exception):  # as for _parts
+        return hashlib.sha256(images[row["image"]]()).hexdigest() == row["sha256"]
+    return False
+
+
 def predict(
-    predictor: Predictor, files: Iterable[ImageFile], jobs: int, max_pixels: int, threshold: float | None
+    predictor: Predictor, images: Mapping[str, Read], jobs: int, max_pixels: int, threshold: float | None
 ) -> Iterator[list[Row]]:
-    """A row for each image, in their order and a few at a time, made by so many threads at once."""
+    """A row for each image, in their order and a few at a time, made by so many threads."""
 
-    def rows(part: list[tuple[str, bytes | OSError]]) -> list[Row]:
+    def rows(part: list[tuple[str, bytes | Exception]]) -> list[Row]:
         answers = iter(predictor.several([data for _, data in part if isinstance(data, bytes)], max_pixels, threshold))
-        return [_row(name, data, data if isinstance(data, OSError) else next(answers)) for name, data in part]
+        return [_row(name, data, next(answers) if isinstance(data, bytes) else None) for name, data in part]
 
-    waiting: deque[Future[list[Row]]] = deque()
-    with ThreadPoolExecutor(jobs) as threads:
-        for part in _parts(files):
-            waiting.append(threads.submit(rows, part))
-            if len(waiting) > AHEAD * jobs:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    threads = Parallel(jobs, backend="threading", return_as="generator", batch_size=1)
+    yield from threads(delayed(rows)(part) for part in _parts(images))
 
 
-def _row(name: str, data: bytes | OSError, answer: Prediction | UnreadableImage | OSError) -> Row:
-    if isinstance(data, OSError):
-        return {"image": name, "error": f"cannot be read: {data.strerror or data}"}
-    if isinstance(answer, Exception):
+def _row(name: str, data: bytes | Exception, answer: Prediction | UnreadableImage | None) -> Row:
+    if isinstance(data, Exception):
+        reason = data.strerror if isinstance(data, OSError) else one_line(data)
+        return {"image": name, "error": f"cannot be read: {reason or type(data).__name__}"}
+    if isinstance(answer, UnreadableImage):
         return {"image": name, "error": one_line(answer)}
-    return {"image": name, "sha256": hashlib.sha256(data).hexdigest(), **answer}
+    return {"image": name, "sha256": hashlib.sha256(data).hexdigest(), **(answer or {})}
 
 
-def _parts(files: Iterable[ImageFile]) -> Iterator[list[tuple[str, bytes | OSError]]]:
-    """The files' bytes, read here as an archive can be read by one alone; several small ones together.
-
-    To wake a thread for each would take up to a tenth of the time that a small model does.
-    """
-    part: list[tuple[str, bytes | OSError]] = []
+def _parts(images: Mapping[str, Read]) -> Iterator[list[tuple[str, bytes | Exception]]]:
+    """The images' files, small ones several together, read by one thread as archives must be."""
+    part: list[tuple[str, bytes | Exception]] = []
     size = 0
-    for file in files:
+    for name, read in images.items():
         try:
-            data: bytes | OSError = file.read()
-        except OSError as error:
+            data: bytes | Exception = read()
+        except Exception as error:  # of a file, or nearly anything of a damaged archive
             data = error
-        part.append((file.name, data))
-        size += 0 if isinstance(data, OSError) else len(data)
-        if len(part) == PART or size > PART_BYTES:
+        part.append((name, data))
+        size += len(data) if isinstance(data, bytes) else 0
+        if len(part) == PART_IMAGES or size > PART_BYTES:
             yield part
             part, size = [], 0
     yield part
@@ -141,58 +189,47 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
     """Write all rows in the form that the name of `out` says."""
     manifest = artifact.manifest
     if out.suffix == ".parquet":
-        from Datasets.format.scored_records import write_predictions
-
         return write_predictions(rows, manifest["experiment"], out)
-    with replacing(out) as partial:
+    with replacing(out) as partial_file:
         content = batch_coco(rows, artifact.task, manifest["classes"]) if out.name.endswith("coco.json") else list(rows)
-        partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        partial_file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def main(
-    export: Annotated[Path, typer.Argument(help="the export, Datasets/pretrained/ID, or a bundle")],
+    export: Annotated[Path, typer.Argument(help="export, Datasets/pretrained/ID, or bundle")],
     images: Annotated[list[Path], typer.Argument(help="directories, archives, .txt lists and files")],
-    to: Annotated[Path, typer.Option(help="the file to write, which must not exist: .parquet, .json or ...coco.json")],
+    to: Annotated[Path, typer.Option(help="file to write, which must not exist: .parquet, .json or ...coco.json")],
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="the least score; by default the manifest's")
+        float | None, typer.Option(min=0, max=1, help="lowest score; by default the manifest's")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=MOST_PROCESSES, help="images worked on at once")] = usable_cores(),
-    runtime: Annotated[
-        Runtime, typer.Option(help="torch builds the model from the export's own script")
-    ] = Runtime.onnx,
+    jobs: Annotated[int, typer.Option(min=1, help="threads")] = cpu_count(),
     max_pixels: Annotated[int, typer.Option(min=1, max=MAX_PIXELS, help="the most pixels of an image")] = MAX_PIXELS,
 ) -> None:
     """Predict many images, into a file of records."""
     if to.suffix not in (".parquet", ".json"):
         raise UserError(f"--to {to}: ends neither in .parquet nor in .json")
-    if to.exists():  # what a person corrected, perhaps
+    if to.exists():  # somebody may have corrected it
         raise UserError(f"--to {to}: exists already; delete it first, or name another file")
     artifact = load(export)
     files = image_files(images)
     model = hashlib.sha256((artifact.directory / MANIFEST).read_bytes()).hexdigest()
-    work = {
-        "model": model,
-        "runtime": runtime.value,
-        "threshold": threshold,
-        "max_pixels": max_pixels,
-        "images": [str(p.resolve()) for p in images],
-    }
-    journal = Journal(to.with_name(f".{to.name}.progress"), work, files)
-    done = {row["image"]: row for row in journal.rows()}
-    left = [file for file in files if file.name not in done]
+    work = {"model": model, "threshold": threshold, "max_pixels": max_pixels}
+    journal = Journal(to.with_name(f".{to.name}.progress"), work)
+    done = {row["image"]: row for row in journal.rows() if unchanged(row, files)}
     if done:
-        print(f"{to}: goes on after {len(done)} images")
-    found = predict(Predictor(artifact, runtime=runtime.value), left, jobs, max_pixels, threshold)
-    new = progress(journal.write(list(done.values()), found), len(left), "predict", "images")
-    by_name = {row["image"]: row for row in chain(done.values(), new)}
-    rows = [by_name[file.name] for file in files]
+        print(f"{to}: continues after {len(done)} images")
+    left = {name: read for name, read in files.items() if name not in done}
+    parts = predict(Predictor(artifact), left, jobs, max_pixels, threshold)
+    new = progress(journal.keep(list(done.values()), parts), len(left), "predict", "images")
+    by_name = done | {row["image"]: row for row in new}
+    rows = [by_name[name] for name in files]
     write(rows, artifact, to)
     journal.remove()
     unreadable = sum("error" in row for row in rows)
-    print(f"{to}: {len(rows)} images, {_said(rows, artifact.task)}, {unreadable} unreadable")
+    print(f"{to}: {len(rows)} images, {_summary(rows, artifact.task)}, {unreadable} unreadable")
 
 
-def _said(rows: Sequence[Row], task: str) -> str:
+def _summary(rows: Sequence[Row], task: str) -> str:
     if task in ("boxes", "counts"):
         return f"{sum(each['count'] for row in rows for each in row.get('counts', ()))} objects"
     return f"{sum(len(row.get('labels', ())) for row in rows)} labels"

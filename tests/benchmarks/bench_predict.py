@@ -22,8 +22,7 @@ import onnxruntime
 
 from Datasets.format.images import MAX_PIXELS, UnreadableImage, decode, letterbox
 from Datasets.format.predictions import OUTPUTS
-from Deployment.predict import Journal, predict
-from Deployment.predicting.image_files import ImageFile, image_files
+from Deployment.predict import Journal, Read, image_files, predict
 from Deployment.service.artifact import MODEL, load
 from Deployment.service.predictor import Predictor
 from tests.benchmarks.generated import write_images
@@ -49,24 +48,24 @@ def timed(images: int, paces: list[Pace]) -> Iterator[None]:
     paces.append(Pace(images / (time.perf_counter() - clock), images / (time.process_time() - processor)))
 
 
-def bare(session: onnxruntime.InferenceSession, size: int, names: Sequence[str], files: list[ImageFile]) -> None:
+def bare(session: onnxruntime.InferenceSession, size: int, names: Sequence[str], files: dict[str, Read]) -> None:
     """Decode, scale and run the graph, and make nothing of what comes out."""
 
-    def work(file: ImageFile) -> None:
+    def work(read: Read) -> None:
         try:
-            pixels = letterbox(decode(file.read()), size).pixels
+            pixels = letterbox(decode(read()), size).pixels
         except UnreadableImage:
             return
         session.run(names, {"images": pixels.transpose(2, 0, 1)[None]})
 
     with ThreadPoolExecutor(CORES) as threads:
-        list(threads.map(work, files))
+        list(threads.map(work, files.values()))
 
 
-def ours(predictor: Predictor, files: list[ImageFile], journal: Path) -> None:
+def ours(predictor: Predictor, files: dict[str, Read], journal: Path) -> None:
     """What the command does, up to writing the file."""
     parts = predict(predictor, files, CORES, MAX_PIXELS, None)
-    assert len(list(Journal(journal, {}, files).write([], parts))) == len(files)
+    assert len(list(Journal(journal, {}).keep([], parts))) == len(files)
 
 
 def compare(export: Path, images: Path, what: str, rounds: int) -> Figure:
