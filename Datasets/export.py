@@ -1,9 +1,9 @@
-"""Export the curated dataset to other tools: in COCO, YOLO, Pascal VOC or the JSON interchange form, with its images.
+"""Export the curated dataset to other tools: as COCO, YOLO, Pascal VOC or the JSON interchange form, with its images.
 
     python -m Datasets.export --curated Datasets/curated --to coco --out DIR [--split train --split val]
 
-Reads the shards and classes.json. Image files are written as they were delivered, byte by byte. Each format's module in
-Datasets/exporters says what it writes and what it cannot say; how much of the latter there was is printed.
+Image files are written as they were delivered, byte by byte. Each format's module in Datasets/exporters documents what
+it writes and what the format cannot express; the command prints how much of the latter there was.
 """
 
 import importlib
@@ -34,22 +34,15 @@ class Format(StrEnum):
 def chosen_splits(dataset: Curated, wanted: Sequence[str]) -> dict[str, int]:
     """The splits to write and how many images each has: those wanted, or else all that are not empty.
 
-    Raises UserError for a wanted split that is none of ours or empty, and if nothing is left.
+    Raises UserError for a wanted split that is empty or unknown, and if there are no images.
     """
-    numbers = {split: len(dataset.images(split)) for split in SPLITS}
-    filled = {split: number for split, number in numbers.items() if number}
-    for split in wanted:
-        if split not in filled:
-            raise UserError(f"--split {split}: {dataset.directory} has images in {', '.join(filled) or 'no split'}")
-    if not filled:
+    numbers = {split: number for split in SPLITS if (number := len(dataset.images(split)))}
+    if not numbers:
         raise UserError(f"{dataset.directory}: holds no images; run the curate stage, or `dvc pull`")
-    return {split: number for split, number in filled.items() if not wanted or split in wanted}
-
-
-def check_target(out: Path) -> None:
-    """Raise UserError if `out` holds something: an export by hand must not delete what nobody versions."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise UserError(f"--out {out}: exists already; delete it first, or name another directory")
+    for split in wanted:
+        if split not in numbers:
+            raise UserError(f"--split {split}: {dataset.directory} has images in {', '.join(numbers)}")
+    return {split: number for split, number in numbers.items() if not wanted or split in wanted}
 
 
 def main(
@@ -59,21 +52,19 @@ def main(
     split: Annotated[list[str] | None, typer.Option(help="train, val or test; can be repeated. Default: all")] = None,
 ) -> None:
     """Write the curated dataset in another tool's format, with its image files."""
-    check_target(out)
     dataset = Curated(curated)
     splits = chosen_splits(dataset, split or [])
     exporter = importlib.import_module(f"Datasets.exporters.{to.value}")
     lost: Counter[str] = Counter()
     with replacing(out.resolve()) as partial:
         partial.mkdir()
-        for _ in progress(
-            exporter.write(partial, dataset, list(splits), lost), sum(splits.values()), "export", "images"
-        ):
+        records = exporter.write(partial, dataset, list(splits), lost)
+        for _ in progress(records, sum(splits.values()), "export", "images"):
             pass
     print(f"{out}: " + ", ".join(f"{number} {name}" for name, number in splits.items()) + f" images as {to.value}")
     for what, number in lost.items():
         if number:
-            print(f"{to.value} cannot say: {what}: {number}")
+            print(f"{to.value} cannot express: {what}: {number}")
 
 
 if __name__ == "__main__":

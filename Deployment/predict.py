@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 from joblib import Parallel, cpu_count, delayed
 
-from Datasets.format.coco import batch_coco
+from Datasets.format.coco import predictions_to_coco
 from Datasets.format.file_names import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS, UnreadableImage
 from Datasets.format.predictions import Prediction
@@ -191,7 +191,8 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
     if out.suffix == ".parquet":
         return write_predictions(rows, manifest["experiment"], out)
     with replacing(out) as partial_file:
-        content = batch_coco(rows, artifact.task, manifest["classes"]) if out.name.endswith("coco.json") else list(rows)
+        coco = out.name.endswith("coco.json")
+        content = predictions_to_coco(rows, artifact.task, manifest["classes"]) if coco else list(rows)
         partial_file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Fourfold's JSON interchange form: an array with an array for each image, [image, labels, counts, boxes, mask].
 
-Specification: Datasets/format/metadata_json.py. A trailing part may be missing, a missing part between is null;
+Specification: Datasets/format/records.py. A trailing part may be missing, a missing part between is null;
 neither is the same as an empty one. labels: a string or an array of strings. counts: {"car": 2}, or an array of such
 objects. boxes: an array of {"name", "x1", "x2", "y1", "y2"} in pixels. mask: the path of a PNG file, relative as the
 image is; classes.json beside the file says which class a value of its pixels stands for: {"car": 0} makes 1 a car.

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from Datasets.format.records import Rle
+from Datasets.format.coco import Rle
 
 Polygon = list[float]
 MAX_PERIMETER = 2_000_000  # pixels; the library takes memory for each pixel of it

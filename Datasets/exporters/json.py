@@ -1,28 +1,26 @@
-"""The JSON interchange form of Datasets/format/metadata_json.py, images and masks beside it.
+"""The JSON interchange form of Datasets/format/records.py, images and masks beside it.
 
     metadata.json                 [image, labels, counts, boxes, mask] for each image, paths from this folder on
     classes.json                  class names to ids
     images/SPLIT/SOURCE/...       the image files, as delivered
     masks/SPLIT/SOURCE/....png    the masks, as they are: a pixel's value is a class id + 1, 0 for background
 
-Boxes are in pixels of the upright image. What it cannot say: size, hash, group, segmentations, and that a box is a
-crowd's, which is then one like any other. Source and split are said by the path alone.
+It cannot express: size, hash, group, segmentations, and that a box is a crowd's, which becomes a box like any other.
+Source and split are part of the path alone.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from Datasets.exporters.names import Names
-from Datasets.exporters.rows import rows, write_file
+from Datasets.exporters.files import Names, rows, write_file
 from Datasets.format.classes import write_classes
 from Datasets.format.curated import Curated
-from Datasets.format.metadata_json import write_json
-from Datasets.format.records import Record
+from Datasets.format.records import Record, write_json
 
 
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
-    """Write `splits`, yielding each record once its image is written; count in `lost` what JSON cannot say."""
+    """Write `splits`, yielding each record once its image is written; count in `lost` what JSON cannot express."""
     names = Names()
     written = []
     for split in splits:

@@ -3,7 +3,7 @@
 Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit".
 
     JPEGImages/NAME.jpg                the image files, as delivered, JPEG or not; NAME is the record's path with `_`
-                                       for `/`; the path itself and the source stand in <source>
+                                       for `/`; <source> has the path itself and the source
     Annotations/NAME.xml               boxes, if they are known; without an <object> there is nothing
     ImageSets/Main/SPLIT.txt           the images of a split that have an XML file
     ImageSets/Main/CLASS_SPLIT.txt     1 or -1 for each image whose labels are known; only where some label has no
@@ -12,123 +12,115 @@ Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit"
     SegmentationClass/NAME.png         class id + 1, 0 for background: the record's mask; without one, the classes of
                                        the segmentations, if every box has one
     ImageSets/Segmentation/SPLIT.txt   the images of a split that have one of the two
-    labelmap.txt                       the colour of each class, as CVAT and Datumaro read it; `_` for a colon in a name
+    labelmap.txt                       the colour of each class, as CVAT and Datumaro read it; with `_` for a colon in
+                                       a name, and behind a class called `background`
 
 The first pixel is (1, 1) and a box includes its last pixel: xmin is x1 + 1, xmax is x2, decimals kept. Coordinates are
-of the upright image: a reader that ignores EXIF orientation sees other pixels than the annotators did, where an image
-has one. Nothing is known of pose, truncation and difficulty: they have the values of an ordinary object, since readers
-want some.
+of the upright image: a reader that ignores EXIF orientation sees other pixels than the annotators did. Pose, truncation
+and difficulty are unknown and written as those of an ordinary object, since readers require them.
 
-What it cannot say: crowds as objects, and boxes narrower than a pixel, whose xmax would lie before xmin (both are left
-out); counts that no boxes stand behind; where segmentations overlap (the smaller lies on top); an image's group.
+VOC cannot express: crowds as objects, and boxes narrower than a pixel, whose xmax would lie before xmin (both are left
+out); counts without boxes; where segmentations overlap (the smaller lies on top); an image's group.
 """
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+import numpy as np
 from lxml import etree
 from PIL import Image
+from pycocotools import mask as coco_mask
 
-from Datasets.exporters.names import Names
-from Datasets.exporters.rows import rows, write_file
-from Datasets.exporters.voc_pictures import labelmap, objects, palette_png, pictures, sayable
+from Datasets.exporters.files import Names, mask_pixels, rows, write_file
 from Datasets.format.curated import Curated
-from Datasets.format.images import FORMATS
+from Datasets.format.images import VOID
 from Datasets.format.records import Box, Record
 from Datasets.tools.errors import UserError
 
 
+class Entry(NamedTuple):
+    """What the lists of a split need of an image. name: without a suffix."""
+
+    name: str
+    record: Record
+    segmented: bool
+
+
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
-    """Write `splits`, yielding each record once its image is written; count in `lost` what VOC cannot say."""
+    """Write `splits`, yielding each record once its image is written; count in `lost` what VOC cannot express."""
     names = Names()
     for split in splits:
-        lists = Lists()
+        entries = []
         for record, data in rows(dataset, split):
             name = names.flat(record["image"])
             stem = PurePosixPath(name).stem
             write_file(directory / "JPEGImages" / name, data)
-            drawn = pictures(record, dataset.classes)
-            for folder, pixels in drawn.items():
-                write_file(directory / folder / f"{stem}.png", palette_png(pixels))
+            segmentations = segmentation_images(record, dataset.classes)
+            for folder, pixels in segmentations.items():
+                write_file(directory / folder / f"{stem}.png", _palette_png(pixels))
             if record["boxes"] is not None:
-                write_file(directory / "Annotations" / f"{stem}.xml", annotation(record, name, data, bool(drawn)))
-            lists.add(stem, record, bool(drawn))
+                text = annotation(record, name, data, bool(segmentations))
+                write_file(directory / "Annotations" / f"{stem}.xml", text)
+            entries.append(Entry(stem, Record(**{**record, "mask": None}), bool(segmentations)))
             lost.update(_losses(record))
             yield record
-        lists.write(directory / "ImageSets", split, list(dataset.classes))
-    lost["class names with : or # that labelmap.txt has with _"] += sum(not sayable(name) for name in dataset.classes)
-    write_file(directory / "labelmap.txt", labelmap(list(dataset.classes)).encode())
+        _write_lists(directory / "ImageSets", split, entries, dataset.classes)
+    labels = _labelmap_names(dataset.classes)
+    lost["class names that labelmap.txt has with an underscore"] = len(set(dataset.classes).difference(labels[1:]))
+    write_file(directory / "labelmap.txt", _labelmap(labels).encode())
 
 
-@dataclass
-class Lists:
-    """The lists of one split: images with boxes, images with segmentations, and the labels of images."""
+def _write_lists(directory: Path, split: str, entries: Sequence[Entry], classes: Mapping[str, int]) -> None:
+    boxed = [entry.name for entry in entries if entry.record["boxes"] is not None]
+    segmented = [entry.name for entry in entries if entry.segmented]
+    labelled = [(entry.name, entry.record["labels"]) for entry in entries if entry.record["labels"] is not None]
+    write_file(directory / f"Main/{split}.txt", _lines(boxed))
+    if segmented:
+        write_file(directory / f"Segmentation/{split}.txt", _lines(segmented))
+    if any(_has_unboxed_label(entry.record) for entry in entries):
+        for name in classes:
+            lines = [f"{image} {1 if name in labels else -1:2}" for image, labels in labelled]
+            write_file(directory / f"Main/{name.replace('/', '_')}_{split}.txt", _lines(lines))
 
-    boxed: list[str] = field(default_factory=list)
-    segmented: list[str] = field(default_factory=list)
-    labelled: list[tuple[str, set[str]]] = field(default_factory=list)
-    labels_follow: bool = True  # from boxes, in every image so far
 
-    def add(self, stem: str, record: Record, segmented: bool) -> None:
-        """Enter an image by its name without suffix."""
-        if record["boxes"] is not None:
-            self.boxed.append(stem)
-        if segmented:
-            self.segmented.append(stem)
-        if record["labels"] is not None:
-            self.labelled.append((stem, set(record["labels"])))
-            boxes = record["boxes"]
-            self.labels_follow &= boxes is not None and {box["name"] for box in boxes}.issuperset(record["labels"])
+def _has_unboxed_label(record: Record) -> bool:
+    return not {box["name"] for box in record["boxes"] or []}.issuperset(record["labels"] or [])
 
-    def write(self, directory: Path, split: str, classes: Sequence[str]) -> None:
-        """Write the lists that have something to say."""
-        files = Names()
-        write_file(directory / f"Main/{files.keep(f'{split}.txt')}", _lines(self.boxed))
-        if self.segmented:
-            write_file(directory / f"Segmentation/{split}.txt", _lines(self.segmented))
-        if not self.labels_follow:
-            for name in classes:
-                lines = [f"{stem} {1 if name in labels else -1:2}" for stem, labels in self.labelled]
-                write_file(directory / f"Main/{files.keep(f'{_file_name(name)}_{split}.txt')}", _lines(lines))
+
+def _lines(lines: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def objects(record: Record) -> list[Box]:
+    """The boxes that VOC can express, in order: no crowds, and at least a pixel wide and high."""
+    boxes = [box for box in record["boxes"] or [] if not box["crowd"]]
+    return [box for box in boxes if box["x1"] + 1 <= box["x2"] and box["y1"] + 1 <= box["y2"]]
 
 
 def annotation(record: Record, name: str, data: bytes, segmented: bool) -> bytes:
-    """The XML file of a record whose boxes are known. name, data: its image file. Raises UserError."""
+    """The XML file of a record whose boxes are known. name, data: its image file."""
     root = etree.Element("annotation")
-    _add(root, "folder", "JPEGImages")
-    _add(root, "filename", name)
-    source = etree.SubElement(root, "source")
-    _add(source, "database", record["source"])
-    _add(source, "image", record["image"])
-    size = etree.SubElement(root, "size")
-    for key, value in (("width", record["width"]), ("height", record["height"]), ("depth", _bands(record, data))):
-        _add(size, key, str(value))
-    _add(root, "segmented", str(int(segmented)))
+    _add(root, folder="JPEGImages", filename=name)
+    _add(etree.SubElement(root, "source"), database=record["source"], image=record["image"])
+    depth = len(Image.open(io.BytesIO(data)).getbands())
+    _add(etree.SubElement(root, "size"), width=record["width"], height=record["height"], depth=depth)
+    _add(root, segmented=int(segmented))
     for box in objects(record):
-        _add_object(root, box)
+        element = etree.SubElement(root, "object")
+        _add(element, name=box["name"], pose="Unspecified", truncated=0, difficult=0)
+        edges = {"xmin": box["x1"] + 1, "ymin": box["y1"] + 1, "xmax": box["x2"], "ymax": box["y2"]}
+        _add(etree.SubElement(element, "bndbox"), **{edge: _decimal(value) for edge, value in edges.items()})
     return etree.tostring(root, pretty_print=True, encoding="utf-8")
 
 
-def _add_object(root: etree._Element, box: Box) -> None:
-    element = etree.SubElement(root, "object")
-    for key, value in (("name", box["name"]), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
-        _add(element, key, value)
-    bounds = etree.SubElement(element, "bndbox")
-    _add(bounds, "xmin", _decimal(box["x1"] + 1))
-    _add(bounds, "ymin", _decimal(box["y1"] + 1))
-    _add(bounds, "xmax", _decimal(box["x2"]))
-    _add(bounds, "ymax", _decimal(box["y2"]))
-
-
-def _add(parent: etree._Element, tag: str, text: str) -> None:
-    try:
-        etree.SubElement(parent, tag).text = text
-    except ValueError:
-        raise UserError(f"{tag} {text!r} has a character that XML cannot hold; rename it, or export to coco") from None
+def _add(parent: etree._Element, **texts: object) -> None:
+    for tag, text in texts.items():
+        etree.SubElement(parent, tag).text = str(text)
 
 
 def _decimal(value: float) -> str:
@@ -136,19 +128,73 @@ def _decimal(value: float) -> str:
     return format(Decimal(repr(value)), "f").removesuffix(".0")
 
 
-def _bands(record: Record, data: bytes) -> int:
-    try:
-        return len(Image.open(io.BytesIO(data), formats=FORMATS).getbands())
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{record['image']}: not an image file: {error}; run the curate stage") from error
+def segmentation_images(record: Record, classes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The pixels uint8 [height, width] of SegmentationObject and SegmentationClass, as far as a record knows them.
+
+    Raises UserError for more objects or classes than there are pixel values.
+    """
+    found = {}
+    boxes = record["boxes"] or []
+    if any(box["segmentation"] for box in boxes):
+        numbered = [(box, number) for number, box in enumerate(objects(record), 1)]
+        _check_limit(record, len(numbered), "objects")
+        found["SegmentationObject"] = _paint(record, [*((box, VOID) for box in boxes if box["crowd"]), *numbered])
+    if record["mask"] is not None:
+        found["SegmentationClass"] = mask_pixels(record)
+    elif boxes and all(box["segmentation"] for box in boxes):
+        _check_limit(record, len(classes), "classes")
+        found["SegmentationClass"] = _paint(record, [(box, classes[box["name"]] + 1) for box in boxes])
+    return found
 
 
-def _file_name(name: str) -> str:
-    return name.translate({ord(sign): "_" for sign in "/\\\0"})
+def _check_limit(record: Record, number: int, what: str) -> None:
+    if number >= VOID:
+        raise UserError(f"{record['image']}: {number} {what}; VOC's images hold {VOID - 1}: export to coco")
 
 
-def _lines(lines: Sequence[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
+def _paint(record: Record, values: Sequence[tuple[Box, int]]) -> np.ndarray:
+    """Each box's segmentation in its value: crowds at the bottom, then the larger ones."""
+    pixels = np.zeros((record["height"] or 0, record["width"] or 0), np.uint8)
+    segmented = [(box["segmentation"], value) for box, value in values if box["segmentation"]]
+    for rle, value in sorted(segmented, key=lambda pair: (pair[1] != VOID, -int(coco_mask.area(pair[0])))):
+        pixels[coco_mask.decode(rle) > 0] = value
+    return pixels
+
+
+def _palette_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of pixels uint8 [H, W] with VOC's colours as its palette."""
+    image = Image.fromarray(pixels)
+    image.putpalette(_palette())
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+@cache
+def _palette() -> list[int]:
+    return [part for value in range(256) for part in _colour(value)]
+
+
+def _colour(value: int) -> list[int]:
+    """VOC's red, green and blue of a pixel value: its bits, three by three, from the colours' highest bits down."""
+    return [sum((value >> 3 * i + part & 1) << 7 - i for i in range(3)) for part in range(3)]
+
+
+def _labelmap_names(classes: Iterable[str]) -> list[str]:
+    """The background and the classes, without colons, each name once: a class may be called `background` too."""
+    names = ["background"]
+    for name in classes:
+        name = name.replace(":", "_")
+        while name in names:
+            name += "_"
+        names.append(name)
+    return names
+
+
+def _labelmap(names: Sequence[str]) -> str:
+    """A line for each pixel value, in their order, as CVAT, Datumaro and our reader expect."""
+    lines = [f"{name}:{','.join(map(str, _colour(value % 256)))}::" for value, name in enumerate(names)]
+    return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
 
 
 def _losses(record: Record) -> Counter[str]:

@@ -8,15 +8,13 @@ Specification: https://docs.ultralytics.com/datasets/detect/.
     labels/SPLIT/NAME.txt      a line an object: class id, centre x, centre y, width, height, as shares of the image's
                                sides, in 15 digits; an empty file says that there is nothing
 
-data.yaml has no `path`: left out it means the folder of data.yaml itself, wherever that is moved; `.` would mean the
-directory that a reader is started in. The sides are those of the upright image: a reader that ignores EXIF orientation
-sees other pixels than the annotators did, where an image has one.
+data.yaml has no `path`, which then is the folder of data.yaml itself, wherever that is moved. The sides are those of
+the upright image: a reader that ignores EXIF orientation sees other pixels than the annotators did.
 
-What it cannot say: crowds (left out, since a reader would take one for an object); segmentations (polygons would only
-come near them); masks; labels and counts that no boxes stand behind; whether an image without objects is known to be
-empty. An image without known boxes has no text file here, but readers take it for empty like one whose file is.
-Sources, groups and sizes are not said either. Ultralytics passes over file types such as .gif, and refuses a data.yaml
-without train or val: both are counted.
+YOLO cannot express: crowds (left out, since a reader would take one for an object); segmentations; masks; labels and
+counts without boxes; whether an image without objects is known to be empty (an image without known boxes has no text
+file here, but readers take it for empty); sources, groups and sizes. Ultralytics ignores file types such as .gif, and
+refuses a data.yaml without train or val: both are counted.
 """
 
 import io
@@ -27,17 +25,16 @@ from pathlib import Path, PurePosixPath
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from Datasets.exporters.names import Names
-from Datasets.exporters.rows import UNBOXED, is_more_known, rows, write_file
+from Datasets.exporters.files import UNBOXED, Names, is_more_known, rows, write_file
 from Datasets.format.curated import Curated
-from Datasets.format.records import Box, Record
+from Datasets.format.records import Record
 
 # By Ultralytics; https://docs.ultralytics.com/platform/data/datasets/
 READ = {".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".avif"}
 
 
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
-    """Write `splits`, yielding each record once its image is written; count in `lost` what YOLO cannot say."""
+    """Write `splits`, yielding each record once its image is written; count in `lost` what YOLO cannot express."""
     names = Names()
     for split in splits:
         (directory / "labels" / split).mkdir(parents=True)
@@ -45,12 +42,12 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             name = names.flat(record["image"])
             write_file(directory / "images" / split / name, data)
             if record["boxes"] is not None:
-                text = labels(record, dataset)
+                text = _lines(record, dataset.classes)
                 write_file(directory / "labels" / split / f"{PurePosixPath(name).stem}.txt", text.encode())
             lost.update(_losses(record, dataset.classes))
-            lost["images of types that Ultralytics passes over"] += PurePosixPath(name).suffix.lower() not in READ
+            lost["images of types that Ultralytics ignores"] += PurePosixPath(name).suffix.lower() not in READ
             yield record
-    lost["splits that Ultralytics asks for, and that are not there"] = len({"train", "val"}.difference(splits))
+    lost["splits that Ultralytics requires, and that are not there"] = len({"train", "val"}.difference(splits))
     write_file(directory / "data.yaml", _data_yaml(splits, dataset.classes))
 
 
@@ -62,22 +59,16 @@ def _data_yaml(splits: Sequence[str], classes: Mapping[str, int]) -> bytes:
     return file.getvalue()
 
 
-def labels(record: Record, dataset: Curated) -> str:
-    """The lines of a record's boxes, but for crowds."""
-    lines = [_line(box, dataset.classes[box["name"]], record) for box in record["boxes"] or [] if not box["crowd"]]
+def _lines(record: Record, classes: Mapping[str, int]) -> str:
+    """A line for each box that is no crowd."""
+    width, height = record["width"] or 1, record["height"] or 1
+    lines = []
+    for box in record["boxes"] or []:
+        x1, y1, x2, y2 = box["x1"] / width, box["y1"] / height, box["x2"] / width, box["y2"] / height
+        shares = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        if not box["crowd"]:
+            lines.append(f"{classes[box['name']]} {' '.join(f'{share:.15g}' for share in shares)}\n")
     return "".join(lines)
-
-
-def _line(box: Box, number: int, record: Record) -> str:
-    width, height = record["width"], record["height"]
-    assert width and height
-    shares = [
-        (box["x1"] + box["x2"]) / 2 / width,
-        (box["y1"] + box["y2"]) / 2 / height,
-        (box["x2"] - box["x1"]) / width,
-        (box["y2"] - box["y1"]) / height,
-    ]
-    return f"{number} {' '.join(f'{share:.15g}' for share in shares)}\n"
 
 
 def _losses(record: Record, classes: Mapping[str, int]) -> Counter[str]:

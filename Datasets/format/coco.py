@@ -1,72 +1,119 @@
-"""Predictions in COCO's form of annotations (https://cocodataset.org/#format-data).
+"""COCO's JSON form, as written for datasets, predictions and by the service: images, annotations and categories.
 
-Deployment/service/answers.py describes it.
+Specification: https://cocodataset.org/#format-data. NumPy and Pillow only, as the service imports this.
+
+Category ids are class ids + 1. An object has its `bbox`, [x, y, width, height] in pixels of the upright image with 0 at
+the outer edge of the first pixel, and as `area` that of its segmentation or else of its box. A semantic mask has one
+annotation for each class in it, with `iscrowd` 1: a mask does not tell how many objects there are, and readers count
+what is no crowd. A label of the whole image has neither bbox nor segmentation. Predictions have a `score`, and a
+`count` where the model counts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
-from Datasets.format.predictions import Counting, Detection, PredictedBox, Segmentation, mask_of
-from Datasets.format.run_lengths import encode
+from Datasets.format.images import VOID
+from Datasets.format.predictions import mask_of
 
-Answer = dict[str, Any]
-
-
-def to_coco(
-    answers: Iterable[tuple[str, Any]], task: str, classes: Sequence[str], errors: Sequence[Mapping[str, str]] = ()
-) -> Answer:
-    """A task's predictions with their images' names. Ids of images and categories count from 1, in their order."""
-    ids = {name: number for number, name in enumerate(classes, 1)}
-    images: list[Answer] = []
-    annotations: list[Answer] = []
-    for number, (name, answer) in enumerate(answers, 1):
-        images.append({"id": number, "file_name": name, "width": answer["width"], "height": answer["height"]})
-        for each in _ANNOTATIONS[task](answer, ids):
-            annotations.append({"id": len(annotations) + 1, "image_id": number, **each})
-    categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"images": images, "annotations": annotations, "categories": categories, "errors": list(errors)}
+Entry = dict[str, Any]
 
 
-def batch_coco(answers: Sequence[Any], task: str, classes: Sequence[str]) -> Answer:
-    """A batch's answers in COCO's form."""
-    readable = [(answer["image"], answer) for answer in answers if "error" not in answer]
-    return to_coco(readable, task, classes, [answer for answer in answers if "error" in answer])
+class Rle(TypedDict):
+    """A mask in the COCO API's compressed run lengths: size is [height, width], counts an ASCII string."""
+
+    size: list[int]
+    counts: str
 
 
-Annotate = Callable[[Any, Mapping[str, int]], Iterator[Answer]]
+def predictions_to_coco(rows: Iterable[Mapping[str, Any]], task: str, classes: Sequence[str]) -> Entry:
+    """Predictions of one task, with image ids from 1 in the order of `rows`.
+
+    rows: `image`, its name, and the fields of a Prediction, or `image` and `error`, which are listed under `errors`.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    images: list[Entry] = []
+    annotations: list[Entry] = []
+    errors = []
+    for row in rows:
+        if "error" in row:
+            errors.append(row)
+            continue
+        images.append(image_entry(len(images) + 1, row["image"], row))
+        for annotation in _predicted(row, task, numbers):
+            annotations.append({"id": len(annotations) + 1, "image_id": len(images), **annotation})
+    return {"images": images, "annotations": annotations, "categories": categories(numbers), "errors": errors}
 
 
-def _boxes(answer: Detection, ids: Mapping[str, int]) -> Iterator[Answer]:
-    for box in answer["boxes"]:
-        yield {"category_id": ids[box["name"]], **_sides(box), "iscrowd": 0, "score": box["score"]}
+def _predicted(row: Mapping[str, Any], task: str, classes: Mapping[str, int]) -> Iterator[Entry]:
+    if task == "boxes":
+        yield from (object_entry(box, classes) | {"score": box["score"]} for box in row["boxes"])
+    elif task == "mask":
+        yield from stuff_entries(mask_of(row))  # type: ignore[arg-type]
+    else:
+        counts = {each["name"]: {"count": each["count"]} for each in row.get("counts", ())}
+        for name in row["labels"]:
+            yield {"category_id": classes[name] + 1, "score": row["scores"][name], **counts.get(name, {})}
 
 
-def _sides(box: PredictedBox) -> Answer:
-    width, height = box["x2"] - box["x1"], box["y2"] - box["y1"]
-    return {"bbox": [box["x1"], box["y1"], width, height], "area": width * height}
+def image_entry(number: int, name: str, row: Mapping[str, Any]) -> Entry:
+    """An entry of `images`. row: has the width and height."""
+    return {"id": number, "file_name": name, "width": row["width"], "height": row["height"]}
 
 
-def _stuff(answer: Segmentation, ids: Mapping[str, int]) -> Iterator[Answer]:
-    """An annotation for each class, as COCO has stuff; as crowds, for a mask does not say how many objects they are."""
-    mask = mask_of(answer)
-    for category in sorted(ids[name] for name in answer["labels"]):
-        inside = mask == category
+def categories(classes: Mapping[str, int]) -> list[Entry]:
+    """The list `categories` for these class ids."""
+    return [{"id": number + 1, "name": name} for name, number in classes.items()]
+
+
+def object_entry(box: Mapping[str, Any], classes: Mapping[str, int]) -> Entry:
+    """The annotation of an object without a segmentation. box: as in a record or a prediction."""
+    width, height = _extent(box["x1"], box["x2"]), _extent(box["y1"], box["y2"])
+    bbox = [box["x1"], box["y1"], width, height]
+    crowd = int(box.get("crowd", False))
+    return {"category_id": classes[box["name"]] + 1, "bbox": bbox, "area": width * height, "iscrowd": crowd}
+
+
+def _extent(first: float, last: float) -> float:
+    """The difference of two edges such that first + difference is last again, in spite of rounding."""
+    extent = last - first
+    near = (extent, math.nextafter(extent, 0), math.nextafter(extent, math.inf))
+    return next((value for value in near if first + value == last), extent)
+
+
+def stuff_entries(mask: np.ndarray) -> Iterator[Entry]:
+    """The annotations of a semantic mask, uint8 [H, W] of class ids + 1, 0 for background, 255 for not annotated."""
+    areas = np.bincount(mask.ravel(), minlength=VOID)[:VOID]
+    for category in np.flatnonzero(areas[1:]).tolist():
+        inside = mask == category + 1
         (top, bottom), (left, right) = (np.flatnonzero(inside.any(axis))[[0, -1]].tolist() for axis in (1, 0))
         bbox = [left, top, right + 1 - left, bottom + 1 - top]
-        region = {"bbox": bbox, "area": int(inside.sum()), "iscrowd": 1, "segmentation": encode(inside)}
-        yield {"category_id": category, **region}
+        region = {"bbox": bbox, "area": int(areas[category + 1]), "iscrowd": 1, "segmentation": encode(inside)}
+        yield {"category_id": category + 1, **region}
 
 
-def _labels(answer: Any, ids: Mapping[str, int]) -> Iterator[Answer]:
-    for name in answer["labels"]:
-        yield {"category_id": ids[name], "score": answer["scores"][name]}
+def encode(mask: np.ndarray) -> Rle:
+    """The run lengths of a mask, bool [H, W]: of pixels outside and inside in turn, down the columns.
+
+    As rleEncode and rleToString in https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c.
+    """
+    pixels = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(pixels, prepend=False))
+    return Rle(size=list(mask.shape), counts=_text(np.diff(changes, prepend=0, append=pixels.size)))
 
 
-def _counts(answer: Counting, ids: Mapping[str, int]) -> Iterator[Answer]:
-    for label, count in zip(_labels(answer, ids), answer["counts"], strict=True):
-        yield {**label, "count": count["count"]}
-
-
-_ANNOTATIONS: Mapping[str, Annotate] = {"boxes": _boxes, "mask": _stuff, "labels": _labels, "counts": _counts}
+def _text(lengths: np.ndarray) -> str:
+    """Each length, from the fourth on as the difference to the last but one, as digits of five bits, lowest first."""
+    left = lengths.astype(np.int64)
+    left[3:] -= lengths[1:-2]
+    columns, going = [], np.ones(len(left), bool)
+    while going.any():
+        digits = left & 31
+        left >>= 5
+        more = np.where(digits & 16, left != -1, left != 0)  # the highest bit written is the sign
+        columns.append(np.where(going, digits + 32 * more + 48, 0).astype(np.uint8))
+        going &= more
+    written = np.stack(columns, axis=1)
+    return written[written > 0].tobytes().decode("ascii")

@@ -22,8 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Datasets.format.classes import read_classes, write_classes
-from Datasets.format.metadata_json import write_json
-from Datasets.format.records import IMAGE_TYPE, SCHEMA, SPLITS, Record
+from Datasets.format.records import IMAGE_TYPE, SCHEMA, SPLITS, Record, write_json
 from Datasets.tools.errors import UserError, one_line
 
 SHARD_BYTES = 45_000_000  # a shard holds at most about this much of images

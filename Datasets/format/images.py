@@ -5,7 +5,6 @@ so a model is always fed in the way it was trained. NumPy and Pillow only.
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,7 @@ class UnreadableImage(ValueError):
 
 
 def open_image(
-    data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False, formats: Sequence[str] = FORMATS
+    data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
     """Decode an image file whole and turn it upright by its EXIF orientation; its mode stays as stored.
 
@@ -50,7 +49,7 @@ def open_image(
         raise UnreadableImage(_reason(error, max_pixels, formats)) from error
 
 
-def _reason(error: Exception, max_pixels: int, formats: Sequence[str]) -> str:
+def _reason(error: Exception, max_pixels: int, formats: tuple[str, ...]) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"not an image file in one of the formats {', '.join(formats)}"
     if isinstance(error, Image.DecompressionBombError):
@@ -72,7 +71,7 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey.astype(np.uint8))
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS) -> np.ndarray:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
     """An image file's pixels, upright, as uint8 [H, W, 3] RGB. Raises UnreadableImage."""
     return to_rgb(open_image(data, max_pixels, formats=formats))
 

@@ -1,26 +1,28 @@
-"""The record: everything Fourfold knows of one image, in one form whatever format it was delivered in.
+"""The record: the metadata of one image in one form, whatever format it arrived in.
 
 Boxes are in pixels of the upright image (after its EXIF orientation), with 0 at the outer edge of the first pixel:
 x from left to right in [0, width], y from top to bottom in [0, height]; x2 and y2 are the far edges, so x2 - x1 is the
-width. A missing annotation is None; an image known to hold nothing has an empty list. What a source gives implies the
-rest: boxes imply counts, counts imply labels. A label may stand without a box, as of a scene; counts then stay unknown.
+width. A missing annotation is None; an image known to hold nothing has an empty list. Boxes imply counts, and counts
+imply labels. A label may stand without a box, as of a scene; counts then stay unknown.
+
+As JSON, records are an array with an array for each image, `[image, labels, counts, boxes, mask]`.
+labels: a string or an array of strings. counts: an object `{"car": 2}` or an array of such objects. boxes: an array of
+`{"name", "x1", "x2", "y1", "y2"}`. mask: a path. A trailing part may be missing; a missing part between is null. JSON
+has no source, size, sha256, group, split, crowd and segmentation.
 """
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pyarrow as pa
 
+from Datasets.format.coco import Rle
+
 SPLITS = ("train", "val", "test")
-
-
-class Rle(TypedDict):
-    """A mask in the COCO API's compressed run lengths: size is [height, width], counts its ASCII string."""
-
-    size: list[int]
-    counts: str
 
 
 class Box(TypedDict):
@@ -89,6 +91,30 @@ def empty_record(image: str, source: str) -> Record:
     """A record of which nothing is known yet but its name."""
     fields = dict.fromkeys(SCHEMA.names)
     return Record(**{**fields, "image": image, "source": source})  # type: ignore[typeddict-item]
+
+
+def to_json(record: Record) -> list[Any]:
+    """One record as an array, without the missing parts at its end."""
+    counts, boxes, mask = record["counts"], record["boxes"], record["mask"]
+    entry = [
+        record["image"],
+        record["labels"],
+        None if counts is None else {c["name"]: c["count"] for c in counts},
+        None if boxes is None else [{key: box[key] for key in ("name", "x1", "x2", "y1", "y2")} for box in boxes],
+        None if mask is None else mask["path"],
+    ]
+    while entry[-1] is None:
+        entry.pop()
+    return entry
+
+
+def write_json(records: Iterable[Record], path: Path) -> None:
+    """Write records as JSON, one a line."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        lines = (json.dumps(to_json(record), ensure_ascii=False) for record in records)
+        file.write("[\n" + next(lines, ""))
+        file.writelines(f",\n{line}" for line in lines)
+        file.write("\n]\n")
 
 
 def is_safe_path(image: str) -> bool:

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from Datasets.format.coco import batch_coco, to_coco
+from Datasets.format.coco import predictions_to_coco
 from Datasets.format.images import UnreadableImage
 from Datasets.format.predictions import Prediction, counts_in
 from Datasets.tools.errors import UserError, one_line
@@ -133,13 +133,14 @@ class Worker:
 
     def _single(self, task: Task, body: bytes) -> Any:
         found = self._predict(single_image(body, task.content_type), task.threshold)
-        return to_coco([("", found)], self._artifact.task, self._artifact.manifest["classes"]) if task.coco else found
+        classes = self._artifact.manifest["classes"]
+        return predictions_to_coco([{"image": "", **found}], self._artifact.task, classes) if task.coco else found
 
     def _batch(self, task: Task, body: bytes) -> Any:
         sent = form_files(body, task.content_type, self._limits.images)
         found = [self._named(each, task.threshold) for each in sent]
         classes = self._artifact.manifest["classes"]
-        return batch_coco(found, self._artifact.task, classes) if task.coco else {"answers": found}
+        return predictions_to_coco(found, self._artifact.task, classes) if task.coco else {"answers": found}
 
     def _named(self, sent: Sent, threshold: float | None) -> dict[str, Any]:
         try:

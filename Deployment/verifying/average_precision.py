@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from Datasets.format.coco import to_coco
+from Datasets.format.coco import predictions_to_coco
 from Datasets.format.predictions import Detection
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def average_precision(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    detections = to_coco((("", answer) for answer in answers), "boxes", classes)["annotations"]
+    detections = predictions_to_coco(({"image": "", **answer} for answer in answers), "boxes", classes)["annotations"]
     dataset = coco_truth(records, classes)
     present = {each["category_id"] for each in dataset["annotations"] if not each["iscrowd"]}
     if not detections or not present:
@@ -43,7 +43,7 @@ def average_precision(
 
 
 def coco_truth(records: "Sequence[Record]", classes: Sequence[str]) -> dict[str, Any]:
-    """The records' boxes as a COCO annotation file; ids of images and categories as in `to_coco`."""
+    """The records' boxes as a COCO annotation file; ids of images and categories as in `predictions_to_coco`."""
     ids = {name: number for number, name in enumerate(classes, 1)}
     annotations: list[dict[str, Any]] = []
     for number, record in enumerate(records, 1):

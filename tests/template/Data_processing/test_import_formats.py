@@ -17,8 +17,7 @@ from Data_processing.import_source import check_paths
 from Data_processing.shared.imported import Imported, ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
 from Data_processing.sources.files import open_source
-from Datasets.format.metadata_json import write_json
-from Datasets.format.records import SCHEMA, Box, empty_record
+from Datasets.format.records import SCHEMA, Box, empty_record, write_json
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.sources import SIZE, pack, picture

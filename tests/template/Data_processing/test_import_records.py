@@ -12,8 +12,7 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.shared.outlines import to_rle
 from Datasets.format.curated import write_annotations, write_curated
-from Datasets.format.metadata_json import to_json
-from Datasets.format.records import SCHEMA, contradictions, empty_record, implied
+from Datasets.format.records import SCHEMA, contradictions, empty_record, implied, to_json
 from Datasets.tools.errors import UserError
 from tests.template.Data_processing.test_import_formats import CONTENT, imported, records, relaxed, write
 

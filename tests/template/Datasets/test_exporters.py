@@ -16,13 +16,13 @@ from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
 from Datasets.export import Format, main
-from Datasets.exporters.voc_pictures import objects, pictures
+from Datasets.exporters.voc import objects, segmentation_images
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS, Record, empty_record
 from tests.template.Datasets.random_datasets import CLASSES, datasets, png, write_dataset
 
 TOLERANCE = 1e-6  # pixels
-quickly = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+quickly = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @contextlib.contextmanager
@@ -198,7 +198,7 @@ def test_in_voc_the_smaller_of_two_overlapping_segmentations_lies_on_top():
     for order in ([small, large], [large, small]):
         boxes = [{**place, "segmentation": rle(pixels)} for pixels in order]
         record = {**empty_record("a.png", "s"), "width": 5, "height": 4, "boxes": boxes}
-        found = pictures(record, CLASSES)["SegmentationObject"]
+        found = segmentation_images(record, CLASSES)["SegmentationObject"]
         assert np.array_equal(found == 1, order[0] & (small if order[0] is small else ~small))
 
 

@@ -16,15 +16,15 @@ from Data_processing.shared.outlines import to_rle
 from Data_processing.sources.files import open_source
 from Datasets.export import Format as Exported
 from Datasets.export import main as export
-from Datasets.exporters.voc_pictures import objects
+from Datasets.exporters.voc import objects
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
 from Datasets.format.images import open_image
-from Datasets.format.records import Record, implied
+from Datasets.format.records import Record, empty_record, implied
 from tests.template.Datasets.random_datasets import CLASSES, datasets, write_dataset
 from tests.template.Datasets.test_exporters import rows, same_boxes
 
-quickly = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+quickly = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @contextlib.contextmanager
@@ -64,9 +64,27 @@ def test_coco_gives_back_boxes_crowds_segmentations_and_splits(content):
             row = found[data]
             assert (row.width, row.height, row.split) == (record["width"], record["height"], record["split"])
             if record["split"] in annotated:
-                assert same_boxes(boxes_of(row, record), record["boxes"], ("name", "crowd", "segmentation"))
+                boxes = boxes_of(row, record)
+                assert same_boxes(boxes, record["boxes"], ("name", "crowd", "segmentation"))
+                assert implied({**empty_record("", ""), "boxes": boxes})["counts"] == record["counts"]
             else:  # a file without annotations says nothing of its images
                 assert row.boxes is None
+
+
+@quickly
+@given(datasets(most=10))
+def test_masks_in_coco_come_back_as_regions_without_counts(content):
+    assume(any(record["mask"] is not None for record in content))
+    with there_and_back(content, "coco", annotations="annotations/stuff_*.json") as (dataset, _, found):
+        known = {data: record for data, record in rows(dataset).items() if record["mask"] is not None}
+        assert found.keys() == known.keys()
+        for data, record in known.items():
+            mask = np.zeros((record["height"], record["width"]), np.uint8)
+            boxes = boxes_of(found[data], record) if found[data].boxes else []
+            for box in boxes:
+                mask[coco_mask.decode(box["segmentation"]) > 0] = CLASSES[box["name"]] + 1
+            assert np.array_equal(mask, open_image(record["mask"]["bytes"]))
+            assert not boxes or implied({**empty_record("", ""), "boxes": boxes})["counts"] is None
 
 
 @quickly

@@ -17,9 +17,9 @@ from pycocotools import mask as coco_mask
 from Data_processing.shared.imported import Imported
 from Data_processing.shared.masks import draw
 from Data_processing.shared.outlines import bounds
+from Datasets.format.coco import encode
 from Datasets.format.predictions import mask_of
 from Datasets.format.records import empty_record
-from Datasets.format.run_lengths import encode
 from Deployment.packaging.model_card import model_card
 from Deployment.verifying.figures import figures
 from tests.template.Data_processing.annotated import read_imported
