@@ -9,34 +9,22 @@ centre, clockwise by so many degrees. Of LVIS, images are found by `coco_url`; t
 images (its `not_exhaustive_category_ids`) is not read.
 """
 
-import math
 import re
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 
 import msgspec
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from Data_processing.shared.imported import BOX_FIELDS, NO_OUTLINE, BoxRows, Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, turned_box
-from Data_processing.sources.annotation_files import (
-    ImageFinder,
-    ambiguity,
-    decode_json,
-    guess_folder,
-    only_file,
-    pixels,
-)
+from Data_processing.sources.annotation_files import decode_json, only_file, pixels
 from Data_processing.sources.files import SourceFiles, inside
+from Data_processing.sources.image_names import ImageFinder, ambiguity, guess_folder
 from Datasets.format.file_names import visible
 from Datasets.tools.errors import UserError
 
-CHUNK = 32_768
-Id = int | float | str  # pandas writes whole numbers as 1.0, which is the same key as 1, VIA some of them as "1"
-Names = dict[Id | None, str]
+NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
+Id = int | float | str  # pandas writes whole numbers as 1.0, VIA some of them as "1"
 
 
 class Image(msgspec.Struct, gc=False):
@@ -105,162 +93,60 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     return folder, _records(coco, names, found[0], folder, ImageFinder(files, options.images))
 
 
-def _category_names(categories: Iterable[Category], where: str) -> Names:
-    names: Names = {}
+def _key(found: Id | None) -> Id | None:
+    """An id to compare by: the number that a text is; 1.0 equals 1 anyhow."""
+    return int(found) if isinstance(found, str) and re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
+
+
+def _category_names(categories: Iterable[Category], where: str) -> dict[Id | None, str]:
+    names: dict[Id | None, str] = {}
     for category in categories:
-        if names.setdefault(category.id, category.name) != category.name:
+        if names.setdefault(_key(category.id), category.name) != category.name:
             raise UserError(
-                f"{where}: category id {category.id} means both {names[category.id]!r} and {category.name!r}; "
+                f"{where}: category id {category.id} means both {names[_key(category.id)]!r} and {category.name!r}; "
                 "give each its own id"
             )
-    return {_otherwise(number): name for number, name in names.items() if number is not None} | names
+    return names
 
 
-def _otherwise(found: Id) -> Id:
-    """The text of a number, or the number that a text is; else the same."""
-    if isinstance(found, str):
-        return int(found) if re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
-    return str(int(found) if float(found).is_integer() else found)
-
-
-def _records(coco: Coco, names: Names, file: str, folder: str, finder: ImageFinder) -> Iterator[Imported]:
-    table = Boxes(coco.annotations, names, file)
-    uncommon = table.uncommon()
-    labels = sum(_is_label(coco.annotations[place]) for place in uncommon)
-    drawn = labels < len(coco.annotations)
-    ids = Counter(image.id for image in coco.images)
-    of_image = _by_image(coco.annotations, ids)
+def _records(
+    coco: Coco, names: dict[Id | None, str], file: str, folder: str, finder: ImageFinder
+) -> Iterator[Imported]:
+    of_image: dict[Id | None, list[Annotation]] = defaultdict(list)
+    for number, annotation in enumerate(coco.annotations, 1):
+        annotation.id = f"number {number}" if annotation.id is None else annotation.id
+        of_image[_key(annotation.image_id)].append(annotation)
+    labelled = any(map(_is_label, coco.annotations))
+    drawn = not all(map(_is_label, coco.annotations))
+    ids = Counter(_key(image.id) for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
+        if ids[_key(image.id)] > 1:
+            row.problems.append(("repeated id", f"{ids[_key(image.id)]} images have the id {image.id}"))
         if found := finder.by_end_if_outside(image.file_name):
-            row.image, row.problems = found[0], ambiguity(image.file_name, found)
+            row.image = found[0]
+            row.problems += ambiguity(image.file_name, found)
         elif not image.file_name:
-            row.image, row.problems = row.origin, [("malformed annotation", "an image without file_name")]
+            row.image = row.origin
+            row.problems.append(("malformed annotation", "an image without file_name"))
         row.width, row.height = pixels(image.width, row), pixels(image.height, row)
-        places = of_image.get(image.id, NOWHERE)
-        if labels or (uncommon and not uncommon.isdisjoint(places.tolist())):
-            annotations = [coco.annotations[place] for place in places.tolist()]
-            _add_annotations(row, annotations, names, file, drawn, labels > 0)
-        else:
-            row.boxes = BoxRows(table, places) if drawn else None  # of no annotations, the file was not annotated
-        if ids[image.id] > 1:
-            row.problems.insert(0, ("repeated id", f"{ids[image.id]} images have the id {image.id}"))
+        boxes, labels = _boxes_and_labels(row, of_image.get(_key(image.id), ()), names, file)
+        row.boxes = boxes if drawn else None
+        row.labels = sorted({*labels, *(box.name for box in boxes)}) if labelled else None
         yield row
-    for image_id, places in of_image.items():
+    for image_id, annotations in of_image.items():
         if image_id not in ids:
-            problem = ("unlisted image", f"image_id {image_id} in {len(places)} annotations")
-            origin = _origin(file, coco.annotations[places[0]])
-            yield Imported(f"image_id {image_id}", origin, problems=[problem])
+            problem = ("unlisted image", f"image_id {annotations[0].image_id} in {len(annotations)} annotations")
+            yield Imported(f"image_id {image_id}", f"{file}: annotation {annotations[0].id}", problems=[problem])
 
 
-def _by_image(annotations: Sequence[Annotation], listed: Container[Id]) -> dict[Id, np.ndarray]:
-    """The places, int64 [A], of each image's annotations. listed: the ids that images have."""
-    ids, images = _numbered([annotation.image_id for annotation in annotations])
-    number = max(1, len(images))
-    order = np.sort(images.astype(np.int64) * number + np.arange(len(images))) % number  # sooner than a stable argsort
-    ends = np.bincount(images, minlength=len(ids)).cumsum().tolist()
-    places = {image_id: order[start:end] for image_id, (start, end) in zip(ids, pairwise([0, *ends]), strict=True)}
-    for image_id in [image_id for image_id in ids if image_id not in listed]:
-        if (other := _otherwise(image_id)) in listed:
-            places[other] = np.sort(np.append(places.get(other, NOWHERE), places.pop(image_id)))
-    return places
-
-
-def _numbered(ids: Sequence[Id]) -> tuple[list[Id], np.ndarray]:
-    """The distinct ids as they first come, and of which of them each one is, int64 [N]."""
-    try:
-        encoded = pa.array(ids).dictionary_encode()
-        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
-    except (pa.ArrowException, OverflowError):  # numbers and text, or too large: slower
-        numbers = {found: number for number, found in enumerate(dict.fromkeys(ids))}
-        return list(numbers), np.fromiter(map(numbers.__getitem__, ids), np.int64, len(ids))
-
-
-class Boxes:
-    """All annotations as a BoxTable: column by column, a fraction of what an object for each box costs.
-
-    The texts of outlines stay where they were read until their boxes are taken.
-    """
-
-    def __init__(self, annotations: Sequence[Annotation], names: Names, file: str) -> None:
-        self._file = file
-        starts = range(0, len(annotations), CHUNK) or [0]  # parts that stay in the processor's cache
-        parts = [_columns(annotations[start : start + CHUNK], names) for start in starts]
-        self._columns = {name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]}
-        self._ids = _ids(annotations)
-        self._outlines = [annotation.segmentation for annotation in annotations]
-        self._sizes = np.fromiter(map(len, self._outlines), np.int64, len(annotations))
-
-    def uncommon(self) -> set[int]:
-        """The places of annotations that are no upright box of a known class, and are not to be taken."""
-        return set(np.flatnonzero(self._columns["name"].is_null()).tolist())
-
-    def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
-        """See BoxTable."""
-        places = pa.array(rows)
-        taken = {name: column.take(places) for name, column in self._columns.items()}
-        said = pa.scalar(f"{self._file}: annotation"), self._ids.take(places).cast(pa.string()), pa.scalar(" ")
-        taken |= {"origin": pc.binary_join_element_wise(*said), "outline": self._texts(rows)}
-        return {name: taken[name].cast(kind) for name, kind in BOX_FIELDS.items()}
-
-    def _texts(self, rows: np.ndarray) -> pa.LargeBinaryArray:
-        """Outlines, null where there is nothing; joined at once, as an object for each would double the time."""
-        texts, sizes = list(map(self._outlines.__getitem__, rows.tolist())), self._sizes[rows]
-        stated = np.ones(len(texts), bool)
-        for place in np.flatnonzero(sizes <= max(map(len, NO_OUTLINE))).tolist():
-            stated[place] = bytes(texts[place]) not in NO_OUTLINE
-        ends = np.append(0, sizes.cumsum())
-        buffers = [pa.array(stated).buffers()[1], pa.py_buffer(ends), pa.py_buffer(b"".join(texts))]
-        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(texts), buffers)
-
-
-def _columns(annotations: Sequence[Annotation], names: Names) -> dict[str, pa.Array]:
-    """Name, corners and crowd; without a name where an annotation is no common box."""
-    boxes = [None if len(each.attributes) and _rotation(each) else each.bbox for each in annotations]
-    if not all([box is not None and len(box) == 4 for box in boxes]):
-        boxes = [box if box is not None and len(box) == 4 else [math.nan] * 4 for box in boxes]
-    numbers = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))  # type: ignore[arg-type]
-    x, y, width, height = numbers.reshape(-1, 4).T
-    classes = pa.array([names.get(annotation.category_id) for annotation in annotations], pa.large_string())
-    corners = {"x1": x, "y1": y, "x2": x + width, "y2": y + height}
-    return {
-        "name": pc.if_else(pc.is_nan(x), None, classes),
-        **{name: pa.array(values) for name, values in corners.items()},
-        "crowd": pa.array([bool(annotation.iscrowd) for annotation in annotations], pa.bool_()),
-    }
-
-
-def _ids(annotations: Sequence[Annotation]) -> pa.Array:
-    """The ids as messages name them: whole numbers, which they nearly always are, or texts. Sets those that lack."""
-    stated = [annotation.id for annotation in annotations]
-    if None in stated:
-        for number, annotation in enumerate(annotations, 1):
-            annotation.id = f"number {number}" if annotation.id is None else annotation.id
-        return _ids(annotations)
-    try:
-        ids = pa.array(stated)
-    except (pa.ArrowException, OverflowError):  # numbers and text, or too large
-        ids = pa.nulls(0, pa.float64())
-    return pa.array(list(map(str, stated)), pa.large_string()) if pa.types.is_floating(ids.type) else ids
-
-
-def _origin(file: str, annotation: Annotation) -> str:
-    return f"{file}: annotation {annotation.id}"
-
-
-def _add_annotations(
-    row: Imported,
-    annotations: Iterable[Annotation],
-    names: Names,
-    file: str,
-    drawn: bool,
-    labelled: bool,
-) -> None:
-    """Boxes, if the file has any, and labels of whole images, if it has any."""
+def _boxes_and_labels(
+    row: Imported, annotations: Iterable[Annotation], names: dict[Id | None, str], file: str
+) -> tuple[list[ImportedBox], list[str]]:
     boxes: list[ImportedBox] = []
     labels: list[str] = []
     for annotation in annotations:
-        name, origin = names.get(annotation.category_id), _origin(file, annotation)
+        name, origin = names.get(_key(annotation.category_id)), f"{file}: annotation {annotation.id}"
         if name is None:
             row.problems.append(("unknown category", f"category_id {annotation.category_id} of {origin}"))
         elif _is_label(annotation):
@@ -270,8 +156,11 @@ def _add_annotations(
                 boxes.append(_box(annotation, name, origin))
             except ValueError as error:
                 row.problems.append(("malformed box", f"{error} of {origin}"))
-    row.boxes = boxes if drawn else None
-    row.labels = sorted({*labels, *(box.name for box in boxes)}) if labelled else None
+    return boxes, labels
+
+
+def _is_label(annotation: Annotation) -> bool:
+    return annotation.bbox is None and bytes(annotation.segmentation) in NO_OUTLINE
 
 
 def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
@@ -279,30 +168,22 @@ def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
     segmentation = bytes(annotation.segmentation)
     outline = None if segmentation in NO_OUTLINE else segmentation
     if annotation.bbox is None:
-        corners = bounds(segmentation)
-        return ImportedBox(name, *corners, origin, bool(annotation.iscrowd), outline)
+        return ImportedBox(name, *bounds(segmentation), origin, bool(annotation.iscrowd), outline)
     if len(annotation.bbox) != 4:
         raise ValueError(f"bbox {annotation.bbox}")
     x, y, width, height = annotation.bbox
     corners = x, y, x + width, y + height
-    if degrees := _rotation(annotation):
+    if outline is None and (degrees := _rotation(annotation)):
         outline = encode([turned_box(*corners, degrees)])
         corners = bounds(outline)
     return ImportedBox(name, *corners, origin, bool(annotation.iscrowd), outline)
 
 
 def _rotation(annotation: Annotation) -> float:
-    """Degrees that the box is turned by; 0 where a segmentation says what is meant."""
-    if not len(annotation.attributes) or bytes(annotation.segmentation) not in NO_OUTLINE:
+    """Degrees that the box is turned by, as CVAT states it."""
+    if not len(annotation.attributes):
         return 0.0
     try:
         return msgspec.json.decode(annotation.attributes, type=Attributes, strict=False).rotation or 0.0
     except msgspec.ValidationError:  # others have attributes of their own
         return 0.0
-
-
-NOWHERE = np.empty(0, np.int64)
-
-
-def _is_label(annotation: Annotation) -> bool:
-    return annotation.bbox is None and bytes(annotation.segmentation) in NO_OUTLINE

@@ -1,46 +1,59 @@
-"""CSV: a table with a row a box, or a row an image and its label; what its columns mean is in csv_columns.py.
+"""CSV: a table with a row a box, or a row an image and its label.
 
 A row with a label but no box labels the whole image; a row with neither says that the image shows nothing. The file is
 in UTF-8; its delimiter is an option, else what a first line such as `sep=;` says, else the one of comma, semicolon and
 tab that the header has most of. With semicolons, boxes may have decimal commas.
+
+The option `columns` says which column means what: image, label; x1, y1 with x2, y2 or box_width, box_height;
+image_width, image_height, group, split, crowd. A preset says so for a widespread form: `tensorflow` (of TensorFlow's
+detection tutorials and Roboflow; pixels), `vott` (of VoTT and many scripts: xmin and its like beside our own names;
+pixels) and `openimages` (https://storage.googleapis.com/openimages/web/download_v7.html; fractions, an ImageID without
+suffix). Where nothing is said, a preset or our own names are recognised by the header; and a table that has a column
+of 0 and 1 for each class beside `image` or `filename`, as Roboflow writes several labels of an image.
 """
 
 import csv
 import io
-import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from operator import itemgetter
 
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.sources.annotation_files import (
-    ImageFinder,
-    ambiguity,
-    guess_folder,
-    only_file,
-    parse_numbers,
-    pixels,
-    read_text,
-    split_named,
-)
-from Data_processing.sources.csv_columns import (
-    CORNERS,
-    OF_IMAGE,
-    SIDES,
-    column_meanings,
-    image_beside_classes,
-    label_rows,
-)
-from Data_processing.sources.files import MissingFile, SourceFiles, images_below, inside
-from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Data_processing.sources.annotation_files import only_file, parse_numbers, pixels, read_text, split_named
+from Data_processing.sources.files import SourceFiles, images_below, inside
+from Data_processing.sources.image_names import ImageFinder, ambiguity, guess_folder, without_suffix
+from Datasets.format.file_names import visible
 from Datasets.tools.errors import UserError
 
 TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)  # a first line of Excel's
 DELIMITERS = {",": ",", ";": ";", "\t": "\t", "\\t": "\t", "tab": "\t"}
+CORNERS = ("x1", "y1", "x2", "y2")
+SIDES = ("x1", "y1", "box_width", "box_height")
+OF_IMAGE = ("image_width", "image_height", "group", "split")
+OURS = ("image", "label", *CORNERS, "box_width", "box_height", *OF_IMAGE, "crowd")
+PRESETS = {
+    "tensorflow": {
+        **{"image": "filename", "image_width": "width", "image_height": "height", "label": "class"},
+        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
+    },
+    "vott": {
+        **{name: name for name in ("image", "label", *OF_IMAGE, "crowd")},
+        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
+    },
+    "openimages": {
+        **{"image": "ImageID", "label": "LabelName", "crowd": "IsGroupOf"},
+        **{"x1": "XMin", "x2": "XMax", "y1": "YMin", "y2": "YMax"},
+    },
+}
+NORMALIZED = {"openimages"}
+OPTIONAL = {"crowd", *OF_IMAGE}  # columns of a preset that some of its files lack
+LABEL_STUDIO = {"annotation_id", "lead_time"}  # columns of its CSV
+NO_NAME = re.compile(r"-?\d*\.?\d+|.*\.(jpe?g|png|bmp|tiff?|webp)", re.IGNORECASE)  # of a table without a header
+BINARY = {"0": False, "0.0": False, "1": True, "1.0": True}
+BOXLIKE = re.compile(r"x|y|[xy]_?(min|max|[12])|(min|max)_?[xy]|b(nd)?_?box.*|left|top", re.IGNORECASE)
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -50,7 +63,9 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    where, text = f"{files.path}: {found[0]}", _text(files, found[0])
+    where, text = f"{files.path}: {found[0]}", read_text(files, found[0])
+    if not text.strip():
+        raise UserError(f"{where}: is empty; its first line names the columns")
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, options, where), strict=True)
     try:
         if SEPARATOR.match(text):
@@ -59,10 +74,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         rows = _numbered(lines)
         first = list(islice(rows, 1))
         rows = chain(first, rows)
-        if first and (image := image_beside_classes(header, first[0][1], options)):
-            rows, header = label_rows(rows, header, image, where), ["image", "label"]
+        if first and (image := _image_beside_classes(header, first[0][1], options)):
+            rows, header = _label_rows(rows, header, image, where), ["image", "label"]
             options = replace(options, columns={})
-        table = Table(found[0], *column_meanings(header, options, where), lines.dialect.delimiter == ";")
+        table = Table(found[0], *_column_meanings(header, options, where), lines.dialect.delimiter == ";")
         for start, fields in rows:
             table.add(start, fields)
     except csv.Error as error:
@@ -80,16 +95,6 @@ def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
         start = lines.line_num + 1  # type: ignore[attr-defined]
 
 
-def _text(files: SourceFiles, file: str) -> str:
-    try:
-        text = read_text(files, file)
-    except MissingFile as error:
-        raise UserError(f"{files.path}: {error}") from error
-    if not text.strip():
-        raise UserError(f"{files.path}: {file}: is empty; its first line names the columns")
-    return text
-
-
 def _delimiter(text: str, options: ImportOptions, where: str) -> str:
     if options.delimiter is None and (stated := SEPARATOR.match(text)):
         return stated[1]
@@ -101,6 +106,94 @@ def _delimiter(text: str, options: ImportOptions, where: str) -> str:
     return DELIMITERS.get(options.delimiter, options.delimiter)
 
 
+def _column_meanings(header: Sequence[str], options: ImportOptions, where: str) -> tuple[dict[str, int], int, bool]:
+    """Our names of the columns there are, with their numbers; how many there are in all; whether boxes are fractions.
+
+    Raises UserError if the options or the header do not make sense.
+    """
+    if options.preset is not None and options.preset not in PRESETS:
+        raise UserError(f"{where}: preset {options.preset!r}: the presets are {', '.join(PRESETS)}")
+    preset = options.preset if options.preset or options.columns else _recognised(header)
+    named = {**PRESETS.get(preset or "", {}), **options.columns}
+    if not named:
+        named = {name: name for name in OURS if name in header}
+    told = " ".join(", ".join(header[:12]).split())
+    for ours, theirs in list(named.items()):
+        if ours not in OURS:
+            raise UserError(f"{where}: columns: {ours!r} is none of {', '.join(OURS)}")
+        if header.count(theirs) > 1 or (theirs not in header and (ours in options.columns or ours not in OPTIONAL)):
+            raise UserError(f"{where}: {header.count(theirs)} columns are called {theirs!r}; there are: {told:.200}")
+        if theirs not in header:
+            del named[ours]
+    if "image" not in named:
+        remedy = "write a first line that does, such as image,label,x1,y1,x2,y2"
+        if not any(map(NO_NAME.fullmatch, header)):
+            remedy = "set `preset` or `columns`"
+        raise UserError(f"{where}: no column is known to name the image; {remedy}; there are: {told:.200}")
+    _check_box_columns(named, where)
+    if not preset and not options.columns:
+        _check_left_out(header, named, where)
+    normalized = preset in NORMALIZED if options.normalized is None else options.normalized
+    return {ours: header.index(theirs) for ours, theirs in named.items()}, len(header), normalized
+
+
+def _recognised(header: Sequence[str]) -> str | None:
+    if {"image", "label", *CORNERS} <= set(header):
+        return None
+    fitting = (
+        name for name, columns in PRESETS.items() if {columns[c] for c in columns if c not in OPTIONAL} <= set(header)
+    )
+    return next(fitting, None)
+
+
+def _check_box_columns(named: Mapping[str, str], where: str) -> None:
+    stated = {*CORNERS, *SIDES}.intersection(named)
+    if stated not in ({*CORNERS}, {*SIDES}, set()):
+        raise UserError(
+            f"{where}: columns {', '.join(sorted(stated))} make no box: x1, y1 and x2, y2, or box_width, box_height"
+        )
+    if stated and "label" not in named:
+        raise UserError(f"{where}: no column is known to name a box's class; set `columns: [label=...]`")
+
+
+def _check_left_out(header: Sequence[str], named: Mapping[str, str], where: str) -> None:
+    """Raise UserError for boxes under other names beside ours, which would be left out without a word, or as text."""
+    if LABEL_STUDIO.issubset(header):
+        raise UserError(
+            f"{where}: looks like Label Studio's CSV, whose regions are text; export the project as JSON, or say by "
+            "`columns` which column is a label"
+        )
+    left_out = [name for name in header if BOXLIKE.fullmatch(name) and name not in named]
+    if left_out and not {*CORNERS, *SIDES}.intersection(named):
+        kept = ", ".join(f"{name}={name}" for name in named)
+        raise UserError(
+            f"{where}: columns {', '.join(left_out)[:100]} look like boxes; say which are which: "
+            f"`columns: [{kept}, x1=...]`, or without x1 and its like to leave them out"
+        )
+
+
+Rows = Iterable[tuple[int, list[str]]]  # each with its line
+
+
+def _image_beside_classes(header: Sequence[str], first: Sequence[str], options: ImportOptions) -> str | None:
+    """The column that names the image, if all others of a table, by its first row, say of a class each 0 or 1."""
+    image = options.columns.get("image") or next((name for name in ("image", "filename") if name in header), None)
+    others = [cell.strip() for name, cell in zip(header, first, strict=False) if name != image]
+    told = options.preset or options.columns.keys() - {"image"} or set(OURS).intersection(header) - {"image"}
+    alike = len(first) == len(header) == len(others) + 1 > 2 and BINARY.keys() >= set(others)
+    return image if alike and not told else None
+
+
+def _label_rows(rows: Rows, header: Sequence[str], image: str, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows of an image and a label, from those with a column for each class. Raises UserError, naming the line."""
+    for line, fields in rows:
+        stated = dict(zip(header, map(str.strip, fields), strict=False))
+        name = stated.pop(image, "")
+        if len(fields) != len(header) or not BINARY.keys() >= set(stated.values()):
+            raise UserError(f"{where}:{line}: is not {image} and {len(header) - 1} times 0 or 1, as the first row is")
+        yield from ((line, [name, label]) for label in [label for label in stated if BINARY[stated[label]]] or [""])
+
+
 class Table:
     """The rows of a table, joined by image as they come; one image's need not follow each other."""
 
@@ -108,30 +201,24 @@ class Table:
         self.rows: dict[str, Imported] = {}
         self._file, self._columns, self._width, self._normalized = file, columns, width, normalized
         self._commas = commas  # whether numbers may have decimal commas
-        self._sides = "box_width" in columns
-        box = [columns[name] for name in (SIDES if self._sides else CORNERS) if name in columns]
-        self._box = itemgetter(*box) if box else None
-        self._label, self._crowd = columns.get("label"), columns.get("crowd")
-        self._of_image = [columns[name] for name in OF_IMAGE if name in columns]
-        self._stated: dict[str, tuple[list[str], int]] = {}
+        self._corners = SIDES if "box_width" in columns else CORNERS if "x1" in columns else ()
+        self._stated: dict[str, tuple[dict[str, str], int]] = {}  # of each image as a whole, and the line that did
         self._empty: dict[str, int] = {}  # the line that says that an image shows nothing
 
     def add(self, line: int, fields: list[str]) -> None:
         """Add a row of the file."""
+        cells = {ours: fields[number].strip() for ours, number in self._columns.items() if number < len(fields)}
+        image, origin = cells.get("image", ""), f"{self._file}:{line}"
+        row = self.rows.setdefault(image, Imported(image, origin, normalized=self._normalized))
         if len(fields) != self._width:
-            self._malformed(line, fields)
+            value = f"{len(fields)} fields at {origin}, the header has {self._width}"
+            row.problems.append(("malformed annotation", value))
             return
-        image, origin = fields[self._columns["image"]].strip(), f"{self._file}:{line}"
-        row = self.rows.get(image)
-        if row is None:
-            row = self.rows[image] = Imported(image, origin, normalized=self._normalized)
-        self._state(row, image, fields, line)
-        label = "" if self._label is None else fields[self._label].strip()
-        stated = self._box(fields) if self._box else ()
-        if any(map(str.strip, stated)):
-            self._draw(row, label, stated, fields, origin)
-        elif label:
-            row.labels = [*(row.labels or ()), label]
+        self._state(row, image, cells, line)
+        if any(cells[name] for name in self._corners):
+            self._draw(row, cells, origin)
+        elif cells.get("label"):
+            row.labels = [*(row.labels or ()), cells["label"]]
         else:
             self._empty.setdefault(image, line)
 
@@ -152,51 +239,41 @@ class Table:
         if row.labels is not None or row.boxes is not None:
             place = f"{self._file}:{line}"
             row.problems.append(("contradiction", f"{place} says that it shows nothing, other lines that it does"))
-        elif self._box:
+        elif self._corners:
             row.boxes = []
         elif "label" in self._columns:
             row.labels = []
 
-    def _malformed(self, line: int, fields: list[str]) -> None:
-        place = self._columns["image"]
-        image, origin = fields[place].strip() if place < len(fields) else "", f"{self._file}:{line}"
-        row = self.rows.setdefault(image, Imported(image, origin, normalized=self._normalized))
-        row.problems.append(("malformed annotation", f"{len(fields)} fields at {origin}, the header has {self._width}"))
-
-    def _draw(self, row: Imported, label: str, stated: Sequence[str], fields: list[str], origin: str) -> None:
+    def _draw(self, row: Imported, cells: Mapping[str, str], origin: str) -> None:
         row.boxes = row.boxes or []
-        assert isinstance(row.boxes, list)
-        if self._commas:
-            stated = [text.replace(",", ".") for text in stated]
+        stated = [cells[name].replace(",", ".") if self._commas else cells[name] for name in self._corners]
         try:
             x1, y1, x2, y2 = parse_numbers(stated)
-            if not label:
+            if not cells["label"]:
                 raise ValueError("a box without a class")
-            crowd = self._crowd is not None and TRUTH[fields[self._crowd].strip().lower()]
+            crowd = TRUTH[cells.get("crowd", "").lower()]
         except ValueError as error:
             row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
         except KeyError as error:
             row.problems.append(("malformed box", f"crowd is {error!s:.80} at {origin}, neither 0 nor 1"))
         else:
-            if self._sides:
+            if self._corners == SIDES:
                 x2, y2 = x1 + x2, y1 + y2
-            row.boxes.append(ImportedBox(label, x1, y1, x2, y2, origin, crowd))
+            row.boxes.append(ImportedBox(cells["label"], x1, y1, x2, y2, origin, crowd))
 
-    def _state(self, row: Imported, image: str, fields: list[str], line: int) -> None:
+    def _state(self, row: Imported, image: str, cells: Mapping[str, str], line: int) -> None:
         """What a row says of its image as a whole, which all rows of an image must say alike."""
-        values = [fields[number] for number in self._of_image]
-        first = self._stated.get(image)
-        if first is not None:
-            if first[0] != values:
-                told = f"{values} at {self._file}:{line}, but {first[0]} at line {first[1]}"
-                row.problems.append(("contradiction", f"{told:.300}"))
+        stated = {name: cells[name] for name in OF_IMAGE if name in cells}
+        first, first_line = self._stated.setdefault(image, (stated, line))
+        if first != stated:
+            values = f"{[*stated.values()]} at {self._file}:{line}, but {[*first.values()]} at line {first_line}"
+            row.problems.append(("contradiction", f"{values:.300}"))
+        if first_line != line:
             return
-        self._stated[image] = (values, line)
-        text = dict(zip((name for name in OF_IMAGE if name in self._columns), map(str.strip, values), strict=True))
-        row.width = pixels(text.get("image_width", ""), row)
-        row.height = pixels(text.get("image_height", ""), row)
-        row.group = text.get("group") or None
-        if split := text.get("split"):
+        row.width = pixels(stated.get("image_width"), row)
+        row.height = pixels(stated.get("image_height"), row)
+        row.group = stated.get("group") or None
+        if split := stated.get("split"):
             row.split = split_named(split)
             if row.split is None:
                 row.problems.append(("malformed annotation", f"split {split!r:.80} is none of train, val and test"))
@@ -210,20 +287,20 @@ def _image_names(
     A name without an image's suffix means the image of that stem, or, where there is none, a .jpg; one that leads out
     of the source, such as a URL, the image that it ends in.
     """
-    present = set(images_below(files, ""))
     by_stem: dict[str, list[str]] = defaultdict(list)
-    for path in present:
-        by_stem[path.rpartition(".")[0]].append(path)
+    for path in images_below(files, ""):
+        by_stem[without_suffix(path)].append(path)
     folder = options.images
     if folder is None:
-        folder = guess_folder(files, file, filter(None, images), present.union(by_stem))
+        known = chain(by_stem, *by_stem.values())
+        folder = guess_folder(files, file, filter(None, images), known)
     finder = ImageFinder(files, options.images)
 
     def full_names(name: str) -> list[str]:
         if ended := finder.by_end_if_outside(name):
             return ended
         path = inside(folder, name)
-        if posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+        if without_suffix(path) != path:
             return [path]
         found = by_stem.get(path, [])
         return found if len(found) == 1 else [path if found else f"{path}.jpg"]  # of several, none

@@ -23,8 +23,9 @@ import msgspec
 
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, ellipse, encode, from_crop, rectangle, rle_pack, turned
-from Data_processing.sources.annotation_files import ImageFinder, ambiguity, decode_json, ends, only_file, path_of
+from Data_processing.sources.annotation_files import decode_json, only_file
 from Data_processing.sources.files import SourceFiles, inside
+from Data_processing.sources.image_names import ImageFinder, ambiguity, ends, path_of
 from Datasets.format.file_names import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError
 

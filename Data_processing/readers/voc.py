@@ -7,43 +7,44 @@ relative to the folder of images.
 Beside the folder of annotations: the plain lists train, val, test and trainval in ImageSets/Main and
 ImageSets/Segmentation are splits (trainval is train, unless train or val has the image too; Main goes first); the PNG
 files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
-on (voc_lists.py reads both). An image that ImageSets/Segmentation lists is a record even without an XML file. Where no
-list has an image, folders called train, val or test state its split. The PNG files in SegmentationObject give the boxes
-of an XML file their outlines (voc_objects.py); without one there is nothing to name their objects by. An object whose
-attributes, which are CVAT's, state a rotation is turned about its centre, clockwise by so many degrees.
+on. An image that ImageSets/Segmentation lists is a record even without an XML file. Where no list has an image, folders
+called train, val or test state its split. SegmentationObject is not read. An object whose attributes, which are CVAT's,
+state a rotation is turned about its centre, clockwise by so many degrees.
 """
 
 import posixpath
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePosixPath
 
 from lxml import etree
 
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, turned_box
-from Data_processing.sources.annotation_files import folder_split, parse_number, pixels
+from Data_processing.sources.annotation_files import folder_split, parse_number, pixels, read_text
 from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.sources.voc_lists import list_files, read_label_map, read_lists, without_suffix
-from Data_processing.sources.voc_objects import Objects, add_outlines, read_objects
+from Data_processing.sources.image_names import without_suffix
 from Datasets.format.file_names import visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
-ANNOTATIONS = "Annotations"
-IMAGES = "JPEGImages"
-MASKS = "SegmentationClass"
-OBJECTS = "SegmentationObject"
+ANNOTATIONS, IMAGES, MASKS, OBJECTS = "Annotations", "JPEGImages", "SegmentationClass", "SegmentationObject"
+LISTS = ("train", "val", "test", "trainval")
+CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow "
+    "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
+)
+PARSER = {"resolve_entities": False, "no_network": True, "remove_comments": True, "remove_pis": True}
 
 
 @dataclass(frozen=True)
 class Folders:
     """The folders of annotations and of images, the images that are there, and what stands beside the annotations.
 
-    lists: the lists that name an image, by its name without suffix. masks, objects: those of an image, by the same.
+    lists: the lists that name an image, by its name without suffix. masks: those of images, by the same.
     """
 
     annotations: str
@@ -53,7 +54,6 @@ class Folders:
     lists: Mapping[str, Sequence[str]]
     masks: Mapping[str, str]
     mask_names: Mapping[int, str]
-    objects: Mapping[str, Objects]
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -63,10 +63,9 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """
     folder = _annotations(options)
     present = files.names()
-    lists = set(list_files(files, _root(folder), "Segmentation").values())
-    names = [*visible(present, {".xml"}, folder), *(name for name in present if name in lists)]
+    names = [*visible(present, {".xml"}, folder), *_list_files(files, _root(folder), "Segmentation").values()]
     if not names:
-        folders = sorted({str(PurePosixPath(name).parent) for name in visible(files.names(), {".xml"})})
+        folders = sorted({str(PurePosixPath(name).parent) for name in visible(present, {".xml"})})
         raise UserError(
             f"{files.path}: no XML files in the folder {folder or '.'}, nor train, val, test or trainval.txt in "
             f"{inside(_root(folder), 'ImageSets/Segmentation')}; folders that have XML files: "
@@ -90,12 +89,14 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         by_stem[without_suffix(name)].append(name)
     annotations = _annotations(options)
     root = _root(annotations)
-    masks, drawn = (_pictures(files, inside(root, folder)) for folder in (MASKS, OBJECTS))
-    names = read_label_map(files, root) if masks else {}
-    objects = read_objects(files, drawn)
+    folder = inside(root, MASKS)
+    masks = {without_suffix(n.removeprefix(f"{folder}/")): n for n in visible(files.names(), {".png"}, folder)}
+    names = _read_label_map(files, root) if masks else {}
+    if next(visible(files.names(), {".png"}, inside(root, OBJECTS)), None):
+        print(f"warning: {files.path}: {OBJECTS} is not read: boxes have no segmentations", file=sys.stderr)
     known = {*masks, *(name.removeprefix(f"{annotations}/").removesuffix(".xml") for name in found)}
-    lists = read_lists(files, root, known)
-    folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names, objects)
+    lists = _read_lists(files, root, known)
+    folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names)
     return images, _records(files, found, folders)
 
 
@@ -107,9 +108,39 @@ def _root(annotations: str) -> str:
     return folder_name(str(PurePosixPath(annotations).parent))
 
 
-def _pictures(files: SourceFiles, folder: str) -> dict[str, str]:
-    """The PNG files in a folder, by their names without suffix."""
-    return {without_suffix(name.removeprefix(f"{folder}/")): name for name in visible(files.names(), {".png"}, folder)}
+def _list_files(files: SourceFiles, root: str, folder: str) -> dict[str, str]:
+    """The files in a folder of ImageSets by the lists that they are, in whatever case the list is written."""
+    below = f"{inside(root, f'ImageSets/{folder}')}/"
+    there = (name for name in files.names() if name.startswith(below))  # train.txt after Train.txt: it is meant
+    called = {name.removeprefix(below).lower(): name for name in there}
+    return {name: called[f"{name}.txt"] for name in LISTS if f"{name}.txt" in called}
+
+
+def _read_lists(files: SourceFiles, root: str, known: Set[str]) -> dict[str, list[str]]:
+    """The lists that name an image, of those whose lines are one word each: others are about one class.
+
+    A line may have the image's suffix, unless an XML file or a mask is `known` by all of it, as that of a.jpg.xml is.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for folder in ("Main", "Segmentation"):
+        for name, file in _list_files(files, root, folder).items():
+            lines = [line.split() for line in read_text(files, file).splitlines() if line.strip()]
+            if all(len(words) == 1 for words in lines):
+                for image in (words[0] for words in lines):
+                    found[image if image in known else without_suffix(image)].append(f"{folder}/{name}")
+    return found
+
+
+def _read_label_map(files: SourceFiles, root: str) -> dict[int, str]:
+    """The lines of labelmap.txt, `name:color:parts:actions` from background on; VOC's classes where it is not there."""
+    file = inside(root, "labelmap.txt")
+    if file not in files.names():
+        return dict(enumerate(CLASSES.split(), 1))
+    lines = read_text(files, file).splitlines()
+    names = [line.partition(":")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    if names[:1] != ["background"] or len(names) > 255:
+        raise UserError(f"{files.path}: {file}: begins with {names[:1]}; a mask's 0 must be `background`, 255 no class")
+    return dict(enumerate(names[1:], 1))
 
 
 def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator[Imported]:
@@ -120,8 +151,6 @@ def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator
             described.add(key)
             row = _record(files, file, folders)
             _add_lists(row, key, folders)
-            if isinstance(row.boxes, list) and key in folders.objects:
-                row.problems += add_outlines(row.boxes, folders.objects[key])
             yield row
     for key, lists in folders.lists.items():
         segmented = [name for name in lists if name.startswith("Segmentation/")]
@@ -174,18 +203,13 @@ def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
 
 def _parse(data: bytes) -> etree._Element:
     """The root element, in plain text: nothing is fetched, and what an entity stands for is not guessed at."""
-    root = etree.fromstring(data, _parser())
+    root = etree.fromstring(data, etree.XMLParser(**PARSER))
     if root.tag != "annotation":
         raise ValueError(f"its outermost element is {root.tag}, not annotation")
     entity = next(root.iter(etree.Entity), None)
     if entity is not None:
         raise ValueError(f"it uses the entity {entity.text}")
     return root
-
-
-@cache
-def _parser() -> etree.XMLParser:
-    return etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
 
 
 def _image(filename: str, file: str, folders: Folders) -> str:

@@ -1,41 +1,80 @@
 """YOLO: a text file of labels for each image, as Ultralytics reads and most tools write it.
 
 Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/. A line is `class cx cy width height`, or
-`class x1 y1 x2 y2 x3 y3 ...`, a polygon; in fractions of the image's size. Label files may be named as in a URL, which
-is how Label Studio has them. How they belong to images, and what data.yaml says, is in yolo_dataset.py.
+`class x1 y1 x2 y2 x3 y3 ...`, a polygon; in fractions of the image's size. The labels of `images/a.jpg` are in
+`labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images; label files
+may be named as in a URL, which is how Label Studio has them. Key points are left out: only their boxes are read; so is
+a single number behind a box or polygon, a confidence or a track.
 
-An image that data.yaml lists, without a label file, shows nothing, which is how Ultralytics has it, unless no image of
-its split has one: then the split was not annotated. Without data.yaml, class names are the lines of classes.txt or
-obj.names (several of the same content are one), and an image without a label file was not annotated. Key points are
-left out: only their boxes are read; so is a single number behind a box or polygon, a confidence or a track.
+data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths. Where
+none of these paths is in the source as it stands, any end of it counts. An image that two splits list gets none. An
+image that data.yaml lists, without a label file, shows nothing, which is how Ultralytics has it, unless no image of its
+split has one: then the split was not annotated. Without data.yaml, class names are the lines of classes.txt or
+obj.names (several of the same content are one), and an image without a label file was not annotated.
 """
 
 import math
+import posixpath
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import unquote
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import encode
-from Data_processing.sources.annotation_files import folder_split, parse_numbers
+from Data_processing.sources.annotation_files import folder_split, parse_numbers, read_text, split_named
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
-from Data_processing.sources.yolo_dataset import (
-    YAML_SUFFIXES,
-    Dataset,
-    Listing,
-    label_file,
-    list_images,
-    read_dataset,
-    swap_folder,
-)
 from Datasets.format.file_names import IMAGE_SUFFIXES, visible
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, one_line
 
+YAML_SUFFIXES = {".yaml", ".yml"}
 LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # the first line of a label file
 FAR = 2  # fractions; what reaches somewhat out of its image is clipped later
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What data.yaml, or a file of class names, says.
+
+    splits: pairs of a split and a path of data.yaml. bases: the folders that paths may be relative to. keypoints:
+    numbers that follow each box.
+    """
+
+    file: str
+    names: dict[int, str]
+    splits: Sequence[tuple[str, str]] = ()
+    bases: Sequence[str] = ("",)
+    keypoints: int = 0
+
+
+@dataclass
+class Listing:
+    """The images that data.yaml lists: each one's split, its place of listing, and whether no label file means none.
+
+    folders: listed ones, with their splits. files: .txt files that list images. missing: entries without a file.
+    """
+
+    split: dict[str, str | None] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    negative: set[str] = field(default_factory=set)
+    folders: list[tuple[str, str]] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, split: str, images: dict[str, str], present: Set[str]) -> None:
+        """Add images, with their places of listing."""
+        for image, origin in images.items():
+            self.split[image] = split if self.split.get(image, split) == split else None
+            self.origin.setdefault(image, origin)
+        if any(label_file(image) in present for image in images):
+            self.negative.update(images)
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -73,9 +112,9 @@ def _class_files(names: Iterable[str]) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in and the records. `images`, if given, is where data.yaml's paths begin."""
-    dataset = read_dataset(files, found[0], options.images)
+    dataset = _read_dataset(files, found[0], options.images)
     names = files.names()
-    listing = list_images(files, dataset, names)
+    listing = _list_images(files, dataset, names)
     own = found[0].rpartition("/")[0]
     alike = [] if dataset.splits or class_files(files, names) != found else _class_files(names)
     folder = own if all(name.startswith(f"{own}/") for name in [*listing.split, *alike]) else ""
@@ -84,8 +123,155 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     return folder, _records(files, dataset, names, listing)
 
 
+def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
+    """What a file says. images: where the paths in it begin, if known. Raises UserError if it makes no sense."""
+    text, where = read_text(files, file), f"{files.path}: {file}"
+    if PurePosixPath(file).suffix.lower() not in YAML_SUFFIXES:
+        lines = [line.strip() for line in text.splitlines()]
+        if not any(lines):
+            raise UserError(f"{where}: names no class; it has a class name a line")
+        return Dataset(file, {number: name for number, name in enumerate(lines) if name})
+    data = _load(text, where)
+    folder = file.rpartition("/")[0]
+    splits = [(split_named(str(key)) or "", path) for key, value in data.items() for path in _paths(key, value, where)]
+    if not splits:
+        raise UserError(f"{where}: has none of train, val and test, which name folders of images")
+    bases = [posixpath.join(folder, str(data.get("path") or "")), folder, ""] if images is None else [images]
+    shape: Any = data.get("kpt_shape")
+    counted = isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
+    return Dataset(file, _class_names(data, where), splits, bases, math.prod(shape) if counted else 0)
+
+
+def _load(text: str, where: str) -> dict[Any, Any]:
+    try:
+        data = YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise UserError(f"{where}: not YAML: {one_line(error)[:200]}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: no data.yaml: it holds no `names:` and `train:`")
+    return data
+
+
+def _paths(key: Any, value: Any, where: str) -> list[str]:
+    """The paths that an entry of data.yaml gives, if it is a split's."""
+    if value is None or not split_named(str(key)):
+        return []
+    paths = value if isinstance(value, list) else [value]
+    for path in paths:
+        if not isinstance(path, str) or not _is_plain(path):
+            raise UserError(f"{where}: {key}: {path!r:.80} is no path of a folder or of a .txt file")
+    return paths
+
+
+def _class_names(data: dict[Any, Any], where: str) -> dict[int, str]:
+    names = data.get("names")
+    numbered = dict(enumerate(names)) if isinstance(names, list) else names
+    if not numbered or not isinstance(numbered, dict):
+        raise UserError(f"{where}: has no `names`, a list of class names")
+    found: dict[int, str] = {}
+    for number, name in numbered.items():
+        if not re.fullmatch(r"\d{1,9}", str(number)):
+            raise UserError(f"{where}: names: {number!r:.80} is no class number")
+        if not isinstance(name, str | int | float) or isinstance(name, bool) or not _is_plain(str(name)):
+            raise UserError(f"{where}: names: {name!r:.80} is no class name; put it into quotes")
+        found[int(number)] = str(name).strip()
+    if type(data.get("nc")) is int and data["nc"] != len(found):
+        raise UserError(f"{where}: nc is {data['nc']}, but names has {len(found)} classes; correct one of them")
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is not empty and can be written in UTF-8, which halves of surrogate pairs cannot."""
+    return bool(name.strip()) and not re.search(r"[\ud800-\udfff]", name)
+
+
+def _list_images(files: SourceFiles, dataset: Dataset, names: Sequence[str]) -> Listing:
+    """What train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
+    listing, present = Listing(), set(names)
+    known = present | _folders(present)
+    entries = [entry for _, entry in dataset.splits]
+    places = _places(entries, dataset.bases, known.__contains__)
+    for (split, entry), place in zip(dataset.splits, places, strict=True):
+        if place is None:
+            listing.missing.append((split, entry))
+        elif place in present:
+            listing.files.add(place)
+            listing.add(split, _listed_in(files, place, dataset.bases, present), present)
+        else:
+            listing.folders.append((f"{place}/" if place else "", split))
+            listing.add(split, {name: name for name in sorted(visible(names, IMAGE_SUFFIXES, place))}, present)
+    if dataset.splits and len(listing.missing) == len(dataset.splits):
+        raise UserError(f"{files.path}: {dataset.file}: there is no {entries[0]!r} in the source; set `images`")
+    if listing.split and not any(label_file(image) in present for image in listing.split):
+        image = next(iter(listing.split))
+        raise UserError(f"{files.path}: no image has a label file; that of {image} would be {label_file(image)}")
+    return listing
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """All folders of these files, and those that their images would be in."""
+    found = {""}
+    for folder in {name.rpartition("/")[0] for name in names}:
+        for path in (folder, _swap_folder(f"{folder}/", "labels", "images").rstrip("/")):
+            while path not in found:
+                found.add(path)
+                path = path.rpartition("/")[0]
+    return found
+
+
+def _places(paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool]) -> list[str | None]:
+    """The files or folders that paths mean; by any end of them if as they stand none is there."""
+    places: list[str | None] = []
+    for by_end in (False, True):
+        places = [next(filter(is_there, _candidates(path, bases, by_end)), None) for path in paths]
+        if any(place is not None for place in places):
+            break
+    return places
+
+
+def _candidates(path: str, bases: Iterable[str], by_end: bool = False) -> Iterator[str]:
+    """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute.
+
+    by_end: then by any end of it, from each base.
+    """
+    path = path.strip().replace("\\", "/")
+    for base in dict.fromkeys(bases):
+        whole = posixpath.normpath(posixpath.join(base, path))
+        if ":/" in whole:
+            whole = re.sub(r"^.*(?=/[A-Za-z]:/)|^[A-Za-z]:(?=/)", "", whole)
+        parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
+        for start in range(max(1, len(parts)) if whole.startswith("/") else 1):
+            yield "/".join(parts[start:])
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")] if by_end else []
+    for start in range(len(parts)):
+        for base in dict.fromkeys(bases):
+            yield posixpath.normpath(posixpath.join(base, *parts[start:]))
+
+
+def _listed_in(files: SourceFiles, file: str, bases: Sequence[str], present: Set[str]) -> dict[str, str]:
+    """The images that a .txt file lists, with the line of each; one whose label file is there counts as there."""
+    lines = {number: line for number, line in enumerate(read_text(files, file).splitlines(), 1) if line.strip()}
+    bases = [file.rpartition("/")[0], *bases]
+    places = _places(list(lines.values()), bases, lambda image: image in present or label_file(image) in present)
+    found: dict[str, str] = {}
+    for (number, line), place in zip(lines.items(), places, strict=True):
+        found.setdefault(place or next(_candidates(line, bases)), f"{file}:{number}")
+    return found
+
+
+def _swap_folder(path: str, old: str, new: str) -> str:
+    """The path with the last folder called `old` called `new`."""
+    before, found, after = f"/{path}".rpartition(f"/{old}/")
+    return f"{before}/{new}/{after}".removeprefix("/") if found else path
+
+
+def label_file(image: str) -> str:
+    """Where the label file of an image would be."""
+    return _swap_folder(image, "images", "labels").rpartition(".")[0] + ".txt"
+
+
 def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing: Listing) -> Iterator[Imported]:
-    """In the order of the label files, which an archive is quick to read in; then what has none."""
+    """Those of label files first; then those of listed images that have none."""
     of_label = defaultdict(list)
     for image in dict.fromkeys([*visible(names, IMAGE_SUFFIXES), *listing.split]):
         of_label[label_file(image)].append(image)
@@ -98,13 +284,13 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
         if file not in of_label and "/labels/" not in f"/{file}" and not LABELS.match(text):
             continue
         images = of_label.get(file) or (of_label.get(plain) if (plain := unquote(file)) not in present else None)
-        for image in images or [f"{swap_folder(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
+        for image in images or [f"{_swap_folder(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
             done.add(image)
             row = Imported(image, file, normalized=True, boxes=[], problems=list(fault))
             row.split = _split(image, dataset, listing)
             if dataset.splits and image in present and image not in listing.split:
                 row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
-            _add_boxes(row, text, file, dataset)
+            row.boxes = _boxes(row, text, file, dataset)
             yield row
     for image in (image for image in listing.split if image not in done):
         boxes: list[ImportedBox] | None = [] if image in listing.negative else None
@@ -131,8 +317,8 @@ def _split(image: str, dataset: Dataset, listing: Listing) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def _add_boxes(row: Imported, text: str, file: str, dataset: Dataset) -> None:
-    assert isinstance(row.boxes, list)
+def _boxes(row: Imported, text: str, file: str, dataset: Dataset) -> list[ImportedBox]:
+    boxes = []
     for number, line in enumerate(text.splitlines(), 1):
         origin = f"{file}:{number}"
         if not (fields := line.split()):
@@ -143,9 +329,10 @@ def _add_boxes(row: Imported, text: str, file: str, dataset: Dataset) -> None:
             if name is None:
                 row.problems.append(("unknown category", f"class {fields[0]:.80} at {origin}"))
             else:
-                row.boxes.append(_box(values, name, origin, dataset.keypoints))
+                boxes.append(_box(values, name, origin, dataset.keypoints))
         except ValueError as error:
             row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
+    return boxes
 
 
 def _box(values: list[float], name: str, origin: str, keypoints: int) -> ImportedBox:

@@ -1,23 +1,20 @@
-"""What the import stage hands on: records as a source states them, and where each statement stands.
+"""What readers return and the import stage writes: records as a source states them, and where each statement stands.
 
-A Parquet file with the record's columns (nothing is corrected yet: a box may still be impossible) and some more:
-origins, the place of the record and of each of its boxes, for messages; outlines, what the source draws around the
-object of each box (see outlines.py); normalized, whether boxes and outlines are in fractions of the image's width and
-height instead of pixels; mask_names, what the values of the mask's pixels mean; and problems, statements that cannot
-be a record's, such as an annotation of an image that the source does not list. A mask is no more than its path.
+The Parquet file has the record's columns, nothing corrected yet, and some more: origins, the place of the record and of
+each of its boxes, for messages; outlines, what the source draws around the object of each box (see outlines.py);
+normalized, whether boxes and outlines are in fractions of the image's width and height instead of pixels; mask_names,
+the classes of the mask's pixel values; and problems, statements that no record can have, such as an annotation of an
+image that the source does not list. Of a mask it has the path only.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, groupby, islice, pairwise
+from itertools import accumulate, islice, pairwise
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -53,31 +50,6 @@ class ImportedBox(msgspec.Struct, gc=False):
     outline: bytes | None = None
 
 
-class BoxTable(Protocol):
-    """The boxes of many images, which takes far less time than an object for each."""
-
-    def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
-        """The columns that some boxes, int64 [B], make: BOX_FIELDS."""
-
-
-class BoxRows(Sequence[ImportedBox]):
-    """The boxes of one image as rows, int64 [B], of a table."""
-
-    __slots__ = ("rows", "table")
-
-    def __init__(self, table: BoxTable, rows: np.ndarray) -> None:
-        self.table, self.rows = table, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return BoxRows(self.table, self.rows[index])
-        fields = self.table.take(self.rows[[index]])
-        return ImportedBox(**{name: values[0].as_py() for name, values in fields.items()})
-
-
 @dataclass(slots=True)
 class Imported:
     """A record as a source states it; None is what it does not state.
@@ -95,7 +67,7 @@ class Imported:
     split: str | None = None
     labels: list[str] | None = None
     counts: list[Count] | None = None
-    boxes: list[ImportedBox] | BoxRows | None = None
+    boxes: list[ImportedBox] | None = None
     normalized: bool = False
     mask: str | None = None
     mask_names: Mapping[int, str] | None = None
@@ -108,7 +80,7 @@ class ImportOptions:
 
     annotations: the file or folder of annotations, or a pattern of files. images: the folder of images ("" for the
     source itself). columns: of a CSV file, our name to the file's; preset: a set of them; normalized: whether its
-    boxes are fractions; delimiter: between its fields. None and {} leave it to the importer.
+    boxes are fractions; delimiter: between its fields. None and {} leave it to the reader.
     """
 
     annotations: str | None = None
@@ -129,20 +101,14 @@ def write_imported(
     """
     schema = IMPORTED_SCHEMA.with_metadata({"source_path": source_path.as_posix(), "images": images})
     iterator, count, farthest = iter(rows), 0, -math.inf
-    with (
-        pq.ParquetWriter(
-            path, schema, compression="zstd", use_dictionary=["source", *NAMES], write_statistics=False
-        ) as writer,
-        ThreadPoolExecutor(1) as thread,  # compresses while the next batch is made
-    ):
-        written = thread.submit(bool)
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=["source", *NAMES], write_statistics=False
+    ) as writer:
         while batch := list(islice(iterator, BATCH)):
             prepared = to_arrow(batch, source).replace_schema_metadata(schema.metadata)
             farthest = max(farthest, _farthest(prepared))
-            written.result()
-            written = thread.submit(writer.write_batch, prepared)
+            writer.write_batch(prepared)
             count += len(batch)
-        written.result()
     if 0 < farthest <= FEW_PIXELS:
         raise UserError(
             f"{source}: no box reaches further than {farthest:g} pixels into its image; if they are fractions of its "
@@ -175,60 +141,37 @@ PLAIN = ("image", "width", "height", "group", "split", "labels", "counts", "norm
 
 def to_arrow(rows: Sequence[Imported], source: str) -> pa.RecordBatch:
     """Rows as IMPORTED_SCHEMA has them; made column by column, several times as fast as row by row."""
-    boxes = _box_columns([row.boxes for row in rows if row.boxes is not None])
-    offsets = [0, *accumulate(0 if row.boxes is None else len(row.boxes) for row in rows)]
+    boxes = [box for row in rows for box in row.boxes or ()]
+    offsets = pa.array([0, *accumulate(len(row.boxes or ()) for row in rows)], pa.int32())
     unknown = pa.array([row.boxes is None for row in rows], pa.bool_())
 
+    def of_boxes(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array(list(map(attrgetter(name), boxes)), kind)
+
     def lists(values: pa.Array) -> pa.ListArray:
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=unknown)
+        return pa.ListArray.from_arrays(offsets, values, mask=unknown)
 
-    corners = [boxes[f.name] for f in BOX_TYPE if f.name != "segmentation"]
-    nothing = pa.nulls(len(boxes["name"]), BOX_TYPE.field("segmentation").type)
-    origins = [pa.array([row.origin for row in rows], pa.string()), lists(boxes["origin"])]
-    problems = [[{"rule": rule, "value": value} for rule, value in row.problems] for row in rows]
-    masks = [None if row.mask is None else {"path": row.mask} for row in rows]
-    names = [None if row.mask_names is None else list(row.mask_names.items()) for row in rows]
+    segmentation = BOX_TYPE.field("segmentation")
+    corners = [of_boxes(column.name, column.type) for column in BOX_TYPE if column != segmentation]
+    drawn = pa.StructArray.from_arrays([*corners, pa.nulls(len(boxes), segmentation.type)], fields=list(BOX_TYPE))
+    origins = [pa.array([row.origin for row in rows], pa.string()), lists(of_boxes("origin", pa.string()))]
+    values = {
+        **{name: [getattr(row, name) for row in rows] for name in PLAIN},
+        "source": [source] * len(rows),
+        "mask": [None if row.mask is None else {"path": row.mask} for row in rows],
+        "mask_names": [None if row.mask_names is None else list(row.mask_names.items()) for row in rows],
+        "problems": [[{"rule": rule, "value": value} for rule, value in row.problems] for row in rows],
+    }
     columns = {
-        **{n: pa.array(list(map(attrgetter(n), rows)), IMPORTED_SCHEMA.field(n).type) for n in PLAIN},
-        "source": pa.array([source] * len(rows), pa.string()),
-        "boxes": lists(pa.StructArray.from_arrays([*corners, nothing], fields=list(BOX_TYPE))),
+        "boxes": lists(drawn),
         "origins": pa.StructArray.from_arrays(origins, fields=list(IMPORTED_SCHEMA.field("origins").type)),
-        "mask": pa.array(masks, IMPORTED_SCHEMA.field("mask").type),
-        "mask_names": pa.array(names, IMPORTED_SCHEMA.field("mask_names").type),
-        "outlines": lists(boxes["outline"]),
-        "problems": pa.array(problems, IMPORTED_SCHEMA.field("problems").type),
+        "outlines": lists(of_boxes("outline", pa.binary())),
     }
-    unsaid = {
-        name: pa.nulls(len(rows), IMPORTED_SCHEMA.field(name).type)
-        for name in set(IMPORTED_SCHEMA.names).difference(columns)
-    }
-    said = columns | unsaid
-    return pa.record_batch({name: said[name] for name in IMPORTED_SCHEMA.names}, IMPORTED_SCHEMA)
-
-
-BOX_FIELDS = {
-    **{field.name: field.type for field in BOX_TYPE if field.name != "segmentation"},
-    "origin": pa.string(),
-    "outline": pa.binary(),
-}
-NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
-
-
-def _box_columns(boxes: Iterable[list[ImportedBox] | BoxRows]) -> dict[str, pa.Array]:
-    """The fields of all boxes of some images, joined."""
-    parts = []
-    for table, images in groupby(boxes, lambda image: image.table if isinstance(image, BoxRows) else None):
-        if table is None:
-            parts.append(_listed(list(chain.from_iterable(images))))
-        else:
-            parts.append(table.take(np.concatenate([image.rows for image in images if isinstance(image, BoxRows)])))
-    if len(parts) == 1:
-        return parts[0]  # joining would copy all outlines once more
-    return {name: pa.concat_arrays([part[name] for part in parts or [_listed([])]]) for name in _listed([])}
-
-
-def _listed(boxes: Sequence[ImportedBox]) -> dict[str, pa.Array]:
-    return {name: pa.array(list(map(attrgetter(name), boxes)), kind) for name, kind in BOX_FIELDS.items()}
+    nothing = [None] * len(rows)
+    for column in IMPORTED_SCHEMA:
+        if column.name not in columns:
+            columns[column.name] = pa.array(values.get(column.name, nothing), column.type)
+    return pa.record_batch({name: columns[name] for name in IMPORTED_SCHEMA.names}, IMPORTED_SCHEMA)
 
 
 def from_arrow(batch: pa.RecordBatch) -> list[Imported]:

@@ -1,6 +1,6 @@
 """What a source draws around an object: polygons or run lengths, in the JSON of COCO's `segmentation`.
 
-Importers hand outlines on as they find them; the clean stage, which knows the image's true size, makes masks of them.
+Readers return outlines as they find them; the clean stage, which knows the image's true size, makes masks of them.
 https://cocodataset.org/#format-data: a list of polygons [x1, y1, x2, y2, ...], or a polygon alone, or an object with
 `size` [height, width] and `counts`: run lengths of background and object in turn, column by column, as a list or
 compressed into a string.
@@ -70,22 +70,13 @@ def from_crop(mask: np.ndarray, left: int, top: int, width: int, height: int) ->
     """
     if min(left, top) < 0 or left + mask.shape[1] > width or top + mask.shape[0] > height:
         raise ValueError(f"a mask of {mask.shape[1]} x {mask.shape[0]} at ({left}, {top}) of {width} x {height} pixels")
-    edges = np.diff(np.pad(mask.T.astype(np.int8), ((0, 0), (1, 1))), axis=1)  # [w, h + 1], column by column
-    starts, ends = (
-        (left + columns) * height + top + rows for columns, rows in (np.nonzero(edges == 1), np.nonzero(edges == -1))
-    )
-    if not len(starts):
+    if width * height > MAX_MASK:
+        raise ValueError(f"a mask in an image of {width} x {height} pixels")
+    if not mask.any():
         raise ValueError("a mask that sets no pixel")
-    apart = starts[1:] != ends[:-1]  # runs that a column's end parts, though the next column goes on, are one
-    starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
-    places = np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [width * height]])
-    return msgspec.json.encode(RunLengths((height, width), np.diff(places).tolist()))
-
-
-def from_mask(mask: np.ndarray) -> bytes:
-    """A mask, bool [height, width], as compressed run lengths."""
-    rle = _text(coco_mask.encode(np.asfortranarray(mask, np.uint8)))
-    return msgspec.json.encode(RunLengths((mask.shape[0], mask.shape[1]), rle["counts"]))
+    whole = np.zeros((height, width), np.uint8, order="F")
+    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    return msgspec.json.encode(_text(coco_mask.encode(whole)))
 
 
 def alternating(counts: Sequence[int], width: int, height: int) -> np.ndarray:

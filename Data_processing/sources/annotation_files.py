@@ -1,35 +1,44 @@
-"""What several importers do: find annotation files, read text and JSON, find the images that annotations mean."""
+"""What readers share: find annotation files and the split they are about, read text, JSON and numbers."""
 
 import codecs
 import re
-from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from fnmatch import fnmatchcase
-from functools import cache, cached_property
-from itertools import islice
+from functools import cache
 from pathlib import PurePosixPath
-from posixpath import splitext
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
-from Data_processing.sources.files import MissingFile, SourceFiles, images_below, inside
-from Datasets.format.file_names import IMAGE_SUFFIXES
+from Data_processing.sources.files import MissingFile, SourceFiles, inside
 from Datasets.format.records import SPLITS
 from Datasets.format.text_files import decode_text
 from Datasets.tools.errors import UserError
 
 T = TypeVar("T")
 CLASSES = "classes.json"  # beside our own records
-SAMPLE = 100  # images whose names are looked for to find their folder
 LETTER = r"[^\W\d_]"
-LEADS_OUT = re.compile(r"~?[\\/]|[A-Za-z]:[\\/]|\w+://|(\.[\\/])*\.\.[\\/]|data/local-files/")  # as a name begins
-UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio sets before a name
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
 OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
+
+
+class WrongFormat(UserError):
+    """A file is of another format than the reader's."""
+
+
+def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: ImportOptions) -> list[str]:
+    """The annotation file: the one named, or the only one of those found. Raises UserError if it is none or several."""
+    names = list(found)
+    if options.annotations is not None:
+        name = inside("", options.annotations)
+        if name not in names and name not in files.names():
+            raise UserError(f"{files.path}: has no file {name}; {kind} files in it: {', '.join(names[:5]) or 'none'}")
+        return [name]
+    if len(names) != 1:
+        raise UserError(f"{files.path}: holds {len(names)} {kind} files ({', '.join(names[:5])}); set `annotations`")
+    return names
 
 
 def matching(files: SourceFiles, pattern: str) -> list[str]:
@@ -79,26 +88,16 @@ def _split(word: re.Match[str]) -> str:
     return next(split for split in SPLITS if word[split])
 
 
-def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: ImportOptions) -> list[str]:
-    """The annotation file: the one named, or the only one of those found. Raises UserError if it is none or several."""
-    names = list(found)
-    if options.annotations is not None:
-        name = inside("", options.annotations)
-        if name not in names and name not in files.names():
-            raise UserError(f"{files.path}: has no file {name}; {kind} files in it: {', '.join(names[:5]) or 'none'}")
-        return [name]
-    if len(names) != 1:
-        raise UserError(f"{files.path}: holds {len(names)} {kind} files ({', '.join(names[:5])}); set `annotations`")
-    return names
-
-
 def read_text(files: SourceFiles, name: str) -> str:
-    """A text file of the source. Raises MissingFile, and UserError if it is not in UTF-8."""
-    return decode_text(files.read(name), f"{files.path}: {name}")
+    """A text file of the source. Raises UserError if it is not there, or not in UTF-8."""
+    try:
+        return decode_text(files.read(name), f"{files.path}: {name}")
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
 
 
 def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, strict: bool = True) -> T:
-    """A JSON file, with or without a byte order mark, as `kind`. Raises UserError; what: what the file is not, then.
+    """A JSON file, with or without a byte order mark, as `kind`. Raises UserError; WrongFormat if it is no `what`.
 
     strict: whether a number written as text, or a whole one as 1.0, is none.
     """
@@ -107,7 +106,7 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
     except MissingFile as error:
         raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:
-        raise UserError(f"{files.path}: {name}: no {what}: {error}") from error
+        raise WrongFormat(f"{files.path}: {name}: no {what}: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
@@ -139,8 +138,8 @@ def parse_number(text: str) -> float:
 
 
 def parse_numbers(texts: Sequence[str]) -> list[float]:
-    """Numbers as parse_number reads them; sooner, as most texts have no `_`. Raises ValueError."""
-    return list(map(parse_number if "_" in "".join(texts) else float, texts))
+    """Numbers as parse_number reads them. Raises ValueError."""
+    return [parse_number(text) for text in texts]
 
 
 def pixels(stated: str | float | None, row: Imported) -> int | None:
@@ -154,100 +153,3 @@ def pixels(stated: str | float | None, row: Imported) -> int | None:
     if value:
         row.problems.append(("malformed annotation", f"a width or height of {stated!s:.80} pixels"))
     return None
-
-
-def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: Iterable[str]) -> str:
-    """The folder below which `known` names are that end in the first of these `images`; "" if there is none.
-
-    A name that leads out of the source does not count. Of several folders, the one that the annotation file lies in is
-    meant, or the one that it is named after (`instances_train2017.json`). Raises UserError if none of them is.
-    """
-    wanted: dict[str, list[str]] = defaultdict(list)
-    for name in (inside("", image) for image in islice(images, SAMPLE) if not LEADS_OUT.match(image)):
-        wanted[name.rpartition("/")[2]].append(name)
-    folders: dict[str, None] = {}
-    for path in known:
-        for name in wanted.get(path.rpartition("/")[2], ()):
-            if path == name or path.endswith(f"/{name}"):
-                folders[path.removesuffix(name).rstrip("/")] = None
-    own, stem = file.rpartition("/")[0], PurePosixPath(file).stem
-    if own in folders:
-        return own
-    candidates = [folder for folder in folders if stem.endswith(f"_{PurePosixPath(folder).name}")] or sorted(folders)
-    if len(candidates) > 1:
-        raise UserError(f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images`")
-    return candidates[0] if candidates else ""
-
-
-def path_of(address: str) -> str:
-    """The path of a URL, also of Label Studio's for local files, or of a file of any system; without / around it."""
-    try:
-        split = urlsplit(address)
-        local = parse_qs(split.query).get("d", [""])[0] if "local-files" in split.path else ""
-    except ValueError:  # such as a host in half a bracket
-        return address.strip("/") or address
-    plain = address if not split.scheme and "?" not in address else unquote(split.path)
-    return (local or plain).replace("\\", "/").strip("/") or address
-
-
-def ends(address: str) -> Iterator[str]:
-    """What a path or URL may mean inside the source: ever shorter ends of its path, as written and unquoted."""
-    path = path_of(address)
-    for form in dict.fromkeys((path, unquote(path))):
-        parts = form.split("/")
-        for start in range(len(parts)):
-            yield "/".join(parts[start:])
-        if UPLOADED.match(parts[-1]) and "upload" in parts:
-            yield UPLOADED.sub("", parts[-1])
-
-
-def ambiguity(name: str, found: Sequence[str]) -> list[tuple[str, str]]:
-    """The problem of a record whose image's name means several files."""
-    return [("ambiguous image", f"{name}: {' or '.join(found[:3])}")] if len(found) > 1 else []
-
-
-class ImageFinder:
-    """The image files of a source, to be found by what annotations call them; listed when the first one is looked for.
-
-    folder: where they are, if known.
-    """
-
-    def __init__(self, files: SourceFiles, folder: str | None) -> None:
-        self.folder, self._files = folder, files
-
-    @cached_property
-    def _by_base(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for name in images_below(self._files, self.folder or ""):
-            found[name.rpartition("/")[2]].append(name)
-        return found
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for base, files in self._by_base.items():
-            found[splitext(base)[0]] += files
-        return found
-
-    def find(self, name: str) -> list[str]:
-        """The file `name` in the folder; where there is none and the folder is not known, all whose paths end so.
-
-        A name without an image's suffix, as CVAT writes those of a video's frames, means the files of that stem.
-        """
-        path = inside(self.folder or "", name)
-        base = path.rpartition("/")[2]
-        whole = splitext(base)[1].lower() in IMAGE_SUFFIXES
-        files = (self._by_base if whole else self._by_stem).get(base, [])
-        called = {file: file if whole else splitext(file)[0] for file in files}
-        exact = [file for file, own in called.items() if own == path]
-        if exact or self.folder is not None:
-            return exact
-        return [file for file, own in called.items() if own.endswith(f"/{path}")]
-
-    def by_end(self, address: str) -> list[str]:
-        """The files that the longest end of a path or URL means, wherever that led once."""
-        return next(filter(None, map(self.find, ends(address))), [])
-
-    def by_end_if_outside(self, name: str) -> list[str]:
-        """As by_end, for a name that leads out of the source, such as a URL; none for any other."""
-        return self.by_end(name) if LEADS_OUT.match(name) else []
