@@ -13,19 +13,16 @@
 """
 
 import os
-import sys
-from collections.abc import Callable
+import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from Datasets.format.text_files import decode_text
-from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError
-from Models.experimenting.log import anchor, paragraph, read_log, with_conclusion, with_experiment, with_note
+from Models.experimenting.log import Log, paragraph, read_text, write_text
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before `try` and `drift` import torch; Models/train.py says why
 
@@ -34,13 +31,6 @@ LOG = ROOT / "EXPERIMENTS.md"
 JOURNAL = ROOT / "NOTES.md"
 
 Id = Annotated[str, typer.Argument(help="id of the experiment: e001", show_default=False)]
-Text = Annotated[str, typer.Argument(help="one paragraph", show_default=False)]
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a text file, with the line ends that `text` has."""
-    with replacing(path) as partial:
-        partial.write_bytes(text.encode("utf-8"))
 
 
 def new(
@@ -49,7 +39,9 @@ def new(
     step: Annotated[list[str] | None, typer.Option(help="one thing to try; repeat it for more")] = None,
 ) -> None:
     """Begin an experiment in EXPERIMENTS.md."""
-    write(LOG, with_experiment(read_log(LOG), experiment, title, step or [], date.today()))
+    log = Log(LOG)
+    log.add_experiment(experiment, title, step or [])
+    log.write()
 
 
 def note(
@@ -60,54 +52,57 @@ def note(
     if len(words) != 2 and not (journal and len(words) == 1):
         raise UserError('note: write `note e001 "text"`, the text in quotes')
     *name, text = words
-    log = read_log(LOG)
-    if not journal:
-        write(LOG, with_note(log, name[0], text, date.today()))
-        return
-    link = f"[{name[0]}]({LOG.name}#{anchor(log[name[0]])}): " if name else ""
-    write(JOURNAL, with_entry(JOURNAL, link + paragraph(text), date.today()))
+    log = Log(LOG)
+    if journal:
+        link = f"[{name[0]}]({LOG.name}#{log[name[0]].anchor()}): " if name else ""
+        add_to_journal(link + paragraph(text))
+    else:
+        log.add_note(name[0], text)
+        log.write()
 
 
-def with_entry(journal: Path, entry: str, day: date) -> str:
-    """The journal's text with an entry at its end, under the day's heading."""
-    text = decode_text(journal.read_bytes(), journal, "utf-8") if journal.exists() else "# Notes\n"
-    newline = "\r\n" if "\r\n" in text else "\n"
-    days = [line.strip() for line in text.splitlines() if line.startswith("## ")]
-    heading = "" if days and days[-1] == f"## {day}" else f"{newline}## {day}{newline}"
-    end = "" if not text or text.endswith("\n") else newline
-    return f"{text}{end}{heading}{newline}{entry}{newline}"
+def add_to_journal(entry: str) -> None:
+    """Add an entry at the journal's end, under the day's heading."""
+    text = read_text(JOURNAL, "# Notes\n")
+    today = str(date.today())
+    days = re.findall(r"^## (\S+)", text, re.MULTILINE)
+    heading = "" if days[-1:] == [today] else f"\n## {today}\n"
+    write_text(JOURNAL, f"{text.rstrip()}\n{heading}\n{entry}\n")
 
 
-def conclude(experiment: Id, text: Text) -> None:
-    """Add a dated conclusion to an experiment, and close it."""
-    write(LOG, with_conclusion(read_log(LOG), experiment, text, date.today()))
-
-
-def list_experiments(
-    open_only: Annotated[bool, typer.Option("--open", help="only those without a conclusion")] = False,
+def conclude(
+    experiment: Id, text: Annotated[str, typer.Argument(help="what came of it, in one paragraph", show_default=False)]
 ) -> None:
+    """Add a dated conclusion to an experiment, and close it."""
+    log = Log(LOG)
+    log.add_conclusion(experiment, text)
+    log.write()
+
+
+def list_(open_only: Annotated[bool, typer.Option("--open", help="only those without a conclusion")] = False) -> None:
     """List the experiments: id, state, steps done, title."""
-    for each in read_log(LOG).experiments.values():
+    for each in Log(LOG).experiments.values():
         if each.state == "open" or not open_only:
             steps = f"{sum(step.done for step in each.steps)}/{len(each.steps)}"
             print(f"{each.id}  {each.state:9}  {steps:>5}  {each.title}")
 
 
 def show(experiment: Id) -> None:
-    """Print an experiment, and its steps' metrics on the test split beside those from before the first of them."""
-    from Models.experimenting.run import compared
+    """Print an experiment, and its steps' metrics on the test split beside those from before the first step."""
+    from Models.experimenting.run import compared_steps
 
-    log = read_log(LOG)
+    log = Log(LOG)
     found = log[experiment]
-    print("".join(log.lines[found.heading : found.end]).rstrip())
-    if lines := compared(ROOT, found):
+    print("\n".join(log.lines[found.heading : found.end]))
+    if lines := compared_steps(ROOT, found):
         print("\n" + "\n".join(lines))
 
 
 def run(
     step: Annotated[str, typer.Argument(help="experiment and step: e001.1", show_default=False)],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", "-S", help="KEY=VALUE: a change of params.yaml; repeat it for more")
+        list[str] | None,
+        typer.Option("--set", "-S", help="KEY=VALUE: change params.yaml, as `dvc exp run -S` does; repeat it for more"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="add untracked files to the commit without asking")] = False,
 ) -> None:
@@ -122,42 +117,17 @@ def try_(
     curated: Annotated[Path, typer.Option(help="curated dataset")] = ROOT / "Datasets/curated",
 ) -> None:
     """Train, evaluate and export on a few batches in a temporary directory, recording nothing."""
-    from Models.experimenting.trial import try_experiments
+    from Models.experimenting.checks import try_experiments
 
     try_experiments(ROOT, experiments, curated)
 
 
 def drift(experiment: Id) -> None:
-    """Say whether today's code still builds what was exported: compare the scripts, and the answers to the samples."""
-    from Models.experimenting.drift import report_drift
+    """Check whether today's code still builds what was exported: compare the scripts and the answers to the samples."""
+    from Models.experimenting.checks import check_drift
 
-    report_drift(ROOT, experiment)
-
-
-COMMANDS: dict[str, Callable[..., Any]] = {
-    "new": new,
-    "note": note,
-    "conclude": conclude,
-    "list": list_experiments,
-    "show": show,
-    "run": run,
-    "try": try_,
-    "drift": drift,
-}
-
-
-def main() -> None:
-    """Run the command that the first word names."""
-    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if word in ("--help", "-h"):
-        print(__doc__.strip())
-    elif word in COMMANDS:
-        sys.argv = [f"{sys.argv[0]} {word}", *sys.argv[2:]]
-        run_command(COMMANDS[word])
-    else:
-        print(f"error: there is no command {word!r}; the commands are: {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(1)
+    check_drift(ROOT, experiment)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(new, note, try_, run, conclude, list_, show, drift)

@@ -13,8 +13,8 @@ from Datasets.tools.errors import UserError, one_line
 T = TypeVar("T")
 
 
-def run(function: Callable[..., Any]) -> None:
-    """Run `function` as a typer command on sys.argv.
+def run(*functions: Callable[..., Any]) -> None:
+    """Run a function as a typer command on sys.argv; of several, the one that the first word names.
 
     Options may be written with dashes or underscores, so that DVC can unpack a mapping of params.yaml into them.
     Exit codes: 0 done; 1 the user's mistake, reported in one line on stderr; 130 interrupted.
@@ -25,7 +25,8 @@ def run(function: Callable[..., Any]) -> None:
     if "DVC_STAGE" in os.environ:
         end_with_parent()
     app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
-    app.command()(function)
+    for function in functions:
+        app.command(function.__name__.rstrip("_"))(function)
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False))  # typer returns 130 if interrupted
     except usage_error as error:

@@ -1,76 +1,98 @@
-"""One step of an experiment: a commit of the work before, the pipeline, a commit of its results, a tick in the log."""
+"""One step of an experiment: commit the work, run the pipeline, commit its results, tick the step in the log."""
 
+import logging
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from Datasets.tools.atomic import replacing
-from Datasets.tools.errors import UserError
-from Models.experimenting.log import Experiment, Step, read_log, with_tick
-from Models.experimenting.parameters import with_parameters
-from Models.experimenting.repository import (
-    changed,
-    check_ready,
-    commit_all,
-    commit_only,
-    git,
-    has_commit,
-    subject,
-    untracked,
-)
-from Models.experimenting.step_metrics import changes, metrics_at, table
+from Datasets.tools.errors import UserError, one_line
+from Models.experimenting.log import Experiment, Log, Step
 
-LOCK = "dvc.lock"
+Metrics = Mapping[str, float]  # by FILE:NAME, names within names joined by dots
 
 
-def run_step(root: Path, log: Path, name: str, parameters: Sequence[str], yes: bool) -> None:
-    """Run the step `name`, as e004.1, and tick it if all went well.
+def run_step(root: Path, log_file: Path, name: str, parameters: Sequence[str], yes: bool) -> None:
+    """Run the step `name`, such as e004.1, and tick it.
 
-    Nothing is touched before everything that can be checked is. Raises UserError, and KeyboardInterrupt, with the way
-    to go on; the step is not ticked then, and the commit of the work before stays.
+    Everything that can be checked is checked before anything changes. Raises UserError if the pipeline fails and
+    KeyboardInterrupt if it is interrupted: the commit of the work stays, the step is not ticked.
     """
-    step = find_step(log, name)
+    step = find_step(Log(log_file), name)
     check_ready(root)
-    text = with_parameters(root / "params.yaml", parameters) if parameters else None
     new = files_to_add(root, yes)
-    if text is not None:
-        with replacing(root / "params.yaml") as partial:
-            partial.write_bytes(text.encode("utf-8"))
-    before = f"[{name}] before: {step.text}"
-    if subject(root) != before or changed(root) or new:
-        commit_all(root, new, message(before, [f"-S {each}" for each in parameters]))
+    if parameters:
+        set_parameters(root / "params.yaml", parameters)
+    commit_work(root, new, f"[{name}] before: {step.text}", [f"-S {each}" for each in parameters])
     reproduce(root, name)
-    lines = metric_lines(root, base(root, name))
-    commit = commit_only(root, results(root), message(f"[{name}] results: {step.text}", lines))
-    tick(log, name, commit)
-    commit_only(root, [log.name], f"[{name}] log")
+    lines = compared_with_before(root, name)
+    commit = commit_file(root, "dvc.lock", f"[{name}] results: {step.text}", lines)
+    log = Log(log_file)  # as it is now: people may have written in it during the run
+    log.tick(find_step(log, name), commit)
+    log.write()
+    commit_file(root, log_file.name, f"[{name}] log")
     print("\n".join([f"{name} is done: {commit}", *lines]))
 
 
-def find_step(log: Path, name: str) -> Step:
-    """The step e004.1 of the log. Raises UserError if there is none, and if it is done."""
+def find_step(log: Log, name: str) -> Step:
+    """The step e004.1 of the log. Raises UserError if there is none, or if it is done."""
     match = re.fullmatch(r"(e\d+)\.(\d+)", name)
     if not match:
-        raise UserError(f"{name!r} is no step; write e001.1 for the first step of e001")
-    experiment = read_log(log)[match[1]]
+        raise UserError(f"{name!r} is not a step; write e001.1 for the first step of e001")
+    experiment = log[match[1]]
     step = experiment.step(int(match[2]))
     if step is None:
-        there = ", ".join(str(each.number) for each in experiment.steps) or "none"
-        raise UserError(f"{log}: {experiment.id} has no step {match[2]}; it has: {there}; add it to the list")
+        existing = ", ".join(str(each.number) for each in experiment.steps) or "none"
+        raise UserError(f"{log.path}: {experiment.id} has no step {match[2]}; it has: {existing}; add it to the list")
     if step.done:
-        raise UserError(
-            f"{log}: line {step.line + 1}: {name} is done ({step.commit or 'no commit'}); add a step for another run"
-        )
+        commit = step.commit or "no commit"
+        raise UserError(f"{log.path}: line {step.line + 1}: {name} is done ({commit}); add a step for another run")
     return step
 
 
+def set_parameters(path: Path, changes: Sequence[str]) -> None:
+    """Change params.yaml as `dvc exp run -S` does. Raises UserError, leaving the file as it is, if DVC refuses."""
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides
+
+    try:
+        apply_overrides(path, list(changes))
+    except DvcException as error:
+        raise UserError(f"{path.name}: {one_line(error.__cause__ or error)}") from error
+
+
+# Git
+
+
+def git(root: Path, *words: str) -> str:
+    """The output of a git command. Raises UserError with git's message, or its hook's, if it fails."""
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode:
+        raise UserError(f"git {words[0]}: {(done.stderr.strip() or done.stdout.strip()).removeprefix('fatal: ')}")
+    return done.stdout
+
+
+def check_ready(root: Path) -> None:
+    """Raises UserError if no commit can be made: no repository, commit, branch or identity, or unresolved conflicts."""
+    git(root, "log", "-1")
+    try:
+        git(root, "symbolic-ref", "--quiet", "HEAD")
+    except UserError:
+        remedy = "finish the rebase, or `git switch -c NAME`"
+        raise UserError(f"git: HEAD is detached: no branch would have the results; {remedy}") from None
+    if git(root, "ls-files", "--unmerged"):
+        raise UserError("git: a merge is underway; resolve its conflicts, or `git merge --abort`")
+    git(root, "var", "GIT_COMMITTER_IDENT")
+
+
 def files_to_add(root: Path, yes: bool) -> list[str]:
-    """The untracked files that the commit before shall have, asked for on a terminal."""
-    new = [name for name in untracked(root) if name != LOCK]
+    """The untracked files that the commit of the work takes along; asks for them on a terminal."""
+    listed = git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    new = [name for name in listed if name not in ("", "dvc.lock")]
     if not new or yes:
         return new
     shown = ", ".join(new[:5]) + (f" and {len(new) - 5} more" if len(new) > 5 else "")
@@ -79,87 +101,110 @@ def files_to_add(root: Path, yes: bool) -> list[str]:
     return new if typer.confirm(f"Untracked files: {shown}. Add them to the commit?") else []
 
 
+def commit_work(root: Path, new: Sequence[str], subject: str, body: Sequence[str]) -> None:
+    """Commit all changes and the files of `new`, unless the last commit is that of an earlier attempt at the step."""
+    git(root, "add", "--update", "--", ".")
+    if new:
+        git(root, "add", "--", *new)
+    changed = git(root, "status", "--porcelain", "--untracked-files=no")
+    if changed or git(root, "log", "-1", "--format=%s").strip() != subject:
+        git(root, "commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body))
+
+
+def commit_file(root: Path, name: str, subject: str, body: Sequence[str] = ()) -> str:
+    """Commit one file, whatever else has changed, and return the commit's short hash."""
+    git(root, "add", "--", name)
+    git(root, "commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body), "--only", "--", name)
+    return git(root, "rev-parse", "--short", "HEAD").strip()
+
+
+# The pipeline and its metrics
+
+
 def reproduce(root: Path, name: str) -> None:
-    """Run `dvc repro`. Raises UserError if it fails and KeyboardInterrupt if it is interrupted, saying how to go on."""
+    """Run `dvc repro`. Raises UserError if it fails, and KeyboardInterrupt if it is interrupted."""
     process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=root)
-    go_on = f"`python -m Models.experiment run {name}` goes on where it stopped"
+    resume = f"{name} is not ticked; `python -m Models.experiment run {name}` continues where it stopped"
     try:
         code = process.wait()
     except KeyboardInterrupt:
         process.wait()  # Ctrl-C reaches DVC and its stage, too: both end by themselves
-        print(f"{name} is not ticked, and the work is committed; {go_on}", file=sys.stderr)
+        print(resume, file=sys.stderr)
         raise
     if code:
-        raise UserError(f"{name} failed, see above; it is not ticked, and the work is committed; once mended, {go_on}")
+        raise UserError(f"{name} failed, see above; {resume}")
+
+
+def compared_with_before(root: Path, name: str) -> list[str]:
+    """A table of the metrics that the step changed."""
+    before = base(root, name)
+    metrics = metrics_at(root, [before, "workspace"])
+    columns = {"before": metrics[before], name: metrics["workspace"]}
+    changed = [key for key, value in columns[name].items() if columns["before"].get(key) != value]
+    return table(columns, changed) if changed else ["no metric changed"]
+
+
+def compared_steps(root: Path, experiment: Experiment) -> list[str]:
+    """A table of the test metrics before the first done step and after each; empty without a done step."""
+    done = {f"{experiment.id}.{step.number}": step.commit for step in experiment.steps if step.commit}
+    if not done:
+        return []
+    name, first = next(iter(done.items()))
+    commits = {"before": base(root, name, f"{first}~1")}
+    commits |= {name: git(root, "rev-parse", f"{commit}^{{commit}}").strip() for name, commit in done.items()}
+    found = metrics_at(root, list(dict.fromkeys(commits.values())))
+    columns = {name: found[commit] for name, commit in commits.items()}
+    keys = {key for metrics in columns.values() for key in metrics}
+    shown = sorted(key for key in keys if re.match(r"Models/outputs/.*/evaluate/metrics\.json:[^.]+$", key))
+    if not shown:
+        return ["no metrics of these commits are in DVC's cache; `dvc pull --all-commits` may fetch them"]
+    return table(columns, shown)
 
 
 def base(root: Path, name: str, last: str = "HEAD") -> str:
-    """The commit that the results of a step are compared with: the oldest before it since other results, or `last`.
+    """The commit that a step's results are compared with: that of its first attempt since other results, or `last`.
 
-    Later ones are of attempts that went on, and may hold the dvc.lock of one that ended halfway.
+    A later attempt's commit may hold the dvc.lock of one that ended halfway.
     """
-    found = last
+    found = git(root, "rev-parse", last).strip()
     for line in git(root, "log", "--first-parent", "--format=%H %s", last).splitlines():
-        commit, _, text = line.partition(" ")
-        if re.match(r"\[e\d+\.\d+\] results: ", text):
+        commit, _, subject = line.partition(" ")
+        if re.match(r"\[e\d+\.\d+\] results: ", subject):
             break
-        found = commit if text.startswith(f"[{name}] before: ") else found
+        found = commit if subject.startswith(f"[{name}] before: ") else found
     return found
 
 
-def metric_lines(root: Path, commit: str) -> list[str]:
-    """The metrics of the pipeline as it is now, each with its difference to the commit's."""
-    found = metrics_at(root, [commit, "workspace"])
-    return changes(found[commit], found["workspace"])
-
-
-def results(root: Path) -> list[str]:
-    """What the pipeline wrote for git to keep: dvc.lock, and outputs that are not in DVC's cache."""
+def metrics_at(root: Path, commits: Sequence[str]) -> dict[str, Metrics]:
+    """The numbers in the metrics files of each commit, or of the workspace, except files that DVC's cache lacks."""
     from dvc.repo import Repo
 
+    logging.getLogger("dvc").setLevel(logging.ERROR)
     with Repo(str(root)) as repo:
-        uncached = {out.def_path for out in repo.index.outs if not out.use_cache and not out.stage.is_data_source}
-    return [LOCK, *sorted(path for path in uncached if (root / path).exists())]
+        shown = repo.metrics.show(revs=list(commits), hide_workspace=False)
+    return {commit: _numbers(shown.get(commit, {}).get("data", {})) for commit in commits}
 
 
-def tick(log: Path, name: str, commit: str) -> None:
-    """Tick the step in the log as it is now: it may have been written in during the run."""
-    experiment, number = name.split(".")
-    try:
-        find_step(log, name)
-        text = with_tick(read_log(log), experiment, int(number), commit)
-    except UserError as error:
-        raise UserError(f"{error}; the results are in {commit}: tick the step by hand") from error
-    with replacing(log) as partial:
-        partial.write_bytes(text.encode("utf-8"))
+def _numbers(files: Mapping[str, Any]) -> Metrics:
+    from dvc.utils.flatten import flatten
+
+    flat = {file: flatten(result.get("data") or {}) for file, result in sorted(files.items())}
+    pairs = [(f"{file}:{name}", value) for file, values in flat.items() for name, value in values.items()]
+    return {key: value for key, value in pairs if type(value) in (int, float)}
 
 
-def message(subject_line: str, body: Sequence[str]) -> str:
-    """A commit's message."""
-    return "\n".join([subject_line, "", *body]) if body else subject_line
+def table(columns: Mapping[str, Metrics], keys: Iterable[str]) -> list[str]:
+    """A line for each metric, a column for each state; from the second on with the difference to the first."""
+    first = next(iter(columns.values()))
+    rows = [["", *columns]]
+    for key in keys:
+        cells = [_cell(metrics.get(key), None if metrics is first else first.get(key)) for metrics in columns.values()]
+        rows.append([key.removeprefix("Models/outputs/"), *cells])
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def compared(root: Path, experiment: Experiment) -> list[str]:
-    """A table: the test metrics of each done step, and of the state before the first; nothing without such a step."""
-    done = [step for step in experiment.steps if step.commit]
-    if not done or not has_commit(root):
-        return []
-    commits = {f"{experiment.id}.{step.number}": known(root, str(step.commit), experiment, step) for step in done}
-    name, first = next(iter(commits.items()))
-    parent = git(root, "rev-parse", f"{first}~1").strip()
-    columns = {"before": base(root, name, parent), **commits}
-    found = metrics_at(root, list(dict.fromkeys(columns.values())))
-    lines = table({name: found[commit] for name, commit in columns.items()}, "Models/outputs/")
-    if len(lines) == 1:
-        return ["no metrics of these commits are in DVC's cache; `dvc pull --all-commits` may fetch them"]
-    return lines
-
-
-def known(root: Path, commit: str, experiment: Experiment, step: Step) -> str:
-    """The full hash of a step's commit. Raises UserError if git does not have it."""
-    try:
-        return git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
-    except UserError:
-        raise UserError(
-            f"EXPERIMENTS.md: line {step.line + 1}: git has no commit {commit}, of {experiment.id}.{step.number}"
-        ) from None
+def _cell(value: float | None, before: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if before is None else f"{value:.6g} ({value - before:+.4g})"

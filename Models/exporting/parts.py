@@ -1,4 +1,4 @@
-"""The parts of an export: scripts, ONNX graph, samples, and the check that they agree."""
+"""The parts of an export: scripts, ONNX graph, samples, and the check that they answer alike."""
 
 import json
 import logging
@@ -25,11 +25,10 @@ from Models.learning.data_loading import Samples
 OPSET = 20
 REBUILD = Path("Models/exporting/rebuild.py")
 NEEDED = {"torch", "safetensors", "numpy", "PIL"}  # by every export, to run its script
-LOWEST_SCORE = 0.01  # detections from this score on are compared, many more than the samples' answers show
 
 
 def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
-    """Copy a model script and what runs it, with all that they import, keeping folders; return the files."""
+    """Copy a model script and rebuild.py, with all files that they import, keeping folders; return the files."""
     files = import_closure([script, REBUILD], root)
     for file in files:
         (out / file).parent.mkdir(parents=True, exist_ok=True)
@@ -38,16 +37,28 @@ def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
 
 
 def foreign_imports(files: Sequence[Path], root: Path) -> list[str]:
-    """What these files import beyond themselves, the standard library and what every export needs."""
+    """The packages that these files import beyond the standard library and what every export needs."""
     names = {module.partition(".")[0] for file in files for module in imported_modules(file, root)}
     return sorted(names - {file.parts[0] for file in files} - sys.stdlib_module_names - NEEDED)
+
+
+def write_samples(samples: Samples, count: int, out: Path) -> list[Path]:
+    """Copy `count` image files, evenly spread over the samples, byte for byte, and return them."""
+    out.mkdir(parents=True, exist_ok=True)
+    count = min(count, len(samples))
+    files = []
+    for number in range(count):
+        index = number * len(samples) // count
+        suffix = Path(samples.records[index]["image"]).suffix.lower() or ".jpg"
+        files.append(out / f"{number:03d}{suffix}")
+        files[-1].write_bytes(samples.file(index))
+    return files
 
 
 def write_onnx(model: nn.Module, size: int, path: Path) -> None:
     """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
 
-    The exporter notes the stack trace of each node; these are removed, for they hold the paths of this machine. Raises
-    UserError if `forward` does what a graph cannot.
+    Raises UserError if `forward` does what a graph cannot.
     """
     model.cpu()
     example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
@@ -78,13 +89,14 @@ def write_onnx(model: nn.Module, size: int, path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what torch.export said, and the last place in code that it names."""
-    said = str(error.__cause__ or error)
-    places = re.findall(r'^  File "(.+)", line (\d+), in ', said, re.MULTILINE)
-    return said.partition("\n")[0] + "".join(f" ({Path(file).name}, line {line})" for file, line in places[-1:])
+    """The first line of torch.export's message, and the last place in code that it names."""
+    text = str(error.__cause__ or error)
+    places = re.findall(r'^  File "(.+)", line (\d+), in ', text, re.MULTILINE)
+    return text.partition("\n")[0] + "".join(f" ({Path(file).name}, line {line})" for file, line in places[-1:])
 
 
 def _strip(graph: onnx.ModelProto) -> None:
+    """Remove the stack trace that the exporter notes for each node: it holds the paths of this machine."""
     parts = [graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output]
     for part in [*parts, *graph.graph.value_info, *graph.graph.initializer, *graph.functions]:
         del part.metadata_props[:]
@@ -104,8 +116,8 @@ def onnx_detector(path: Path, task: str) -> Detect:
     return detect
 
 
-def rebuilt_answers(export: Path, files: Sequence[Path], threshold: float) -> dict[str, Prediction]:
-    """What the exported script says of the samples, run by a Python that sees nothing of this repository."""
+def isolated_answers(export: Path, files: Sequence[Path], threshold: float) -> dict[str, Prediction]:
+    """The answers of the exported script, run by a Python that sees nothing of this repository."""
     images = [f"../{file.relative_to(export).as_posix()}" for file in files]
     isolated = [sys.executable, "-E", "-s", "-B"]  # no PYTHONPATH, no user's packages, and no caches left behind
     command = [*isolated, "-m", "Models.exporting.rebuild", "--threshold", repr(threshold), *images]
@@ -123,8 +135,7 @@ def agreement(
     task: str, expected: Mapping[str, Prediction], actual: Mapping[str, Prediction], threshold: float, what: str
 ) -> dict[str, float]:
     """The largest differences over all samples. Raises UserError if one is above its tolerance."""
-    each = [largest_difference(task, expected[name], actual[name], threshold) for name in expected]
-    worst = {name: max(difference[name] for difference in each) for name in TOLERANCE[task]}
+    worst = worst_difference(task, expected, actual, threshold)
     for name, tolerance in TOLERANCE[task].items():
         if worst[name] > tolerance:
             raise UserError(
@@ -134,14 +145,9 @@ def agreement(
     return worst
 
 
-def write_samples(samples: Samples, count: int, out: Path) -> list[Path]:
-    """Copy `count` image files, evenly spread over the samples, byte for byte, and return them."""
-    out.mkdir(parents=True, exist_ok=True)
-    count = min(count, len(samples))
-    files = []
-    for number in range(count):
-        index = number * len(samples) // count
-        suffix = Path(samples.records[index]["image"]).suffix.lower() or ".jpg"
-        files.append(out / f"{number:03d}{suffix}")
-        files[-1].write_bytes(samples.file(index))
-    return files
+def worst_difference(
+    task: str, expected: Mapping[str, Prediction], actual: Mapping[str, Prediction], threshold: float
+) -> dict[str, float]:
+    """The largest differences between the answers for the same images, by the names in TOLERANCE."""
+    each = [largest_difference(task, expected[name], actual[name], threshold) for name in expected]
+    return {name: max(difference[name] for difference in each) for name in TOLERANCE[task]}

@@ -51,20 +51,27 @@ def predict_files(
     return answers
 
 
+def rebuilt_answers(export: Path, files: Sequence[Path], threshold: float | None = None) -> dict[str, Prediction]:
+    """The answers of an export's weights in the model that the script on the path builds.
+
+    threshold: the lowest score, by default that of the manifest.
+    """
+    manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
+    model = importlib.import_module(manifest["script"]["module"]).build(**manifest["script"]["build"]).eval()
+    model.load_state_dict(load_file(export / "weights.safetensors"))
+    threshold = manifest["score_threshold"] if threshold is None else threshold
+    size, classes = manifest["input"]["size"], manifest["classes"]
+    return predict_files(torch_detector(model), manifest["task"], files, size, classes, threshold)
+
+
 def main() -> None:
     """Predict the images named on the command line."""
     parser = argparse.ArgumentParser(description="Run an exported model from its own script and weights.")
     parser.add_argument("images", nargs="+", type=Path)
-    parser.add_argument("--threshold", type=float, help="least score; by default the one in manifest.json")
+    parser.add_argument("--threshold", type=float, help="lowest score; by default the one in manifest.json")
     arguments = parser.parse_args()
-    manifest = json.loads((EXPORT / "manifest.json").read_text(encoding="utf-8"))
-    threshold = manifest["score_threshold"] if arguments.threshold is None else arguments.threshold
-    size, classes = manifest["input"]["size"], manifest["classes"]
     with redirect_stdout(sys.stderr):  # what a model script prints is no part of the answer
-        script = importlib.import_module(manifest["script"]["module"])
-        model = script.build(**manifest["script"]["build"]).eval()
-        model.load_state_dict(load_file(EXPORT / "weights.safetensors"))
-        answers = predict_files(torch_detector(model), script.TASK, arguments.images, size, classes, threshold)
+        answers = rebuilt_answers(EXPORT, arguments.images, arguments.threshold)
     print(json.dumps(answers, indent=1))
 
 

@@ -245,7 +245,10 @@ def test_a_new_model_is_a_file_and_an_entry_and_learns_the_classes_that_are_kept
     for stage in ("digits", "import@digits", "inspect@digits", "clean", "curate"):
         outs = {out["path"]: out["md5"] for out in stages[stage]["outs"]}
         assert outs.items() <= manifest["data"].items(), stage
-        data |= {*outs, *(dep["path"] for dep in stages[stage]["deps"] if not dep["path"].endswith(".py"))}
+        data |= {
+            *outs,
+            *(dep["path"] for dep in stages[stage]["deps"] if "intermediate/" in dep["path"] or "/raw/" in dep["path"]),
+        }
     assert set(manifest["data"]) == data
     answers = json.loads((export / "sample/expected.json").read_text())
     assert all(list(answer["scores"]) == kept for answer in answers.values())

@@ -1,0 +1,157 @@
+"""Checks of an experiment's code that record nothing.
+
+`try`: does it train, evaluate and export? `drift`: does today's code still build what was exported?
+"""
+
+import importlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from Datasets.format.classes import write_classes
+from Datasets.format.curated import Curated
+from Datasets.format.records import SPLITS
+from Datasets.tools.command import run
+from Datasets.tools.errors import UserError, one_line
+from Models.experimenting.run import git
+from Models.exporting.parts import worst_difference
+from Models.exporting.rebuild import rebuilt_answers
+from Models.learning.initial_weights import RANDOM
+from Models.learning.scripts import load_script
+
+BATCHES = 2  # to train on
+FEW = 8  # images to evaluate on
+STAGES = ("train", "evaluate", "export")
+PATHS = ("--curated", "--out", "--trained", "--evaluated")  # options that `try` leads into the temporary directory
+
+
+def try_experiments(root: Path, experiments: Sequence[str], curated: Path) -> None:
+    """Run the stages' own commands, as DVC resolves them, on a few images of `curated`.
+
+    Raises UserError for an experiment that params.yaml does not have; a stage that fails exits with its own message.
+    """
+    commands = stage_commands(root, experiments)
+    for experiment in experiments:
+        begun = time.monotonic()
+        try_stages(commands[experiment], curated)
+        print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, nothing kept")
+
+
+def try_stages(commands: Mapping[str, list[str]], curated: Path) -> None:
+    """Run the commands of one experiment in a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory:
+        place = Path(directory)
+        os.environ["DVC_ROOT"] = str(place)  # where checkpoints go
+        train = commands["train"]
+        batch = option(train, "--batch")
+        images = BATCHES * (int(batch) if batch.isdigit() else 16)  # what is no number, the stage itself refuses
+        write_few(curated, place / "curated", load_script(option(train, "--script")).TASK, images)
+        for stage in STAGES:
+            run_here(commands[stage], place)
+
+
+def stage_commands(root: Path, experiments: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """The words of each stage's command, by experiment and stage."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            commands = {stage.addressing: stage.cmd for stage in repo.index.stages if stage.cmd}
+    except DvcException as error:
+        raise UserError(f"dvc: {error}") from error
+    existing = [name.partition("@")[2] for name in commands if name.startswith("train@")]
+    for each in experiments:
+        if each not in existing:
+            raise UserError(f"params.yaml: has no experiment {each!r}; it has: {', '.join(existing) or 'none'}")
+    return {each: {stage: shlex.split(commands[f"{stage}@{each}"]) for stage in STAGES} for each in experiments}
+
+
+def option(words: Sequence[str], name: str) -> str:
+    """The value of an option in a command, empty without it."""
+    return words[words.index(name) + 1] if name in words[:-1] else ""
+
+
+def write_few(curated: Path, out: Path, task: str, train: int) -> None:
+    """Write a curated dataset of a few images of each split, with objects if there are any.
+
+    train: number of images in the split train.
+    """
+    classes = Curated(curated).classes
+    out.mkdir()
+    write_classes(classes, out / "classes.json")
+    known = ds.field(task).is_valid()
+    learnable = known if task == "mask" else pc.list_value_length(ds.field(task)) > 0
+    for split in SPLITS:
+        images = ds.dataset(sorted(curated.glob(f"{split}-*.parquet")))
+        count = train if split == "train" else FEW
+        rows = images.head(count, filter=learnable)
+        pq.write_table(rows if len(rows) else images.head(count, filter=known), out / f"{split}-00000-of-00001.parquet")
+
+
+def run_here(words: Sequence[str], place: Path) -> None:
+    """Run a stage's command on the files in `place`, in this process, which saves loading torch again."""
+    module = words[words.index("-m") + 1]
+    rest = list(words[words.index("-m") + 2 :])
+    for index, word in enumerate(rest[:-1]):
+        if word == "--init" and not Path(rest[index + 1]).exists():
+            print(f"{rest[index + 1]}: does not exist yet; trying random weights", file=sys.stderr)
+            rest[index + 1] = str(Path(rest[index + 1]).with_name(RANDOM))
+        if word in PATHS:
+            rest[index + 1] = str(place / ("curated" if word == "--curated" else rest[index + 1]))
+    if module == "Models.train":
+        end = rest.index("--") if "--" in rest else len(rest)
+        rest[end:end] = ["--epochs", "1", "--tracker", "none"]
+    sys.argv = [module, *rest]
+    try:
+        run(importlib.import_module(module).main)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+
+def check_drift(root: Path, experiment: str) -> None:
+    """Compare an export's scripts with the working tree's and their commit's, and its answers with today's code's.
+
+    Prints what differs. Raises UserError if there is no export, or today's code does not answer as it did.
+    """
+    export = root / "Datasets/pretrained" / experiment
+    if not (export / "manifest.json").exists():
+        raise UserError(f"{export}/manifest.json: not found; run the export stage, or `dvc pull` it")
+    manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
+    compare_scripts(root, export / "script", str(manifest["git"]["commit"]))
+    expected = json.loads((export / "sample/expected.json").read_text(encoding="utf-8"))
+    try:
+        answers = rebuilt_answers(export, [export / "sample" / name for name in expected])
+    except Exception as error:  # whatever today's code does with yesterday's weights
+        raise UserError(f"{export}: today's code does not build it: {one_line(error)[:300]}") from error
+    found = worst_difference(manifest["task"], expected, answers, manifest["score_threshold"])
+    differences = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+    if any(value > manifest["agreement"]["tolerance"][name] for name, value in found.items()):
+        raise UserError(f"{export}: today's code answers differently, by up to: {differences}")
+    print(f"{export.relative_to(root)}: today's code answers as exported; largest difference: {differences}")
+
+
+def compare_scripts(root: Path, scripts: Path, commit: str) -> None:
+    """Print for each exported script whether it is as in the working tree, and as in its commit."""
+    for path in sorted(scripts.rglob("*.py")):
+        name = path.relative_to(scripts).as_posix()
+        today = (root / name).read_text(encoding="utf-8") if (root / name).exists() else None
+        try:
+            then = git(root, "show", f"{commit}:./{name}")
+        except UserError:
+            then = None
+        exported, states = path.read_text(encoding="utf-8"), []
+        for text, where in ((today, "the working tree"), (then, f"its commit {commit[:7]}")):
+            states.append("not in" if text is None else "as in" if text == exported else "differs from")
+            states[-1] += f" {where}"
+        print(f"{name}: {', '.join(states)}")
