@@ -1,16 +1,17 @@
-"""Clean all sources: each record is accepted, perhaps mended, or rejected with a reason; none disappears.
+"""Clean all sources: each record is accepted, perhaps repaired, or rejected with a reason; none disappears.
 
     python -m Data_processing.clean --imported DIR --inspected DIR --out DIR --keep cat --keep dog -- digits raccoon
 
 Joins what the sources state (import stage) with what their images show (inspect stage), batch by batch, in several
-processes. Writes into --out: accepted.parquet (records, with facts of each image), rejected.csv, repairs.csv,
-classes.json and summary.json, whose imported is the sum of its accepted and rejected. Instead of the sources' names
-after `--`, it also takes params.yaml's `sources` as DVC unpacks it: `--digits.format coco --digits.path …`.
+processes. Writes into --out: accepted.parquet (records, with facts of each image), rejected.csv, rejected.parquet (the
+same, with what the report shows of the images), repairs.csv, classes.json and summary.json, whose imported is the sum
+of its accepted and rejected. Instead of the sources' names after `--`, it also takes params.yaml's `sources` as DVC
+unpacks it: `--digits.format coco --digits.path …`.
 """
 
 import csv
 import json
-import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,13 +25,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
+from ruamel.yaml import YAML
 
-from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, clean_sources, find_sources
+from Data_processing.cleaning.batches import (
+    ACCEPTED_SCHEMA,
+    REJECTED_SCHEMA,
+    Outcome,
+    Rejected,
+    batches,
+    clean_batch,
+    find_sources,
+)
 from Data_processing.cleaning.box_rules import BoxRules
-from Data_processing.cleaning.rules import ImageRules, Rules
+from Data_processing.cleaning.rules import ImageRules, Rules, find_own_rules
 from Data_processing.cleaning.verdicts import Rejection, Repair
-from Data_processing.shared.imported import source_path
-from Data_processing.shared.parallel import Engine, Workers
+from Data_processing.shared.imported import BATCH, source_path
+from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
 from Datasets.format.records import Count
 from Datasets.tools.atomic import replacing
@@ -47,10 +57,10 @@ class WithoutKept(StrEnum):
 
 @dataclass
 class Account:
-    """Where every record went, but for the accepted ones themselves."""
+    """What became of all records; see Outcome. accepted: their number."""
 
     accepted: int = 0
-    rejected: list[tuple[str, str, Rejection]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
     repairs: list[tuple[str, str, Repair]] = field(default_factory=list)
     unwanted: Counter[str] = field(default_factory=Counter)
     names: set[str] = field(default_factory=set)
@@ -63,7 +73,7 @@ class Account:
         self.names |= outcome.names
 
     def rules(self) -> Counter[str]:
-        return Counter(rejection.rule for _, _, rejection in self.rejected)
+        return Counter(rejected.rejection.rule for rejected in self.rejected)
 
 
 def source_names(arguments: Iterable[str]) -> list[str]:
@@ -71,6 +81,24 @@ def source_names(arguments: Iterable[str]) -> list[str]:
     words = list(arguments)
     unpacked = [word.removeprefix("--").removeprefix("no-").partition(".")[0] for word in words if word[:2] == "--"]
     return list(dict.fromkeys(unpacked or words))
+
+
+def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[Path]) -> None:
+    """Raise UserError unless stage clean of dvc.yaml depends on the file of each source in each of the folders.
+
+    DVC can make a list of dependencies from no parameter, so they stand there, a line each.
+    """
+    stages = YAML(typ="safe").load(pipeline.read_text(encoding="utf-8"))["stages"]
+    listed = {dep for dep in stages["clean"]["deps"] if Path(dep).parent in folders and Path(dep).suffix == ".parquet"}
+    wanted = {(folder / f"{name}.parquet").as_posix() for name in names for folder in folders}
+    for path in sorted(wanted - listed):
+        raise UserError(
+            f"{pipeline}: stage clean does not depend on a source's file; add to its deps the line `- {path}`"
+        )
+    for path in sorted(listed - wanted):
+        raise UserError(
+            f"{pipeline}: stage clean: {path} is of no source in params.yaml; delete the line from its deps"
+        )
 
 
 def write_accepted(outcomes: Iterable[Outcome], paths: dict[str, str], partial: Path) -> Account:
@@ -87,8 +115,7 @@ def write_accepted(outcomes: Iterable[Outcome], paths: dict[str, str], partial: 
 
 def reject_conflicts(partial: Path, account: Account) -> None:
     """Take records out again whose images are the same to the byte while their labels or counts differ."""
-    columns = ["sha256", "labels", "counts", "source", "image", "origin"]
-    every = pq.read_table(partial, columns=columns)
+    every = pq.read_table(partial, columns=["sha256", "labels", "counts", "source", "image", "origin"])
     places = np.flatnonzero(every["sha256"].to_pandas().duplicated(keep=False))
     rows = every.take(pa.array(places)).to_pandas().set_index(places).dropna(subset=["labels"])
     rows["labels"] = rows["labels"].map(", ".join)
@@ -96,15 +123,16 @@ def reject_conflicts(partial: Path, account: Account) -> None:
     conflicting = rows[(rows.groupby("sha256")[["labels", "counts"]].transform("nunique") > 1).any(axis=1)]
     if conflicting.empty:
         return
-    for _, copies in conflicting.groupby("sha256", sort=False):
+    table = pq.read_table(partial)
+    for sha256, copies in conflicting.groupby("sha256", sort=False):
         shown = copies["counts"].fillna(copies["labels"]).replace("", "nothing")
         value = "; ".join(map("{}: {}: {}".format, copies["source"], copies["image"], shown))
         for row in copies.itertuples():
-            account.rejected.append((row.source, row.image, Rejection("conflicting duplicates", row.origin, value)))
+            rejection, boxes = Rejection("conflicting duplicates", row.origin, value), table["boxes"][row.Index].as_py()
+            account.rejected.append(Rejected(row.source, row.image, rejection, str(sha256), boxes=boxes or []))
     account.accepted -= len(conflicting)
     out = set(zip(conflicting["source"], conflicting["image"], strict=True))
     account.repairs = [repair for repair in account.repairs if repair[:2] not in out]
-    table = pq.read_table(partial)
     kept = np.setdiff1d(np.arange(len(table)), conflicting.index)
     pq.write_table(table.take(kept), partial, compression="zstd")
 
@@ -129,9 +157,10 @@ def check_share(account: Account, max_rejected: float, rejected_csv: Path) -> No
         raise UserError("no source states or holds an image; look at the sources' entries in params.yaml")
     too_many = rejected > max_rejected * total
     why = f"more than clean.max_rejected = {max_rejected:g} allows" if too_many else "so nothing is left"
+    first = account.rejected[0].rejection
     raise UserError(
         f"{rejected} of {total} images rejected, {why}: {_listed(account.rules())}; see {rejected_csv}; "
-        f"the first: {_told(account.rejected[0][2])}"
+        f"the first: {first.origin}: {first.rule}: {first.value}; {first.remedy}"
     )
 
 
@@ -157,16 +186,25 @@ def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) 
 
 
 def write_tables(account: Account, out: Path) -> None:
-    """Write rejected.csv and repairs.csv."""
-    header = ("source", "image", "rule", "origin")
-    rejected = ((source, image, x.rule, x.origin, x.value, x.remedy) for source, image, x in account.rejected)
-    write_csv((*header, "value", "remedy"), rejected, out / "rejected.csv")
+    """Write rejected.csv, rejected.parquet and repairs.csv."""
+    rows = [
+        {
+            **{"source": one.source, "image": one.image, "rule": one.rejection.rule, "origin": one.rejection.origin},
+            **{"value": one.rejection.value, "remedy": one.rejection.remedy},
+            **{"sha256": one.sha256, "reason": one.reason, "boxes": one.boxes},
+        }
+        for one in account.rejected
+    ]
+    header = REJECTED_SCHEMA.names[:6]
+    write_csv(header, ([row[name] for name in header] for row in rows), out / "rejected.csv")
+    with replacing(out / "rejected.parquet") as partial:
+        pq.write_table(pa.Table.from_pylist(rows, REJECTED_SCHEMA), partial, compression="zstd")
     repairs = ((source, image, x.rule, x.origin, x.before, x.after) for source, image, x in account.repairs)
-    write_csv((*header, "before", "after"), repairs, out / "repairs.csv")
+    write_csv(("source", "image", "rule", "origin", "before", "after"), repairs, out / "repairs.csv")
 
 
 def warn_unused(account: Account, classes: ClassRules) -> None:
-    """Say which names the user gave that no source has."""
+    """Warn of names that the user gave and no source has."""
     renamed = {classes.rename.get(name, name) for name in account.names}
     named = {"rename": (classes.rename, account.names), "merge": (classes.merge, renamed)}
     for option, (names, seen) in {**named, "drop": (classes.drop, account.names)}.items():
@@ -187,7 +225,9 @@ def main(
     without_kept: Annotated[
         WithoutKept, typer.Option(help="an image with none of the kept classes")
     ] = WithoutKept.negative,
-    trust_image_size: Annotated[bool, typer.Option(help="where the annotated size is wrong, mend it")] = False,
+    trust_image_size: Annotated[
+        bool, typer.Option(help="where the annotated size is wrong, take the true one")
+    ] = False,
     min_side: Annotated[int, typer.Option(min=1, help="pixels of the shorter side")] = ImageRules.min_side,
     max_side: Annotated[int, typer.Option(min=1, help="pixels of the longer side")] = ImageRules.max_side,
     max_aspect: Annotated[float, typer.Option(min=1, help="longer by shorter side")] = ImageRules.max_aspect,
@@ -199,11 +239,14 @@ def main(
     doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = BoxRules.doubled_iou,
     keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels or counts differ")] = False,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="a larger share of rejects fails")] = 0.05,
-    engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
-    scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler")] = "",
-    jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
+    engine: EngineOption = Engine.local,
+    scheduler: SchedulerOption = "",
+    jobs: JobsOption = -1,
 ) -> None:
-    """Accept or reject every image with a reason, and mend what can be mended safely."""
+    """Accept or reject every image with a reason, and repair what can be repaired safely."""
+    names = source_names(sources)
+    if "DVC_STAGE" in os.environ:
+        check_dependencies(Path("dvc.yaml"), names, (imported, inspected))
     classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
     check_rules(classes)
     images = ImageRules(
@@ -216,14 +259,14 @@ def main(
         min_brightness=min_brightness,
         max_brightness=max_brightness,
     )
-    for name, value in vars(images).items():
-        if math.isnan(value):
-            raise UserError(f"clean.{name}: is no number")
-    rules = Rules(images, BoxRules(classes, max_box_share, doubled_iou), without_kept is WithoutKept.negative)
-    found = find_sources(source_names(sources), imported, inspected)
+    negatives = without_kept is WithoutKept.negative
+    rules = Rules(images, BoxRules(classes, max_box_share, doubled_iou), negatives, find_own_rules())
+    found = find_sources(names, imported, inspected)
+    few = sum(pq.read_metadata(source.imported).num_rows for source in found) <= 2 * BATCH
+    chunks = ((*part, rules) for part in batches(found))
+    outcomes = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
     with replacing(out / "accepted.parquet") as partial:
-        paths = {source.name: source_path(source.imported) for source in found}
-        account = write_accepted(clean_sources(found, rules, Workers(engine, scheduler, jobs)), paths, partial)
+        account = write_accepted(outcomes, {source.name: source_path(source.imported) for source in found}, partial)
         if not keep_conflicts:
             reject_conflicts(partial, account)
         write_tables(account, out)
@@ -236,29 +279,23 @@ def main(
     with replacing(out / "summary.json") as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     warn_unused(account, classes)
-    tell(account)
+    print_summary(account)
 
 
-def tell(account: Account) -> None:
+def print_summary(account: Account) -> None:
     """Print the sum and its parts."""
-    print(
-        f"{account.accepted + len(account.rejected)} images imported = "
-        f"{account.accepted} accepted + {len(account.rejected)} rejected"
-    )
+    rejected = len(account.rejected)
+    print(f"{account.accepted + rejected} images imported = {account.accepted} accepted + {rejected} rejected")
     if account.rejected:
         print(f"rejected: {_listed(account.rules())}")
     if account.repairs:
-        print(f"mended: {_listed(Counter(repair.rule for _, _, repair in account.repairs))}")
+        print(f"repaired: {_listed(Counter(repair.rule for _, _, repair in account.repairs))}")
     if account.unwanted:
         print(f"objects and labels of classes not kept: {_listed(account.unwanted)}")
 
 
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
-
-
-def _told(rejection: Rejection) -> str:
-    return f"{rejection.origin}: {rejection.rule}: {rejection.value}; {rejection.remedy}"
 
 
 if __name__ == "__main__":

@@ -2,15 +2,16 @@
 
     python -m Data_processing.curate --cleaned DIR --out Datasets/curated --summary FILE
 
-Reads the clean stage's accepted.parquet and classes.json and, once more, the accepted images, whose sha256 must be what
-the inspect stage saw. Writes Parquet shards, metadata.json and classes.json (see Datasets/format/curated.py), and a
+Reads the clean stage's accepted.parquet and classes.json, and the accepted images, whose sha256 must be that of the
+files inspected. Writes Parquet shards, metadata.json and classes.json (see Datasets/format/curated.py), and a
 summary.
 """
 
+import functools
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.curating.accepted import COLUMNS as ACCEPTED
-from Data_processing.curating.accepted import Chosen, open_accepted
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.curating.record_files import RecordFiles
-from Data_processing.shared.parallel import Engine, Workers
-from Data_processing.shared.parquet_files import check_parquet
+from Data_processing.shared.inspected import check_parquet
+from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Data_processing.split import (
     ClassCounts,
     Shares,
@@ -38,12 +37,30 @@ from Data_processing.split import (
 )
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import write_annotations, write_curated
-from Datasets.format.records import SPLITS, Record
+from Datasets.format.records import SCHEMA, SPLITS, Record
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError
 
+RECORD_COLUMNS = [*SCHEMA.names, "mask_names", "bytes"]
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
+
+
+class SplitRecords(Sequence[Any]):
+    """The accepted records of one split; a slice of them becomes Python objects when it is taken."""
+
+    def __init__(self, accepted: pa.Table, rows: np.ndarray, groups: Groups, split: str) -> None:
+        """accepted: all records. rows: int64 [R], those of the split."""
+        self._table = accepted.take(pa.array(rows))
+        self._groups = [groups.names[number] for number in groups.numbers[rows].tolist()]
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, index: Any) -> Any:
+        records, names = self._table[index].to_pylist(), self._groups[index]
+        return [{**record, "group": name, "split": self._split} for record, name in zip(records, names, strict=True)]
 
 
 def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
@@ -115,15 +132,15 @@ def main(
     seed: Annotated[int, typer.Option(help="of the split; see Data_processing.split")] = 0,
     keep_splits: Annotated[bool, typer.Option(help="where a source states an image's split, keep it")] = False,
     draw_masks: Annotated[bool, typer.Option(help="draw a semantic mask where all objects have segmentations")] = False,
-    engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
-    scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler")] = "",
-    jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
+    engine: EngineOption = Engine.local,
+    scheduler: SchedulerOption = "",
+    jobs: JobsOption = -1,
 ) -> None:
     """Group, split and pack the accepted images."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    check_parquet(cleaned / "accepted.parquet", ACCEPTED, "clean")
-    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "bytes", "split", "mask"])
+    check_parquet(cleaned / "accepted.parquet", RECORD_COLUMNS, "clean")
+    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "split"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     counts = count_classes(groups.numbers, table["labels"])
     stated = stated_splits(groups, table["split"], keep_splits)
@@ -131,7 +148,7 @@ def main(
     paths = json.loads(pq.read_schema(cleaned / "accepted.parquet").metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
     workers = Workers(engine, scheduler, jobs)
-    boxes = write(cleaned, table.select(["image", "source", "bytes", "mask"]), groups, splits, read, workers, out)
+    boxes = write(cleaned / "accepted.parquet", groups, splits, read, workers, out)
     found = compare_shares(groups, splits, shares)
     with replacing(summary_file) as partial:
         numbers = summary(groups, splits) | {"boxes": boxes, "shares": found}
@@ -156,23 +173,24 @@ def summary(groups: Groups, splits: np.ndarray) -> dict[str, Any]:
 
 
 def write(
-    cleaned: Path, table: pa.Table, groups: Groups, splits: np.ndarray, read: RecordFiles, workers: Workers, out: Path
+    accepted: Path, groups: Groups, splits: np.ndarray, read: RecordFiles, workers: Workers, out: Path
 ) -> dict[str, dict[str, int]]:
-    """Write the dataset to `out`, whole or not at all; the number of boxes by split and class.
+    """Write the dataset to `out`, whole or not at all; returns the number of boxes by split and class.
 
-    table: image, source, bytes and mask of all accepted records. splits: of each group, int64 [G].
+    accepted: the clean stage's file. splits: of each group, int64 [G].
     """
-    rows = {split: np.flatnonzero(splits[groups.numbers] == number) for number, split in enumerate(SPLITS)}
+    table = pq.read_table(accepted, columns=RECORD_COLUMNS)
+    of_image = splits[groups.numbers]
+    rows = {split: np.flatnonzero(of_image == number) for number, split in enumerate(SPLITS)}
     sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}
+    records = {split: SplitRecords(table.drop_columns("bytes"), rows[split], groups, split) for split in SPLITS}
+    few = sum(map(sum, sizes.values())) < FEW_BYTES
     boxes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with replacing(out, "classes.json", "metadata.json", "*-of-*.parquet") as partial:
         partial.mkdir()
-        with open_accepted(cleaned / "accepted.parquet", partial / "accepted.arrow") as accepted:
-            chosen = {split: Chosen(accepted, rows[split], groups, split) for split in SPLITS}
-            workers = Workers(jobs=1) if sum(map(sum, sizes.values())) < FEW_BYTES else workers
-            written = write_curated(partial, chosen, sizes, read, workers.run)
-            counted = count_boxes(progress(written, len(table), "curate", "images"), boxes)
-            write_annotations(partial, counted, read.classes)
+        written = write_curated(partial, records, sizes, read, functools.partial(workers.run, few=few))
+        counted = count_boxes(progress(written, len(table), "curate", "images"), boxes)
+        write_annotations(partial, counted, read.classes)
     return {split: dict(sorted(counts.items())) for split, counts in boxes.items()}
 
 

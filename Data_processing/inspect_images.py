@@ -4,95 +4,142 @@
 
 Looks at every image and mask that a record names and at every image file beside them. Writes a Parquet file with a row
 a file: what stage clean judges by, and what duplicates are found by. With --facts, images whose bytes were seen before
-are not decoded again, and after a kill it goes on where it was; the output is the same to the byte.
+are not decoded again, also after a kill; the output is the same to the byte.
 """
 
+import hashlib
+import sqlite3
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.inspecting.facts_store import FactsStore
-from Data_processing.inspecting.image_facts import Inspected, Kind, Task, inspect_chunk
+from Data_processing.inspecting.image_facts import Row, Task, hash_chunk, inspect_chunk
 from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, source_path
-from Data_processing.shared.inspected import INSPECTED_SCHEMA
-from Data_processing.shared.parallel import Engine, Workers
-from Data_processing.shared.parquet_files import check_parquet
-from Data_processing.sources.files import SourceFiles, open_once
+from Data_processing.shared.inspected import INSPECTED_SCHEMA, check_parquet
+from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers, batched
+from Data_processing.sources.files import open_once
 from Datasets.format.file_names import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
+from Datasets.tools.errors import UserError
 
 CHUNK = 32  # images
-FEW = 128  # images that threads of this process inspect, as starting others takes as long
+FEW = 64  # images, which this process inspects before others have started
+COMPUTED_BY = ("Data_processing/inspecting/image_facts.py", "Datasets/format/images.py")  # facts kept are of this code
+
+
+class FactsStore:
+    """The rows of files that were inspected before, in a SQLite file that can be deleted at any time.
+
+    It forgets everything when the code or a library that the facts come from changes. All methods raise UserError if
+    the file is damaged, or something else.
+    """
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        code = [(Path(__file__).parents[1] / name).read_bytes() for name in COMPUTED_BY]
+        versions = [f"{name} {metadata.version(name)}".encode() for name in ("pillow", "numpy")]
+        self._recipe = hashlib.sha256(b"\0".join([*code, *versions, str(max_pixels).encode()])).digest()[:8]
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._one_line():
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+            self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
+            self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._recipe,))
+
+    def is_empty(self) -> bool:
+        """Whether no row is kept."""
+        with self._one_line():
+            return self._connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone() is None
+
+    def get(self, sha256: str, is_mask: bool) -> Row | None:
+        """The row of a file of these bytes, `image` being any name; None if none was inspected."""
+        with self._one_line():
+            query = "SELECT facts FROM facts WHERE key = ?"
+            found = self._connection.execute(query, (self._key(sha256, is_mask),)).fetchone()
+        return found and msgspec.msgpack.decode(found[0])
+
+    def put(self, tasks: Iterable[Task], rows: Iterable[Row]) -> None:
+        """Keep the rows of tasks, all at once; not those of missing files."""
+        values = [
+            (self._key(row["sha256"], task.is_mask), msgspec.msgpack.encode(row))
+            for task, row in zip(tasks, rows, strict=True)
+            if row["sha256"]
+        ]
+        with self._one_line():
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
+            self._connection.execute("COMMIT")
+
+    def _key(self, sha256: str, is_mask: bool) -> bytes:
+        return self._recipe + bytes([is_mask]) + bytes.fromhex(sha256)
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: {error}; delete this file, it only saves time") from error
 
 
 def inspect_all(
-    files: SourceFiles, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None = None
-) -> Iterator[dict[str, Any]]:
-    """The rows of all tasks in order; workers read what `facts` does not know to be unchanged.
-
-    What a cluster's workers found is kept in `facts`, too, but they do not look into it: as SQLite writes it ahead, all
-    its processes must be on one host (https://www.sqlite.org/wal.html). So a cluster decodes renamed files again.
-    """
-    store = FactsStore(facts, max_pixels, writing=True) if facts else None
-    unchanged = _unchanged(files, tasks, store) if store else {}
-    others = [task for task in tasks if task not in unchanged]
-    if workers.engine is Engine.local and len(others) <= FEW:
-        workers = Workers(jobs=workers.jobs, threads=True)
-    shared = None if workers.engine is Engine.dask else facts
-    read = _kept(workers.run(inspect_chunk, _chunks(others, files.path, max_pixels, shared)), store)
-    for name, kind in tasks:
-        known = store and (name, kind) in unchanged and store.get(unchanged[name, kind], kind)
-        yield {**known, "image": name} if known else next(read)
-    if store:
-        store.close()
+    path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore | None = None
+) -> Iterator[Row]:
+    """The rows of all tasks in order; files whose bytes `store` knows are read, but not decoded."""
+    known = {} if store is None or store.is_empty() else _find_known(path, tasks, workers, store)
+    others = [task for task in tasks if task not in known]
+    decoded = _decode(path, others, max_pixels, workers, store)
+    for task in tasks:
+        row = store.get(known[task], task.is_mask) if store and task in known else next(decoded)
+        assert row
+        yield {**row, "image": task.name}
 
 
-def _unchanged(files: SourceFiles, tasks: Iterable[Task], store: FactsStore) -> dict[Task, str]:
-    """The tasks whose files are as they were when they were inspected, and their sha256."""
-    versions = ((name, kind, files.version(name)) for name, kind in tasks)
-    found = ((name, kind, version and store.sha256(version, kind)) for name, kind, version in versions)
-    return {(name, kind): sha256 for name, kind, sha256 in found if sha256}
+def _find_known(path: Path, tasks: list[Task], workers: Workers, store: FactsStore) -> dict[Task, str]:
+    """The tasks whose files were inspected before, with their sha256."""
+    chunks = ((path, part) for part in batched(tasks, CHUNK))
+    digests = (digest for part in workers.run(hash_chunk, chunks, len(tasks) <= FEW) for digest in part)
+    shown = progress(digests, len(tasks), "look for changed images", "images")
+    return {
+        task: sha256 for task, sha256 in zip(tasks, shown, strict=True) if sha256 and store.get(sha256, task.is_mask)
+    }
 
 
-def _kept(chunks: Iterable[list[Inspected]], store: FactsStore | None) -> Iterator[dict[str, Any]]:
-    for results in chunks:
+def _decode(
+    path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore | None
+) -> Iterator[Row]:
+    chunks = ((path, part, max_pixels) for part in batched(tasks, CHUNK))
+    results = workers.run(inspect_chunk, chunks, len(tasks) <= FEW)
+    for part, rows in zip(batched(tasks, CHUNK), results, strict=True):
         if store:
-            store.put((each.row, each.kind, each.version) for each in results if each.is_new or each.version)
-        yield from (each.row for each in results)
+            store.put(part, rows)
+        yield from rows
 
 
-def _chunks(tasks: Iterable[Task], path: Path, *common: Any) -> Iterator[tuple[Any, ...]]:
-    iterator = iter(tasks)
-    while part := list(islice(iterator, CHUNK)):
-        yield path, part, *common
-
-
-def find_tasks(files: SourceFiles, imported: Path) -> list[Task]:
+def find_tasks(names: list[str], imported: Path) -> list[Task]:
     """The images and masks that records name and the image files beside them, in the source's order.
 
-    What the source lacks comes at the end. A file that some record names as its mask is a mask.
+    names: all files of the source; what it lacks comes at the end. A file that some record names as its mask is a mask.
     """
     table = pq.ParquetFile(imported).read(columns=["image", "mask.path"])
     masks = {mask["path"] for mask in table["mask"].to_pylist() if mask}
     named = masks.union(table["image"].to_pylist())
-    delivered = files.names()
-    wanted = named.union(visible(delivered, IMAGE_SUFFIXES, images_folder(imported)))
-    names = [name for name in delivered if name in wanted] + sorted(named.difference(delivered))
-    return [(name, Kind.mask if name in masks else Kind.image) for name in names]
+    wanted = named.union(visible(names, IMAGE_SUFFIXES, images_folder(imported)))
+    found = [name for name in names if name in wanted] + sorted(named.difference(names))
+    return [Task(name, name in masks) for name in found]
 
 
-def write_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
+def write_rows(rows: Iterable[Row], path: Path) -> None:
     """Write the inspected rows."""
-    iterator = iter(rows)
     with pq.ParquetWriter(path, INSPECTED_SCHEMA, compression="zstd") as writer:
-        while part := list(islice(iterator, 10_000)):
+        for part in batched(rows, 10_000):
             writer.write_table(pa.Table.from_pylist(part, schema=INSPECTED_SCHEMA))
 
 
@@ -103,16 +150,16 @@ def main(
     path: Annotated[Path | None, typer.Option(help="the source, if it is not where it was imported from")] = None,
     facts: Annotated[Path | None, typer.Option(help="SQLite file that keeps facts from run to run")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="larger images are not decoded")] = MAX_PIXELS,
-    engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local,
-    scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler")] = "",
-    jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1,
+    engine: EngineOption = Engine.local,
+    scheduler: SchedulerOption = "",
+    jobs: JobsOption = -1,
 ) -> None:
     """Read and decode each image of a source once and note what is found."""
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
-    files = open_once(path)
-    tasks = find_tasks(files, imported)
-    rows = inspect_all(files, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)
+    tasks = find_tasks(open_once(path).names(), imported)
+    store = FactsStore(facts, max_pixels) if facts else None
+    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), store)
     with replacing(out) as partial:
         write_rows(progress(rows, len(tasks), f"inspect {source}", "images"), partial)
 

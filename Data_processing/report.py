@@ -1,11 +1,11 @@
 """Report: one page about the dataset, from what was delivered to what is trained on.
 
-    python -m Data_processing.report --cleaned DIR --imported DIR --inspected DIR --curated Datasets/curated
-        --numbers FILE --out Data_processing/report.html --metrics FILE
+    python -m Data_processing.report --cleaned DIR --curated Datasets/curated --numbers FILE
+        --out Data_processing/report.html --metrics FILE
 
-Reads what the stages import to curate left, and of the sources only the rejected images that it shows. Writes one HTML
-file that needs nothing else, pictures included, and numbers that neither clean nor curate gives. The same inputs give
-the same bytes. With `--since REVISION`, a tag or commit, the page also lists which numbers have changed since then.
+Reads what clean and curate wrote, and of the sources only the rejected images that it shows. Writes one HTML file that
+needs nothing else, pictures included, and numbers that neither clean nor curate gives. The same inputs give the same
+bytes. With `--since REVISION`, a tag or commit, the page also lists which numbers have changed since then.
 """
 
 import json
@@ -21,7 +21,7 @@ import typer
 from markupsafe import Markup
 
 from Data_processing.reporting import sections
-from Data_processing.reporting.data import changes, numbers, read_dataset, read_facts
+from Data_processing.reporting.data import changes, numbers, read_dataset
 from Data_processing.reporting.measures import measures
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
@@ -36,11 +36,6 @@ def read_numbers(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run `dvc repro curate`, or `dvc pull`") from None
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read the clean stage's rejected.csv or repairs.csv: every value is text, as it stands."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
 
 
 def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -82,8 +77,6 @@ def render(values: Mapping[str, Any]) -> str:
 
 def main(
     cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")],
-    imported: Annotated[Path, typer.Option(help="directory of the import stage's files")],
-    inspected: Annotated[Path, typer.Option(help="directory of the inspect stage's files")],
     curated: Annotated[Path, typer.Option(help="the curated dataset")],
     numbers_file: Annotated[Path, typer.Option("--numbers", help="the curate stage's summary")],
     out: Annotated[Path, typer.Option(help="HTML file to write")],
@@ -95,15 +88,16 @@ def main(
     summary, numbers_now = read_numbers(cleaned / "summary.json"), read_numbers(numbers_file)
     accepted = cleaned / "accepted.parquet"
     paths: dict[str, str] = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
-    dataset = read_dataset(curated, read_facts(accepted, inspected, paths))
-    rejected, repaired = read_csv(cleaned / "rejected.csv"), read_csv(cleaned / "repairs.csv")
+    dataset = read_dataset(curated, accepted)
+    rejected = pq.read_table(cleaned / "rejected.parquet").to_pandas()
+    repaired = pd.read_csv(cleaned / "repairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
     further = numbers(dataset)
     files = {cleaned / "summary.json": summary, numbers_file: numbers_now, metrics: further}
     values = {
         "summary": summary,
         "totals": sections.totals(dataset, summary, paths),
         "rejected": {
-            **sections.rejects(rejected, paths, imported, inspected),
+            **sections.rejects(rejected, paths),
             "file": (cleaned / "rejected.csv").as_posix(),
         },
         "repairs": {**sections.repairs(repaired), "file": (cleaned / "repairs.csv").as_posix()},

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import typer
 
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
-from Data_processing.shared.parquet_files import check_parquet
+from Data_processing.shared.inspected import check_parquet
 from Datasets.format.records import SPLITS
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 from Data_processing.cleaning.rules import Cleaned, Rules, clean_record
 from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.shared.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
-from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, read_inspected
-from Data_processing.shared.parallel import Engine, Workers
-from Data_processing.shared.parquet_files import check_parquet
+from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Datasets.format.images import VOID
 from Datasets.format.records import SCHEMA, boxes_array
 from Datasets.tools.errors import UserError
 
+CORNERS = ("x1", "y1", "x2", "y2")
 ACCEPTED_SCHEMA = pa.schema(
     [
         *SCHEMA,
@@ -27,16 +26,42 @@ ACCEPTED_SCHEMA = pa.schema(
         pa.field("mask_names", pa.map_(pa.int32(), pa.string())),  # what values of the mask file stand for, as wanted
         pa.field("bytes", pa.int64()),
         pa.field("phash", pa.binary(HASH_BYTES)),
+        pa.field("brightness", pa.float32()),
+        pa.field("sharpness", pa.float32()),
+    ]
+)
+REJECTED_SCHEMA = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("source", "image", "rule", "origin", "value", "remedy")),
+        pa.field("sha256", pa.string()),  # of the image's file, if there is one
+        pa.field("reason", pa.string()),  # why the image cannot be decoded, if so
+        pa.field("boxes", pa.list_(pa.struct({"name": pa.string(), **dict.fromkeys(CORNERS, pa.float64())}))),
     ]
 )
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """A rejected record; see REJECTED_SCHEMA. boxes: as the source states them, in pixels."""
+
+    source: str
+    image: str
+    rejection: Rejection
+    sha256: str | None = None
+    reason: str | None = None
+    boxes: list[dict[str, Any]] = field(default_factory=list)
+
+
 @dataclass
 class Outcome:
-    """What became of some records: rows of ACCEPTED_SCHEMA; (source, image, verdict); names left out; names stated."""
+    """What became of some records.
+
+    accepted: rows of ACCEPTED_SCHEMA. repairs: source, image, repair. unwanted: how many of each class are left out.
+    names: all classes that the source states.
+    """
 
     accepted: pa.RecordBatch
-    rejected: list[tuple[str, str, Rejection]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
     repairs: list[tuple[str, str, Repair]] = field(default_factory=list)
     unwanted: Counter[str] = field(default_factory=Counter)
     names: set[str] = field(default_factory=set)
@@ -55,21 +80,9 @@ def find_sources(names: Sequence[str], imported: Path, inspected: Path) -> list[
     """The sources of these names. Raises UserError for one that was not imported and inspected."""
     sources = [Source(name, imported / f"{name}.parquet", inspected / f"{name}.parquet") for name in names]
     for source in sources:
-        for path in (source.imported, source.inspected):
-            if not path.is_file():
-                raise UserError(
-                    f"{path}: not found; is {source.name} a source of params.yaml, and did `dvc repro` import it?"
-                )
         check_parquet(source.imported, IMPORTED_SCHEMA.names, "import")
         check_parquet(source.inspected, INSPECTED_SCHEMA.names, "inspect")
     return sources
-
-
-def clean_sources(sources: Sequence[Source], rules: Rules, workers: Workers) -> Iterator[Outcome]:
-    """Judge all records, in order; in this process if there are few."""
-    number = sum(pq.read_metadata(source.imported).num_rows for source in sources)
-    few = workers.engine is Engine.local and number <= 2 * BATCH
-    yield from (Workers(jobs=1) if few else workers).run(clean_batch, ((*part, rules) for part in _batches(sources)))
 
 
 def clean_batch(
@@ -90,13 +103,25 @@ def clean_batch(
         outcome.names.update(box.name for box in row.boxes or ())
         outcome.names.update(row.labels or (), (row.mask_names or {}).values(), (c["name"] for c in row.counts or ()))
         if isinstance(result, Rejection):
-            outcome.rejected.append((source, row.image, result))
+            boxes = _stated_boxes(row, fact)
+            outcome.rejected.append(Rejected(source, row.image, result, fact.sha256, fact.reason, boxes))
             continue
         accepted.append((result, row, fact))
         outcome.repairs += [(source, row.image, repair) for repair in result.repairs]
         outcome.unwanted.update(result.unwanted)
     outcome.accepted = _to_arrow(accepted)
     return outcome
+
+
+def _stated_boxes(row: Imported, facts: Facts) -> list[dict[str, Any]]:
+    """The boxes in pixels as the source states them, right or wrong; none if the image cannot be decoded."""
+    if facts.width is None or facts.height is None:
+        return []
+    x, y = (facts.width, facts.height) if row.normalized else (1, 1)
+    return [
+        {"name": box.name, "x1": box.x1 * x, "y1": box.y1 * y, "x2": box.x2 * x, "y2": box.y2 * y}
+        for box in row.boxes or ()
+    ]
 
 
 def _to_arrow(accepted: Sequence[tuple[Cleaned, Imported, Facts]]) -> pa.RecordBatch:
@@ -110,14 +135,16 @@ def _to_arrow(accepted: Sequence[tuple[Cleaned, Imported, Facts]]) -> pa.RecordB
         "mask_names": pa.array(names, ACCEPTED_SCHEMA.field("mask_names").type),
         "bytes": pa.array([facts.size for _, _, facts in accepted], pa.int64()),
         "phash": pa.array([facts.phash for _, _, facts in accepted], pa.binary(HASH_BYTES)),
+        "brightness": pa.array([facts.brightness for _, _, facts in accepted], pa.float32()),
+        "sharpness": pa.array([facts.sharpness for _, _, facts in accepted], pa.float32()),
     }
     return pa.record_batch([columns[name] for name in ACCEPTED_SCHEMA.names], ACCEPTED_SCHEMA)
 
 
-def _batches(
+def batches(
     sources: Sequence[Source],
 ) -> Iterator[tuple[pa.RecordBatch, str, list[tuple[Facts, Facts | None]], dict[str, list[str]]]]:
-    """For clean_batch: all records of all sources, then those images of each that no record is about."""
+    """For clean_batch: all records of all sources, after those of each the images that no record is about."""
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:
         recorded[source_path(source.imported)].update(_column(source.imported, "image"), _masks(source.imported))
@@ -137,16 +164,12 @@ def _batches(
         known.update(without)  # another source of the same place is not to reject them once more
         for start in range(0, len(without), BATCH):
             part = without[start : start + BATCH]
-            yield (
-                to_arrow([Imported(i, i) for i in part], source.name),
-                source.name,
-                [(facts[i], None) for i in part],
-                {},
-            )
+            rows = to_arrow([Imported(image, image) for image in part], source.name)
+            yield rows, source.name, [(facts[image], None) for image in part], {}
 
 
 def _check_masks(source: Source, facts: Mapping[str, Facts]) -> None:
-    """Raise UserError if masks show their objects as 255, which in ours is what was not annotated."""
+    """Raise UserError if masks show their objects as 255, which in a record's mask means not annotated."""
     values = {value for mask in _masks(source.imported) if mask in facts for value in facts[mask].values or ()}
     if VOID in values and values <= {0, VOID}:
         raise UserError(

@@ -1,12 +1,15 @@
-"""What becomes of a record: pure functions of what a source states and what its image shows.
+"""The rules for a record: pure functions of what a source states and what its image shows.
 
-Default thresholds are meant for photographs: they leave out what no annotator could have seen anything in.
+Default thresholds are meant for photographs: they reject what no annotator could have seen anything in.
 """
 
+import importlib
+import pkgutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from Data_processing import own_rules
 from Data_processing.cleaning.box_rules import BoxRules, clean_boxes
 from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.shared.imported import Imported
@@ -20,11 +23,11 @@ from Datasets.format.records import Count, Record, contradictions, empty_record,
 class ImageRules:
     """Which images can be used.
 
-    trust_image_size: where the annotated size is wrong, mend it. min_side, max_side: pixels of the shorter and of the
-    longer side. max_aspect: longer by shorter side. min_contrast: standard deviation of luma. min_sharpness:
+    trust_image_size: where the annotated size is wrong, take the true one. min_side, max_side: pixels of the shorter
+    and of the longer side. max_aspect: longer by shorter side. min_contrast: standard deviation of luma. min_sharpness:
     variance of the Laplacian. min_brightness, max_brightness: mean luma. Luma is 0 to 255; sharpness is that of an
     image of 512 pixels of the longer side, nearly (image_facts.py). At 3, about half of the photographs blurred by a
-    Gaussian of radius 3 are blurred.
+    Gaussian of radius 3 are rejected.
     """
 
     trust_image_size: bool = False
@@ -38,17 +41,34 @@ class ImageRules:
 
 
 @dataclass(frozen=True)
+class OwnRule:
+    """A rule of the team's. check: returns the value at fault of a record to reject, else None."""
+
+    name: str
+    check: Callable[[Record, Facts], str | None]
+    remedy: str
+
+
+def find_own_rules() -> tuple[OwnRule, ...]:
+    """The modules of Data_processing/own_rules, by name; see the README there."""
+    names = sorted(module.name for module in pkgutil.iter_modules(own_rules.__path__))
+    modules = {name: importlib.import_module(f"{own_rules.__name__}.{name}") for name in names}
+    return tuple(OwnRule(name.replace("_", " "), m.check, m.REMEDY) for name, m in modules.items())
+
+
+@dataclass(frozen=True)
 class Rules:
     """All that the clean stage judges by. keep_negatives: whether an image of which no kept class is left is kept."""
 
     images: ImageRules = field(default_factory=ImageRules)
     boxes: BoxRules = field(default_factory=BoxRules)
     keep_negatives: bool = True
+    own: tuple[OwnRule, ...] = ()
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A record fit for training, what was mended, and what was left out as not wanted.
+    """A record fit for training, what was repaired, and what was left out as not wanted.
 
     mask_names: the wanted name that each value in the record's mask file stands for. unwanted: of each class how many
     boxes, or how many by counts; 1 of a class that only labels or the mask show.
@@ -61,7 +81,7 @@ class Cleaned:
 
 
 def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned | Rejection:
-    """What becomes of one record; if more than one thing is wrong with it, the first is named.
+    """Judge one record; if more than one thing is wrong with it, the first is named.
 
     facts: of its image. mask: of its mask file, if it names one.
     """
@@ -101,6 +121,9 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
         return Rejection("contradiction", row.origin, against[0])
     if unwanted and not (record["labels"] or names.of_mask) and not rules.keep_negatives:
         return Rejection("no kept class", row.origin, ", ".join(sorted(unwanted)))
+    for rule in rules.own:
+        if value := rule.check(record, facts):
+            return Rejection(rule.name, row.origin, value, rule.remedy)
     return Cleaned(record, names.of_mask, [*([verdict] if verdict else []), *cleaned.repairs], unwanted)
 
 
@@ -125,8 +148,8 @@ def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> Rejection | R
     before, after = f"{stated[0]} x {stated[1]}", f"{true[0]} x {true[1]}"
     if rules.trust_image_size:
         return Repair("wrong size", row.origin, before, after)
-    lying = ": turned, as by EXIF, so were the boxes drawn on it upright?" if stated == true[::-1] else ""
-    return Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}{lying}")
+    turned = ": turned, as by EXIF, so were the boxes drawn on it upright?" if stated == true[::-1] else ""
+    return Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}{turned}")
 
 
 def judge_look(facts: Facts, rules: ImageRules) -> Iterator[tuple[str, str]]:

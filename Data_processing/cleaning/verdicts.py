@@ -1,4 +1,4 @@
-"""What can become of a record or a box: left out for a reason, or mended."""
+"""What can become of a record or a box: rejected for a reason, or repaired."""
 
 from dataclasses import dataclass
 
@@ -39,20 +39,24 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a record is left out: the rule, where it stands, the value at fault, and what to do about it."""
+    """Why a record is rejected: the rule, the file and line or id, the value at fault.
+
+    own_remedy: of a rule of the team's; for the template's, REMEDIES has it.
+    """
 
     rule: str
     origin: str
     value: str
+    own_remedy: str = ""
 
     @property
     def remedy(self) -> str:
-        return REMEDIES[self.rule]
+        return self.own_remedy or REMEDIES[self.rule]
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What was mended: the rule, where it stands, and the value before and after."""
+    """What was repaired: the rule, the file and line or id, the value before and after."""
 
     rule: str
     origin: str

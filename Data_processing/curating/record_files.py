@@ -1,13 +1,19 @@
-"""The files of an accepted record, as they go into the curated dataset: its image, and its semantic mask."""
+"""The files of an accepted record as they go into the curated dataset: its image, and its semantic mask.
 
-import hashlib
-from collections.abc import Mapping
+A mask is a PNG file whose pixel values are class ids + 1, 0 for background, 255 for what is not annotated.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from Data_processing.shared import masks
-from Data_processing.sources.files import MissingFile, open_once
-from Datasets.format.records import Record
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from Data_processing.sources.files import read_inspected_file
+from Datasets.format.images import VOID, open_image
+from Datasets.format.records import Box, Record
 from Datasets.tools.errors import UserError
 
 
@@ -24,33 +30,57 @@ class RecordFiles:
     draw: bool = False
 
     def __call__(self, record: Record) -> tuple[bytes, bytes | None]:
-        """The image file, and the mask as a PNG file of class ids + 1, if there is one.
+        """The image file, and the mask's PNG file, if there is one.
 
         Raises UserError if the image is not the file that was inspected, or the mask is gone.
         """
-        image = self._read(record, record["image"])
-        if hashlib.sha256(image).hexdigest() != record["sha256"]:
-            where = f"{self.paths[record['source']]}: {record['image']}"
-            raise UserError(f"{where}: changed since it was inspected; run `dvc repro` again")
-        return image, self._mask(record)
+        image = read_inspected_file(self.paths[record["source"]], record["image"], record["sha256"])
+        mask = self._mask(record)
+        return image, None if mask is None else encode_mask(mask)
 
-    def _mask(self, record: Record) -> bytes | None:
-        if record["mask"] is not None:
-            masks.check_number(self.classes)
-            names = dict(record["mask_names"] or ())  # type: ignore[typeddict-item]
-            file = self._read(record, record["mask"]["path"])
-            return masks.encode(masks.remap(file, names, self.classes))
-        if not self.draw or record["boxes"] is None:
-            return None
-        masks.check_number(self.classes)
-        assert record["width"] is not None
-        assert record["height"] is not None
-        drawn = masks.draw(record["boxes"], self.classes, record["width"], record["height"])
-        return None if drawn is None else masks.encode(drawn)
+    def _mask(self, record: Record) -> np.ndarray | None:
+        drawable = self.draw and record["boxes"] is not None
+        if (record["mask"] or drawable) and len(self.classes) >= VOID:
+            number = len(self.classes)
+            raise UserError(f"{number} classes: a mask can tell at most {VOID - 1} apart; name fewer in clean.keep")
+        if record["mask"]:
+            file = read_inspected_file(self.paths[record["source"]], record["mask"]["path"] or "")
+            return remap(file, dict(record["mask_names"] or ()), self.classes)  # type: ignore[typeddict-item]
+        if drawable:
+            return draw_mask(record["boxes"] or (), self.classes, record["width"] or 0, record["height"] or 0)
+        return None
 
-    def _read(self, record: Record, name: str) -> bytes:
-        path = self.paths[record["source"]]
-        try:
-            return open_once(Path(path)).read(name)
-        except MissingFile as error:
-            raise UserError(f"{path}: {name}: {error}, though it was inspected; run `dvc repro` again") from error
+
+def remap(file: bytes, names: Mapping[int, str], classes: Mapping[str, int]) -> np.ndarray:
+    """The mask, uint8 [H, W], of a source's mask file. names: the class that each value in it stands for.
+
+    What stands for none of `classes` becomes background.
+    """
+    table = np.zeros(256, np.uint8)
+    table[VOID] = VOID
+    for value, name in names.items():
+        if name in classes:
+            table[value] = classes[name] + 1
+    return table[np.asarray(open_image(file))]
+
+
+def draw_mask(boxes: Sequence[Box], classes: Mapping[str, int], width: int, height: int) -> np.ndarray | None:
+    """The mask, uint8 [height, width], of objects that all have a segmentation; None if one has not.
+
+    Drawn from the largest to the smallest, so that none is hidden by what it lies on; of equals, in their order.
+    """
+    segmentations = [box["segmentation"] for box in boxes if box["segmentation"] is not None]
+    if len(segmentations) < len(boxes):
+        return None
+    mask = np.zeros((height, width), np.uint8)
+    areas = [int(coco_mask.area(segmentation)) for segmentation in segmentations]
+    for index in sorted(range(len(boxes)), key=lambda index: -areas[index]):
+        mask[coco_mask.decode(segmentations[index]).astype(bool)] = classes[boxes[index]["name"]] + 1
+    return mask
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """A mask, uint8 [H, W], as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG", optimize=True)
+    return file.getvalue()

@@ -4,35 +4,61 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
-from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from Data_processing.inspecting.facts_store import FactsStore
 from Data_processing.shared.inspected import INSPECTED_SCHEMA
-from Data_processing.shared.masks import values
-from Data_processing.sources.files import MissingFile, SourceFiles, open_once
+from Data_processing.sources.files import MissingFile, open_once
 from Datasets.format.images import FORMATS, UnreadableImage, open_image, to_rgb
 
 LOOK = 512  # pixels of the longer side, at most, at which brightness, sharpness and the perceptual hash are measured
 HASH_SIDE, FREQUENCIES = 64, 16  # of the perceptual hash: pixels of a side, frequencies in each direction
 COSINES = 2 * np.cos(np.pi * np.outer(np.arange(FREQUENCIES), 2 * np.arange(HASH_SIDE) + 1) / (2 * HASH_SIDE))
 SHARPENING = 2.5  # the power of its side with which a smaller image gets sharper; between sharp, 2, and very blurred, 4
+Row = dict[str, Any]  # of INSPECTED_SCHEMA
 
 
-def inspect(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
-    """A row of INSPECTED_SCHEMA: the facts of an image file.
+class Task(NamedTuple):
+    """A file to inspect; `name` need not be a file of the source."""
 
-    brightness: mean luma, 0 to 255. contrast: its standard deviation. sharpness: variance of the luma's Laplacian.
-    phash: see perceptual_hash. All are measured after averaging squares of whole pixels, such that the longer side has
-    at most LOOK, many times as fast as resizing it to LOOK itself; what that does to sharpness is taken back.
+    name: str
+    is_mask: bool
+
+
+def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int) -> list[Row]:
+    """Read and inspect files of the source at `path`; a process that is given many chunks opens the source once."""
+    files, rows = open_once(path), []
+    for name, is_mask in tasks:
+        try:
+            rows.append((inspect_mask if is_mask else inspect)(name, files.read(name), max_pixels))
+        except MissingFile as error:
+            rows.append({**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)})
+    return rows
+
+
+def hash_chunk(path: Path, tasks: Sequence[Task]) -> list[str | None]:
+    """The sha256 of each file of the source at `path`; None for one that is missing."""
+    files = open_once(path)
+    digests: list[str | None] = []
+    for name, _ in tasks:
+        try:
+            digests.append(hashlib.sha256(files.read(name)).hexdigest())
+        except MissingFile:
+            digests.append(None)
+    return digests
+
+
+def inspect(name: str, data: bytes, max_pixels: int) -> Row:
+    """The facts of an image file.
+
+    phash: see perceptual_hash. It, brightness, contrast and sharpness are measured after averaging squares of whole
+    pixels, such that the longer side has at most LOOK: many times as fast as resizing to LOOK itself. What that does to
+    the sharpness is undone by SHARPENING.
     """
-    row: dict[str, Any] = dict.fromkeys(INSPECTED_SCHEMA.names)
-    row |= {"image": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    row = _file_facts(name, data)
     try:
         image = open_image(data, max_pixels, luma=True)
     except UnreadableImage as error:
@@ -48,16 +74,22 @@ def inspect(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
     return {**row, "phash": perceptual_hash(grey)}
 
 
-def inspect_mask(name: str, data: bytes, max_pixels: int) -> dict[str, Any]:
-    """A row of INSPECTED_SCHEMA: the facts of a mask file."""
-    row: dict[str, Any] = dict.fromkeys(INSPECTED_SCHEMA.names)
-    row |= {"image": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def inspect_mask(name: str, data: bytes, max_pixels: int) -> Row:
+    """The facts of a mask file, which must be an image of a single band of 8 bits."""
+    row = _file_facts(name, data)
     try:
         image = open_image(data, max_pixels)
-        size = {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
-        return {**row, **size, "values": values(image)}
-    except ValueError as error:
+    except UnreadableImage as error:
         return {**row, "reason": str(error)}
+    row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
+    if image.mode not in ("L", "P"):
+        return {**row, "reason": f"a mask has a palette or is grey, with 8 bits; this one is {image.mode}"}
+    return {**row, "values": np.unique(np.asarray(image)).tolist()}
+
+
+def _file_facts(name: str, data: bytes) -> Row:
+    row: Row = dict.fromkeys(INSPECTED_SCHEMA.names)
+    return row | {"image": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def perceptual_hash(grey: Image.Image) -> bytes:
@@ -83,55 +115,5 @@ def mean_and_deviation(grey: Image.Image) -> tuple[float, float]:
 def sharpness(luma: np.ndarray) -> float:
     """The variance of the Laplacian of uint8 [H, W]: low where nothing has an edge (Pech-Pacheco et al., 2000)."""
     y = np.pad(luma, 1, mode="edge").astype(np.int16)
-    laplacian = y[:-2, 1:-1] + y[2:, 1:-1]
-    laplacian += y[1:-1, :-2]
-    laplacian += y[1:-1, 2:]
-    laplacian -= 4 * y[1:-1, 1:-1]
-    values = laplacian.ravel().astype(np.float32)
-    return float(values @ values / values.size - values.mean(dtype=np.float64) ** 2)
-
-
-class Kind(StrEnum):
-    """What a file of a source is for."""
-
-    image = "image"
-    mask = "mask"
-
-
-Task = tuple[str, Kind]
-
-
-class Inspected(NamedTuple):
-    """A row of INSPECTED_SCHEMA, the file's use and version (see SourceFiles), and whether no store has the row yet."""
-
-    row: dict[str, Any]
-    kind: Kind
-    version: bytes | None = None
-    is_new: bool = False
-
-
-def inspect_named(
-    files: SourceFiles, name: str, kind: Kind, max_pixels: int, store: FactsStore | None = None
-) -> Inspected:
-    """What is found for a name that need not be a file of the source."""
-    version = files.version(name)  # before it is read, so that what changes meanwhile is read again another time
-    try:
-        data = files.read(name)
-    except MissingFile as error:
-        return Inspected({**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)}, kind)
-    known = store.get(hashlib.sha256(data).hexdigest(), kind) if store else None
-    if known:
-        return Inspected({**known, "image": name}, kind, version)
-    row = (inspect_mask if kind is Kind.mask else inspect)(name, data, max_pixels)
-    return Inspected(row, kind, version, is_new=True)
-
-
-def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None) -> list[Inspected]:
-    """What inspect_named finds for each task; a process that is given many chunks opens the source once."""
-    files, store = open_once(path), _store_once(facts, max_pixels) if facts else None
-    return [inspect_named(files, name, kind, max_pixels, store) for name, kind in tasks]
-
-
-@lru_cache(maxsize=1)
-def _store_once(facts: Path, max_pixels: int) -> FactsStore:
-    return FactsStore(facts, max_pixels)
+    laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+    return float(laplacian.astype(np.float32).var(dtype=np.float64))

@@ -59,11 +59,10 @@ class Dataset:
         return found
 
 
-def read_dataset(curated: Path, facts: pd.DataFrame) -> Dataset:
-    """Read the annotations, not the images, of a curated dataset.
+def read_dataset(curated: Path, accepted: Path) -> Dataset:
+    """Read the annotations, not the images, of a curated dataset, and the facts of its images from accepted.parquet.
 
-    facts: by SOURCE/IMAGE, what is known of each accepted image beside its annotation: phash, brightness, sharpness.
-    Raises UserError if it does not know an image of the dataset.
+    Raises UserError if an image of the dataset is not among the accepted ones.
     """
     classes = list(read_classes(curated / "classes.json"))
     shards = [shard for split in SPLITS for shard in sorted(curated.glob(f"{split}-*-of-*.parquet"))]
@@ -75,7 +74,7 @@ def read_dataset(curated: Path, facts: pd.DataFrame) -> Dataset:
     images.insert(0, "image", pc.struct_field(table["image"], "path").to_pandas())
     images["boxes"] = pc.list_value_length(table["boxes"]).to_pandas().astype(float)
     images["labels"] = pc.list_value_length(table["labels"]).to_pandas().astype(float)
-    images = images.join(facts, on="image")
+    images = images.join(_facts(accepted), on="image")
     unknown = images.loc[images["phash"].isna(), "image"]
     if len(unknown):
         raise UserError(f"{curated}: {unknown.iloc[0]} is not among the accepted images; run `dvc repro` again")
@@ -113,15 +112,11 @@ def _places(shards: Iterable[Path]) -> list[RowGroup]:
     return places
 
 
-def read_facts(accepted: Path, inspected: Path, sources: Iterable[str]) -> pd.DataFrame:
+def _facts(accepted: Path) -> pd.DataFrame:
     """phash, brightness and sharpness of the accepted images, by SOURCE/IMAGE."""
-    table = pq.read_table(accepted, columns=["source", "image", "phash"]).to_pandas()
-    hashes = pd.Series(table["phash"].to_numpy(), index=table["source"] + "/" + table["image"], name="phash")
-    looks = []
-    for source in sources:
-        seen = pq.read_table(inspected / f"{source}.parquet", columns=["image", "brightness", "sharpness"]).to_pandas()
-        looks.append(seen.set_index(source + "/" + seen["image"])[["brightness", "sharpness"]])
-    return hashes.to_frame().join(pd.concat(looks))
+    facts = ["phash", "brightness", "sharpness"]
+    table = pq.read_table(accepted, columns=["source", "image", *facts]).to_pandas()
+    return table.set_index(table["source"] + "/" + table["image"])[facts]
 
 
 def images_by_class(dataset: Dataset) -> pd.DataFrame:

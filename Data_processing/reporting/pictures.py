@@ -2,7 +2,6 @@
 
 import base64
 import colorsys
-import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +11,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from Data_processing.sources.files import MissingFile, SourceFiles
 from Datasets.format.images import decode
-from Datasets.tools.errors import UserError
 
 QUALITY = 78  # of the JPEGs
 OPACITY = 0.35  # of masks
@@ -158,20 +155,3 @@ def png_uri(pixels: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def rejected_picture(
-    files: SourceFiles, fact: Mapping[str, Any], boxes: Iterable[Mapping[str, Any]], side: int
-) -> Picture:
-    """A rejected image that can be decoded. fact: its row of the inspect stage.
-
-    Raises UserError if the source has another file there than the one that was inspected.
-    """
-    where = f"{files.path}: {fact['image']}"
-    try:
-        data = files.read(fact["image"])
-    except MissingFile as error:
-        raise UserError(f"{where}: {error}, though it was inspected; run `dvc repro` again") from error
-    if hashlib.sha256(data).hexdigest() != fact["sha256"]:
-        raise UserError(f"{where}: changed since it was inspected; run `dvc repro` again")
-    return stated_picture(data, fact["image"], boxes, side)

@@ -1,21 +1,16 @@
 """What each section of the report says, as plain values for its page."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from Data_processing.cleaning.verdicts import REMEDIES
 from Data_processing.reporting import figures
 from Data_processing.reporting.choice import evenly, exact_pairs, extremes, gallery, near_pairs
 from Data_processing.reporting.data import CORNERS, Dataset, boxes_by_class, images_by_class
-from Data_processing.reporting.pictures import Picture, picture, rejected_picture
-from Data_processing.sources.files import open_source
+from Data_processing.reporting.pictures import Picture, picture, stated_picture
+from Data_processing.sources.files import read_inspected_file
 from Datasets.format.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
@@ -28,12 +23,6 @@ EXTREMES = {
     "Most boxes": "Boxes in the image.",
     "Smallest boxes": "Square root of the box's share of the image, in percent.",
 }
-_STATED = [
-    "image",
-    "origins",
-    "normalized",
-    *(f"boxes.list.element.{name}" for name in ("name", "x1", "y1", "x2", "y2")),
-]
 
 
 def totals(dataset: Dataset, summary: Mapping[str, Any], sources: Iterable[str]) -> dict[str, Any]:
@@ -75,66 +64,23 @@ def _by_number(rules: pd.Series) -> list[str]:
     return sorted(counts.index, key=lambda rule: (-counts[rule], rule))
 
 
-def rejects(rejected: pd.DataFrame, paths: Mapping[str, str], imported: Path, inspected: Path) -> dict[str, Any]:
-    """The rules with their counts, and some of the rejected images, as well as they can be shown."""
-    counts = rejected["rule"].value_counts()
-    rules = [{"name": r, "count": int(counts[r]), "remedy": REMEDIES[r]} for r in _by_number(rejected["rule"])]
-    shown = rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)]
-    cards: dict[Any, dict[str, Any]] = {}
-    for source in sorted(set(shown["source"])):
-        part = shown[shown["source"] == source]
-        pictures = _rejected_pictures(
-            part, paths[source], imported / f"{source}.parquet", inspected / f"{source}.parquet"
-        )
-        cards |= {index: {**part.loc[index].to_dict(), **pictures[index]} for index in part.index}
-    return {"rules": rules, "cards": [cards[index] for index in shown.index]}
+def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
+    """The rules with their counts, and some of the rejected images, as well as they can be shown.
 
-
-def _rejected_pictures(part: pd.DataFrame, path: str, imported: Path, inspected: Path) -> dict[Any, dict[str, Any]]:
-    """By index of `part`: a picture, or why there is none. The source is opened only if there is something to show."""
-    names = part["image"].unique().tolist()
-    columns = ["image", "sha256", "reason", "width", "height"]
-    table = pq.read_table(inspected, columns=columns, filters=[("image", "in", names)])
-    facts = {fact["image"]: fact for fact in table.to_pylist()}
-    found: dict[Any, dict[str, Any]] = {}
-    good = []
-    images, origins = part["image"].to_dict(), part["origin"].to_dict()
-    for index, image in images.items():
-        fact = facts.get(image, {"sha256": None})
-        absent = "no such image" if fact["sha256"] is None else "cannot be decoded" if fact["reason"] else None
-        found[index] = {"picture": None, "absent": absent}
-        good += [index] * (absent is None)
-    if good:
-        files, stated = open_source(Path(path)), _stated_boxes(imported, facts)
-        for index in good:
-            image = images[index]
-            boxes = stated.get((image, origins[index])) or stated.get((image, "")) or []
-            found[index]["picture"] = rejected_picture(files, facts[image], boxes, SIDE)
-    return found
-
-
-def _stated_boxes(imported: Path, facts: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The boxes, in pixels, that records of some images state, by image and any origin of the record, "" for the first.
-
-    facts: of each image, what the inspect stage saw.
+    rejected: the clean stage's rejected.parquet. paths: where each source lies.
     """
-    file, wanted = pq.ParquetFile(imported), pa.array(list(facts), pa.string())
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for number in range(file.num_row_groups):
-        hits = pc.is_in(file.read_row_group(number, ["image"])["image"], value_set=wanted)
-        if pc.any(hits).as_py():
-            for row in file.read_row_group(number, _STATED).filter(hits).to_pylist():
-                boxes = _in_pixels(row, facts[row["image"]])
-                for origin in ("", row["origins"]["image"], *(row["origins"]["boxes"] or ())):
-                    found.setdefault((row["image"], origin), boxes)
-    return found
+    counts, remedies = rejected["rule"].value_counts(), rejected.groupby("rule")["remedy"].first()
+    rules = [{"name": r, "count": int(counts[r]), "remedy": remedies[r]} for r in _by_number(rejected["rule"])]
+    shown = rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)].to_dict("records")
+    return {"rules": rules, "cards": [_rejected_card(row, paths[row["source"]]) for row in shown]}
 
 
-def _in_pixels(row: Mapping[str, Any], fact: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not row["normalized"] or fact["reason"]:
-        return row["boxes"] or []
-    size = {"x1": fact["width"], "y1": fact["height"], "x2": fact["width"], "y2": fact["height"]}
-    return [{**box, **{side: box[side] * pixels for side, pixels in size.items()}} for box in row["boxes"] or ()]
+def _rejected_card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    if pd.isna(row["sha256"]) or pd.notna(row["reason"]):
+        absent = "no such image" if pd.isna(row["sha256"]) else "cannot be decoded"
+        return {**row, "picture": None, "absent": absent}
+    data = read_inspected_file(source, row["image"], row["sha256"])
+    return {**row, "picture": stated_picture(data, row["image"], row["boxes"], SIDE)}
 
 
 def repairs(table: pd.DataFrame) -> dict[str, Any]:

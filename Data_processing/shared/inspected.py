@@ -1,10 +1,13 @@
-"""What the inspect stage hands on: a row for each image file and each mask file of a source."""
+"""The inspect stage's file: a row for each image file and each mask file of a source."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from Datasets.tools.errors import UserError
 
 HASH_BYTES = 32
 INSPECTED_SCHEMA = pa.schema(
@@ -27,7 +30,10 @@ INSPECTED_SCHEMA = pa.schema(
 
 
 class Facts(msgspec.Struct, gc=False, frozen=True):
-    """What the clean stage judges an image by: columns of INSPECTED_SCHEMA, `bytes` as size."""
+    """What the clean stage judges an image by: columns of INSPECTED_SCHEMA, `bytes` as size.
+
+    brightness: mean luma, 0 to 255. contrast: its standard deviation. sharpness: variance of its Laplacian.
+    """
 
     image: str
     reason: str | None
@@ -47,3 +53,18 @@ def read_inspected(path: Path) -> dict[str, Facts]:
     columns = ["bytes" if name == "size" else name for name in Facts.__struct_fields__]
     table = pq.read_table(path, columns=columns)
     return {facts.image: facts for facts in map(Facts, *(table[name].to_pylist() for name in columns))}
+
+
+def check_parquet(path: Path, columns: Iterable[str], stage: str) -> None:
+    """Raise UserError unless `path` is a whole Parquet file with these columns, as `stage` writes it."""
+    remedy = f"name a file of the stage {stage}, or run that again"
+    try:
+        found = pq.read_schema(path).names
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {remedy}") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: no whole Parquet file ({reason:.120}); {remedy}") from error
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise UserError(f"{path}: has no column {missing[0]}; {remedy}")

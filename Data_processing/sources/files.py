@@ -16,7 +16,6 @@ import stat
 import tarfile
 import tempfile
 import threading
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -37,7 +36,6 @@ DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFE
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
-SETTLED = 2_000_000_000  # nanoseconds; a file younger than a clock's coarsest tick may be written again in the same one
 SCRATCH = "FOURFOLD_SCRATCH"  # environment variable: the directory of unpacked archives, which child processes share
 
 
@@ -73,10 +71,6 @@ class SourceFiles:
             return base64.b64decode(msgspec.json.decode(self._read(file), type=ImageData).imageData)
         except (ValueError, RecursionError) as error:  # of JSON, of Unicode and of base64
             raise MissingFile(f"{file} holds no imageData: {error}") from error
-
-    def version(self, name: str) -> bytes | None:
-        """What changes whenever the file does, found without reading it; None where that cannot be known."""
-        return None
 
     @cached_property
     def _sorted(self) -> list[str]:
@@ -122,6 +116,17 @@ def open_once(path: Path) -> SourceFiles:
     return _opened(path, state and (state.st_ino, state.st_size, state.st_mtime_ns))
 
 
+def read_inspected_file(source: str, name: str, sha256: str | None = None) -> bytes:
+    """A file of the source at a path. Raises UserError if it is gone, or no longer what its sha256, if given, says."""
+    try:
+        data = open_once(Path(source)).read(name)
+    except MissingFile as error:
+        raise UserError(f"{source}: {name}: {error}, though it was inspected; run `dvc repro` again") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(f"{source}: {name}: changed since it was inspected; run `dvc repro` again")
+    return data
+
+
 @lru_cache(maxsize=8)
 def _opened(path: Path, _: tuple[int, int, int] | None) -> SourceFiles:
     return open_source(path)
@@ -134,17 +139,6 @@ class Directory(SourceFiles):
         super().__init__(path)
         self._root = f"{os.path.realpath(path).rstrip(os.sep)}{os.sep}"
 
-    def version(self, name: str) -> bytes | None:
-        try:
-            _, status = self._found(name)
-        except MissingFile:
-            return None
-        times = status.st_mtime_ns, status.st_ctime_ns
-        if time.time_ns() - max(times) < SETTLED:
-            return None
-        state = f"{name}\0{status.st_dev} {status.st_ino} {status.st_size} {times}"
-        return hashlib.sha256(state.encode()).digest()
-
     def _list(self) -> list[str]:
         found: list[str] = []
         for folder, _, files in os.walk(self.path):
@@ -153,14 +147,14 @@ class Directory(SourceFiles):
         return found
 
     def _read(self, name: str) -> bytes:
-        file, _ = self._found(name)
+        file = self._found(name)
         try:
             return Path(file).read_bytes()
         except OSError as error:
             raise MissingFile(f"{name} cannot be read: {error.strerror or error}") from error
 
-    def _found(self, name: str) -> tuple[str, os.stat_result]:
-        """Where a file really is, and its status."""
+    def _found(self, name: str) -> str:
+        """Where a file really is."""
         file = os.path.realpath(self._root + name) if is_safe_path(name) else ""
         if not file.startswith(self._root) and not DVC_CACHE.search(file):
             raise MissingFile(f"{name} lies outside the source")
@@ -172,7 +166,7 @@ class Directory(SourceFiles):
             raise MissingFile(f"{name} cannot be read: {error.strerror or error}") from error
         if not stat.S_ISREG(status.st_mode):
             raise MissingFile(f"there is no file {name}")
-        return file, status
+        return file
 
 
 class Shards(Directory):

@@ -18,6 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.clean import Account, check_share, source_names
+from Data_processing.cleaning.batches import Rejected
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.cleaning.verdicts import Rejection
@@ -230,6 +231,8 @@ def test_copies_of_an_image_with_other_labels_are_rejected(tmp_path):
     assert pd.read_csv(tmp_path / "clean/repairs.csv").empty
     succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
     assert len(accepted(tmp_path)) == 5
+    boxes = pq.read_table(tmp_path / "clean/rejected.parquet")["boxes"].to_pylist()
+    assert [[(box["name"], box["x2"]) for box in found] for found in boxes] == [[("cat", 20)], [("dog", 20)]]
     succeeded(clean(source, tmp_path, "--keep-conflicts"))
     assert len(accepted(tmp_path)) == 7
 
@@ -375,11 +378,10 @@ def test_an_image_that_cannot_be_read_for_its_kind_is_told(tmp_path):
     assert rejected(tmp_path) == {"images/x.heic": "unreadable image"}
 
 
-def test_a_class_without_a_name_and_a_limit_that_is_no_number_are_refused(tmp_path):
+def test_a_class_without_a_name_is_refused(tmp_path):
     source = write_coco(tmp_path / "source", {**CONTENT, "a.png": [(" ", 3, 4, 20, 30)]})
     succeeded(clean(source, tmp_path, "--max_rejected=0.5"))
     assert rejected(tmp_path) == {"images/a.png": "unknown category"}
-    refused(clean(source, tmp_path, "--min-contrast", "nan"), "clean.min_contrast")
 
 
 def test_an_image_that_is_also_a_mask_is_rejected(tmp_path):
@@ -416,7 +418,7 @@ def test_names_that_no_source_has_are_warned_of(tmp_path):
     ],
 )
 def test_why_clean_fails_is_told(rejects, kept, share, told):
-    account = Account(kept, [("s", f"{n}.png", Rejection("blurred", "x", "0")) for n in range(rejects)])
+    account = Account(kept, [Rejected("s", f"{n}.png", Rejection("blurred", "x", "0")) for n in range(rejects)])
     with pytest.raises(UserError, match=re.escape(told)):
         check_share(account, share, Path("r.csv"))
 
@@ -459,3 +461,43 @@ def test_sources_are_named_plainly_or_as_dvc_unpacks_them():
     assert source_names(["b", "a"]) == ["b", "a"]
     unpacked = ["--b.format", "coco", "--b.path", "x y", "--no-a.flag", "--a.path", "z"]
     assert source_names(unpacked) == ["b", "a"]
+
+
+def test_boxes_that_a_rejected_record_states_in_fractions_are_kept_in_pixels(tmp_path):
+    (tmp_path / "yolo/images").mkdir(parents=True)
+    (tmp_path / "yolo/labels").mkdir()
+    (tmp_path / "yolo/images/a.png").write_bytes(picture(0))
+    (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.6 0.5 0.2\n0 0.5 0.6 0.5 0\n")
+    (tmp_path / "yolo/data.yaml").write_text("train: images\nnames: [cat]\n")
+    refused(clean(tmp_path / "yolo", tmp_path, form="yolo"), "box without area")
+    [row] = pq.read_table(tmp_path / "clean/rejected.parquet").to_pylist()
+    assert {k: round(v, 6) for k, v in row["boxes"][0].items() if k != "name"} == {
+        "x1": 15,
+        "y1": 20,
+        "x2": 45,
+        "y2": 28,
+    }
+
+
+def test_a_rule_of_the_teams_rejects_with_its_remedy(tmp_path):
+    """The example in own_rules/README.md, in a checkout of its own."""
+    checkout = tmp_path / "checkout"
+    for package in ("Datasets", "Data_processing"):
+        ignored = shutil.ignore_patterns("raw", "curated", "pretrained", "intermediate", "__pycache__")
+        shutil.copytree(ROOT / package, checkout / package, ignore=ignored)
+    folder = checkout / "Data_processing/own_rules"
+    [example] = re.findall("```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    (folder / "night_without_lamp.py").write_text(example)
+    source = write_coco(
+        tmp_path / "source", {**CONTENT, "dark.png": [("cat", 1, 1, 9, 9)], "lit.png": [("lamp", 1, 1, 9, 9)]}
+    )
+    for name in ("dark", "lit"):
+        Image.effect_noise((60, 40), 20).point(lambda value: value // 4).save(source / f"images/{name}.png")
+    succeeded(clean(source, tmp_path, "--max-rejected=0.5"))
+    assert rejected(tmp_path) == {}
+    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    out = ("--out", tmp_path / "clean", "--max-rejected=0.5")
+    succeeded(stage("Data_processing.clean", *directories, *out, "s", cwd=checkout))
+    assert rejected(tmp_path) == {"images/dark.png": "night without lamp"}
+    [row] = pd.read_csv(tmp_path / "clean/rejected.csv").to_dict("records")
+    assert row["remedy"] == "mark the lamps, or delete the image" and row["value"].startswith("brightness ")

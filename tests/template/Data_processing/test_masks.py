@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.shared import masks
+from Data_processing.curating import record_files as masks
 from Data_processing.shared.imported import Imported, ImportedBox, write_imported
 from Data_processing.shared.outlines import encode, run_lengths, to_rle
 from Data_processing.sources.files import open_source
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
+from Datasets.format.records import empty_record
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.annotated import read_imported
@@ -39,26 +40,31 @@ def test_a_small_object_lies_on_top_of_a_large_one():
     large, small = np.ones((4, 6), bool), np.zeros((4, 6), bool)
     small[1:3, 2:4] = True
     for boxes in ([box("sky", large), box("road", small)], [box("road", small), box("sky", large)]):
-        assert np.array_equal(masks.draw(boxes, CLASSES, 6, 4), np.where(small, 2, 1))
+        assert np.array_equal(masks.draw_mask(boxes, CLASSES, 6, 4), np.where(small, 2, 1))
 
 
 def test_nothing_is_drawn_where_an_object_has_no_outline():
     assert (
-        masks.draw([box("sky", np.ones((4, 6))), {**box("sky", np.ones((4, 6))), "segmentation": None}], CLASSES, 6, 4)
+        masks.draw_mask(
+            [box("sky", np.ones((4, 6))), {**box("sky", np.ones((4, 6))), "segmentation": None}], CLASSES, 6, 4
+        )
         is None
     )
-    assert masks.draw([], CLASSES, 6, 4).tolist() == [[0] * 6] * 4
+    assert masks.draw_mask([], CLASSES, 6, 4).tolist() == [[0] * 6] * 4
 
 
 def test_a_sources_values_become_class_ids_and_void_stays_void():
-    file = masks.encode(np.array([[0, 5, 7, 9, 255]], np.uint8))
+    file = masks.encode_mask(np.array([[0, 5, 7, 9, 255]], np.uint8))
     found = masks.remap(file, {5: "road", 7: "sky", 9: "tree"}, CLASSES)
     assert found.tolist() == [[0, 2, 1, 0, 255]]
 
 
-def test_more_classes_than_a_pixel_can_tell_are_refused():
+def test_more_classes_than_a_pixel_can_tell_are_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(0))
+    classes = {f"{number}": number for number in range(255)}
+    record = {**empty_record("a.png", "s"), "sha256": None, "boxes": []}
     with pytest.raises(UserError, match="255 classes"):
-        masks.check_number({f"{number}": number for number in range(255)})
+        masks.RecordFiles({"s": str(tmp_path)}, classes, draw=True)(record)
 
 
 @given(
@@ -128,7 +134,7 @@ def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected
         row.mask, row.mask_names = f"masks/{number}.png", {9: "road", 10: "sky"}
         if file is not None:
             (tmp_path / "source/masks").mkdir(exist_ok=True)
-            (tmp_path / f"source/masks/{number}.png").write_bytes(masks.encode(file))
+            (tmp_path / f"source/masks/{number}.png").write_bytes(masks.encode_mask(file))
     rows[5].boxes = [ImportedBox("car", 10, 5, 40, 20, "here")]
     rows[6].labels = ["car"]
     succeeded(run_stages(tmp_path, rows, *ALL))

@@ -11,16 +11,14 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from Data_processing.clean import ACCEPTED_SCHEMA
+from Data_processing.clean import ACCEPTED_SCHEMA, REJECTED_SCHEMA
 from Data_processing.curating.duplicates import Groups
-from Data_processing.inspecting.image_facts import INSPECTED_SCHEMA, inspect
-from Data_processing.reporting.sections import rejects
+from Data_processing.inspecting.image_facts import inspect
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SCHEMA, SPLITS, empty_record
 from Datasets.tools.command import progress
@@ -34,7 +32,7 @@ HOSTILE_IMAGE = '"><img src=x onerror=alert(1)>&amp;.png'
 
 def report(directory, *options):
     """Run the stage by hand on a directory laid out as tests of other stages lay it out."""
-    inputs = ("--cleaned", "clean", "--imported", "imported", "--inspected", "inspected", "--curated", "curated")
+    inputs = ("--cleaned", "clean", "--curated", "curated")
     outputs = ("--numbers", "curated.json", "--out", "report.html", "--metrics", "report.json")
     words = [w if w.startswith("--") else directory / w for w in (*inputs, *outputs)]
     return stage("Data_processing.report", *words, *options)
@@ -104,7 +102,7 @@ def test_every_rejected_image_and_every_repair_is_shown_with_its_reason(project)
 def test_the_same_inputs_give_the_same_bytes(project, tmp_path):
     before = (project / "Data_processing/report.html").read_bytes()
     work = "Data_processing/intermediate"
-    inputs = ("--cleaned", f"{work}/clean", "--imported", f"{work}/imported", "--inspected", f"{work}/inspected")
+    inputs = ("--cleaned", f"{work}/clean")
     outputs = ("--out", tmp_path / "report.html", "--metrics", tmp_path / "report.json")
     numbers = ("--curated", "Datasets/curated", "--numbers", f"{work}/curated.json")
     succeeded(stage("Data_processing.report", *inputs, *numbers, *outputs, cwd=project))
@@ -184,30 +182,6 @@ def test_an_archive_shows_what_its_directory_shows(tmp_path):
     assert pages[0] == pages[1]
 
 
-def test_boxes_that_a_rejected_image_states_in_fractions_are_drawn_where_they_lie(tmp_path):
-    (tmp_path / "yolo/images").mkdir(parents=True)
-    (tmp_path / "yolo/labels").mkdir()
-    (tmp_path / "yolo/images/a.png").write_bytes(picture(0))
-    (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.6 0.5 0.2\n")
-    (tmp_path / "yolo/data.yaml").write_text("train: images\nnames: [cat]\n")
-    common = ("--source", "s", "--path", tmp_path / "yolo")
-    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
-    succeeded(stage("Data_processing.import_source", *common, "--format", "yolo", "--out", imported))
-    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
-    rejection = {
-        "source": "s",
-        "image": "images/a.png",
-        "rule": "contradiction",
-        "origin": "",
-        "value": "",
-        "remedy": "",
-    }
-    rejected = pd.DataFrame([rejection])
-    (card,) = rejects(rejected, {"s": str(tmp_path / "yolo")}, imported.parent, inspected.parent)["cards"]
-    (shape,) = card["picture"].shapes
-    assert (shape.left, shape.top, shape.width, shape.height) == (25, 50, 50, 20)
-
-
 def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = picture) -> Path:
     """A curated dataset of records without a source that could be imported, and what other stages would say of it."""
     files = {record["image"]: draw(number) for number, record in enumerate(records)}
@@ -215,23 +189,22 @@ def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = pi
     rows = [
         {
             **empty_record(record["image"], "s"),
-            **{key: fact[key] for key in ("sha256", "width", "height", "bytes", "phash")},
+            **{key: fact[key] for key in ACCEPTED_SCHEMA.names if key in fact and key != "image"},
             "group": record["image"],
             "split": SPLITS[number % 3],
             **record,
         }
         for number, (record, fact) in enumerate(zip(records, facts, strict=True))
     ]
-    for folder in ("clean", "imported", "inspected", "curated"):
+    for folder in ("clean", "curated"):
         (directory / folder).mkdir()
     schema = ACCEPTED_SCHEMA.with_metadata({"source_paths": json.dumps({"s": "/nowhere"})})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), directory / "clean/accepted.parquet")
-    pq.write_table(pa.Table.from_pylist(facts, schema=INSPECTED_SCHEMA), directory / "inspected/s.parquet")
     parts = {split: [{k: r[k] for k in SCHEMA.names} for r in rows if r["split"] == split] for split in SPLITS}
     sizes = {split: [len(files[r["image"]]) for r in part] for split, part in parts.items()}
     list(write_curated(directory / "curated", parts, sizes, lambda record: (files[record["image"]], None)))
     write_annotations(directory / "curated", rows, {"cat": 0, "dog": 1})
-    (directory / "clean/rejected.csv").write_text("source,image,rule,origin,value,remedy\n")
+    pq.write_table(REJECTED_SCHEMA.empty_table(), directory / "clean/rejected.parquet")
     (directory / "clean/repairs.csv").write_text("source,image,rule,origin,before,after\n")
     summary = {"imported": len(rows), "accepted": len(rows), "rejected": 0, "boxes": 0}
     summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "left_out_by_class": {}}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -318,6 +319,18 @@ def test_the_same_options_give_the_same_bytes(cleaned):
         files.append({path.name: path.read_bytes() for path in sorted((cleaned / "curated").iterdir())})
     assert files[0] == files[1]
     assert "metadata.json" in files[0]
+
+
+def test_a_tar_gives_each_record_its_own_image(tmp_path):
+    cleaned = cleaned_source(tmp_path, pack_as="s.tar.gz")
+    succeeded(curate(cleaned, "--train", "0.6", "--val", "0.2", "--test", "0.2", "--seed", "3"))
+    dataset = Curated(cleaned / "curated")
+    images = {split: [record["image"] for record in dataset.records(split)] for split in SPLITS}
+    assert sorted(chain.from_iterable(images.values())) == sorted(f"s/images/{i}.png" for i in range(12))
+    for split in images:
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
+            assert hashlib.sha256(data).hexdigest() == record["sha256"]
+            assert len(record["boxes"]) == 1
 
 
 def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(cleaned):

@@ -61,13 +61,13 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     only.write_text("of a customer")
     digits = ("--defects", tmp_path / "defects.json", "--scenes", "1")
     said = f"{only.parent}: is a directory that holds something else; name another, or delete it"
-    refused(stage("Data_processing.digits.scenes", "--out", only.parent, *digits), said)
+    refused(stage("Data_processing.digits", "--out", only.parent, *digits), said)
     with pytest.raises(UserError, match="something else"), replacing(only.parent):  # to put a file there
         raise AssertionError("not refused")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [only]
     only.unlink()
     for _ in range(2):  # into an empty directory, and over what was made before
-        succeeded(stage("Data_processing.digits.scenes", "--out", only.parent, *digits))
+        succeeded(stage("Data_processing.digits", "--out", only.parent, *digits))
     assert (only.parent / "annotations.json").is_file()
 
 

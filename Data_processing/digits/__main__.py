@@ -1,6 +1,6 @@
 """Make the demonstration's source: scenes of real handwritten digits, delivered the way a vendor would.
 
-    python -m Data_processing.digits.scenes --out Datasets/raw/digits --defects FILE --scenes 1500 --seed 1
+    python -m Data_processing.digits --out Datasets/raw/digits --defects FILE --scenes 1500 --seed 1
 
 Reads `digits_uci.npz`, the 1,797 digits of 8 x 8 pixels of the UCI test set "Optical Recognition of Handwritten Digits"
 (E. Alpaydin and C. Kaynak, 1998, CC BY 4.0). Writes JPEG images of 96 x 96 pixels and a COCO `annotations.json` with
