@@ -1,222 +1,257 @@
-"""The processes that work on images: so many at once, so many requests waiting, none longer than a request may take.
+"""The worker processes that run the model: an image that hangs or crashes one costs its own request and no other.
 
-Threads would wait for each other and for the service, as only one of them runs Python at a time; and a process can be
-ended. So an image that takes too long, or that brings its worker down, costs one request only.
+Each process is a pebble pool of its own, because the processes of one pool share a pipe and its locks: one that is
+killed while it holds them would stop the others.
 """
 
 import asyncio
 import contextlib
+import json
 import logging
-import resource
-from collections import deque
+import multiprocessing
+import traceback
+import warnings
+from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Self
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from starlette.exceptions import HTTPException
+from pebble import ProcessExpired, ProcessPool
 
-from Datasets.tools.errors import UserError
-from Deployment.service.artifact import load
-from Deployment.service.messages import Answer, Job, Task
-from Deployment.service.processes import LOOK_SECONDS, Call, Process, Worker, code
+from Datasets.format.coco import batch_coco, to_coco
+from Datasets.format.images import UnreadableImage
+from Datasets.format.predictions import counts_in
+from Datasets.tools.errors import UserError, one_line
+from Deployment.service.artifact import Artifact, load
+from Deployment.service.limits import Limits
+from Deployment.service.predictor import Predictor
 
 log = logging.getLogger("fourfold")
-RETRY_SECONDS = "1"
-PAUSE = 1  # seconds before the second start in a row of a worker that does not answer; twice as long before each next
-LONGEST_PAUSE = 5  # an image that ends workers must not keep the others waiting for long
+START_SECONDS = 120  # for a worker to load the model
+CHECK_SECONDS = 1  # between two looks whether an idle worker still runs
+PAUSES = (0, 1, 2)  # seconds before each attempt to start another worker, then always LONGEST_PAUSE
+LONGEST_PAUSE = 5
 
 
-def busy(message: str = "more requests are waiting than the service takes; try again") -> HTTPException:
-    """The refusal of a request that would have to wait too long."""
-    return HTTPException(503, message, {"Retry-After": RETRY_SECONDS})
+class Unavailable(Exception):
+    """The service cannot answer this request now; the same request may succeed later."""
+
+
+class Task(NamedTuple):
+    """A request for predictions. files: names and bytes. threshold: None for the manifest's. coco: answer as COCO."""
+
+    files: list[tuple[str, bytes]]
+    batch: bool
+    threshold: float | None
+    coco: bool
+
+
+class Answer(NamedTuple):
+    """The JSON for a task, or an HTTP status and the reason; the number of images, and of objects by class, in it."""
+
+    content: bytes = b""
+    status: int = 200
+    error: str = ""
+    images: int = 0
+    objects: dict[str, int] = {}  # noqa: RUF012
+
+
+class Model:
+    """The model in a worker process. Raises UserError if it cannot be loaded, or fails on the first sample."""
+
+    def __init__(self, artifact: Artifact, threads: int, limits: Limits) -> None:
+        self._artifact, self._limits = artifact, limits
+        self._predictor = Predictor(artifact, threads)
+        name, (image, _) = next(iter(artifact.samples().items()))
+        try:
+            self._predictor(image)  # the first answer is slow
+        except Exception as error:
+            raise UserError(f"{artifact.directory}: the model fails on sample {name}: {one_line(error)}") from error
+
+    def answer(self, task: Task) -> Answer:
+        """The answer to a task; the error of status 500 is a traceback, for the log."""
+        try:
+            found = [self._predict(name, data, task) for name, data in task.files]
+            content = json.dumps(self._content(found, task), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except UnreadableImage as error:
+            return Answer(status=422, error=str(error))
+        except Exception:
+            return Answer(status=500, error=traceback.format_exc())
+        objects = Counter[str]()
+        for prediction in found:
+            objects.update({each["name"]: each["count"] for each in counts_in(prediction)})
+        images = sum("error" not in prediction for prediction in found)
+        return Answer(content.encode(), images=images, objects=dict(objects))
+
+    def _predict(self, name: str, data: bytes, task: Task) -> Any:
+        try:
+            prediction = self._predictor(data, self._limits.pixels, task.threshold, self._limits.formats)
+        except UnreadableImage as error:
+            if not task.batch:
+                raise
+            return {"image": name, "error": one_line(error)}
+        return {"image": name, **prediction} if task.batch else prediction
+
+    def _content(self, found: list[Any], task: Task) -> Any:
+        of, classes = self._artifact.task, self._artifact.manifest["classes"]
+        if task.batch:
+            return batch_coco(found, of, classes) if task.coco else {"answers": found}
+        return to_coco([("", found[0])], of, classes) if task.coco else found[0]
+
+
+_model: Model  # of a worker process
+
+
+def load_model(artifact: Artifact, threads: int, limits: Limits) -> None:
+    """A worker process's first task. Raises UserError."""
+    global _model
+    warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
+    _model = Model(artifact, threads, limits)
+
+
+def answer(task: Task) -> Answer:
+    """A worker process's further tasks."""
+    return _model.answer(task)
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A task and the future of its answer."""
+
+    task: Task
+    answer: asyncio.Future[Answer]
 
 
 class Workers:
-    """`parallel` workers, before which at most `places` calls wait; they end with the block.
+    """`limits.parallel` worker processes and the queue of tasks before them."""
 
-    Their processes start at once, and learn their job meanwhile; after wait() and within at_work() they take calls.
-    """
-
-    def __init__(self, parallel: int, places: int) -> None:
-        self._parallel, self._places = parallel, places
-        self._waiting: deque[Call] = deque()
-        self._alive: list[Worker] = []
-        self._starting: set[Process] = set()
-        self._restarts: set[asyncio.Task[None]] = set()
-        self._taken, self._looking, self._ended = 0, False, False
-
-    def __enter__(self) -> Self:
-        for _ in range(self._parallel):
-            self._starting.add(Process())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def learn(self, job: Job) -> None:
-        """Tell the workers their job, without waiting until they know it."""
-        self._job = job
-        for process in self._starting:
-            process.learn(job)
-        self._code = code()
-
-    def wait(self) -> None:
-        """Wait until all are ready. Raises UserError if they cannot do their job."""
-        for process in self._starting:
-            process.wait()
-
-    @contextlib.asynccontextmanager
-    async def at_work(self, _: object) -> AsyncIterator[None]:
-        """Have the workers take calls until the block ends, and end them then: an application's lifespan."""
-        for process in list(self._starting):
-            await self._attach(process)
-        watch = asyncio.create_task(self._watch())
-        try:
-            yield
-        finally:
-            for task in (watch, *self._restarts):
-                task.cancel()
-            self._end()
-
-    async def run(self, task: Task, body: bytearray, deadline: float) -> Answer:
-        """The answer to a task. deadline: by the event loop's clock.
-
-        Raises HTTPException 503 if all places are taken, or at the deadline; RuntimeError if its worker has ended.
-        """
-        if self._taken >= self._parallel + self._places:
-            raise busy()
-        self._taken += 1
-        call = Call(task, body, asyncio.get_running_loop().create_future())
-        self._waiting.append(call)
-        self.begin()
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await call.answer
-        except TimeoutError:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(call)
-            raise busy("the answer took longer than a request may; try again, or send a smaller image") from None
-        finally:
-            self._taken -= 1
-
-    def is_ready(self, worker: Worker) -> None:
-        """Have a worker take calls."""
-        self._starting.discard(worker.process)
-        self._alive.append(worker)
-        self.begin()
-
-    def has_ended(self, worker: Worker) -> None:
-        """Start another worker for one that has ended; what it was at fails, what was sent ahead goes to another."""
-        if worker not in self._alive:  # as all of them are to end
-            return
-        self._alive.remove(worker)
-        reason = f"a worker's process ended with exit code {worker.process.end()}"
-        log.error(f"{reason}; another is started in {worker.pause} s" if worker.pause else reason)
-        calls = list(worker.calls)
-        worker.calls.clear()
-        if calls and calls[0].worker is worker and not calls[0].answer.done():
-            calls[0].answer.set_exception(RuntimeError(reason))
-        self._waiting.extendleft(calls[1:])
-        self.begin()
-        restart = asyncio.ensure_future(self._restart(worker.pause))
-        self._restarts.add(restart)
-        restart.add_done_callback(self._restarts.discard)
-
-    def begin(self) -> None:
-        """Send the workers what they can take."""
-        while self._waiting and (worker := self._taker(self._waiting[0])):
-            call = self._waiting.popleft()
-            if call.answer.done() or call.begun:  # by the worker that it was first sent to
-                continue
-            worker.begin(call)
-            if len(worker.calls) > 1 and not self._looking:
-                self._looking = True
-                asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
-
-    def _taker(self, call: Call) -> Worker | None:
-        takers = (worker for worker in self._alive if worker.takes(call))
-        return min(takers, key=lambda worker: len(worker.calls), default=None)
-
-    def _look(self) -> None:
-        """Have another worker do what lies behind a call that takes long."""
-        self._looking = False
-        for worker in self._alive:
-            if len(worker.calls) > 1:
-                first, ahead = worker.calls
-                if first is worker.seen and ahead not in self._waiting:
-                    self._waiting.appendleft(ahead)
-                worker.seen, self._looking = first, True
-        if self._looking:
-            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
-        self.begin()
-
-    async def _watch(self) -> None:
-        """End workers that have been at a call for as long as a request may take, so that nobody waits for it."""
-        loop, most = asyncio.get_running_loop(), self._job.limits.seconds
-        while True:
-            await asyncio.sleep(most / 10)
-            for worker in self._alive:
-                if worker.calls and loop.time() > worker.since + most:
-                    log.error("a worker took much longer than a request may, and is ended")
-                    worker.process.end()
-
-    async def _attach(self, process: Process, pause: int = 0) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: Worker(process, self, pause), sock=process.connection)
-
-    async def _restart(self, pause: int) -> None:
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause or PAUSE, LONGEST_PAUSE)
-            try:
-                return await self._attach(await asyncio.to_thread(self._started), pause)
-            except (UserError, OSError) as error:
-                log.error(f"no new worker: {error}; the next try is in {pause} s")
-
-    def _started(self) -> Process:
-        job, now = self._job, code()
-        changed = [file for file, digest in self._code.items() if now.get(file) != digest]
-        if load(job.export) != job.artifact:
-            changed.append(job.export)
-        if changed:
-            raise UserError(f"{changed[0]}: is not what it was when the service started; start the service again")
-        process = Process()
-        self._starting.add(process)
-        if self._ended:  # while this was comparing files
-            process.end()
-        process.learn(job)
-        try:
-            process.wait()
-        except UserError:
-            self._starting.discard(process)
-            process.end()
-            raise
-        return process
-
-    def _end(self) -> None:
-        self._ended = True
-        for process in (*self._starting, *(worker.process for worker in self._alive)):
-            process.end()
-        self._alive.clear()
-        self._starting.clear()
-
-    def usage(self) -> tuple[float, int]:
-        """Processor seconds of all workers, those that have ended too, and resident bytes of those that have not."""
-        used = [process.usage() for process in (*self._starting, *(worker.process for worker in self._alive))]
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = ended.ru_utime + ended.ru_stime + sum(seconds for seconds, _ in used)
-        return seconds, sum(memory for _, memory in used)
-
-    @property
-    def alive(self) -> int:
-        """How many workers can take calls."""
-        return len(self._alive)
-
-    @property
-    def running(self) -> int:
-        """How many calls are worked on."""
-        return sum(bool(worker.calls) for worker in self._alive)
+    def __init__(self, export: Path, artifact: Artifact, threads: int, limits: Limits) -> None:
+        self._export, self._artifact, self._threads, self._limits = export, artifact, threads, limits
+        self._queue = asyncio.Queue[Waiting]()
+        self._pools = dict[ProcessPool, Future[None]]()  # with the future of their load_model
+        self._pending = 0  # tasks that wait or run
+        self.running = 0
+        self.alive = 0
 
     @property
     def waiting(self) -> int:
-        """How many calls wait."""
-        return max(0, self._taken - self.running)
+        """How many tasks wait for a worker."""
+        return max(0, self._pending - self.running)
+
+    def start(self) -> None:
+        """Start the processes, without waiting until they have loaded the model."""
+        for _ in range(self._limits.parallel):
+            self._start()
+
+    def wait(self) -> None:
+        """Wait until all have loaded the model. Raises UserError."""
+        for loaded in self._pools.values():
+            try:
+                loaded.result(START_SECONDS)
+            except ProcessExpired as error:
+                raise UserError(f"a worker process ended with exit code {error.exitcode} at its start") from error
+            except TimeoutError as error:
+                raise UserError(f"a worker process has not loaded the model in {START_SECONDS} s") from error
+
+    def stop(self) -> None:
+        """End all processes, whatever they do."""
+        for pool in self._pools:
+            pool.stop()
+        for process in multiprocessing.active_children():
+            process.kill()
+        for pool in self._pools:
+            pool.join()
+        self._pools.clear()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, _: object) -> AsyncIterator[None]:
+        """Answer tasks until the block ends: the application's lifespan."""
+        feeders = [asyncio.create_task(self._feed(pool)) for pool in self._pools]
+        try:
+            yield
+        finally:
+            for feeder in feeders:
+                feeder.cancel()
+
+    async def answer(self, task: Task, deadline: float) -> Answer:
+        """The answer to a task. deadline: by the event loop's clock.
+
+        Raises Unavailable if the queue is full, at the deadline, and if the worker process ends.
+        """
+        if self._pending >= self._limits.parallel + self._limits.waiting:
+            raise Unavailable("more requests are waiting than the service accepts; try again")
+        waiting = Waiting(task, asyncio.get_running_loop().create_future())
+        self._pending += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                self._queue.put_nowait(waiting)
+                return await waiting.answer
+        except TimeoutError:
+            raise Unavailable("the request timed out; try again, or send a smaller image") from None
+        finally:
+            self._pending -= 1
+
+    def _start(self) -> ProcessPool:
+        pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
+        self._pools[pool] = pool.schedule(load_model, (self._artifact, self._threads, self._limits))
+        return pool
+
+    async def _feed(self, pool: ProcessPool) -> None:
+        """Give a worker one task after the other, and start another one once it hangs or has ended."""
+        while True:
+            self.alive += 1
+            while pool.active:
+                try:
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        waiting = await self._queue.get()
+                except TimeoutError:
+                    continue
+                await self._work(pool, waiting)
+            self.alive -= 1
+            pool = await self._replace(pool)
+
+    async def _work(self, pool: ProcessPool, waiting: Waiting) -> None:
+        """Have a worker answer, and stop it if it does not: pebble kills its process."""
+        if waiting.answer.done():  # the request has timed out
+            return
+        self.running += 1
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                found = await asyncio.wrap_future(pool.schedule(answer, (waiting.task,)))
+        except RuntimeError:  # the process had ended before it took the task
+            pool.stop()
+            self._queue.put_nowait(waiting)
+        except Exception as error:
+            pool.stop()
+            log.error(
+                "worker %s",
+                "exceeded the request timeout; killed" if isinstance(error, TimeoutError) else f"failed: {error!r}",
+            )
+            if not waiting.answer.done():
+                waiting.answer.set_exception(Unavailable("the worker process failed on this request; try again"))
+        else:
+            if not waiting.answer.done():
+                waiting.answer.set_result(found)
+        finally:
+            self.running -= 1
+
+    async def _replace(self, pool: ProcessPool) -> ProcessPool:
+        """Start another worker, with the same export."""
+        for pause in chain(PAUSES, repeat(LONGEST_PAUSE)):
+            del self._pools[pool]
+            pool.stop()
+            asyncio.get_running_loop().run_in_executor(None, pool.join)  # up to 3 s for a process that hangs
+            await asyncio.sleep(pause)
+            pool = self._start()
+            try:
+                if await asyncio.to_thread(load, self._export) != self._artifact:
+                    raise UserError(f"{self._export}: has changed since the service started; start it again")
+                async with asyncio.timeout(START_SECONDS):
+                    await asyncio.wrap_future(self._pools[pool])
+                return pool
+            except (UserError, RuntimeError, OSError) as error:
+                log.error("no new worker, trying again: %s", error)
+        raise AssertionError

@@ -1,0 +1,270 @@
+"""The service's endpoints around a loaded model, and what the OpenAPI document says of them."""
+
+import asyncio
+import hmac
+import mimetypes
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
+from typing_extensions import TypedDict
+
+from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
+from Deployment.service.artifact import Artifact
+from Deployment.service.limits import Limits
+from Deployment.service.monitoring import Metrics, Monitoring, error_response
+from Deployment.service.pages import add_pages
+from Deployment.service.uploads import FORM, Uploads, is_form
+from Deployment.service.workers import Task, Unavailable, Workers
+
+ERRORS = {
+    400: "the form is damaged, or has too few or too many files",
+    401: "the API key is missing or wrong",
+    408: "the body did not arrive in time",
+    413: "the body is too large",
+    415: "the body is no form",
+    422: "no image, a damaged one, one with too many pixels; or a wrong parameter",
+    500: "a fault of the service; its log has the reason under the answer's request id",
+    503: "too many requests wait, this one took too long, or the service ends: try again after Retry-After seconds",
+}
+_FILE = {"type": "string", "format": "binary"}
+_IMAGE = {"application/octet-stream": {"schema": _FILE}, "image/*": {"schema": _FILE}}
+
+
+class Error(TypedDict):
+    """What went wrong, in one line."""
+
+    error: str
+
+
+class Named(TypedDict):
+    """Of a batch's image: the file name that its sender gave it."""
+
+    image: str
+
+
+class BatchError(Named, Error):
+    """An image of a batch that cannot be read, and why."""
+
+
+class Health(TypedDict):
+    """The service runs."""
+
+    status: Literal["ok"]
+
+
+class NamedDetection(Named, Detection):
+    """Task boxes."""
+
+
+class NamedSegmentation(Named, Segmentation):
+    """Task mask."""
+
+
+class NamedClassification(Named, Classification):
+    """Task labels."""
+
+
+class NamedCounting(Named, Counting):
+    """Task counts."""
+
+
+N = TypeVar("N", bound=Named)
+
+
+class Batch(TypedDict, Generic[N]):
+    """The answer to a batch: an answer or an error for each image, in the order sent."""
+
+    answers: list[N | BatchError]
+
+
+class Coco(TypedDict):
+    """COCO's form of annotations (https://cocodataset.org/#format-data). errors: the images that cannot be read."""
+
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    errors: list[BatchError]
+
+
+ANSWERS: Mapping[str, tuple[Any, Any]] = {  # by task: for an image, and for a batch
+    "boxes": (Detection, Batch[NamedDetection]),
+    "mask": (Segmentation, Batch[NamedSegmentation]),
+    "labels": (Classification, Batch[NamedClassification]),
+    "counts": (Counting, Batch[NamedCounting]),
+}
+Format = Annotated[Literal["record", "coco"], Query(description="`record`, or `coco` for COCO's form of annotations")]
+Threshold = Annotated[
+    float | None,
+    Query(ge=0, le=1, description="the least score; by default the manifest's `score_threshold`; masks have no scores"),
+]
+
+
+def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | None = None) -> FastAPI:
+    """The application. key: what requests must bear, except those for health, the page and the documentation.
+
+    Every error is answered as {"error": "one line"}.
+    """
+    metrics = Metrics(artifact.manifest, workers)
+    app = FastAPI(
+        title=f"Fourfold: experiment {artifact.manifest['experiment']}",
+        version=str(artifact.manifest.get("git", {}).get("commit") or "unknown"),
+        description=f"Finds {', '.join(artifact.manifest['classes'])}: {artifact.task}.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        servers=[{"url": "."}],  # relative to the document, so that a proxy may add a path before it
+        lifespan=workers.serving,
+    )
+    app.add_middleware(Monitoring, metrics=metrics)
+    app.add_exception_handler(AnyHTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_wrong_query)
+    app.add_exception_handler(Unavailable, _answer_unavailable)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    add_pages(app)
+    app.include_router(_health(workers))
+    protected = APIRouter(dependencies=[Depends(_key_check(key))] if key else [])
+    _add_predictions(protected, artifact, workers, limits, metrics, [401] if key else [])
+    _add_facts(protected, artifact, metrics, [401] if key else [])
+    app.include_router(protected)
+    return app
+
+
+def _key_check(key: str) -> Any:
+    """A dependency that refuses requests without `Authorization: Bearer KEY`."""
+
+    async def check(
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+    ) -> None:
+        if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
+            message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
+            raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+def _errors(*statuses: int) -> dict[int | str, Any]:
+    """The documentation of an endpoint's errors; 500 is one of each."""
+    return {status: {"model": Error, "description": ERRORS[status]} for status in (*statuses, 500)}
+
+
+def _content(description: str, media_type: str, schema: dict[str, Any]) -> dict[int | str, Any]:
+    """The documentation of a good answer that is no JSON."""
+    return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
+
+
+def _health(workers: Workers) -> APIRouter:
+    router = APIRouter(prefix="/health")
+
+    @router.get("/live", summary="Whether the process answers", responses=_errors())
+    async def live() -> Health:
+        return {"status": "ok"}
+
+    @router.get("/ready", summary="Whether it accepts images", responses=_errors(503))
+    async def ready() -> Health:
+        if not workers.alive:
+            raise Unavailable("no worker is ready; they are restarting")
+        return {"status": "ok"}
+
+    return router
+
+
+def _add_facts(router: APIRouter, artifact: Artifact, metrics: Metrics, refused: list[int]) -> None:
+    samples = [(mimetypes.guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
+
+    @router.get(
+        "/sample",
+        summary="One of the test images that came with the model, to try it",
+        response_class=Response,
+        responses=_content("An image file", "image/*", _FILE) | _errors(*refused, 422),
+    )
+    async def sample(
+        number: Annotated[int, Query(ge=0, description="which one; after the last, the first")] = 0,
+    ) -> Response:
+        kind, image = samples[number % len(samples)]
+        return Response(image, media_type=kind)
+
+    @router.get(
+        "/manifest", summary="Commit, data, parameters and metrics behind the answers", responses=_errors(*refused)
+    )
+    async def manifest() -> dict[str, Any]:
+        return artifact.manifest
+
+    @router.get(
+        "/metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses=_content("Prometheus' text format", "text/plain", {"type": "string"}) | _errors(*refused),
+    )
+    async def figures() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_predictions(
+    router: APIRouter, artifact: Artifact, workers: Workers, limits: Limits, metrics: Metrics, refused: list[int]
+) -> None:
+    uploads = Uploads(limits)
+    prediction, batch_of_predictions = ANSWERS[artifact.task]
+
+    async def answer(request: Request, batch: bool, threshold: float | None, coco: bool) -> Response:
+        deadline = asyncio.get_running_loop().time() + limits.seconds
+        async with uploads.files(request, limits.images if batch else 1, deadline) as files:
+            found = await workers.answer(Task(files, batch, threshold, coco), deadline)
+        metrics.count_predictions(found.images, found.objects)
+        if found.status == 500:
+            raise RuntimeError(found.error)
+        if found.error:
+            return error_response(found.status, found.error)
+        return Response(found.content, media_type="application/json")
+
+    @router.post(
+        "/predict",
+        summary="What is in an image: an image file as the body, or as the file of a form",
+        response_model=prediction | Coco,
+        responses=_errors(400, *refused, 408, 413, 422, 503),
+        openapi_extra=_request_body({**_IMAGE, **_form("file", _FILE)}),
+    )
+    async def predict(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:
+        return await answer(request, False, threshold, format == "coco")
+
+    @router.post(
+        "/predict/batch",
+        summary=f"What is in each of up to {limits.images} images, the files of a form",
+        response_model=batch_of_predictions | Coco,
+        responses=_errors(400, *refused, 408, 413, 415, 422, 503),
+        openapi_extra=_request_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),
+    )
+    async def predict_batch(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:
+        if not is_form(request):
+            raise HTTPException(415, f"a batch is a form with files, of type {FORM}")
+        return await answer(request, True, threshold, format == "coco")
+
+
+def _request_body(content: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {FORM: {"schema": {"type": "object", "properties": {field: schema}, "required": [field]}}}
+
+
+async def _answer_http_error(request: Request, error: Any) -> Response:
+    return error_response(error.status_code, str(error.detail), error.headers)
+
+
+async def _answer_wrong_query(request: Request, error: Any) -> Response:
+    first = error.errors()[0]
+    return error_response(422, f"{first['loc'][-1]}: {first['msg']}")
+
+
+async def _answer_unavailable(request: Request, error: Exception) -> Response:
+    return error_response(503, str(error))
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # the client left before it had sent its image

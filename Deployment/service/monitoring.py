@@ -1,0 +1,165 @@
+"""What is known of each request: its id, a line in the log, and the metrics for Prometheus."""
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import re
+import resource
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from Datasets.tools.errors import one_line
+from Deployment.service.workers import Workers
+
+log = logging.getLogger("fourfold")
+RETRY_SECONDS = "1"
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+]
+SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # buckets of the histogram
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one line of JSON, with the fields of its `extra={"fields": ...}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_as_json(level: str) -> None:
+    """Log everything in this process to stderr, as lines of JSON."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+
+
+class Metrics:
+    """The service's figures since it started, of all workers."""
+
+    def __init__(self, manifest: Mapping[str, Any], workers: Workers) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(WorkerCollector())
+        self.requests = Counter("fourfold_requests", "Answered requests", ["path", "status"], registry=registry)
+        self.seconds = Histogram(
+            "fourfold_request_seconds", "From request to answer", ["path"], buckets=SECONDS, registry=registry
+        )
+        self.images = Counter("fourfold_images", "Images with a prediction", registry=registry)
+        self.objects = Counter("fourfold_objects", "Objects found in them", ["name"], registry=registry)
+        running = Gauge("fourfold_requests_running", "Requests that a worker processes", registry=registry)
+        running.set_function(lambda: workers.running)
+        waiting = Gauge("fourfold_requests_waiting", "Requests that wait for a worker", registry=registry)
+        waiting.set_function(lambda: workers.waiting)
+        alive = Gauge("fourfold_workers", "Worker processes that accept requests", registry=registry)
+        alive.set_function(lambda: workers.alive)
+        model = Gauge("fourfold_model", "The model that answers", ["experiment", "commit"], registry=registry)
+        model.labels(manifest["experiment"], str(manifest.get("git", {}).get("commit"))).set(1)
+
+    def count_predictions(self, images: int, objects: Mapping[str, int]) -> None:
+        """Count images, and the objects found in them by class."""
+        self.images.inc(images)
+        for name, number in objects.items():
+            self.objects.labels(name).inc(number)
+
+    def text(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class WorkerCollector(Collector):
+    """What the worker processes use, on Linux; ProcessCollector has it of the process that speaks HTTP."""
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of this moment; processor time includes workers that have ended."""
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds, memory = ended.ru_utime + ended.ru_stime, 0
+        for process in multiprocessing.active_children():
+            try:
+                fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended, or the system has no /proc
+                continue
+            seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            memory += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        yield CounterMetricFamily("fourfold_workers_cpu_seconds", "Processor time of worker processes", seconds)
+        yield GaugeMetricFamily("fourfold_workers_resident_memory_bytes", "Memory of worker processes", memory)
+
+
+class Monitoring:
+    """ASGI middleware: request ids, security headers, the log, metrics, and the answer to a request that fails."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started = time.perf_counter()
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        method, status, failure = scope["method"], 0, None
+        if method == "HEAD":  # a GET whose body uvicorn leaves out
+            scope = {**scope, "method": "GET"}
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name for name, _ in message["headers"]}
+                added = [header for header in HEADERS if header[0] not in present]
+                message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            await error_response(503, "the service is shutting down; try again")(scope, receive, answer)
+        except Exception as error:
+            failure = error
+            if status:
+                raise
+            await error_response(500, "the service failed on this request; see its log")(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - started
+            path = getattr(scope.get("route"), "path", "other")  # strangers' paths would make a series each
+            self._metrics.requests.labels(path, status).inc()
+            self._metrics.seconds.labels(path).observe(seconds)
+            fields = {"request_id": request_id.decode(), "method": method, "path": scope["path"], "status": status}
+            fields["ms"] = round(seconds * 1000, 2)
+            log.log(logging.ERROR if failure else logging.INFO, "request", exc_info=failure, extra={"fields": fields})
+
+
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error as every endpoint answers it."""
+    retry = {"Retry-After": RETRY_SECONDS} if status == 503 else {}
+    return JSONResponse({"error": one_line(message)}, status, {**retry, **(headers or {})})

@@ -1,0 +1,82 @@
+"""Request bodies and the image files in them, read within the limits of size, number, time and memory."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import HTTPException, Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from Deployment.service.limits import Limits
+from Deployment.service.workers import Unavailable
+
+FORM = "multipart/form-data"
+MOST_FIELDS = 1000  # of a form, beside its files
+Files = list[tuple[str, bytes]]  # names and contents
+
+
+class InMemoryParser(MultiPartParser):
+    """Starlette's parser of forms, without temporary files: the file system may be read-only."""
+
+    spool_max_size = 2**40
+
+
+class Uploads:
+    """Reads request bodies; together they hold at most `limits.memory` bytes."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held = 0
+
+    @asynccontextmanager
+    async def files(self, request: Request, most: int, deadline: float) -> AsyncIterator[Files]:
+        """The files of a form, or the body as one file, counted as held until the block ends.
+
+        deadline: by the event loop's clock. Raises HTTPException 400 for a damaged form, and for one without a file or
+        with more than `most`, 408 after the deadline, 413 for too large a body; Unavailable if memory is short.
+        """
+        held = 0
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            nonlocal held
+            async for chunk in request.stream():
+                held += len(chunk)
+                self._held += len(chunk)
+                if held > self._limits.body:
+                    raise HTTPException(413, f"the body is larger than the limit of {self._limits.body} bytes")
+                if self._held > self._limits.memory:
+                    raise Unavailable("the requests of this moment take too much memory; try again")
+                yield chunk
+
+        try:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    files = await (_form_files(request, chunks(), most) if is_form(request) else _body(chunks()))
+            except TimeoutError:
+                raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from None
+            yield files
+        finally:
+            self._held -= held
+
+
+def is_form(request: Request) -> bool:
+    """Whether the body is a form that carries files."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+
+
+async def _body(chunks: AsyncGenerator[bytes, None]) -> Files:
+    return [("", b"".join([chunk async for chunk in chunks]))]
+
+
+async def _form_files(request: Request, chunks: AsyncGenerator[bytes, None], most: int) -> Files:
+    """The files of a form, whatever the names of their fields."""
+    parser = InMemoryParser(request.headers, chunks, max_files=most, max_fields=MOST_FIELDS)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, f"the form is damaged or too large: {error.message}") from error
+    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    if not files:
+        raise HTTPException(400, "the form has no file")
+    return [(file.filename or "", await file.read()) for file in files]
