@@ -27,7 +27,7 @@ from Deployment.packaging.model_card import model_card
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]
-SERVICE = [Path("Deployment/serve.py"), Path("Deployment/service/worker.py")]  # what it starts
+SERVICE = Path("Deployment/serve.py")
 PAGE = Path("Deployment/service/page.html")
 README = """\
 The service of experiment {experiment}; MODEL_CARD.md describes the model. To start it in this directory:
@@ -43,7 +43,7 @@ def write_bundle(artifact: Artifact, bundle: Path) -> None:
     """Write a bundle of `artifact` into the new directory `bundle`."""
     for name in [MANIFEST, *artifact.served]:
         _copy(artifact.directory / name, bundle / "export" / name)
-    for file in [*import_closure(SERVICE, ROOT), PAGE]:
+    for file in [*import_closure([SERVICE], ROOT), PAGE]:
         _copy(ROOT / file, bundle / file)
     experiment = artifact.manifest["experiment"]
     texts = {

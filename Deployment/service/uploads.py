@@ -36,6 +36,8 @@ class Uploads:
         deadline: by the event loop's clock. Raises HTTPException 400 for a damaged form, and for one without a file or
         with more than `most`, 408 after the deadline, 413 for too large a body; Unavailable if memory is short.
         """
+        if "upgrade" in request.headers:  # for which uvicorn drops the body
+            raise HTTPException(400, "the client offers another protocol; let it use HTTP/1.1 (Java: Version.HTTP_1_1)")
         held = 0
 
         async def chunks() -> AsyncGenerator[bytes, None]:

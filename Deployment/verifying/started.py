@@ -15,7 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from Datasets.format.images import MAX_PIXELS
+from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.tools.errors import UserError
 
 UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # of this process's environment, in the service's
@@ -85,7 +85,8 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _start(directory: Path, out: Path, err: Path) -> subprocess.Popen[bytes]:
-    limits = {"--max-bytes": MAX_BYTES, "--max-pixels": MAX_PIXELS, "--seconds": ANSWER_SECONDS}
+    limits: dict[str, int | str] = {"--max-bytes": MAX_BYTES, "--max-pixels": MAX_PIXELS, "--seconds": ANSWER_SECONDS}
+    limits["--formats"] = ",".join(FORMATS)
     options = [str(word) for option in {"--port": 0, **limits}.items() for word in option]
     command = [sys.executable, "-m", "Deployment.serve", ".", *options]
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}

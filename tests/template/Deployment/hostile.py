@@ -25,12 +25,6 @@ def with_chunk(kind: bytes, data: bytes) -> bytes:
     return png[:33] + chunk(kind, data) + png[33:]
 
 
-def many_scans(side: int, scans: int) -> bytes:
-    """A progressive JPEG whose last scan comes so many times more: 31 bytes, and all pixels anew, for each."""
-    file = encoded(Image.new("L", (side, side), 100), progressive=True)
-    return file[:-2] + file[file.rindex(b"\xff\xda") : -2] * scans + file[-2:]
-
-
 def animation(kind: str, frames: int) -> bytes:
     """An animation of one colour a frame."""
     images = [Image.new("RGB", (64, 64), (number % 256, number // 256, 0)) for number in range(frames)]
@@ -43,17 +37,6 @@ def polyglot_zip() -> bytes:
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("x.html", "<script>alert(1)</script>")
     return encoded(SAMPLES["000.jpg"]) + archive.getvalue()
-
-
-def video_behind() -> bytes:
-    """A picture with a thumbnail in a segment and a video behind it, which hold the bytes of a scan's marker."""
-    file, scans = encoded(SAMPLES["000.jpg"]), b"\xff\xda" * 300
-    return file[:2] + b"\xff\xe5" + struct.pack(">H", 2 + len(scans)) + scans + file[2:] + scans
-
-
-def scans_behind(start: bytes) -> bytes:
-    """A scan bomb behind bytes that may look like the picture's end, or like a segment that holds the scans."""
-    return start + many_scans(4000, 20_000)[2:]
 
 
 def turned() -> bytes:
@@ -73,25 +56,6 @@ def bmp_runs(side: int, size: int) -> bytes:
     """A run-length BMP with runs of one pixel, which Pillow decodes in Python."""
     sizes = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 256, 256)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + sizes + bytes(1024) + b"\x01\x00" * (size // 2)
-
-
-def tiff(height: int, offsets: bytes, *more: tuple[int, int, int, int]) -> bytes:
-    """A grey TIFF file of one column in strips of a pixel; more: entries of its directory (tag, type, count, value)."""
-    sizes = [(256, 3, 1, 1), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
-    entries = [*sizes, (273, 4, height, 14 + 12 * (9 + len(more))), (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, 1, 1)]
-    packed = b"".join(struct.pack("<HHII", *entry) for entry in sorted([*entries, *more]))
-    return b"II*\0" + struct.pack("<IH", 8, len(packed) // 12) + packed + bytes(4) + offsets
-
-
-def many_strips(number: int) -> bytes:
-    """A TIFF file for whose every strip, of a pixel, Pillow makes objects of 350 bytes."""
-    return tiff(number, struct.pack("<I", 8) * number)
-
-
-def many_tags(number: int) -> bytes:
-    """A TIFF file of so many tags longer than itself; Pillow warns of each."""
-    tags = [(1000 + place, 1, 1_000_000, 0) for place in range(number)]
-    return tiff(2, struct.pack("<I", 8) * 2, *tags)
 
 
 WHOLE = [encoded(image, kind) for image in SAMPLES.values() for kind in FORMATS]
@@ -115,8 +79,6 @@ READABLE = {
     "TIFF of 30 pages": animation("TIFF", 30),
     "zip behind": polyglot_zip(),
     "html inside": with_chunk(b"tEXt", b"x\0<script>alert(1)</script>"),
-    "video behind": video_behind(),
-    "90 scans": many_scans(200, 90),
 }
 UNREADABLE = {
     "empty": b"",
@@ -129,10 +91,6 @@ UNREADABLE = {
     "pixel bomb": png_bomb(),
     "deflated text bomb": with_chunk(b"zTXt", b"k\0\0" + TEXT),
     "deflated profile bomb": with_chunk(b"iCCP", b"k\0\0" + TEXT),
-    "scan bomb": many_scans(4000, 20_000),
-    "scan bomb behind tables": scans_behind(b"\xff\xd8\xff\xd9\xff\xd8"),
-    "scan bomb behind a restart": scans_behind(b"\xff\xd8\xff\xd0\xff\xff"),
-    "scan bomb behind filling": scans_behind(b"\xff\xd8\xff\xe5\0\0\xff\xff"),
     "runs": bmp_runs(3000, 1_000_000),
     "too many pixels": encoded(Image.new("1", (50_001, 1000)), "PNG"),
     "GIF without frames": b"GIF89a\x40\x00\x40\x00\x00\x00\x00;",

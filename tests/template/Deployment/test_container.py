@@ -19,7 +19,7 @@ from tests.template.Deployment.running_service import serving
 MARGIN = 2  # seconds for the service to end once its requests have
 FOREIGN = """
 import sys, onnxruntime, Deployment.serve
-from Deployment.service import front, protocol, worker
+from Deployment.service import app, monitoring, workers
 from pathlib import Path
 roots = [Path.cwd(), Path(sys.prefix), Path(sys.base_prefix)]
 modules = [module for name, module in sys.modules.items() if name != "sitecustomize"]  # the system's own, Debian's say

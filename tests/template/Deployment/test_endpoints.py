@@ -18,6 +18,7 @@ from tests.template.Deployment.running_service import Service, form, serving
 IMAGE = encoded(SAMPLES["000.jpg"])
 EMPTY = encoded(SAMPLES["002.jpg"])
 KEY = "a key that nobody guesses".replace(" ", "-")
+NO_IMAGE = "not an image file in one of the formats JPEG, PNG, WEBP, BMP"
 FIELD = b'--limit\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n'
 DOCUMENTED = {
     ("/predict", "post"): {200, 400, 408, 413, 422, 500, 503},
@@ -84,14 +85,14 @@ def test_a_batch_has_an_answer_for_each_image_in_order(service: Service, schema:
     assert status == 200
     assert batch["answers"] == [
         {"image": "a.jpg", **service.predict(IMAGE)[1]},
-        {"image": "b.jpg", "error": "not an image file"},
+        {"image": "b.jpg", "error": NO_IMAGE},
         {"image": "ü/c.jpg", **service.predict(EMPTY)[1]},
     ]
     path = "/predict/batch?format=coco"
     _, coco = checked(schema, "/predict/batch", "post", service.request("POST", path, body, headers))
     assert [image["file_name"] for image in coco["images"]] == ["a.jpg", "ü/c.jpg"]
     assert {found["image_id"] for found in coco["annotations"]} == {1}
-    assert coco["errors"] == [{"image": "b.jpg", "error": "not an image file"}]
+    assert coco["errors"] == [{"image": "b.jpg", "error": NO_IMAGE}]
 
 
 @pytest.mark.parametrize(
@@ -102,10 +103,11 @@ def test_a_batch_has_an_answer_for_each_image_in_order(service: Service, schema:
         ("/predict?threshold=nan", (IMAGE, {}), 422, "threshold"),
         ("/predict/batch", (IMAGE, {"Content-Type": "image/jpeg"}), 415, "multipart/form-data"),
         ("/predict/batch", form(), 400, "no file"),
-        ("/predict/batch", form(*[("a", IMAGE)] * 4), 400, "limit of 3"),
-        ("/predict", form(("a", IMAGE), ("b", IMAGE)), 400, "limit of 1"),
-        ("/predict", (FIELD * 1001 + form()[0], form()[1]), 400, "limit of 1000"),
-        ("/predict", (b"--limit\r\nhalf", form()[1]), 400, "damaged"),
+        ("/predict/batch", form(*[("a", IMAGE)] * 4), 400, "number of files is 3"),
+        ("/predict", form(("a", IMAGE), ("b", IMAGE)), 400, "number of files is 1"),
+        ("/predict", (FIELD * 1001 + form()[0], form()[1]), 400, "number of fields is 1000"),
+        ("/predict", (b"--limit half", form()[1]), 400, "damaged"),
+        ("/predict", (form(("a", IMAGE))[0][:-200], form()[1]), 400, "no file"),
         ("/predict", (IMAGE, {"Content-Type": "multipart/form-data"}), 400, "boundary"),
     ],
 )

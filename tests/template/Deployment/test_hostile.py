@@ -20,10 +20,12 @@ import schemathesis
 from hypothesis import strategies
 from schemathesis.specs.openapi import checks as openapi
 
+from Datasets.format.images import FORMATS as ALL
 from tests.template.Deployment.hostile import READABLE, UNREADABLE, mutated
 from tests.template.Deployment.made_export import SAMPLES, encoded
 from tests.template.Deployment.running_service import Service, form, serving
 
+FORMATS = ",".join(ALL)
 IMAGE = encoded(SAMPLES["000.jpg"])
 BATCH_TYPES = strategies.sampled_from(
     ["multipart/form-data; boundary=b", "multipart/form-data", 'Multipart/Form-Data;boundary="b"', "image/png", "", "/"]
@@ -40,7 +42,7 @@ RELAXED = hypothesis.settings(
 
 @pytest.fixture(scope="module")
 def service(pristine_export: Path) -> Iterator[Service]:
-    with serving(pristine_export, "--max-bytes", 2_000_000, "--log-level", "warning") as running:
+    with serving(pristine_export, "--max-bytes", 2_000_000, "--log-level", "warning", "--formats", FORMATS) as running:
         yield running
         assert running.process.poll() is None
         assert running.predict(IMAGE)[0] == 200
@@ -158,7 +160,7 @@ def test_slow_clients_and_clients_that_leave_keep_nobody_waiting(service: Servic
 
 @pytest.mark.parametrize(
     "text",
-    [b"\0" * 100, b"GET\r\n\r\n", b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    [b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9\r\n\r\n",
      b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01",
      b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"],
 )  # fmt: skip

@@ -23,11 +23,13 @@ from tests.template.Deployment.running_service import ROOT, Service, command, is
 
 BODY_LIMIT = 300_000
 PIXEL_LIMIT = 1_000_000
+FORMATS = "jpeg, png, gif, tiff"
 
 
 @pytest.fixture(scope="module")
 def service(pristine_export: Path) -> Iterator[Service]:
-    with serving(pristine_export, "--max-bytes", BODY_LIMIT, "--max-pixels", PIXEL_LIMIT) as running:
+    limits = ("--max-bytes", BODY_LIMIT, "--max-pixels", PIXEL_LIMIT, "--formats", FORMATS)
+    with serving(pristine_export, *limits) as running:
         yield running
 
 

@@ -26,6 +26,7 @@ from tests.template.Data_processing.annotated import read_imported
 from tests.template.Deployment.made_export import CLASSES, SAMPLES, TRUTH, encoded, mask_of_truth, scene, write_manifest
 from tests.template.Deployment.running_service import command, form, serving
 
+NO_IMAGE = "not an image file in one of the formats JPEG, PNG, WEBP, BMP"
 TWO_REDS = Image.fromarray(np.hstack([np.asarray(scene(40, 40, {"red": (8, 8, 30, 30)}))] * 2))
 
 
@@ -48,7 +49,7 @@ def test_every_answer_is_as_documented(exports: dict[str, Path], task: str) -> N
     assert (answer["width"], answer["height"], answer["labels"]) == (80, 40, ["red"])
     assert [each["category_id"] for each in coco["annotations"]] == [1]
     found, unreadable = answers["/predict/batch"]["answers"]
-    assert (found["labels"], found["image"], unreadable["error"]) == (["blue", "red"], "a.jpg", "not an image file")
+    assert (found["labels"], found["image"], unreadable["error"]) == (["blue", "red"], "a.jpg", NO_IMAGE)
     if task == "mask":
         red = mask_of(answer) == 1
         assert red[20, 20] and red[20, 60] and not red[20, 38]
