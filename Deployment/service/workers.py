@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from Datasets.format.coco import batch_coco, to_coco
+from Datasets.format.coco import predictions_to_coco
 from Datasets.format.images import UnreadableImage
-from Datasets.format.predictions import counts_in
 from Datasets.tools.errors import UserError, one_line
 from Deployment.service.artifact import Artifact, load
 from Deployment.service.limits import Limits
@@ -74,32 +73,30 @@ class Model:
     def answer(self, task: Task) -> Answer:
         """The answer to a task; the error of status 500 is a traceback, for the log."""
         try:
-            found = [self._predict(name, data, task) for name, data in task.files]
-            content = json.dumps(self._content(found, task), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        except UnreadableImage as error:
-            return Answer(status=422, error=str(error))
+            rows = [self._row(name, data, task.threshold) for name, data in task.files]
+            if not task.batch and "error" in rows[0]:
+                return Answer(status=422, error=rows[0]["error"])
+            content = json.dumps(self._content(rows, task), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except Exception:
             return Answer(status=500, error=traceback.format_exc())
         objects = Counter[str]()
-        for prediction in found:
-            objects.update({each["name"]: each["count"] for each in counts_in(prediction)})
-        images = sum("error" not in prediction for prediction in found)
-        return Answer(content.encode(), images=images, objects=dict(objects))
+        for row in rows:
+            objects.update({each["name"]: each["count"] for each in row.get("counts", ())})
+        return Answer(content.encode(), images=sum("error" not in row for row in rows), objects=dict(objects))
 
-    def _predict(self, name: str, data: bytes, task: Task) -> Any:
+    def _row(self, name: str, data: bytes, threshold: float | None) -> dict[str, Any]:
         try:
-            prediction = self._predictor(data, self._limits.pixels, task.threshold, self._limits.formats)
+            prediction = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
         except UnreadableImage as error:
-            if not task.batch:
-                raise
             return {"image": name, "error": one_line(error)}
-        return {"image": name, **prediction} if task.batch else prediction
+        return {"image": name, **prediction}
 
-    def _content(self, found: list[Any], task: Task) -> Any:
-        of, classes = self._artifact.task, self._artifact.manifest["classes"]
+    def _content(self, rows: list[dict[str, Any]], task: Task) -> Any:
+        if task.coco:
+            return predictions_to_coco(rows, self._artifact.task, self._artifact.manifest["classes"])
         if task.batch:
-            return batch_coco(found, of, classes) if task.coco else {"answers": found}
-        return to_coco([("", found[0])], of, classes) if task.coco else found[0]
+            return {"answers": rows}
+        return {name: value for name, value in rows[0].items() if name != "image"}
 
 
 _model: Model  # of a worker process
