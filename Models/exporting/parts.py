@@ -24,7 +24,7 @@ from Models.learning.data_loading import Samples
 
 OPSET = 20
 REBUILD = Path("Models/exporting/rebuild.py")
-NEEDED = {"torch", "safetensors", "numpy", "PIL"}  # by every export, to run its script
+NEEDED = {"torch", "typing_extensions", "safetensors", "numpy", "PIL"}  # by every export, to run its script
 
 
 def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
