@@ -15,7 +15,7 @@ from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.shared.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Datasets.format.images import VOID
-from Datasets.format.records import SCHEMA, boxes_array
+from Datasets.format.records import SCHEMA
 from Datasets.tools.errors import UserError
 
 CORNERS = ("x1", "y1", "x2", "y2")
@@ -127,10 +127,8 @@ def _stated_boxes(row: Imported, facts: Facts) -> list[dict[str, Any]]:
 def _to_arrow(accepted: Sequence[tuple[Cleaned, Imported, Facts]]) -> pa.RecordBatch:
     records = [cleaned.record for cleaned, _, _ in accepted]
     names = [list(cleaned.mask_names.items()) if cleaned.mask_names else None for cleaned, _, _ in accepted]
-    plain = [f for f in SCHEMA if f.name != "boxes"]
-    columns = {f.name: pa.array([record[f.name] for record in records], f.type) for f in plain}  # type: ignore[literal-required]
+    columns = {f.name: pa.array([record[f.name] for record in records], f.type) for f in SCHEMA}  # type: ignore[literal-required]
     columns |= {
-        "boxes": boxes_array([record["boxes"] for record in records]),
         "origin": pa.array([row.origin for _, row, _ in accepted], pa.string()),
         "mask_names": pa.array(names, ACCEPTED_SCHEMA.field("mask_names").type),
         "bytes": pa.array([facts.size for _, _, facts in accepted], pa.int64()),

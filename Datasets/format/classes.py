@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from Datasets.tools.errors import UserError
@@ -11,20 +12,19 @@ from Datasets.tools.errors import UserError
 
 @dataclass(frozen=True)
 class ClassRules:
-    """rename: a source's name to ours, all at once. merge: one of ours to that of a class of several, applied next.
+    """rename: from a source's name to ours, all at once. merge: from one of ours to a class of several, applied next.
 
-    keep: the names then wanted, in id order; empty means all that occur. drop: names left out knowingly, though they
-    look like a misspelling of one that is kept.
+    keep: the names then wanted, in id order; empty means all that occur. drop: names that are left out on purpose,
+    though they look like a misspelling of one that is kept.
     """
 
     keep: Sequence[str] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
     merge: Mapping[str, str] = field(default_factory=dict)
-    _meant: dict[str, str | None] = field(default_factory=dict, init=False, repr=False, compare=False)  # found so far
 
     def ours(self, name: str) -> str:
-        """What a source's class is called once it is renamed and merged, wanted or not."""
+        """The name of a source's class once it is renamed and merged, wanted or not."""
         renamed = self.rename.get(name, name)
         return self.merge.get(renamed, renamed)
 
@@ -35,16 +35,14 @@ class ClassRules:
 
     def meant(self, name: str) -> str | None:
         """The kept name of which an unwanted `name` looks like a misspelling, or None (also if `drop` has it)."""
-        if name not in self._meant:  # it is asked of every box
-            self._meant[name] = self._closest(name)
-        return self._meant[name]
+        return None if self.name(name) or name in self.drop else _closest(name, tuple(self.keep))
 
-    def _closest(self, name: str) -> str | None:
-        if self.name(name) is not None or name in self.drop:
-            return None
-        kept = {kept.casefold(): kept for kept in self.keep}
-        close = difflib.get_close_matches(name.casefold().strip(), kept, n=1, cutoff=0.8)
-        return kept[close[0]] if close else None
+
+@cache
+def _closest(name: str, kept: tuple[str, ...]) -> str | None:
+    folded = {each.casefold(): each for each in kept}
+    close = difflib.get_close_matches(name.casefold().strip(), folded, n=1, cutoff=0.8)
+    return folded[close[0]] if close else None
 
 
 def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
@@ -79,7 +77,7 @@ def parse_merges(groups: Iterable[str]) -> dict[str, str]:
 
 
 def check_rules(rules: ClassRules) -> None:
-    """Raise UserError if `keep` names a class twice, or `merge` one by a name that `rename` leaves to none."""
+    """Raise UserError if `keep` names a class twice, or `merge` has a name that `rename` replaces."""
     for number, name in enumerate(rules.keep):
         if name in rules.keep[:number]:
             raise UserError(f"keep: {name!r} is named twice; a class has one id")
@@ -113,8 +111,6 @@ def read_classes(path: Path) -> dict[str, int]:
         classes = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the curate stage, or `dvc pull`") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
-    if not isinstance(classes, dict) or sorted(classes.values()) != list(range(len(classes))):
+    if sorted(classes.values()) != list(range(len(classes))):
         raise UserError(f"{path}: ids are not 0, 1, 2, ... without a gap")
     return dict(sorted(classes.items(), key=lambda item: item[1]))

@@ -1,9 +1,9 @@
 """Reading and writing the curated dataset, `Datasets/curated`.
 
 `SPLIT-00000-of-0000N.parquet`: a row an image, the record's columns with `image` as struct<bytes, path>, path being
-SOURCE/IMAGE. This is the layout that Hugging Face datasets, DuckDB, Ray Data and Spark read as it is. The bytes are the
-file as delivered, its EXIF orientation too; sha256 is of them. Beside the shards, `metadata.json` has the same
-annotations in the JSON interchange form, and `classes.json` maps class names to ids.
+SOURCE/IMAGE. Hugging Face datasets, DuckDB, Ray Data and Spark read this layout as it is. The bytes are the file as
+delivered, its EXIF orientation too; sha256 is of them. Beside the shards, `metadata.json` has the same annotations as
+JSON, and `classes.json` maps class names to ids.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate, pairwise, starmap
 from pathlib import Path
@@ -25,7 +24,7 @@ from Datasets.format.classes import read_classes, write_classes
 from Datasets.format.records import IMAGE_TYPE, SCHEMA, SPLITS, Record, write_json
 from Datasets.tools.errors import UserError, one_line
 
-SHARD_BYTES = 45_000_000  # a shard holds at most about this much of images
+SHARD_BYTES = 45_000_000  # of images in a shard, at most about
 ROW_GROUP_BYTES = 1_000_000  # small, so that reading one image reads little else
 HELD_ROW_GROUPS = 16  # while images are read; in their order, each is then read once
 OPEN_SHARDS = 64  # of the files that a process may have open
@@ -36,13 +35,12 @@ CURATED_SCHEMA = pa.schema(
 )
 _ANNOTATIONS = ["image.path", *(name for name in SCHEMA.names if name != "image")]
 
-ReadFiles = Callable[
-    [Record], tuple[bytes, bytes | None]
-]  # a record's image file; its mask as a PNG file, if it is made only now
+# From a record to its image file, and to its mask as a PNG file where it is made only now
+ReadFiles = Callable[[Record], tuple[bytes, bytes | None]]
 
 
 class Curated:
-    """A curated dataset to read from. Raises UserError if `directory` holds none, or a split is not there whole."""
+    """A curated dataset to read from. Raises UserError if `directory` holds none, or a split is not complete."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -70,8 +68,8 @@ class Curated:
     def _shards(self, split: str) -> list[Path]:
         shards = sorted(self.directory.glob(f"{split}-*-of-*.parquet"))
         if not shards or any(not shard.stem.endswith(f"-of-{len(shards):05d}") for shard in shards):
-            found = f"{self.directory}: {len(shards)} shards of {split} are there, not as many as there should be"
-            raise UserError(f"{found}; `dvc checkout`, or `dvc pull`, brings them back")
+            problem = f"{self.directory}: {len(shards)} shards of {split}, which are not all"
+            raise UserError(f"{problem}; `dvc checkout`, or `dvc pull`, brings them back")
         return shards
 
 
@@ -96,30 +94,21 @@ class ImageFiles(Sequence[bytes]):
 
     def _read(self, number: int) -> pa.ChunkedArray:
         shard, group = self._groups[number]
-        with _naming_damage(shard):
-            return self._open(shard).read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
+        return self._open(shard).read_row_group(group, columns=["image.bytes"], use_threads=False)["image"]
 
 
 def _annotations(shard: Path, masks: bool) -> Iterator[Record]:
     columns = [name if masks or name != "mask" else "mask.path" for name in _ANNOTATIONS]
-    with _naming_damage(shard):
-        rows = pq.ParquetFile(shard).read(columns=columns).to_pylist()
-    for row in rows:
+    for row in _opened(shard).read(columns=columns).to_pylist():
         yield Record(**{**row, "image": row["image"]["path"]})  # type: ignore[typeddict-item]
 
 
 def _opened(shard: Path) -> pq.ParquetFile:
-    with _naming_damage(shard):
-        return pq.ParquetFile(shard, memory_map=True)
-
-
-@contextmanager
-def _naming_damage(shard: Path) -> Iterator[None]:
     try:
-        yield
+        return pq.ParquetFile(shard, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         remedy = "delete it, and `dvc checkout`, or `dvc pull`, brings it back"
-        raise UserError(f"{shard}: no whole Parquet file: {one_line(error)}; {remedy}") from error
+        raise UserError(f"{shard}: not a complete Parquet file: {one_line(error)}; {remedy}") from error
 
 
 def write_curated(
@@ -129,22 +118,32 @@ def write_curated(
     read: ReadFiles,
     run: Callable[..., Iterable[list[Record]]] = starmap,
 ) -> Iterator[Record]:
-    """Write a curated dataset, yielding each record once its shard is written, so that the caller can show progress.
+    """Write the shards of a curated dataset, yielding each record once its shard is written, for `write_annotations`.
 
-    records: by split, in the order to write. sizes: their images' bytes, by which shards are cut. read: the files of a
-    record. run: calls a function with each of many arguments, in order; write_shard may run in other processes. Of
-    `records` a slice is taken for each shard, so that they may be read as they are needed. The class ids are those of
-    `write_annotations`, which can take what this yields.
+    records: by split, in the order to write; read in slices, one for each shard. sizes: their images' bytes, by which
+    shards are cut. run: calls a function with each of many arguments, in order, perhaps in other processes.
     """
-    shards = (
-        (split, cut, len(cuts)) for split in SPLITS for cuts in [_shards(sizes[split])] for cut in enumerate(cuts)
-    )
-    chunks = (
-        (directory / f"{split}-{number:05d}-of-{total:05d}.parquet", records[split][rows], sizes[split][rows], read)
-        for split, (number, rows), total in shards
-    )
-    for written in run(write_shard, chunks):
+    for written in run(write_shard, _shard_arguments(directory, records, sizes, read)):
         yield from written
+
+
+def _shard_arguments(
+    directory: Path, records: Mapping[str, Sequence[Record]], sizes: Mapping[str, Sequence[int]], read: ReadFiles
+) -> Iterator[tuple[Path, Sequence[Record], Sequence[int], ReadFiles]]:
+    for split in SPLITS:
+        cuts = _cuts(sizes[split])
+        for number, rows in enumerate(cuts):
+            path = directory / f"{split}-{number:05d}-of-{len(cuts):05d}.parquet"
+            yield path, records[split][rows], sizes[split][rows], read
+
+
+def _cuts(sizes: Sequence[int]) -> list[slice]:
+    """Where to cut images of `sizes` bytes into shards of about the same size."""
+    before = np.cumsum([0, *sizes])
+    number = max(1, -(-int(before[-1]) // SHARD_BYTES))
+    shards = np.minimum(number - 1, before[:-1] * number // max(1, int(before[-1])))
+    ends = np.searchsorted(shards, np.arange(number), side="right")
+    return [slice(int(start), int(end)) for start, end in pairwise([0, *ends])]
 
 
 def write_shard(path: Path, rows: Sequence[Record], sizes: Sequence[int], read: ReadFiles) -> list[Record]:
@@ -172,6 +171,15 @@ def _row(record: Record, image: bytes, mask: bytes | None) -> dict[str, Any]:
     return row if mask is None else {**row, "mask": {"bytes": mask, "path": f"{path}.mask.png"}}
 
 
+def _compression() -> dict[str, str]:
+    """Images are compressed already: their bytes are stored as they are, every other column with zstd."""
+    buffer = io.BytesIO()
+    pq.write_table(CURATED_SCHEMA.empty_table(), buffer)
+    schema = pq.ParquetFile(buffer).schema
+    paths = [schema.column(number).path for number in range(len(schema.names))]
+    return {path: "none" if path == "image.bytes" else "zstd" for path in paths}
+
+
 def write_annotations(directory: Path, records: Iterable[Record], classes: Mapping[str, int]) -> None:
     """Write metadata.json (images named as in the shards) and classes.json."""
     write_json((Record(**{**r, "image": image_path(r)}) for r in records), directory / "metadata.json")
@@ -181,21 +189,3 @@ def write_annotations(directory: Path, records: Iterable[Record], classes: Mappi
 def image_path(record: Record) -> str:
     """The name of a record's image among several sources."""
     return f"{record['source']}/{record['image']}"
-
-
-def _shards(sizes: Sequence[int]) -> list[slice]:
-    """Where to cut images of `sizes` bytes into shards of about the same size."""
-    before = np.cumsum([0, *sizes])
-    number = max(1, -(-int(before[-1]) // SHARD_BYTES))
-    shards = np.minimum(number - 1, before[:-1] * number // max(1, int(before[-1])))
-    ends = np.searchsorted(shards, np.arange(number), side="right")
-    return [slice(int(start), int(end)) for start, end in pairwise([0, *ends])]
-
-
-def _compression() -> dict[str, str]:
-    """Images are compressed already: their bytes are stored as they are, every other column with zstd."""
-    buffer = io.BytesIO()
-    pq.write_table(CURATED_SCHEMA.empty_table(), buffer)
-    schema = pq.ParquetFile(buffer).schema
-    paths = [schema.column(number).path for number in range(len(schema.names))]
-    return {path: "none" if path == "image.bytes" else "zstd" for path in paths}

@@ -13,8 +13,7 @@ has no source, size, sha256, group, split, crowd and segmentation.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -122,15 +121,6 @@ def is_safe_path(image: str) -> bool:
     return image[:1] not in ("", "/") and ".." not in image.split("/") and "\\" not in image and "\0" not in image
 
 
-def boxes_array(boxes: Sequence[Sequence[Box] | None]) -> pa.ListArray:
-    """The column `boxes` for these records, built field by field: several times as fast as row by row."""
-    flat = [box for of_image in boxes for box in of_image or ()]
-    fields = [pa.array([box[f.name] for box in flat], f.type) for f in BOX_TYPE]  # type: ignore[literal-required]
-    ends = pa.array(accumulate((len(of_image or ()) for of_image in boxes), initial=0), pa.int32())
-    unknown = pa.array([of_image is None for of_image in boxes], pa.bool_())
-    return pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(fields, fields=list(BOX_TYPE)), mask=unknown)
-
-
 def implied(record: Record) -> Record:
     """The record with the counts that its boxes imply and the labels that its counts imply, where they were None.
 
@@ -155,28 +145,14 @@ def contradictions(record: Record) -> list[str]:
     if boxes is not None and counts is not None:
         drawn = Counter(box["name"] for box in boxes if not box["crowd"])
         crowds = {box["name"] for box in boxes if box["crowd"]}
-        said = Counter({c["name"]: c["count"] for c in counts})
-        found += [
-            f"{name}: {drawn[name]} boxes, but a count of {said[name]}"
-            for name in sorted(drawn | said)
-            if drawn[name] != said[name] and name not in crowds
-        ]
+        counted = Counter({each["name"]: each["count"] for each in counts})
+        for name in sorted((drawn | counted).keys() - crowds):
+            if drawn[name] != counted[name]:
+                found.append(f"{name}: {drawn[name]} boxes, but a count of {counted[name]}")
     if counts is not None and labels is not None:
-        positive = {c["name"] for c in counts if c["count"]}
+        positive = {each["name"] for each in counts if each["count"]}
         found += [f"{name}: in labels or in counts, not in both" for name in sorted(positive ^ set(labels))]
     elif boxes is not None and labels is not None:
-        unsaid = {box["name"] for box in boxes}.difference(labels)
-        found += [f"{name}: has a box, but is not in labels" for name in sorted(unsaid)]
+        unlabelled = {box["name"] for box in boxes}.difference(labels)
+        found += [f"{name}: has a box, but is not in labels" for name in sorted(unlabelled)]
     return found
-
-
-def box_problem(box: Box, width: int, height: int) -> str | None:
-    """Why a box is no box of a `width` x `height` image, or None."""
-    coordinates = box["x1"], box["y1"], box["x2"], box["y2"]
-    if not all(abs(value) < float("inf") for value in coordinates):
-        return "has a coordinate that is no number"
-    if not (box["x1"] < box["x2"] and box["y1"] < box["y2"]):
-        return "has no area"
-    if box["x1"] < 0 or box["y1"] < 0 or box["x2"] > width or box["y2"] > height:
-        return f"reaches outside the image of {width} x {height}"
-    return None

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from Datasets.format.records import box_problem, contradictions, empty_record, implied, is_safe_path
+from Datasets.format.records import contradictions, empty_record, implied, is_safe_path
 
 
 def record(**fields):
@@ -49,13 +49,6 @@ def test_contradictions_name_the_class():
     assert contradictions(implied(record(boxes=[box("car")], labels=[]))) == [
         "car: in labels or in counts, not in both"
     ]
-
-
-def test_impossible_boxes_are_named():
-    assert box_problem(box(x1=0, y1=0, x2=10, y2=5), 10, 5) is None
-    assert "no area" in box_problem(box(x2=1.0), 10, 10)
-    assert "outside" in box_problem(box(x2=11.0), 10, 10)
-    assert "no number" in box_problem(box(x2=float("nan")), 10, 10)
 
 
 def test_paths_that_lead_out_are_not_safe():
