@@ -3,8 +3,9 @@
     python -m Data_processing.add_source raccoon ~/Downloads/raccoon.zip
 
 Says what the delivery holds, copies it to Datasets/raw/NAME (a delivery that lies in Datasets/raw stays where it is),
-runs `dvc add`, and adds an entry to `sources` in params.yaml, of which all else stays as it is, to the byte. What is
-given is never changed. All happens or nothing: whatever fails or interrupts it, what was done so far is undone.
+runs `dvc add`, adds an entry to `sources` in params.yaml and the source's two files to what stage clean of dvc.yaml
+depends on; all else in these stays as it is, to the byte. What is given is never changed. All happens or nothing:
+whatever fails or interrupts it, what was done so far is undone.
 """
 
 import gc
@@ -23,12 +24,13 @@ import typer
 from Data_processing.adding.delivery import RAW, check_links, copy, pointer_of, target_of
 from Data_processing.adding.guesses import Guess
 from Data_processing.adding.params_file import (
-    add_entry,
     class_rules,
     in_brackets,
     load_params,
     not_kept,
+    with_dependencies,
     with_entry,
+    write_text,
     written_entry,
 )
 from Data_processing.adding.recognise import Seen, recognise, try_import
@@ -50,15 +52,17 @@ from Datasets.format.classes import ClassRules
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 
-PARAMS = Path("params.yaml")
+PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
 FORMATS = f"{', '.join(Format)}:NAME"
 
 
 def check_project(name: str) -> None:
     """Raise UserError if this is no project under DVC's control, or the name is taken or no name."""
     check_source_name(name)
-    if not PARAMS.is_file() or not RAW.is_dir():
-        raise UserError(f"{Path.cwd()}: has no {PARAMS} or no {RAW}; run this in the project's own folder")
+    if not PARAMS.is_file() or not PIPELINE.is_file() or not RAW.is_dir():
+        raise UserError(
+            f"{Path.cwd()}: has no {PARAMS}, no {PIPELINE} or no {RAW}; run this in the project's own folder"
+        )
     if not Path(".dvc").is_dir():
         raise UserError(f"{Path.cwd()}: DVC is not initialised here; `dvc init` does that, in a git repository")
     sources = load_params(PARAMS).get("sources", {})
@@ -114,15 +118,17 @@ def uninterrupted() -> Iterator[None]:
 
 def add(name: str, path: Path, target: Path, entry: dict[str, Any]) -> None:
     """Copy, `dvc add`, and list the source; or raise, and leave all as it was."""
-    files = {file: file.read_bytes() if file.is_file() else None for file in (pointer_of(target), _ignored_by(target))}
+    changes = {PARAMS: with_entry(PARAMS, name, entry), PIPELINE: with_dependencies(PIPELINE, name)}
+    touched = (pointer_of(target), _ignored_by(target), *changes)
+    files = {file: file.read_bytes() if file.is_file() else None for file in touched}
     there, done = target.exists(), False
-    with_entry(PARAMS, name, entry)  # what is wrong there is better known before the copy
     try:
         if not there:
             copy(path, target)
         dvc_add(target)
         with uninterrupted():
-            add_entry(PARAMS, name, entry)
+            for file, text in changes.items():
+                write_text(file, text)
             done = True
     except BaseException:
         if not done:
@@ -217,7 +223,7 @@ def add_source(name: str, path: Path, form: Format | None, given: ImportOptions,
     if dry_run:
         print("nothing was changed")
     else:
-        print(f"next: `dvc repro report`, and `git add {PARAMS} {pointer_of(target)}`")
+        print(f"next: `dvc repro report`, and `git add {PARAMS} {PIPELINE} {pointer_of(target)}`")
 
 
 def parse_format(text: str | None) -> tuple[Format | None, str | None]:

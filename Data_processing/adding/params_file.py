@@ -1,4 +1,4 @@
-"""params.yaml as a person keeps it: an entry comes into `sources`, and every other byte stays."""
+"""params.yaml and dvc.yaml as a person keeps them: a source's lines are added, and every other byte stays."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 from Datasets.format.classes import ClassRules, parse_merges, parse_renames
 from Datasets.format.text_files import decode_text
@@ -60,12 +60,41 @@ def in_brackets(values: Sequence[str]) -> str:
     return text.getvalue().strip()
 
 
-def add_entry(path: Path, name: str, entry: dict[str, Any]) -> None:
-    """Add an entry at the end of `sources`. Raises UserError, and changes nothing, where that cannot be done."""
-    changed = with_entry(path, name, entry)
+FOLDERS = ("Data_processing/intermediate/imported", "Data_processing/intermediate/inspected")  # a file a source in each
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the text of a file, which keeps its mode."""
     with replacing(path) as partial:
-        partial.write_bytes(changed.encode())
+        partial.write_bytes(text.encode())
         shutil.copymode(path, partial)
+
+
+def with_dependencies(path: Path, name: str) -> str:
+    """The text of dvc.yaml in which stage clean depends on a source's files, too.
+
+    Raises UserError where the stage's deps are no list with a line for each.
+    """
+    text, files = _text(path), [f"{folder}/{name}.parquet" for folder in FOLDERS]
+    deps = _find(YAML().compose(text), ("stages", "clean", "deps"))
+    if not isinstance(deps, SequenceNode) or deps.flow_style or not deps.value:
+        lines = " and ".join(f"`- {file}`" for file in files)
+        raise UserError(f"{path}: stage clean has no list of `deps` with a line for each; write {lines} there")
+    new = [file for file in files if file not in [node.value for node in deps.value]]
+    sources = [node for node in deps.value if str(node.value).startswith(FOLDERS)]
+    first = deps.value[0].start_mark
+    at = _next_line(text, _end(sources[-1])) if sources else first.index - first.column
+    newline = "\r\n" if "\r\n" in text else "\n"
+    lines = "".join(f"{' ' * deps.start_mark.column}- {file}{newline}" for file in new)
+    return text[:at] + lines + text[at:]
+
+
+def _find(node: Node | None, keys: Sequence[str]) -> Node | None:
+    """The node below mappings by their keys, if there is one."""
+    for key in keys:
+        pairs = node.value if isinstance(node, MappingNode) else ()
+        node = next((value for name, value in pairs if name.value == key), None)
+    return node
 
 
 def with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
@@ -84,8 +113,7 @@ def with_entry(path: Path, name: str, entry: dict[str, Any]) -> str:
 
 def _insert(text: str, name: str, entry: dict[str, Any]) -> str:
     newline = "\r\n" if "\r\n" in text else "\n"
-    root = YAML().compose(text)
-    node = next((v for k, v in root.value if k.value == "sources"), None) if isinstance(root, MappingNode) else None
+    node = _find(YAML().compose(text), ["sources"])
     if node is None:
         lines, at = f"sources:\n{written_entry(name, entry)}", len(text)
     elif isinstance(node, MappingNode) and node.value and node.flow_style:

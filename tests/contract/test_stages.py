@@ -30,7 +30,8 @@ def module_of(stage) -> str:
 def code_of(stage) -> set[str]:
     """The files that a stage's command runs: its module, and what it loads by name, with all that these import."""
     module = module_of(stage)
-    files = [Path(*module.split(".")).with_suffix(".py")]
+    path = Path(*module.split("."))
+    files = [path / "__main__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")]
     for folder in FOUND_BY_NAME.get(module, ()):
         files += [path.relative_to(ROOT) for path in (ROOT / folder).glob("*.py")]
     if script := re.search(r"--script (\S+)", stage.cmd):

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from Data_processing.add_source import check_project, entry_of
-from Data_processing.adding.params_file import add_entry, class_rules, not_kept
+from Data_processing.adding.params_file import class_rules, not_kept, with_dependencies, with_entry, write_text
 from Data_processing.adding.recognise import recognise, try_import
 from Data_processing.import_source import Format
 from Data_processing.import_source import main as import_source
@@ -52,7 +53,8 @@ def found(path: Path, form=None, ask=never, **options) -> dict:
 @pytest.fixture
 def bare(tmp_path) -> Path:
     """As much of a project as the command looks at, without a repository."""
-    root = write(tmp_path / "bare", {"params.yaml": (DEMONSTRATION["params.yaml"]).read_bytes(), ".dvc/config": ""})
+    files = {"params.yaml": DEMONSTRATION["params.yaml"].read_bytes(), "dvc.yaml": (ROOT / "dvc.yaml").read_bytes()}
+    root = write(tmp_path / "bare", {**files, ".dvc/config": ""})
     write(root, {"Datasets/raw/.gitignore": (ROOT / "Datasets/raw/.gitignore").read_bytes()})
     return root
 
@@ -342,7 +344,8 @@ def test_an_interruption_leaves_nothing(repository, tmp_path, moment):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted: nothing was added\n")
     assert {name for name in state(repository) if ".git/" not in name} == before
-    assert (repository / "params.yaml").read_bytes() == (DEMONSTRATION["params.yaml"]).read_bytes()
+    assert (repository / "params.yaml").read_bytes() == DEMONSTRATION["params.yaml"].read_bytes()
+    assert (repository / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
     assert (source / "film.raw").stat().st_size == 200_000_000
 
 
@@ -399,7 +402,7 @@ def test_an_entry_is_added_and_every_other_byte_of_the_parameters_stays(tmp_path
     path = tmp_path / "params.yaml"
     path.write_bytes(text.encode())
     before = YAML(typ="safe").load(text)
-    add_entry(path, "x", ENTRY)
+    write_text(path, with_entry(path, "x", ENTRY))
     after = path.read_bytes().decode()
     expected = {**before, "sources": {**(before.get("sources") or {}), "x": ENTRY}}
     assert YAML(typ="safe").load(after) == expected
@@ -415,8 +418,27 @@ def test_an_entry_is_added_and_every_other_byte_of_the_parameters_stays(tmp_path
 def test_parameters_that_an_entry_cannot_be_added_to_stay_as_they_are(tmp_path):
     path = write(tmp_path, {"params.yaml": "base: &s {a: {path: p}}\nsources: *s\n"}) / "params.yaml"
     with pytest.raises(UserError, match="write 'x' there"):
-        add_entry(path, "x", ENTRY)
+        with_entry(path, "x", ENTRY)
     assert path.read_text() == "base: &s {a: {path: p}}\nsources: *s\n"
+
+
+def test_stage_clean_depends_on_each_source_and_every_other_byte_of_dvc_yaml_stays(tmp_path):
+    path, text = tmp_path / "dvc.yaml", (ROOT / "dvc.yaml").read_text()
+    empty = re.sub(r".*/digits\.parquet.*\n", "", text)
+    for before in (text, text.replace("\n", "\r\n"), empty):
+        path.write_bytes(before.encode())
+        write_text(path, with_dependencies(path, "x"))
+        after = path.read_bytes().decode()
+        assert with_dependencies(path, "x") == after
+        deps = YAML(typ="safe").load(after)["stages"]["clean"]["deps"]
+        new = [f"Data_processing/intermediate/{folder}/x.parquet" for folder in ("imported", "inspected")]
+        place = 0 if before is empty else 2
+        assert deps[place : place + 2] == new
+        assert re.sub(r".*/x\.parquet.*\n", "", after) == before
+        assert after.count("\r") in (0, after.count("\n"))
+    path.write_text("stages: {clean: {cmd: x, deps: [a]}}\n")
+    with pytest.raises(UserError, match="a line for each; write `- Data_processing/intermediate/imported/x.parquet`"):
+        with_dependencies(path, "x")
 
 
 def test_classes_are_compared_with_keep_as_clean_will_call_them(tmp_path):
@@ -448,7 +470,7 @@ def test_a_voc_archive_goes_all_the_way_beside_the_demonstration(tmp_path):
     assert archive.read_bytes() == delivered
     assert (checkout / "Datasets/raw/cats.zip.dvc").exists()
     status = run_in(checkout, "git", "status", "--short").stdout.split()
-    assert status == ["M", "params.yaml", "??", "Datasets/raw/cats.zip.dvc"]
+    assert status == ["M", "dvc.yaml", "M", "params.yaml", "??", "Datasets/raw/cats.zip.dvc"]
     edit_params(checkout, lambda params: params["clean"]["keep"].append("cat"))
     succeeded(run_in(checkout, "dvc", "repro", "curate"))
     classes = json.loads((checkout / "Datasets/curated/classes.json").read_text())
@@ -467,6 +489,8 @@ def test_a_coco_directory_goes_all_the_way_instead_of_the_demonstration(tmp_path
         params["curate"]["seed"] = 4  # which leaves no split of six images empty
 
     copy_checkout(checkout, without_digits)
+    pipeline = (checkout / "dvc.yaml").read_text()
+    (checkout / "dvc.yaml").write_text(re.sub(r".*/digits\.parquet.*\n", "", pipeline))
     source = write_coco(tmp_path / "delivery", BOXES)
     (source / "images").chmod(0o555)  # as on a disc
     told = succeeded(run_in(checkout, "python", "-m", MODULE, "cats", source)).stdout

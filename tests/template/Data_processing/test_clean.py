@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.clean import Account, check_share, source_names
+from Data_processing.clean import Account, check_dependencies, check_share, source_names
 from Data_processing.cleaning.batches import Rejected
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import Rules, clean_record
@@ -501,3 +501,13 @@ def test_a_rule_of_the_teams_rejects_with_its_remedy(tmp_path):
     assert rejected(tmp_path) == {"images/dark.png": "night without lamp"}
     [row] = pd.read_csv(tmp_path / "clean/rejected.csv").to_dict("records")
     assert row["remedy"] == "mark the lamps, or delete the image" and row["value"].startswith("brightness ")
+
+
+def test_sources_that_dvc_yaml_does_not_name_and_others_that_it_still_names_are_told(tmp_path):
+    folders = [Path("Data_processing/intermediate") / name for name in ("imported", "inspected")]
+    check_dependencies(ROOT / "dvc.yaml", ["digits"], folders)
+    line = "`- Data_processing/intermediate/imported/cats.parquet`"
+    with pytest.raises(UserError, match=f"dvc.yaml: stage clean does not depend on .* the line {line}"):
+        check_dependencies(ROOT / "dvc.yaml", ["digits", "cats"], folders)
+    with pytest.raises(UserError, match=r"imported/digits.parquet is of no source .* delete the line"):
+        check_dependencies(ROOT / "dvc.yaml", [], folders)
