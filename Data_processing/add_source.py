@@ -1,11 +1,11 @@
-"""Add a delivery as a source: recognise its format, try the import, put it into Datasets/raw, version it, list it.
+"""Add a raw dataset as a source: recognise its format, try the import, copy it to Datasets/raw, version it, list it.
 
     python -m Data_processing.add_source raccoon ~/Downloads/raccoon.zip
 
-Says what the delivery holds, copies it to Datasets/raw/NAME (a delivery that lies in Datasets/raw stays where it is),
-runs `dvc add`, adds an entry to `sources` in params.yaml and the source's two files to what stage clean of dvc.yaml
-depends on; all else in these stays as it is, to the byte. What is given is never changed. All happens or nothing:
-whatever fails or interrupts it, what was done so far is undone.
+Prints what the dataset holds, copies it to Datasets/raw/NAME (one that lies in Datasets/raw stays where it is), runs
+`dvc add`, adds an entry to `sources` in params.yaml and the source's two files to the dependencies of stage clean in
+dvc.yaml; all else in these stays as it is, to the byte. The dataset itself is never changed. All happens or nothing: if
+a step fails or is interrupted, the steps before it are undone.
 """
 
 import gc
@@ -22,7 +22,6 @@ from typing import Annotated, Any
 import typer
 
 from Data_processing.adding.delivery import RAW, check_links, copy, pointer_of, target_of
-from Data_processing.adding.guesses import Guess
 from Data_processing.adding.params_file import (
     class_rules,
     in_brackets,
@@ -33,27 +32,26 @@ from Data_processing.adding.params_file import (
     write_text,
     written_entry,
 )
-from Data_processing.adding.recognise import Seen, recognise, try_import
+from Data_processing.adding.recognise import Candidate, Summary, recognise, try_import
 from Data_processing.import_source import (
     AnnotationsOption,
     ColumnsOption,
     DelimiterOption,
-    Format,
     ImagesOption,
     NormalizedOption,
     PresetOption,
-    check_options,
     check_source_name,
-    parse_columns,
+    find_reader,
+    formats,
+    make_options,
 )
 from Data_processing.shared.imported import ImportOptions
-from Data_processing.sources.files import folder_name, open_source
+from Data_processing.sources.files import open_source
 from Datasets.format.classes import ClassRules
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 
 PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
-FORMATS = f"{', '.join(Format)}:NAME"
 
 
 def check_project(name: str) -> None:
@@ -169,26 +167,26 @@ def ask(question: str, answers: Sequence[str], option: str) -> int:
         print(f"one of 1 to {len(answers)}")
 
 
-def entry_of(form: Format, path: Path, options: ImportOptions) -> dict[str, Any]:
-    """What params.yaml says of the source."""
-    entry: dict[str, Any] = {"format": form.value, "path": path.as_posix(), "annotations": options.annotations}
+def entry_of(form: str, path: Path, options: ImportOptions) -> dict[str, Any]:
+    """The source's entry in params.yaml."""
+    entry: dict[str, Any] = {"format": form, "path": path.as_posix(), "annotations": options.annotations}
     entry["images"] = "." if options.images == "" else options.images
     entry |= {"preset": options.preset, "columns": [f"{ours}={theirs}" for ours, theirs in options.columns.items()]}
     entry |= {"normalized": options.normalized, "delimiter": options.delimiter}
     return {key: value for key, value in entry.items() if value not in (None, [])}
 
 
-def tell(path: Path, guess: Guess, seen: Seen) -> None:
-    """Print what was seen."""
-    missing = f"; the first that is not there: {seen.first_missing}" if seen.first_missing else ""
-    print(f"{path}: {guess.format}: {guess.why}")
-    print(f"  records  {seen.records}")
-    print(f"  images   {seen.found} found, below {seen.folder or '.'}{missing}")
-    print(f"  boxes    {seen.boxes}{f', and {seen.masks} masks' if seen.masks else ''}")
-    print(f"  classes  {_counts(dict(seen.classes.most_common(30)))}{' …' if len(seen.classes) > 30 else ''}")
-    print(f"  splits   {_counts(seen.splits)}{'' if seen.splits else ' stated'}")
-    print(f"  problems {'' if seen.problems else 'none'}")
-    for rule, (number, first) in seen.problems.items():
+def show(path: Path, found: Candidate, held: Summary) -> None:
+    """Print what was found."""
+    missing = f"; the first that is not there: {held.first_missing}" if held.first_missing else ""
+    print(f"{path}: {found.format}: {found.what}")
+    print(f"  records  {held.records}")
+    print(f"  images   {held.found} found, below {held.folder or '.'}{missing}")
+    print(f"  boxes    {held.boxes}{f', and {held.masks} masks' if held.masks else ''}")
+    print(f"  classes  {_counts(dict(held.classes.most_common(30)))}{' …' if len(held.classes) > 30 else ''}")
+    print(f"  splits   {_counts(held.splits)}{'' if held.splits else ' stated'}")
+    print(f"  problems {'' if held.problems else 'none'}")
+    for rule, (number, first) in held.problems.items():
         print(f"    {number} {rule}; the first: {first:.200}")
 
 
@@ -196,49 +194,41 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" if count else name for name, count in counts.items()) or "none"
 
 
-def hint_keep(seen: Seen, rules: ClassRules) -> None:
-    """Say which classes clean.keep leaves out."""
-    if left_out := not_kept(rules, seen.classes):
+def hint_keep(held: Summary, rules: ClassRules) -> None:
+    """Print which classes clean.keep leaves out."""
+    if left_out := not_kept(rules, held.classes):
         keep = in_brackets([*rules.keep, *left_out])
         print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
         print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
 
 
-def add_source(name: str, path: Path, form: Format | None, given: ImportOptions, dry_run: bool) -> None:
-    """Look, try, tell, and unless `dry_run`, add. Raises UserError, nothing having changed."""
+def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dry_run: bool) -> None:
+    """Recognise, try, print, and unless `dry_run`, add. Raises UserError, nothing having changed."""
     check_project(name)
-    rules = class_rules(PARAMS)  # what is wrong there is better known before anything is added
+    rules = class_rules(PARAMS)  # errors there are better known before anything is added
     target = target_of(name, path)
     check_links(path)
     files = open_source(path)
-    guess, options = recognise(files, given, form, ask)
-    seen = try_import(files, name, guess.format, options)
-    tell(path, guess, seen)
-    entry = entry_of(guess.format, target, options)
+    found, options = recognise(files, given, form, ask)
+    held = try_import(files, name, found.format, options)
+    show(path, found, held)
+    entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
         add(name, path, target, entry)
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
-    hint_keep(seen, rules)
+    hint_keep(held, rules)
     if dry_run:
         print("nothing was changed")
     else:
         print(f"next: `dvc repro report`, and `git add {PARAMS} {PIPELINE} {pointer_of(target)}`")
 
 
-def parse_format(text: str | None) -> tuple[Format | None, str | None]:
-    """A format, and of `datumaro:kitti_detection` Datumaro's name of it. Raises UserError."""
-    name, colon, preset = (text or "").partition(":")
-    if text is not None and (name not in Format.__members__ or (colon and name != Format.datumaro)):
-        raise UserError(f"--format {text}: is none of {FORMATS}")
-    return Format(name) if name else None, preset or None
-
-
 def main(
     name: Annotated[str, typer.Argument(help="what to call the source")],
-    path: Annotated[Path, typer.Argument(help="the delivery: a directory, .zip or .tar")],
-    format: Annotated[str | None, typer.Option(help=f"its annotation format, if several fit: {FORMATS}")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    path: Annotated[Path, typer.Argument(help="the raw dataset: a directory, .zip or .tar")],
+    format: Annotated[str | None, typer.Option(help=f"if several fit: {', '.join(formats())}, datumaro:NAME")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be done")] = False,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     preset: PresetOption = None,
@@ -246,16 +236,16 @@ def main(
     normalized: NormalizedOption = None,
     delimiter: DelimiterOption = None,
 ) -> None:
-    """Recognise a delivery, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
+    """Recognise a raw dataset, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
     gc.disable()  # as in import_source.py
-    form, named = parse_format(format)
-    of_table = (parse_columns(columns or ()), preset or named, normalized, delimiter)
-    if of_table != ({}, None, None, None):
-        form = form or Format.csv
-        check_options(form, *of_table)
-    given = ImportOptions(annotations, None if images is None else folder_name(images), *of_table)
+    form, _, named = (format or "").partition(":")  # Datumaro's own name of a format stands behind a colon
+    if form or named:
+        find_reader(form)
+    of_table = columns or normalized is not None or delimiter or (preset and not form)
+    form = form or ("csv" if of_table else "")
+    given = make_options(form, annotations, images, preset or named or None, columns, normalized, delimiter)
     try:
-        add_source(name, path, form, given, dry_run)
+        add_source(name, path, form or None, given, dry_run)
     except KeyboardInterrupt:
         print("interrupted: nothing was added", file=sys.stderr)
         raise

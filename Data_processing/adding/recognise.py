@@ -1,40 +1,73 @@
-"""Recognise the annotation format of a delivery, and try the importer on it in earnest.
+"""Find a source's annotation format: try the readers on its annotation files and rank what they report.
 
-A guess (guesses.py) fits if its importer reads the delivery, if that states something, and if images of it are there.
-Where the importer does not find all images by itself, the folder that holds most of them is looked for. Images are
-never opened.
+A reader is tried on files that look like its format (LOOKS). It fits if it reads them, the records state something, and
+images of them are in the source. Where the reader does not find all images by itself, the folder that holds most of
+them is looked for. Images are never opened.
 """
 
-import importlib
 import itertools
+import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from Data_processing.adding.guesses import Guess, classes_folder, common_folder, guesses, near_misses, of_folders
-from Data_processing.import_source import Format, check_paths, read_annotations
+from Data_processing.import_source import check_paths, find_reader, read_annotations
+from Data_processing.readers.yolo import LABELS, class_files
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
-from Data_processing.sources.files import EMBEDDED, SourceFiles, images_below
+from Data_processing.sources.annotation_files import WrongFormat, split_named, split_of, split_pattern
+from Data_processing.sources.files import EMBEDDED, SHARDS, MissingFile, SourceFiles, folder_name, images_below
+from Datasets.format.file_names import visible
 from Datasets.tools.errors import UserError
 
-TRIED = 50  # records of a guess that are looked for among the images
+SAMPLE = 20  # files of a folder looked into
+TRIED = 50  # records that are looked for among the images
 MAX_FOLDERS = 30  # of images, tried one after another
+# Of each format the suffixes of its files, and rows of patterns: a file looks like it if all of one row occur in it.
+LOOKS: dict[str, tuple[set[str], list[list[bytes]]]] = {
+    "coco": (
+        {".json"},
+        [[rb'"images"', rb'"annotations"'], [rb'"images"', rb'"categories"'], [rb'"annotations"', rb'"categories"']],
+    ),
+    "label_studio": (
+        {".json"},
+        [[rb"^\s*\[", rb'"data"', rb'"annotations"'], [rb'"task"', rb'"result"'], [rb'"annotation_id"']],
+    ),
+    "json": ({".json"}, [[rb'^(\xef\xbb\xbf)?\s*\[\s*\[\s*"']]),
+    "labelme": ({".json"}, [[rb'"shapes"']]),
+    "cvat": ({".xml"}, [[rb"<annotations[\s>]"]]),
+    "voc": ({".xml"}, [[rb"<annotation[\s>]"]]),
+    "yolo": (
+        {".yaml", ".yml"},
+        [[rb"(?m)(^|[{,])\s*[\"']?names[\"']?\s*:", rb"(?m)(^|[{,])\s*[\"']?(train|val|test)\w*[\"']?\s*:"]],
+    ),
+}
+SINGLE = ("coco", "label_studio", "json", "cvat", "yolo")  # formats of one file that holds all
 
-Ask = Callable[[str, Sequence[str], str], int]  # question, answers, the option that would have said it
+Ask = Callable[[str, Sequence[str], str], int]  # question, answers, the option that would have answered it
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A format to try, what looks like it, and the annotations to name (None: the reader finds them)."""
+
+    format: str
+    what: str
+    annotations: str | None = None
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A guess that an importer reads, and the folders that its images may be in (None: the importer finds them)."""
+    """A candidate that its reader reads, and the folders that its images may be in (None: the reader finds them)."""
 
-    guess: Guess
+    candidate: Candidate
     images: list[str | None]
 
 
 @dataclass
-class Seen:
+class Summary:
     """What a whole source states. problems: of each rule, how many, and the first place and value."""
 
     records: int = 0
@@ -66,87 +99,167 @@ class Seen:
             self.problems[rule] = number + 1, first
 
 
-def recognise(files: SourceFiles, options: ImportOptions, form: Format | None, ask: Ask) -> tuple[Guess, ImportOptions]:
-    """The format, and the options that its importer needs. ask: chooses where several fit.
+def recognise(
+    files: SourceFiles, options: ImportOptions, form: str | None, ask: Ask
+) -> tuple[Candidate, ImportOptions]:
+    """The format, and the options that its reader needs. ask: chooses where several fit.
 
-    Raises UserError, saying what was looked for, if nothing fits.
+    Folders of images are classes only where nothing looks like annotations, or `form` says so. Raises UserError with
+    the readers' reasons if nothing fits.
     """
-    found = guesses(files, options, form)
-    fits, reasons = _fitting(files, found, options)
-    tables_only = all(guess.format is Format.csv for guess in found)
-    if not fits and tables_only and form is None and options.annotations is None:  # a table may be about anything
-        fits, more = _fitting(files, of_folders(files, options, False), options)
-        reasons += more
-    if not fits and not reasons and options.annotations is None:
-        reasons = _fitting(files, near_misses(files), options)[1]
+    fits, refused = _try(files, candidates(files, options, form), options)
+    if not fits and not any(refused.values()) and form is None and options.annotations is None:
+        fits, _ = _try(files, class_folders(files, options, 2), options)
     if not fits:
-        raise UserError(reasons[0] if reasons else f"{files.path}: {_nothing(files)}")
-    fit = _chosen(files.path, fits, ask)
+        raise UserError(max(refused, key=refused.__getitem__, default=f"{files.path}: {_nothing(files)}"))
+    fit = _choose(files.path, fits, ask)
     images = options.images
     if len(fit.images) > 1:
         shown = [folder or "." for folder in fit.images]
         images = fit.images[ask(f"{files.path}: which folder are the images in?", shown, "--images")]
     elif images is None:
         images = fit.images[0]
-    told = replace(options, annotations=fit.guess.annotations, images=images)
-    return fit.guess, _shortened(files, fit.guess.format, told, options.annotations is not None)
+    needed = replace(options, annotations=fit.candidate.annotations, images=images)
+    if options.annotations is None and _finds_itself(files, fit.candidate.format, needed):
+        needed = replace(needed, annotations=None)
+    return fit.candidate, needed
 
 
-def _fitting(files: SourceFiles, found: Iterable[Guess], options: ImportOptions) -> tuple[list[Fit], list[str]]:
-    """The guesses that fit, and why the others do not."""
-    fits, reasons = [], []
-    for guess in found:
+def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> list[Candidate]:
+    """What the source may be, as the options allow; if `form` is given, at least that."""
+    chosen = folder_name(options.annotations or ".")
+    names = [n for n in files.names() if not chosen or n.startswith(f"{chosen}/") or fnmatchcase(n, chosen)]
+    looks = _look(files, names)
+    single = [Candidate(each, name, name) for each in SINGLE for name in looks[each]]
+    single += [Candidate("csv", name, name) for name in visible(names, {".csv", ".tsv"})]
+    found = [*_joined(single, names), *_voc(files, looks["voc"]), *_labelme(files, looks["labelme"])]
+    if not looks["yolo"]:
+        found += _label_files(files, names)
+    if parquet := list(visible(names, {".parquet"})):
+        found.append(Candidate("parquet", f"{len(parquet)} Parquet files"))
+    if any(PurePosixPath(name).match(SHARDS) for name in parquet):
+        found = [each for each in found if each.format != "json"]  # metadata.json says the same again
+    if form is not None:
+        found = class_folders(files, options, 1) if form == "folders" else [c for c in found if c.format == form]
+    if options.annotations is not None:
+        found = list({each.format: replace(each, annotations=options.annotations) for each in found}.values())
+    return found or ([] if form is None else [Candidate(form, "as --format says", options.annotations)])
+
+
+def _look(files: SourceFiles, names: Sequence[str]) -> dict[str, list[str]]:
+    """The files that look like each format; read are the first SAMPLE of each folder and suffix."""
+    found: dict[str, list[str]] = {each: [] for each in LOOKS}
+    for name in _sampled(visible(names, set().union(*(suffixes for suffixes, _ in LOOKS.values())))):
+        content, suffix = _content(files, name), PurePosixPath(name).suffix.lower()
+        for each, (suffixes, rows) in LOOKS.items():
+            if suffix in suffixes and any(all(re.search(p, content) for p in patterns) for patterns in rows):
+                found[each].append(name)
+    return found
+
+
+def _sampled(names: Iterable[str]) -> Iterator[str]:
+    """The first files of each folder and suffix."""
+    taken: Counter[tuple[str, str]] = Counter()
+    for name in names:
+        place = name.rpartition("/")[0], PurePosixPath(name).suffix
+        taken[place] += 1
+        if taken[place] <= SAMPLE:
+            yield name
+
+
+def _content(files: SourceFiles, name: str) -> bytes:
+    try:
+        return files.read(name)
+    except MissingFile:
+        return b""
+
+
+def _joined(found: Sequence[Candidate], names: Iterable[str]) -> list[Candidate]:
+    """The candidates, those whose files differ in the split that their names state as one; YOLO's each read all."""
+    alike = defaultdict(list)
+    for each in found:
+        alike[each.format, split_pattern(each.what)].append(each)
+    joined = []
+    for (form, pattern), group in alike.items():
+        same = [each.what for each in group]
+        several = form != "yolo" and len(set(map(split_of, same))) > 1
+        if several and sorted(same) == sorted(n for n in names if fnmatchcase(n, pattern)):
+            joined.append(Candidate(form, f"{' and '.join(same)}, a file a split", pattern))
+        else:
+            joined += group
+    return joined
+
+
+def _voc(files: SourceFiles, described: Sequence[str]) -> Iterator[Candidate]:
+    """The folders called Annotations, if they hold all of the XML files; else the one that does."""
+    ends = [re.match(r"(.*/)?annotations(?=/)", name, re.IGNORECASE) for name in described]
+    folders = sorted({end[0] for end in ends if end}) if all(ends) else [common_folder(described)]
+    for folder in folders:
+        below = sum(1 for _ in visible(files.names(), {".xml"}, folder))
+        what = f"{below} XML files in {folder or '.'}"
+        yield Candidate("voc", what, None if folder == "Annotations" else folder or ".")
+    lists = [name for name in files.names() if re.search(r"(^|/)ImageSets/Segmentation/\w+\.txt$", name)]
+    if lists and not described:
+        root = lists[0].rpartition("ImageSets/")[0]
+        yield Candidate("voc", f"{lists[0]} lists images", f"{root}Annotations" if root else None)
+
+
+def _labelme(files: SourceFiles, described: Sequence[str]) -> Iterator[Candidate]:
+    if described:
+        folder = common_folder(described) or "."
+        others = sum(1 for name in _sampled(visible(files.names(), {".json"}))) - len(described)
+        yield Candidate("labelme", f"{len(described)} JSON files in {folder}", folder if others else None)
+
+
+def _label_files(files: SourceFiles, names: Sequence[str]) -> Iterator[Candidate]:
+    """YOLO without data.yaml: a file of class names, if there are label files."""
+    classes = class_files(files, names)
+    texts = (name for name in _sampled(visible(files.names(), {".txt"})) if name not in classes)
+    labels = next((name for name in texts if LABELS.match(_content(files, name).decode(errors="replace"))), None)
+    listed: list[str | None] = [*classes] or [None]
+    for file in listed if labels else ():
+        yield Candidate("yolo", f"label files such as {labels}", file)
+
+
+def class_folders(files: SourceFiles, options: ImportOptions, least: int) -> list[Candidate]:
+    """Folders of images as classes, if there are at least so many beside one that holds all."""
+    folders = {name.rpartition("/")[0] for name in images_below(files, options.images or "")}
+    apart = folders - {common_folder(f"{folder}/" for folder in folders)} if least > 1 else folders
+    return [Candidate("folders", f"images in {len(folders)} folders")] if len(apart) >= least else []
+
+
+def common_folder(names: Iterable[str]) -> str:
+    """The folder that all of these files are in, directly or below; "" for the source itself."""
+    folders = [name.split("/")[:-1] for name in names]
+    same = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+    return "/".join(parts[0] for parts in same)
+
+
+def _try(files: SourceFiles, found: Iterable[Candidate], options: ImportOptions) -> tuple[list[Fit], dict[str, bool]]:
+    """The candidates that fit; why others do not, and whether they are of the format: a table may be of anything."""
+    fits, refused = [], {}
+    for candidate in found:
         try:
-            fits.append(Fit(guess, image_folders(files, guess, options)))
+            fits.append(Fit(candidate, _image_folders(files, candidate, options)))
         except UserError as error:
-            reasons.append(f"looks like {guess.format} ({guess.why}), but: {error}")
-    return fits, reasons
+            certain = candidate.format != "csv" and not isinstance(error, WrongFormat)
+            refused[f"looks like {candidate.format} ({candidate.what}), but: {error}"] = certain
+    return fits, refused
 
 
-def _chosen(path: Path, fits: Sequence[Fit], ask: Ask) -> Fit:
-    forms = list(dict.fromkeys(fit.guess.format for fit in fits))
-    if len(forms) > 1:
-        told = [f"{form} ({next(f.guess.why for f in fits if f.guess.format is form)})" for form in forms]
-        form = forms[ask(f"{path}: several formats fit: which one is meant?", told, "--format")]
-        fits = [fit for fit in fits if fit.guess.format is form]
-    if len(fits) == 1:
-        return fits[0]
-    told = [fit.guess.annotations or "." for fit in fits]
-    return fits[ask(f"{path}: several annotations in {forms[0]} form fit: which are meant?", told, "--annotations")]
+def _image_folders(files: SourceFiles, candidate: Candidate, options: ImportOptions) -> list[str | None]:
+    """The folders that hold most images of the first records, if the reader does not find them all by itself.
 
-
-def try_import(files: SourceFiles, name: str, form: Format, options: ImportOptions) -> Seen:
-    """Import the whole source into a temporary file, as the import stage would, and return what it states."""
-    seen, names = Seen(), set(files.names())
-    _, seen.folder, rows = read_annotations(files, form, options)
-
-    def watched() -> Iterator[Imported]:
-        for row in check_paths(rows):
-            seen.add(row, _is_there(row, names))
-            yield row
-
-    with tempfile.TemporaryDirectory() as directory:
-        write_imported(watched(), name, Path(directory, "records.parquet"))
-    return seen
-
-
-def _is_there(row: Imported, names: set[str]) -> bool:
-    return row.image in names or EMBEDDED in row.image
-
-
-def image_folders(files: SourceFiles, guess: Guess, options: ImportOptions) -> list[str | None]:
-    """The folders that hold most images of the first records, if the importer does not find them all by itself.
-
-    Raises UserError if the importer reads none of it, if it states nothing, or if none of its images is there.
+    Raises UserError if the reader reads none of it, if it states nothing, or if none of its images is there.
     """
-    told = replace(options, annotations=guess.annotations)
-    if guess.format is Format.folders and told.images is None:
-        return [classes_folder(files)]
+    options = replace(options, annotations=candidate.annotations)
+    if candidate.format == "folders" and options.images is None:
+        return [_classes_folder(files)]
     best: list[str | None] = []
     most, reason = 0, None
-    for folder in [told.images, *(_candidates(files, guess.format) if told.images is None else ())]:
+    for folder in [options.images, *(_folders_of_images(files) if options.images is None else ())]:
         try:
-            found, tried = _count(files, guess.format, replace(told, images=folder))
+            found, tried = _count(files, candidate.format, replace(options, images=folder))
         except UserError as error:
             reason = reason or error
             continue
@@ -161,37 +274,72 @@ def image_folders(files: SourceFiles, guess: Guess, options: ImportOptions) -> l
     return best
 
 
-def _candidates(files: SourceFiles, form: Format) -> list[str]:
+def _classes_folder(files: SourceFiles) -> str | None:
+    """The folder above the classes' or the splits' ones: wrappers around all of a source are no class."""
+    folders = {name.rpartition("/")[0] for name in images_below(files, "")}
+    common = common_folder(f"{folder}/" for folder in folders)
+    above, _, last = common.rpartition("/")
+    return (above if len(folders) == 1 or split_named(last) else common) or None
+
+
+def _folders_of_images(files: SourceFiles) -> list[str]:
     """Folders of images, with those above them that hold all; not those of VOC's masks."""
     folders = {name.rpartition("/")[0] for name in images_below(files, "")}
-    if form is Format.voc:
-        folders = {name for name in folders if not name.endswith(("SegmentationClass", "SegmentationObject"))}
+    folders = {name for name in folders if not name.endswith(("SegmentationClass", "SegmentationObject"))}
     common = common_folder(f"{folder}/" for folder in folders)
     above = [str(path) for path in PurePosixPath(common).parents if str(path) != "."] if common else []
     every = dict.fromkeys(["", common, *above, *sorted(folders, key=lambda name: (name.count("/"), name))])
     return list(every)[:MAX_FOLDERS]
 
 
-def _count(files: SourceFiles, form: Format, options: ImportOptions) -> tuple[int, int]:
+def _count(files: SourceFiles, form: str, options: ImportOptions) -> tuple[int, int]:
     """How many of the first records have an image, and how many those are. Raises UserError if they state nothing."""
     names = set(files.names())
     found, _, every = read_annotations(files, form, options)
     rows = list(itertools.islice(every, TRIED))
-    stated = any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows)
-    if not stated:
+    if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
         raise UserError(f"{files.path}: {found[0]} states neither labels nor boxes nor masks")
     return sum(_is_there(row, names) for row in rows), len(rows)
 
 
-def _shortened(files: SourceFiles, form: Format, options: ImportOptions, told: bool) -> ImportOptions:
-    """Without `annotations` where the importer finds the same by itself."""
-    shorter = replace(options, annotations=None)
-    importer = importlib.import_module(f"Data_processing.readers.{form.value}")
+def _is_there(row: Imported, names: set[str]) -> bool:
+    return row.image in names or EMBEDDED in row.image
+
+
+def _choose(path: Path, fits: Sequence[Fit], ask: Ask) -> Fit:
+    forms = list(dict.fromkeys(fit.candidate.format for fit in fits))
+    if len(forms) > 1:
+        shown = [f"{form} ({next(f.candidate.what for f in fits if f.candidate.format == form)})" for form in forms]
+        form = forms[ask(f"{path}: several formats fit: which one is meant?", shown, "--format")]
+        fits = [fit for fit in fits if fit.candidate.format == form]
+    if len(fits) == 1:
+        return fits[0]
+    shown = [fit.candidate.annotations or "." for fit in fits]
+    return fits[ask(f"{path}: several annotations in {forms[0]} form fit: which are meant?", shown, "--annotations")]
+
+
+def _finds_itself(files: SourceFiles, form: str, options: ImportOptions) -> bool:
+    """Whether the reader finds the same annotations without being given them."""
+    reader = find_reader(form)
     try:
-        same = importer.find(files, shorter) == importer.find(files, options)
+        return form != "voc" and reader.find(files, replace(options, annotations=None)) == reader.find(files, options)
     except UserError:
-        return options
-    return shorter if same and not told and form is not Format.voc else options
+        return False
+
+
+def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions) -> Summary:
+    """Import the whole source into a temporary file, as the import stage would, and return what it states."""
+    summary, names = Summary(), set(files.names())
+    _, summary.folder, rows = read_annotations(files, form, options)
+
+    def watched() -> Iterator[Imported]:
+        for row in check_paths(rows):
+            summary.add(row, _is_there(row, names))
+            yield row
+
+    with tempfile.TemporaryDirectory() as directory:
+        write_imported(watched(), name, Path(directory, "records.parquet"))
+    return summary
 
 
 def _nothing(files: SourceFiles) -> str:

@@ -54,8 +54,9 @@ def _records(files: SourceFiles, file: str, finder: ImageFinder) -> Iterator[Imp
             count += 1
             yield _record(element, f"{file}: image {element.get('id', f'number {count}')}", finder, drawn, tagged)
     except (MissingFile, etree.XMLSyntaxError, ValueError) as error:
+        kind = WrongFormat if isinstance(error, ValueError) else UserError
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{where}: {reason}; is it CVAT's format `CVAT for images 1.1`, whole?") from error
+        raise kind(f"{where}: {reason}; is it CVAT's format `CVAT for images 1.1`, whole?") from error
     if not count:
         raise UserError(f"{where}: has no <image>; export it as `CVAT for images 1.1`")
 

@@ -15,7 +15,7 @@ from lxml import etree
 
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.cleaning.verdicts import REMEDIES
-from Data_processing.import_source import Format, check_paths
+from Data_processing.import_source import check_paths, formats
 from Data_processing.shared import masks
 from Data_processing.shared.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
@@ -37,7 +37,7 @@ from tests.template.Data_processing.sources import write_voc
 from tests.template.Data_processing.test_import_formats import WRITERS, odd_record
 
 PACKED = [0, 0, 0, 140, 57, 27, 254, 35, 0, 191, 255, 108, 2, 63, 248, 192, 39, 255, 182, 1, 127, 255, 15, 128, 0]
-FORMATS = tuple(form.value for form in Format if form is not Format.datumaro)  # whose files another program reads
+FORMATS = tuple(form for form in formats() if form != "datumaro")  # whose files another program reads
 FACTS = Facts("", None, 9, "0" * 64, 60, 40, b"\0" * 32, 99.0, 50.0, 50.0, None)
 
 

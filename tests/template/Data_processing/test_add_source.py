@@ -19,7 +19,6 @@ from ruamel.yaml import YAML
 from Data_processing.add_source import check_project, entry_of
 from Data_processing.adding.params_file import class_rules, not_kept, with_dependencies, with_entry, write_text
 from Data_processing.adding.recognise import recognise, try_import
-from Data_processing.import_source import Format
 from Data_processing.import_source import main as import_source
 from Data_processing.shared.imported import ImportOptions
 from Data_processing.sources.files import open_source
@@ -106,7 +105,7 @@ def test_the_folder_annotations_of_voc_is_meant_where_all_its_files_lie_deeper(t
         shutil.copytree(written, tmp_path / "s" / folder / "cam1")
     write(tmp_path / "s", {"ImageSets/Main/train.txt": "cam1/0\ncam1/1.png\n"})
     assert found(tmp_path / "s") == {"format": "voc"}
-    assert try_import(open_source(tmp_path / "s"), "s", Format.voc, ImportOptions()).splits == {"train": 2}
+    assert try_import(open_source(tmp_path / "s"), "s", "voc", ImportOptions()).splits == {"train": 2}
 
 
 def test_splits_as_folders_of_voc_are_one_source(tmp_path):
@@ -147,7 +146,7 @@ def test_one_folder_of_images_is_a_class_only_if_told(tmp_path):
     write(tmp_path, {"images/a.png": picture(1), "images/b.png": picture(2)})
     with pytest.raises(UserError, match=r"no annotation format .*2 \.png.*--format"):
         found(tmp_path)
-    assert found(tmp_path, form=Format.folders) == {"format": "folders"}
+    assert found(tmp_path, form="folders") == {"format": "folders"}
 
 
 def test_a_curated_dataset_is_recognised_by_its_shards(curated):
@@ -191,7 +190,7 @@ def test_a_table_is_recognised_with_its_columns(tmp_path):
     with pytest.raises(UserError, match="set `preset` or `columns`"):
         found(tmp_path)
     columns = {"image": "file", "label": "kind"}
-    assert found(tmp_path, form=Format.csv, columns=columns) == {
+    assert found(tmp_path, form="csv", columns=columns) == {
         "format": "csv",
         "columns": ["image=file", "label=kind"],
     }
@@ -263,7 +262,7 @@ def test_a_name_that_is_none_or_taken_is_refused(bare, monkeypatch, name):
         check_project(name)
     if name != "digits":  # the import stage says the same
         with pytest.raises(UserError, match="a name has letters"):
-            import_source(name, Format.coco, Path("x"), Path("y"))
+            import_source(name, "coco", Path("x"), Path("y"))
 
 
 MISTAKES = {

@@ -9,7 +9,6 @@ import pytest
 
 from Data_processing.add_source import entry_of
 from Data_processing.adding.recognise import recognise, try_import
-from Data_processing.import_source import Format
 from Data_processing.shared.imported import ImportOptions, images_folder
 from Data_processing.sources.annotation_files import split_of, split_pattern
 from Data_processing.sources.files import open_source
@@ -153,4 +152,4 @@ def test_a_damaged_file_of_several_is_named(tmp_path):
     source = as_roboflow(tmp_path / "s")
     (source / "valid/_annotations.coco.json").write_text("{")
     with pytest.raises(UserError, match=r"valid/_annotations.coco.json: not JSON"):
-        try_import(open_source(source), "s", Format.coco, ImportOptions(annotations="*/_annotations.coco.json"))
+        try_import(open_source(source), "s", "coco", ImportOptions(annotations="*/_annotations.coco.json"))

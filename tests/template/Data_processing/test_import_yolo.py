@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from Data_processing.adding.guesses import guesses
+from Data_processing.adding.recognise import candidates
 from Data_processing.readers import yolo
 from Data_processing.shared.imported import ImportOptions
 from Data_processing.sources.files import open_source
@@ -229,7 +229,7 @@ def test_the_same_class_names_in_several_folders_are_read_once(tmp_path):
     files = {f"{split}/{name}": "" for split in ("train", "val") for name in ("a.jpg", "b.jpg")}
     labels = {f"{split}/a.txt": BOX for split in ("train", "val")}
     write(tmp_path, {**files, **labels, "train/classes.txt": "cat\n", "val/classes.txt": "cat"})
-    [guess] = guesses(open_source(tmp_path), ImportOptions(), None)
+    [guess] = candidates(open_source(tmp_path), ImportOptions(), None)
     assert guess.annotations == "train/classes.txt"
     rows = by_image(imported(tmp_path, "yolo"))
     assert {name: row.split for name, row in rows.items()} == {"train/a.jpg": "train", "val/a.jpg": "val"}
@@ -238,7 +238,7 @@ def test_the_same_class_names_in_several_folders_are_read_once(tmp_path):
         yolo.read(files, yolo.find(files, ImportOptions()), ImportOptions())[0] == ""
     )  # where images without labels are
     write(tmp_path, {"val/classes.txt": "cat\ndog\n"})
-    assert len(guesses(open_source(tmp_path), ImportOptions(), None)) == 2
+    assert len(candidates(open_source(tmp_path), ImportOptions(), None)) == 2
     with pytest.raises(UserError, match="train/classes.txt and val/classes.txt could name the classes"):
         imported(tmp_path, "yolo")
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from Data_processing.import_source import Format, check_paths, read_annotations
+from Data_processing.import_source import check_paths, read_annotations
 from Data_processing.shared.imported import Imported, ImportOptions
 from Data_processing.shared.outlines import to_rle
 from Data_processing.sources.files import open_source
@@ -33,7 +33,7 @@ def there_and_back(content: list[dict], form: str, **options) -> Iterator[tuple[
     with tempfile.TemporaryDirectory() as base:
         dataset, out = write_dataset(Path(base, "curated"), content), Path(base, "out")
         export(Exported(form), out, dataset.directory)
-        found = list(check_paths(read_annotations(open_source(out), Format(form), ImportOptions(**options))[2]))
+        found = list(check_paths(read_annotations(open_source(out), form, ImportOptions(**options))[2]))
         assert [row.problems for row in found if row.problems] == []
         images = {(out / row.image).read_bytes(): row for row in found}
         assert len(images) == len(found)
