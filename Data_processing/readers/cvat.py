@@ -20,7 +20,7 @@ from lxml import etree
 
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
-from Data_processing.sources.annotation_files import only_file, parse_number, pixels, split_named
+from Data_processing.sources.annotation_files import WrongFormat, only_file, parse_number, pixels, split_named
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
 from Data_processing.sources.image_names import ImageFinder, ambiguity
 from Datasets.format.file_names import visible

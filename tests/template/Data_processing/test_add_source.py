@@ -25,6 +25,7 @@ from Data_processing.sources.files import open_source
 from Datasets.tools.errors import UserError
 from tests.template.conftest import DEMONSTRATION, ROOT, copy_checkout, edit_params, refused, run_in, succeeded, until
 from tests.template.Data_processing import annotated, test_import_formats
+from tests.template.Data_processing.annotated import read_imported
 from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
 from tests.template.Data_processing.test_import_formats import write
 
@@ -450,6 +451,24 @@ def test_classes_are_compared_with_keep_as_clean_will_call_them(tmp_path):
     assert left_out(in_turn, "auto", "truck", "dog") == ["dog"]
     assert left_out("{keep: [7, 0.5]}", "7", "0.5", "8") == ["8"]  # a number names a class, too
     assert left_out("{keep: []}", "dog") == left_out("", "dog") == []
+
+
+def test_a_reader_of_the_teams_own_is_used_by_its_name(tmp_path):
+    checkout = tmp_path / "checkout"
+    copy_checkout(checkout)
+    folder = checkout / "Data_processing/own_readers"
+    example = re.search("```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    write(folder, {"tagged.py": example})
+    source = write(tmp_path / "s", {"a.png": picture(1), "tags.txt": "a.png cat 3 4 30 36\n"})
+    told = succeeded(run_in(checkout, "python", "-m", MODULE, "s", source, "--format", "tagged")).stdout
+    assert "  s:\n    format: tagged\n    path: Datasets/raw/s\n" in told
+    assert "cat 1" in told
+    succeeded(run_in(checkout, "dvc", "repro", "-s", "import@s"))
+    [row] = read_imported(checkout / "Data_processing/intermediate/imported/s.parquet")
+    [box] = row.boxes
+    assert (row.image, row.problems, box.name, box.x1, box.y2) == ("a.png", [], "cat", 3, 36)
+    other = run_in(checkout, "python", "-m", MODULE, "t", source, "--format", "tags")
+    refused(other, "format 'tags'", "no such reader", "coco", "tagged")
 
 
 @pytest.mark.long
