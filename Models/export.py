@@ -44,6 +44,7 @@ from Models.learning.data_loading import Samples
 from Models.learning.scripts import ROOT, Run, read_run, script_file, trained_model
 
 FORMAT_VERSION = 1
+INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
 LOWEST_SCORE = 0.01  # detections from this score on are compared, many more than the samples' answers show
 PREDICTIONS = "predictions.parquet"
 CODE = re.compile(r"Models/|Deployment/|Datasets/(format|pretrained)\b|Data_processing/(?!intermediate/)|.*\.py$")
@@ -113,14 +114,7 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
         "experiment": experiment,
         "task": done.task,
         "classes": done.classes,
-        "input": {
-            "size": done.train["size"],
-            "resize": "letterbox",
-            "fill": FILL,
-            "color": "RGB",
-            "layout": "NCHW",
-            "dtype": "uint8",
-        },
+        "input": {"size": done.train["size"], **INPUT},
         "score_threshold": metrics["score_threshold"],
         "script": {"module": f"Models.{done.script}", "build": {"classes": len(done.classes), **done.build}},
         "hyperparameters": {name: value for name, value in done.train.items() if name != "seed"},

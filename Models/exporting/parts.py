@@ -44,15 +44,12 @@ def foreign_imports(files: Sequence[Path], root: Path) -> list[str]:
 
 def write_samples(samples: Samples, count: int, out: Path) -> list[Path]:
     """Copy `count` image files, evenly spread over the samples, byte for byte, and return them."""
-    out.mkdir(parents=True, exist_ok=True)
-    count = min(count, len(samples))
-    files = []
-    for number in range(count):
-        index = number * len(samples) // count
-        suffix = Path(samples.records[index]["image"]).suffix.lower() or ".jpg"
-        files.append(out / f"{number:03d}{suffix}")
-        files[-1].write_bytes(samples.file(index))
-    return files
+    out.mkdir()
+    indices = np.linspace(0, len(samples), min(count, len(samples)), endpoint=False, dtype=int)
+    for number, index in enumerate(indices):
+        suffix = Path(samples.records[index]["image"]).suffix.lower()
+        (out / f"{number:03d}{suffix}").write_bytes(samples.file(index))
+    return sorted(out.iterdir())
 
 
 def write_onnx(model: nn.Module, size: int, path: Path) -> None:
@@ -134,8 +131,9 @@ def isolated_answers(export: Path, files: Sequence[Path], threshold: float) -> d
 def agreement(
     task: str, expected: Mapping[str, Prediction], actual: Mapping[str, Prediction], threshold: float, what: str
 ) -> dict[str, float]:
-    """The largest differences over all samples. Raises UserError if one is above its tolerance."""
-    worst = worst_difference(task, expected, actual, threshold)
+    """The largest differences over all samples, by the names in TOLERANCE. Raises UserError if one is above it."""
+    each = [largest_difference(task, expected[name], actual[name], threshold) for name in expected]
+    worst = {name: max(difference[name] for difference in each) for name in TOLERANCE[task]}
     for name, tolerance in TOLERANCE[task].items():
         if worst[name] > tolerance:
             raise UserError(
@@ -143,11 +141,3 @@ def agreement(
                 f"forward() does not mean the same in both"
             )
     return worst
-
-
-def worst_difference(
-    task: str, expected: Mapping[str, Prediction], actual: Mapping[str, Prediction], threshold: float
-) -> dict[str, float]:
-    """The largest differences between the answers for the same images, by the names in TOLERANCE."""
-    each = [largest_difference(task, expected[name], actual[name], threshold) for name in expected]
-    return {name: max(difference[name] for difference in each) for name in TOLERANCE[task]}
