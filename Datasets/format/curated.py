@@ -129,40 +129,30 @@ def write_curated(
 
 def _shard_arguments(
     directory: Path, records: Mapping[str, Sequence[Record]], sizes: Mapping[str, Sequence[int]], read: ReadFiles
-) -> Iterator[tuple[Path, Sequence[Record], Sequence[int], ReadFiles]]:
+) -> Iterator[tuple[Path, Sequence[Record], ReadFiles]]:
     for split in SPLITS:
         cuts = _cuts(sizes[split])
         for number, rows in enumerate(cuts):
-            path = directory / f"{split}-{number:05d}-of-{len(cuts):05d}.parquet"
-            yield path, records[split][rows], sizes[split][rows], read
+            yield directory / f"{split}-{number:05d}-of-{len(cuts):05d}.parquet", records[split][rows], read
 
 
 def _cuts(sizes: Sequence[int]) -> list[slice]:
     """Where to cut images of `sizes` bytes into shards of about the same size."""
-    before = np.cumsum([0, *sizes])
-    number = max(1, -(-int(before[-1]) // SHARD_BYTES))
-    shards = np.minimum(number - 1, before[:-1] * number // max(1, int(before[-1])))
-    ends = np.searchsorted(shards, np.arange(number), side="right")
-    return [slice(int(start), int(end)) for start, end in pairwise([0, *ends])]
+    ends = np.cumsum([0, *sizes])
+    number = max(1, -(-int(ends[-1]) // SHARD_BYTES))
+    bounds = np.searchsorted(ends, ends[-1] * np.arange(number) / number).tolist()
+    return [slice(start, end) for start, end in pairwise([*bounds, len(sizes)])]
 
 
-def write_shard(path: Path, rows: Sequence[Record], sizes: Sequence[int], read: ReadFiles) -> list[Record]:
-    """Write one shard, holding one row group in memory; returns the records, of a mask the path alone."""
-    written: list[Record] = []
-    with pq.ParquetWriter(path, CURATED_SCHEMA, compression=_compression(), use_dictionary=False) as writer:
-        group: list[dict[str, Any]] = []
-        held = 0
-        for record, size in zip(rows, sizes, strict=True):
-            group.append(_row(record, *read(record)))
-            mask = group[-1]["mask"]
-            written.append(Record(**{**record, "mask": mask and {**mask, "bytes": None}}))
-            held += size
-            if held >= ROW_GROUP_BYTES:
-                writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
-                group, held = [], 0
-        if group or not rows:
-            writer.write_table(pa.Table.from_pylist(group, schema=CURATED_SCHEMA))
-    return written
+def write_shard(path: Path, records: Sequence[Record], read: ReadFiles) -> list[Record]:
+    """Write one shard; returns the records, of a mask the path alone."""
+    rows = [_row(record, *read(record)) for record in records]
+    held = sum(len(row["image"]["bytes"]) for row in rows)
+    group = max(1, len(rows) * ROW_GROUP_BYTES // max(1, held))
+    table = pa.Table.from_pylist(rows, schema=CURATED_SCHEMA)
+    pq.write_table(table, path, row_group_size=group, compression=_compression(), use_dictionary=False)
+    masks = [row["mask"] and {**row["mask"], "bytes": None} for row in rows]
+    return [Record(**{**record, "mask": mask}) for record, mask in zip(records, masks, strict=True)]
 
 
 def _row(record: Record, image: bytes, mask: bytes | None) -> dict[str, Any]:

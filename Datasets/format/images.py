@@ -1,7 +1,7 @@
 """From an image file's bytes to the pixels that a model sees.
 
-Training, the export's check and the service use these functions and no others, and a copy travels with each export:
-so a model is always fed in the way it was trained. NumPy and Pillow only.
+Training, export and service all use these functions, and a copy travels with each export, so that a model always gets
+the input that it was trained on. NumPy and Pillow only.
 """
 
 import io
@@ -11,25 +11,23 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970  # what Pillow refuses to decode; about 512 MiB of RGB
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # Pillow would run others' programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # others would run external programs
 FILL = 114  # the grey that pads a letterbox
 VOID = 255  # in a mask, whose other values are class ids + 1 and 0 for background: not annotated
 
 
 class UnreadableImage(ValueError):
-    """The bytes are no image that can be decoded whole; the message says why."""
+    """The bytes are not an image that can be decoded completely; the message is the reason."""
 
 
 def open_image(
     data: bytes, max_pixels: int = MAX_PIXELS, luma: bool = False, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """Decode an image file whole and turn it upright by its EXIF orientation; its mode stays as stored.
+    """Decode an image file and turn it upright by its EXIF orientation; its mode stays as stored.
 
-    luma: of a JPEG in colour make the luma only, as mode L, which spares a third of the time.
-    formats: those accepted, by Pillow's names.
-
-    Raises UnreadableImage if the header announces more than `max_pixels` (checked before any decoding), and for
-    whatever else is wrong with the bytes.
+    luma: decode only the luma of a colour JPEG, as mode L, in two thirds of the time. formats: Pillow's names of those
+    accepted. Raises UnreadableImage if the header states more than `max_pixels` (checked before decoding), and for
+    anything else that is wrong with the bytes.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
@@ -39,13 +37,13 @@ def open_image(
             image.draft("L", None)
         image.load()
         image.getexif()
-        for copy in ("exif", "Raw profile type exif"):  # which would be written anew: that fails for much from cameras
+        for copy in ("exif", "Raw profile type exif"):  # Pillow would rewrite them, which fails for many cameras
             image.info.pop(copy, None)
         ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies images that are upright already
         return image
     except (UnreadableImage, MemoryError):
         raise
-    except Exception as error:  # hostile bytes make Pillow's decoders raise nearly anything
+    except Exception as error:  # Pillow's decoders raise nearly anything for malformed bytes
         raise UnreadableImage(_reason(error, max_pixels, formats)) from error
 
 
@@ -60,15 +58,9 @@ def _reason(error: Exception, max_pixels: int, formats: tuple[str, ...]) -> str:
 def to_rgb(image: Image.Image) -> np.ndarray:
     """The pixels of an image of any mode as uint8 [H, W, 3]; 16-bit grey is scaled to 8 bits, transparency dropped."""
     if image.mode.startswith("I"):
-        image = _in_8_bits(image)
+        grey = np.clip(np.asarray(image), 0, 65_535).astype(np.uint32)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # to convert is to copy
-
-
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    grey = np.clip(np.asarray(image), 0, 65_535).astype(np.uint32)
-    grey += 128  # to round; in place, as images may be large
-    grey //= 257
-    return Image.fromarray(grey.astype(np.uint8))
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
