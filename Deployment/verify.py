@@ -1,61 +1,132 @@
-"""Starts a bundle as a user would, in an empty directory, and checks that it answers what the export promises.
+"""Stage verify: starts a bundle in an empty directory, as a user would, and checks its answers.
 
-    python -m Deployment.verify --bundle Deployment/bundles/ID --curated Datasets/curated \\
-        --out Deployment/bundles/ID.verification.json
+    python -m Deployment.verify --bundle Deployment/bundles/ID --export Datasets/pretrained/ID \\
+        --curated Datasets/curated --out Deployment/bundles/ID.verification.json
 
-In: a bundle, and the dataset whose test images it is asked about. Out: metrics: the largest differences to the samples'
-expected answers, how good the answers for the test images are (Deployment/verifying/figures.py), latency, requests a
-second, seconds from start to ready. The answers must be as good as evaluation found them, which the manifest says. The
-service is ended with this process, whether that succeeds, fails, or gets Ctrl-C or SIGTERM; it stays in the same
-process group, so that a signal to the group ends both.
+In: a bundle; the export that it was made from, which has the predictions that evaluation kept; the dataset with the
+test images. Out: metrics: how far the served answers lie from the samples' expected ones and from those that evaluation
+kept, latency, requests a second, seconds from start to ready. An answer beyond the tolerance is an error that names the
+worst image. The service is stopped with this process, also on Ctrl-C and SIGTERM.
 """
 
 import json
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from Datasets.format.predictions import TOLERANCE, Prediction, counts_in, largest_difference
+from Datasets.format.curated import Curated
+from Datasets.format.predictions import TOLERANCE, Prediction, largest_difference
+from Datasets.format.scored_records import read_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Artifact, load
-from Deployment.verifying.figures import QUERY, figures
-from Deployment.verifying.started import Client, running
+from Deployment.verifying.running_service import Client, running
 
-if TYPE_CHECKING:
-    from Datasets.format.curated import Curated
-
-FIGURE_TOLERANCE = 1e-3
-CHUNK = 64  # test images held in memory at once
+PREDICTIONS = "predictions.parquet"  # in an export: evaluation's predictions for the test images
 
 
-def check(task: str, sample: str, expected: Prediction, actual: Prediction, threshold: float) -> dict[str, float]:
-    """How far an answer lies from the expected one. Raises UserError naming the sample and what differs too much."""
-    for side in ("width", "height"):
-        if actual[side] != expected[side]:
-            raise UserError(f"sample {sample}: the answer's {side} is {actual[side]}, expected {expected[side]}")
-    found = largest_difference(task, expected, actual, threshold)
-    for what, tolerance in TOLERANCE[task].items():
-        if found[what] == float("inf"):
-            raise UserError(f"sample {sample}: the answer has {_shown(actual)}, expected {_shown(expected)}")
-        if found[what] > tolerance:
-            difference = f"{found[what]:.6g}, more than {tolerance:g}"
-            raise UserError(f"sample {sample}: the answer's {what} differ from the expected ones by {difference}")
-    return found
+@dataclass(frozen=True)
+class Comparison:
+    """The served answer for an image and the expected one; difference: by the names in TOLERANCE[task]."""
+
+    image: str
+    served: Any
+    expected: Any
+    difference: dict[str, float]
+    excess: float  # the largest difference as a multiple of its tolerance; above 1 the answer is wrong
+
+    def __str__(self) -> str:
+        if self.excess == float("inf"):
+            return f"{self.image}: the service answers {_summary(self.served)}; expected: {_summary(self.expected)}"
+        differences = ", ".join(f"{what} differ by {value:.4g}" for what, value in self.difference.items())
+        return f"{self.image}: {differences} from what was expected"
 
 
-def _shown(prediction: Prediction) -> str:
-    counts = [f"{count['count']} {count['name']}" for count in counts_in(prediction)]
-    return ", ".join(counts or prediction["labels"]) or "nothing"
+def _summary(prediction: Any) -> str:
+    counts = Counter(box["name"] for box in prediction.get("boxes", ()))
+    found = [f"{count} {name}" for name, count in sorted(counts.items())] or prediction["labels"]
+    return f"{', '.join(found) or 'nothing'} in {prediction['width']} x {prediction['height']} pixels"
+
+
+def compare(artifact: Artifact, image: str, served: Any, expected: Any) -> Comparison:
+    """Compare two answers at the manifest's score threshold."""
+    difference = largest_difference(artifact.task, expected, served, artifact.threshold)
+    if (served["width"], served["height"]) != (expected["width"], expected["height"]):
+        difference = dict.fromkeys(difference, float("inf"))
+    excess = max(difference[what] / tolerance for what, tolerance in TOLERANCE[artifact.task].items())
+    return Comparison(image, served, expected, difference, excess)
+
+
+def compare_all(
+    port: int, artifact: Artifact, expected: Mapping[str, Prediction], read: Callable[[str], bytes], connections: int
+) -> dict[str, Any]:
+    """Compare the served answers with the expected ones, by image; metrics: the largest differences.
+
+    read: gives an image's file by its name. Raises UserError naming the worst image if a difference is beyond its
+    tolerance, and naming an image that the service refuses.
+    """
+    names, reading = list(expected), threading.Lock()
+
+    def ask(first: int) -> list[Comparison]:
+        client, compared = Client(port), []
+        for name in names[first::connections]:
+            with reading:
+                image = read(name)
+            try:
+                served = client.predict(image)
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from error
+            compared.append(compare(artifact, name, served, expected[name]))
+        return compared
+
+    with ThreadPoolExecutor(connections) as threads:
+        compared = list(chain.from_iterable(threads.map(ask, range(connections))))
+    worst = max(compared, key=lambda one: one.excess)
+    if worst.excess > 1:
+        wrong = sum(one.excess > 1 for one in compared)
+        raise UserError(f"{worst}; {wrong} of {len(compared)} images differ, this one most")
+    difference = {what: max(one.difference[what] for one in compared) for what in TOLERANCE[artifact.task]}
+    return {"images": len(compared), "difference": difference, "worst_image": worst.image}
+
+
+def kept_predictions(artifact: Artifact, export: Path) -> dict[str, Prediction]:
+    """What evaluation predicted for the test images, with boxes from the manifest's score threshold on.
+
+    Raises UserError if the bundle's artifact is not from this export.
+    """
+    if load(export).manifest != artifact.manifest:
+        raise UserError(f"{export}: is not the export that the bundle was made from; package again")
+    kept = read_predictions(export / PREDICTIONS)
+    return {name: _above(prediction, artifact.threshold) for name, prediction in kept.items()}
+
+
+def _above(prediction: Any, threshold: float) -> Any:
+    if "boxes" not in prediction:
+        return prediction
+    return {**prediction, "boxes": [box for box in prediction["boxes"] if box["score"] >= threshold]}
+
+
+def image_reader(curated: Path, names: Sequence[str]) -> Callable[[str], bytes]:
+    """A function that gives a test image's file by its name. Raises UserError if the dataset lacks one of `names`."""
+    data = Curated(curated)
+    rows = {record["image"]: row for row, record in enumerate(data.records("test", masks=False))}
+    if missing := [name for name in names if name not in rows]:
+        raise UserError(
+            f"{curated}: no test image {missing[0]}, which was evaluated; evaluate, export and package again"
+        )
+    images = data.images("test")
+    return lambda name: images[rows[name]]
 
 
 def latencies(port: int, images: Sequence[bytes], requests: int) -> list[float]:
@@ -77,81 +148,22 @@ def requests_per_second(port: int, images: Sequence[bytes], requests: int, conne
     return sum(counts) / (time.perf_counter() - started)
 
 
-def answers_for(
-    port: int, images: Sequence[bytes], names: Mapping[int, str], query: str, connections: int
-) -> list[Any]:
-    """The answers for the images in the rows that have names, over several connections at once.
-
-    They are new for each chunk: while one is read, the service may close those that are idle. Raises UserError naming
-    an image that is not answered for.
-    """
-    found: list[Any] = []
-    for first in range(0, len(names), CHUNK):
-        chunk = [(name, images[row]) for row, name in islice(names.items(), first, first + CHUNK)]
-        found += _chunk_answers(port, chunk, query, connections)
-    return found
-
-
-def _chunk_answers(port: int, images: Sequence[tuple[str, bytes]], query: str, connections: int) -> list[Any]:
-    own = threading.local()  # a connection for each thread
-
-    def ask(named: tuple[str, bytes]) -> Any:
-        name, image = named
-        if not hasattr(own, "client"):
-            own.client = Client(port)
-        try:
-            return own.client.predict(image, query)
-        except UserError as error:
-            raise UserError(f"test image {name}: {error}") from error
-
-    with ThreadPoolExecutor(connections) as clients:
-        return list(clients.map(ask, images))
-
-
-def measure_test(port: int, curated: "Curated", artifact: Artifact, connections: int) -> dict[str, Any]:
-    """How good the answers for the test images are. Raises UserError if evaluation found something else."""
-    task = artifact.task
-    records = curated.records("test", masks=task == "mask")
-    known = {row: record for row, record in enumerate(records) if record[task] is not None}  # type: ignore[literal-required]
-    names = {row: record["image"] for row, record in known.items()}
-    answers = answers_for(port, curated.images("test"), names, QUERY[task], connections)
-    found = figures(task, list(known.values()), answers, artifact.manifest["classes"])
-    evaluated = artifact.manifest.get("metrics", {})
-    for name, value in found.items():
-        if not abs(value - evaluated.get(name, float("inf"))) <= FIGURE_TOLERANCE:  # NaN is no figure
-            raise UserError(
-                f"{curated.directory}: {name} of the service's answers for {len(known)} test images is {value:.6f}, "
-                f"evaluation found {evaluated.get(name)}; was it another dataset? evaluate, export and package again"
-            )
-    return {"images": len(known), **found}
-
-
-def read_curated(directory: Path) -> "Curated":
-    """The dataset. Importing what reads it takes longer than all else here."""
-    from Datasets.format.curated import Curated
-
-    return Curated(directory)
-
-
-def verify(bundle: Path, curated: "Curated | None", requests: int, connections: int) -> dict[str, Any]:
+def verify(bundle: Path, export: Path | None, curated: Path | None, requests: int, connections: int) -> dict[str, Any]:
     """The metrics of a bundle that answers as it should. Raises UserError for one that does not."""
     artifact = load(bundle)
-    if curated and list(curated.classes) != artifact.manifest["classes"]:
-        raise UserError(f"{curated.directory}: has other classes than the model was trained on; name its own dataset")
     samples = artifact.samples()
-    images = [image for image, _ in samples.values()]
+    files = {name: file for name, (file, _) in samples.items()}
+    expected = {name: answer for name, (_, answer) in samples.items()}
+    kept = kept_predictions(artifact, export) if export else {}
+    read = image_reader(curated, list(kept)) if curated else files.__getitem__
     with running(bundle) as (port, ready):
-        client = Client(port)
-        found = [
-            check(artifact.task, name, answer, client.predict(image), artifact.threshold)
-            for name, (image, answer) in samples.items()
-        ]
-        test = {"test": measure_test(port, curated, artifact, connections)} if curated else {}
-        taken = np.array(latencies(port, images, requests)) * 1000
-        rate = requests_per_second(port, images, requests, connections)
+        found = compare_all(port, artifact, expected, files.__getitem__, connections)
+        test = {"test": compare_all(port, artifact, kept, read, connections)} if kept else {}
+        taken = np.array(latencies(port, list(files.values()), requests)) * 1000
+        rate = requests_per_second(port, list(files.values()), requests, connections)
     return {
-        "samples": len(samples),
-        "difference": {what: max(difference[what] for difference in found) for what in TOLERANCE[artifact.task]},
+        "samples": found["images"],
+        "difference": found["difference"],
         **test,
         "latency_ms": {"p50": round(np.percentile(taken, 50), 2), "p99": round(np.percentile(taken, 99), 2)},
         "requests_per_second": round(rate),
@@ -161,35 +173,32 @@ def verify(bundle: Path, curated: "Curated | None", requests: int, connections: 
 
 
 def main(
-    bundle: Annotated[Path, typer.Option(help="the bundle, Deployment/bundles/ID")],
-    out: Annotated[Path, typer.Option(help="the metrics to write, as JSON")],
-    curated: Annotated[
-        Path | None, typer.Option(help="the curated dataset; without it only the samples are asked about")
+    bundle: Annotated[Path, typer.Option(help="bundle, Deployment/bundles/ID")],
+    out: Annotated[Path, typer.Option(help="metrics to write, as JSON")],
+    export: Annotated[
+        Path | None,
+        typer.Option(help="export that the bundle was made from, with the predictions that evaluation kept"),
     ] = None,
-    requests: Annotated[
-        int, typer.Option(min=1, help="how many predictions to time, over one and over many connections")
-    ] = 300,
-    connections: Annotated[
-        int, typer.Option(min=1, max=64, help="how many connections at once, for the requests a second")
-    ] = 16,
+    curated: Annotated[
+        Path | None,
+        typer.Option(help="dataset with the test images; without it and --export only samples are compared"),
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="predictions to time, over one and over many connections")] = 300,
+    connections: Annotated[int, typer.Option(min=1, max=64, help="connections at once")] = 16,
 ) -> None:
     """Start a bundle in an empty directory, compare its answers with the expected ones, and time it."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the service is ended
-    metrics = verify(bundle, read_curated(curated) if curated else None, requests, connections)
+    if (export is None) != (curated is None):
+        raise UserError("--export and --curated: give both, to compare the answers for the test images, or neither")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the service is stopped
+    metrics = verify(bundle, export, curated, requests, connections)
     with replacing(out) as partial:
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    test = f" and {metrics['test']['images']} test images" if "test" in metrics else ""
     latency = metrics["latency_ms"]
     print(
-        f"{bundle}: {metrics['samples']} samples answered as expected; {_said(metrics.get('test'))}"
+        f"{bundle}: {metrics['samples']} samples{test} answered as expected; "
         f"p50 {latency['p50']} ms, p99 {latency['p99']} ms, {metrics['requests_per_second']} requests a second"
     )
-
-
-def _said(test: dict[str, Any] | None) -> str:
-    if not test:
-        return ""
-    name, value = list(test.items())[1]
-    return f"{name} of {test['images']} test images {value:.3f}, as evaluated; "
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""A bundle's service as a process: started in an empty directory as a user would, asked, and ended in any case."""
+"""A bundle's service as a process of its own, started in an empty directory, and a client for it."""
 
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,11 +17,11 @@ from typing import Any
 from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.tools.errors import UserError
 
-UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # of this process's environment, in the service's
+UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # environment variables that the service does not inherit
 START_SECONDS = 60
 STOP_SECONDS = 10
 ANSWER_SECONDS = 120  # a large model may take seconds, and several requests wait for it at once
-MAX_BYTES = 2_000_000_000  # of an image file; the service's own limit is for strangers
+MAX_BYTES = 2_000_000_000  # of an image file: evaluation read it, so the service must
 
 
 class Client:
@@ -40,48 +39,30 @@ class Client:
             raise UserError(f"{method} {path}: {answer.status} {data[:200].decode(errors='replace')}")
         return data
 
-    def predict(self, image: bytes, query: str = "") -> Any:
+    def predict(self, image: bytes) -> Any:
         """The answer for an image file."""
-        return json.loads(self.request("POST", f"/predict{query}", image))
+        return json.loads(self.request("POST", "/predict", image))
 
 
 @contextmanager
 def running(bundle: Path) -> Iterator[tuple[int, float]]:
-    """Start a copy of `bundle` in an empty directory; yield its port and the seconds from its start until it was ready.
+    """Start a copy of `bundle` in an empty directory; yield its port and the seconds from start to ready.
 
-    It takes images of any size, as evaluation did. It ends with the block, however that ends. Raises
-    UserError with the service's last words if it does not become ready, or does not answer within the block.
+    It takes images of any size, as evaluation does, and is stopped at the end of the block. Raises UserError with the
+    last line of its log if it does not become ready, or does not answer within the block.
     """
     with tempfile.TemporaryDirectory(prefix="fourfold-") as empty:
         out, err = Path(empty, "stdout"), Path(empty, "stderr")
         directory = shutil.copytree(bundle, Path(empty, "bundle"))
         started = time.perf_counter()
-        process: subprocess.Popen[bytes] | None = None
+        process = _start(directory, out, err)
         try:
-            with _uninterrupted():
-                process = _start(directory, out, err)
             port = _wait_until_ready(process, out)
             yield port, time.perf_counter() - started
         except (OSError, HTTPException) as error:
-            raise UserError(f"{bundle}: the service failed: {_last_words(err) or _end(process) or error}") from error
+            raise UserError(f"{bundle}: the service failed: {_reason(process, err) or error}") from error
         finally:
-            if process:
-                _stop(process)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C and SIGTERM to the end of the block: in the midst of starting a process, nobody would know it."""
-    came: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
+            _stop(process)
 
 
 def _start(directory: Path, out: Path, err: Path) -> subprocess.Popen[bytes]:
@@ -105,20 +86,16 @@ def _wait_until_ready(process: subprocess.Popen[bytes], out: Path) -> int:
             Client(port).request("GET", "/health/ready")
             return port
         time.sleep(0.01)
-    raise TimeoutError(f"it was not ready after {START_SECONDS} s")
+    raise TimeoutError(f"not ready after {START_SECONDS} s")
 
 
-def _last_words(err: Path) -> str:
-    """What was said last beside the log, whose lines are JSON."""
+def _reason(process: subprocess.Popen[bytes], err: Path) -> str:
+    """The last line of the log that is not a request's, which are JSON; else the exit code, if the process ended."""
     lines = err.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line for line in lines if line.strip() and not line.startswith("{")]
-    return said[-1].removeprefix("error: ") if said else ""
-
-
-def _end(process: subprocess.Popen[bytes] | None) -> str:
-    """How it ended, if it did: of a process that was killed the connections may close a little earlier."""
-    with suppress(subprocess.TimeoutExpired):
-        return f"it ended with exit code {process.wait(1)}" if process else ""
+    if messages := [line for line in lines if line.strip() and not line.startswith("{")]:
+        return messages[-1].removeprefix("error: ")
+    with suppress(subprocess.TimeoutExpired):  # of a killed process, connections close first
+        return f"exit code {process.wait(1)}"
     return ""
 
 
