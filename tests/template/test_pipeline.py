@@ -15,7 +15,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from Datasets.format.predictions import TOLERANCE
-from Deployment.verify import FIGURE_TOLERANCE
 from tests.template.conftest import AUTHOR, copy_checkout, edit_params, run_in, succeeded, until
 from tests.template.Data_processing.sources import pack, write_voc
 
@@ -53,11 +52,11 @@ def test_a_second_run_does_nothing_and_says_so(project):
 def test_the_service_was_verified(project):
     report = json.loads((project / "Deployment/bundles/e001.verification.json").read_text())
     evaluated = json.loads((project / "Models/outputs/e001/evaluate/metrics.json").read_text())
-    for name in ("images", "mAP", "mAP50", "mAP75"):
-        assert report["test"][name] == pytest.approx(evaluated[name], abs=FIGURE_TOLERANCE), name
+    assert report["test"]["images"] == evaluated["images"]
     assert report["samples"] == len(list((project / "Datasets/pretrained/e001/sample").glob("0*")))
     assert set(report["difference"]) == set(TOLERANCE["boxes"])
-    assert all(report["difference"][name] <= allowed for name, allowed in TOLERANCE["boxes"].items())
+    for difference in (report["difference"], report["test"]["difference"]):
+        assert all(difference[name] <= allowed for name, allowed in TOLERANCE["boxes"].items())
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p99"]
 
 

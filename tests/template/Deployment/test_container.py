@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from Deployment.packaging.environment import container_files
 from Deployment.serve import KEY, SHUTDOWN_SECONDS, parse
 from Deployment.service.artifact import load
-from Deployment.verify import check
+from Deployment.verify import compare
 from tests.template.Deployment.image_built import Image, built, contents
 from tests.template.Deployment.running_service import serving
 
@@ -115,7 +115,7 @@ def test_what_the_dockerfile_makes_starts_answers_and_is_healthy(image: Image) -
             headers = {"Authorization": "Bearer a-key-that-is-long-enough"}
             status, found = service.request("POST", "/predict", data, headers)
             assert status == 200
-            assert check("boxes", name, answer, found, threshold=0.25) == {"boxes": 0, "scores": 0}
+            assert compare(load(image.directory), name, found, answer).excess == 0
         assert service.request("GET", "/docs/swagger-ui-bundle.js")[0] == 200
         health = [word.replace(":8000", f":{service.port}") for word in image.words("HEALTHCHECK")]
         proxied = image.environment | {"http_proxy": "http://127.0.0.1:9"}  # as Docker's own settings may have it

@@ -6,10 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +14,15 @@ import psutil
 import pytest
 from PIL import Image
 
-from Datasets.format.curated import write_annotations, write_curated
+from Datasets.format.curated import Curated, write_annotations, write_curated
 from Datasets.format.records import Record, empty_record
+from Datasets.format.scored_records import read_predictions, write_predictions
 from Deployment.package import seal
-from Deployment.verify import answers_for
-from Deployment.verifying.average_precision import average_precision
+from Deployment.service.artifact import load
+from Deployment.service.predictor import Predictor
+from Deployment.verify import compare
 from tests.template.conftest import until
-from tests.template.Deployment.made_export import CLASSES, encoded, write_manifest
+from tests.template.Deployment.made_export import CLASSES, SAMPLES, encoded, write_manifest
 from tests.template.Deployment.running_service import ROOT, is_one_line
 
 
@@ -82,104 +81,117 @@ def test_a_good_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
     assert metrics["start_to_ready_seconds"] > 0
 
 
-def test_the_answers_for_the_test_images_are_as_good_as_evaluated(bundle: Path, scenes: Path, tmp_path: Path) -> None:
-    rewrite_manifest(bundle, metrics={"mAP": 1.0, "mAP50": 1.0, "mAP75": 1.0})
-    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(scenes), "--requests", "10")
-    assert process.returncode == 0, process.stderr
-    assert json.loads((tmp_path / "metrics.json").read_text())["test"] == {
-        "images": 3,
-        "mAP": 1.0,
-        "mAP50": 1.0,
-        "mAP75": 1.0,
-    }
-    assert "mAP of 3 test images 1.000, as evaluated" in process.stdout
+@pytest.fixture
+def evaluated(export: Path, bundle: Path, scenes: Path) -> Path:
+    """The bundle's export, with what evaluation kept for the test images of the scenes."""
+    keep_predictions(export, bundle, scenes)
+    return export
 
 
-def test_a_dataset_of_other_classes_is_refused(bundle: Path, scenes: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(scenes, tmp_path / "other")
-    (other / "classes.json").write_text('{"raccoon": 0}')
-    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(other))
-    assert is_one_line(process), process.stderr
-    assert f"{other}: has other classes" in process.stderr
+def keep_predictions(export: Path, bundle: Path, scenes: Path, edit: Callable[[Any], None] = lambda _: None) -> None:
+    """Write an export's predictions.parquet, changed by `edit`, and make its bundle whole again."""
+    predictor, data = Predictor(load(export)), Curated(scenes)
+    names = [record["image"] for record in data.records("test")]
+    rows = [
+        {"image": name, **predictor(file, threshold=0.001)}
+        for name, file in zip(names, data.images("test"), strict=True)
+    ]
+    edit(rows)
+    write_predictions(rows, "e900", export / "predictions.parquet")
+    write_manifest(export)
+    shutil.copyfile(export / "manifest.json", bundle / "export/manifest.json")
+    seal(bundle, "e900")
 
 
-class Shy(BaseHTTPRequestHandler):
-    """Answers anything with [], and closes connections that are idle for longer than `timeout` seconds."""
-
-    protocol_version, timeout = "HTTP/1.1", 0.1
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"[]")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_connections_that_the_server_closed_between_chunks_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(list[bytes]):
-        def __getitem__(self, row: Any) -> Any:
-            time.sleep(0.15)
-            return super().__getitem__(row)
-
-    monkeypatch.setattr("Deployment.verify.CHUNK", 1)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Shy) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        try:
-            assert answers_for(server.server_port, Slow([b"a", b"b"]), {0: "a", 1: "b"}, "", 1) == [[], []]
-        finally:
-            server.shutdown()
-
-
-@pytest.mark.parametrize("evaluated", [0.998, float("nan")])
-def test_answers_worse_than_evaluated_are_an_error(
-    bundle: Path, scenes: Path, tmp_path: Path, evaluated: float
+def test_answers_are_compared_with_those_that_evaluation_kept(
+    bundle: Path, evaluated: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    rewrite_manifest(bundle, metrics={"mAP": evaluated, "mAP50": 1.0, "mAP75": 1.0})
-    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(scenes))
+    out, options = tmp_path / "metrics.json", ["--export", str(evaluated), "--curated", str(scenes), "--requests", "10"]
+    process = verify(bundle, out, *options)
+    assert process.returncode == 0, process.stderr
+    test = json.loads(out.read_text())["test"]
+    assert (test["images"], test["difference"]) == (3, {"boxes": 0, "scores": 0})
+    assert process.stdout.startswith(f"{bundle}: 3 samples and 3 test images answered as expected; p50 ")
+
+
+def test_the_worst_answer_is_named(export: Path, bundle: Path, scenes: Path, tmp_path: Path) -> None:
+    def edit(rows: Any) -> None:
+        rows[0]["boxes"][0]["x1"] += 0.1
+        rows[1]["boxes"][0]["x1"] += 0.5
+
+    keep_predictions(export, bundle, scenes, edit)
+    process = verify(bundle, tmp_path / "metrics.json", "--export", str(export), "--curated", str(scenes))
     assert is_one_line(process), process.stderr
-    assert f"{scenes}: mAP of the service's answers for 3 test images is 1.000000" in process.stderr
-    assert f"evaluation found {evaluated}" in process.stderr
+    assert "error: made/1_test.png: boxes differ by 0.5, scores differ by 0 from what was expected" in process.stderr
+    assert "2 of 3 images differ" in process.stderr
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_an_image_is_named_that_is_not_answered_for_and_none_is_too_large(bundle: Path, tmp_path: Path) -> None:
-    large = encoded(Image.new("RGB", (2700, 2700)), "BMP")
-    assert len(large) > 20_000_000  # what the service takes of anybody
-    files = {"large.bmp": large, "broken.png": b"no image"}
-    test = [Record(**{**empty_record(name, "s"), "boxes": []}) for name in files]  # type: ignore[typeddict-item]
-    splits, sizes = {"train": [], "val": [], "test": test}, {"train": [], "val": [], "test": [1, 1]}
-    (tmp_path / "curated").mkdir()
-    written = write_curated(tmp_path / "curated", splits, sizes, lambda record: (files[record["image"]], None))
-    write_annotations(tmp_path / "curated", written, {name: number for number, name in enumerate(CLASSES)})
-    process = verify(bundle, tmp_path / "metrics.json", "--curated", str(tmp_path / "curated"))
+def test_boxes_below_the_threshold_are_not_compared(export: Path, bundle: Path, scenes: Path, tmp_path: Path) -> None:
+    def edit(rows: Any) -> None:
+        rows[0]["boxes"].append({**rows[0]["boxes"][0], "x1": 1.0, "score": 0.1})
+
+    keep_predictions(export, bundle, scenes, edit)
+    options = ["--export", str(export), "--curated", str(scenes), "--requests", "1"]
+    assert verify(bundle, tmp_path / "metrics.json", *options).returncode == 0
+
+
+@pytest.mark.parametrize("task", ["boxes", "mask", "labels", "counts"])
+def test_what_is_kept_compares_equal_for_each_task(exports: dict[str, Path], task: str, tmp_path: Path) -> None:
+    artifact = load(exports[task])
+    predictor = Predictor(artifact)
+    served = {name: predictor(file) for name, (file, _) in artifact.samples().items()}
+    write_predictions([{"image": name, **answer} for name, answer in served.items()], "e900", tmp_path / "kept.parquet")
+    kept = read_predictions(tmp_path / "kept.parquet")
+    assert [compare(artifact, name, served[name], kept[name]).excess for name in served] == [0, 0, 0]
+    other = {**kept["000.jpg"], "width": 65}
+    assert compare(artifact, "000.jpg", served["000.jpg"], other).excess == float("inf")
+
+
+def test_another_export_or_dataset_is_refused(bundle: Path, evaluated: Path, scenes: Path, tmp_path: Path) -> None:
+    for missing in ("--export", "--curated"):
+        process = verify(bundle, tmp_path / "metrics.json", missing, str(scenes))
+        assert is_one_line(process), process.stderr
+        shutil.rmtree(tmp_path / "temporary")
+    write_curated_images(tmp_path / "other", {"a.png": encoded(SAMPLES["000.jpg"], "PNG")})
+    options = ["--export", str(evaluated), "--curated", str(tmp_path / "other")]
+    process = verify(bundle, tmp_path / "metrics.json", *options)
     assert is_one_line(process), process.stderr
-    assert "error: test image s/broken.png: POST /predict?threshold=0.001: 422" in process.stderr
+    assert f"{tmp_path}/other: no test image made/0_test.png, which was evaluated" in process.stderr
+    shutil.rmtree(tmp_path / "temporary")
+    write_manifest(evaluated, seed=1)
+    process = verify(bundle, tmp_path / "metrics.json", "--export", str(evaluated), "--curated", str(scenes))
+    assert is_one_line(process), process.stderr
+    assert f"{evaluated}: is not the export that the bundle was made from" in process.stderr
 
 
-def test_average_precision_is_cocos() -> None:
-    """Two objects of a class found, one of them with an IoU of 0.6; one of another class missed; a crowd left alone."""
+def write_curated_images(directory: Path, files: dict[str, bytes]) -> None:
+    """A curated dataset with these test images and no objects."""
+    test = [Record(**{**empty_record(name, "s"), "boxes": []}) for name in files]  # type: ignore[typeddict-item]
+    sizes = {"train": [], "val": [], "test": [1] * len(files)}
+    directory.mkdir()
+    read = {"train": [], "val": [], "test": test}
+    written = write_curated(directory, read, sizes, lambda record: (files[record["image"]], None))
+    write_annotations(directory, written, {name: number for number, name in enumerate(CLASSES)})
 
-    def box(name: str, x1: float, x2: float, **more: Any) -> Any:
-        return {"name": name, "x1": x1, "y1": 0, "x2": x2, "y2": 10, **more}
 
-    truth = [box("red", 0, 10), box("red", 20, 30), box("green", 40, 50), box("red", 60, 90)]
-    boxes = [each | {"crowd": each["x1"] == 60, "segmentation": None} for each in truth]
-    found = [box("red", 0, 10, score=0.9), box("red", 20, 26, score=0.8), box("red", 70, 80, score=0.7)]
-    answer: Any = {"width": 99, "height": 10, "labels": [], "counts": [], "boxes": found}
-    figures = average_precision(
-        [empty_record("a", "a") | {"width": 99, "height": 10, "boxes": boxes}], [answer], CLASSES
+def test_an_image_is_named_that_is_not_answered_for_and_none_is_too_large(
+    export: Path, bundle: Path, tmp_path: Path
+) -> None:
+    large = encoded(Image.new("RGB", (2700, 2700)), "BMP")
+    assert len(large) > 20_000_000  # the service's own limit
+    write_curated_images(tmp_path / "curated", {"large.bmp": large, "broken.png": b"no image"})
+    nothing = {"width": 2700, "height": 2700, "labels": [], "counts": [], "boxes": []}
+    write_predictions(
+        [{"image": name, **nothing} for name in ("s/large.bmp", "s/broken.png")], "e900", export / "predictions.parquet"
     )
-    one_of_two = 51 / 101  # precision 1 up to a recall of 0.5, at COCO's 101 recalls
-    assert figures["mAP50"] == pytest.approx((1 + 0) / 2, abs=1e-6)
-    assert figures["mAP75"] == pytest.approx((one_of_two + 0) / 2, abs=1e-6)
-    assert figures["mAP"] == pytest.approx((3 * 1 + 7 * one_of_two) / 10 / 2, abs=1e-6)
-    nothing = {"mAP": 0, "mAP50": 0, "mAP75": 0}
-    assert average_precision([empty_record("a", "a")], [answer | {"boxes": []}], CLASSES) == nothing
-    assert average_precision([empty_record("a", "a")], [answer], CLASSES) == nothing
+    write_manifest(export)
+    shutil.copyfile(export / "manifest.json", bundle / "export/manifest.json")
+    seal(bundle, "e900")
+    options = ["--export", str(export), "--curated", str(tmp_path / "curated")]
+    process = verify(bundle, tmp_path / "metrics.json", *options)
+    assert is_one_line(process), process.stderr
+    assert "error: s/broken.png: POST /predict: 422" in process.stderr
 
 
 def move(answers: Any) -> None:
@@ -203,10 +215,10 @@ def grow(answers: Any) -> None:
 @pytest.mark.parametrize(
     ("tamper", "words"),
     [
-        (move, "sample 000.jpg: the answer's boxes differ from the expected ones by 0.5"),
-        (doubt, "sample 001.jpg: the answer's scores differ from the expected ones by 0.001"),
-        (add, "sample 002.jpg: the answer has nothing, expected 1 red"),
-        (grow, "sample 001.jpg: the answer's width is 128, expected 99"),
+        (move, "000.jpg: boxes differ by 0.5, scores differ by 0 from what was expected; 1 of 3 images differ"),
+        (doubt, "001.jpg: boxes differ by 0, scores differ by 0.001"),
+        (add, "002.jpg: the service answers nothing in 48 x 96 pixels; expected: 1 red in 48 x 96 pixels"),
+        (grow, "001.jpg: the service answers 1 green in 128 x 64 pixels; expected: 1 green in 99 x 64 pixels"),
     ],
 )
 def test_another_answer_than_expected_is_an_error(
@@ -244,7 +256,7 @@ def test_how_a_service_ended_that_was_killed_is_said(bundle: Path, tmp_path: Pat
     [service] = psutil.Process(process.pid).children()
     service.kill()
     _, stderr = process.communicate(timeout=30)
-    assert stderr == f"error: {bundle}: the service failed: it ended with exit code -9\n"
+    assert stderr == f"error: {bundle}: the service failed: exit code -9\n"
 
 
 def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
@@ -254,13 +266,9 @@ def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", ["*/stdout", "*/stdout with a port"])
-def test_an_interrupted_verify_leaves_no_process(
-    bundle: Path, tmp_path: Path, number: signal.Signals, moment: str
-) -> None:
+def test_an_interrupted_verify_leaves_no_process(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
-    pattern, _, needed = moment.partition(" with a ")
-    until(lambda: any(not needed or path.stat().st_size for path in (tmp_path / "temporary").glob(pattern)))
+    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/stdout")))
     process.send_signal(number)
     try:
         assert process.wait(15) == 130
