@@ -110,29 +110,25 @@ class Journal:
     """The rows so far, in a file: a line of JSON for the work that they belong to, then a line for each row."""
 
     def __init__(self, path: Path, work: Mapping[str, Any]) -> None:
-        self._path, self._head = path, f"{json.dumps(work)}\n"
+        self.path, self._head = path, f"{json.dumps(work)}\n"
 
     def rows(self) -> list[Row]:
         """The rows of an earlier run of the same work, up to a line that was cut off or is damaged."""
         rows: list[Row] = []
-        with suppress(FileNotFoundError, ValueError), self._path.open(encoding="utf-8") as file:
+        with suppress(FileNotFoundError, ValueError), self.path.open(encoding="utf-8") as file:
             for line in file if file.readline() == self._head else ():
                 rows.append(json.loads(line))
         return rows
 
     def keep(self, done: Sequence[Row], parts: Iterable[list[Row]]) -> Iterator[Row]:
         """Pass the rows of all `parts` through, each once it is in the file, after those that are done."""
-        with replacing(self._path) as partial_file:
+        with replacing(self.path) as partial_file:
             partial_file.write_text(self._head + "".join(map(_line, done)), encoding="utf-8")
-        with self._path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             for part in parts:
                 file.writelines(map(_line, part))
                 file.flush()
                 yield from part
-
-    def remove(self) -> None:
-        """Remove the file."""
-        self._path.unlink(missing_ok=True)
 
 
 def _line(row: Row) -> str:
@@ -225,7 +221,7 @@ def main(
     by_name = done | {row["image"]: row for row in new}
     rows = [by_name[name] for name in files]
     write(rows, artifact, to)
-    journal.remove()
+    journal.path.unlink()
     unreadable = sum("error" in row for row in rows)
     print(f"{to}: {len(rows)} images, {_summary(rows, artifact.task)}, {unreadable} unreadable")
 

@@ -129,23 +129,21 @@ def image_reader(curated: Path, names: Sequence[str]) -> Callable[[str], bytes]:
     return lambda name: images[rows[name]]
 
 
-def latencies(port: int, images: Sequence[bytes], requests: int) -> list[float]:
-    """Seconds that each of so many predictions took over one connection, the images in turn."""
-    client, taken = Client(port), []
-    for image in islice(cycle(images), requests):
-        started = time.perf_counter()
-        client.predict(image)
-        taken.append(time.perf_counter() - started)
-    return taken
+def measure(port: int, images: Sequence[bytes], requests: int, connections: int) -> tuple[list[float], float]:
+    """Seconds that each prediction took, the images in turn, and predictions a second over all connections."""
 
+    def ask(_: int) -> list[float]:
+        client, seconds = Client(port), []
+        for image in islice(cycle(images), -(-requests // connections)):
+            asked = time.perf_counter()
+            client.predict(image)
+            seconds.append(time.perf_counter() - asked)
+        return seconds
 
-def requests_per_second(port: int, images: Sequence[bytes], requests: int, connections: int) -> float:
-    """Predictions a second over several connections at once."""
-    each = -(-requests // connections)
     started = time.perf_counter()
-    with ThreadPoolExecutor(connections) as clients:
-        counts = [len(taken) for taken in clients.map(lambda _: latencies(port, images, each), range(connections))]
-    return sum(counts) / (time.perf_counter() - started)
+    with ThreadPoolExecutor(connections) as threads:
+        seconds = list(chain.from_iterable(threads.map(ask, range(connections))))
+    return seconds, len(seconds) / (time.perf_counter() - started)
 
 
 def verify(bundle: Path, export: Path | None, curated: Path | None, requests: int, connections: int) -> dict[str, Any]:
@@ -159,13 +157,14 @@ def verify(bundle: Path, export: Path | None, curated: Path | None, requests: in
     with running(bundle) as (port, ready):
         found = compare_all(port, artifact, expected, files.__getitem__, connections)
         test = {"test": compare_all(port, artifact, kept, read, connections)} if kept else {}
-        taken = np.array(latencies(port, list(files.values()), requests)) * 1000
-        rate = requests_per_second(port, list(files.values()), requests, connections)
+        seconds, _ = measure(port, list(files.values()), requests, connections=1)
+        _, rate = measure(port, list(files.values()), requests, connections)
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
     return {
         "samples": found["images"],
         "difference": found["difference"],
         **test,
-        "latency_ms": {"p50": round(np.percentile(taken, 50), 2), "p99": round(np.percentile(taken, 99), 2)},
+        "latency_ms": {"p50": round(p50, 2), "p99": round(p99, 2)},
         "requests_per_second": round(rate),
         "connections": connections,
         "start_to_ready_seconds": round(ready, 2),
