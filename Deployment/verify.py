@@ -49,8 +49,8 @@ class Comparison:
     def __str__(self) -> str:
         if self.excess == float("inf"):
             return f"{self.image}: the service answers {_summary(self.served)}; expected: {_summary(self.expected)}"
-        differences = ", ".join(f"{what} differ by {value:.4g}" for what, value in self.difference.items())
-        return f"{self.image}: {differences} from what was expected"
+        differences = ", ".join(f"in {what} by {value:.4g}" for what, value in self.difference.items())
+        return f"{self.image}: the answer differs from the expected one {differences}"
 
 
 def _summary(prediction: Any) -> str:

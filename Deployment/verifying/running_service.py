@@ -48,7 +48,7 @@ class Client:
 def running(bundle: Path) -> Iterator[tuple[int, float]]:
     """Start a copy of `bundle` in an empty directory; yield its port and the seconds from start to ready.
 
-    It takes images of any size, as evaluation does, and is stopped at the end of the block. Raises UserError with the
+    It takes images of any format and size, as evaluation does, and is stopped at the end of the block. Raises UserError with the
     last line of its log if it does not become ready, or does not answer within the block.
     """
     with tempfile.TemporaryDirectory(prefix="fourfold-") as empty:
@@ -66,10 +66,9 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
 
 
 def _start(directory: Path, out: Path, err: Path) -> subprocess.Popen[bytes]:
-    limits: dict[str, int | str] = {"--max-bytes": MAX_BYTES, "--max-pixels": MAX_PIXELS, "--seconds": ANSWER_SECONDS}
-    limits["--formats"] = ",".join(FORMATS)
-    options = [str(word) for option in {"--port": 0, **limits}.items() for word in option]
-    command = [sys.executable, "-m", "Deployment.serve", ".", *options]
+    limits = ["--max-bytes", MAX_BYTES, "--max-pixels", MAX_PIXELS, "--seconds", ANSWER_SECONDS]
+    options = ["--port", 0, "--formats", ",".join(FORMATS), *limits]
+    command = [sys.executable, "-m", "Deployment.serve", ".", *map(str, options)]
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(command, cwd=directory, env=environment, stdout=stdout, stderr=stderr)

@@ -120,7 +120,10 @@ def test_the_worst_answer_is_named(export: Path, bundle: Path, scenes: Path, tmp
     keep_predictions(export, bundle, scenes, edit)
     process = verify(bundle, tmp_path / "metrics.json", "--export", str(export), "--curated", str(scenes))
     assert is_one_line(process), process.stderr
-    assert "error: made/1_test.png: boxes differ by 0.5, scores differ by 0 from what was expected" in process.stderr
+    assert (
+        "error: made/1_test.png: the answer differs from the expected one in boxes by 0.5, in scores by 0"
+        in process.stderr
+    )
     assert "2 of 3 images differ" in process.stderr
     assert not (tmp_path / "metrics.json").exists()
 
@@ -169,11 +172,11 @@ def test_an_image_is_named_that_is_not_answered_for_and_none_is_too_large(
 ) -> None:
     large = encoded(Image.new("RGB", (2700, 2700)), "BMP")
     assert len(large) > 20_000_000  # the service's own limit
-    write_curated_images(tmp_path / "curated", {"large.bmp": large, "broken.png": b"no image"})
+    files = {"large.bmp": large, "rare.ppm": encoded(SAMPLES["002.jpg"], "PPM"), "broken.png": b"no image"}
+    write_curated_images(tmp_path / "curated", files)
     nothing = {"width": 2700, "height": 2700, "labels": [], "counts": [], "boxes": []}
-    write_predictions(
-        [{"image": name, **nothing} for name in ("s/large.bmp", "s/broken.png")], "e900", export / "predictions.parquet"
-    )
+    rows = [{"image": f"s/{name}", **nothing} for name in files]
+    write_predictions(rows, "e900", export / "predictions.parquet")
     write_manifest(export)
     shutil.copyfile(export / "manifest.json", bundle / "export/manifest.json")
     seal(bundle, "e900")
@@ -186,8 +189,8 @@ def test_an_image_is_named_that_is_not_answered_for_and_none_is_too_large(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"x1": 8.5}, "a.jpg: boxes differ by 0.5, scores differ by 0 from what was expected"),
-        ({"score": 0.901}, "a.jpg: boxes differ by 0, scores differ by 0.001"),
+        ({"x1": 8.5}, "a.jpg: the answer differs from the expected one in boxes by 0.5, in scores by 0"),
+        ({"score": 0.901}, "in boxes by 0, in scores by 0.001"),
         ({"name": "blue"}, "a.jpg: the service answers 1 red in 64 x 64 pixels; expected: 1 blue in 64 x 64 pixels"),
         (None, "a.jpg: the service answers 1 red in 64 x 64 pixels; expected: nothing in 64 x 64 pixels"),
     ],
