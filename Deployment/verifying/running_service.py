@@ -48,8 +48,8 @@ class Client:
 def running(bundle: Path) -> Iterator[tuple[int, float]]:
     """Start a copy of `bundle` in an empty directory; yield its port and the seconds from start to ready.
 
-    It takes images of any format and size, as evaluation does, and is stopped at the end of the block. Raises UserError with the
-    last line of its log if it does not become ready, or does not answer within the block.
+    It takes images of any format and size, as evaluation does, and is stopped at the end of the block. Raises UserError
+    with the last line of its log if it does not become ready, or does not answer within the block.
     """
     with tempfile.TemporaryDirectory(prefix="fourfold-") as empty:
         out, err = Path(empty, "stdout"), Path(empty, "stderr")

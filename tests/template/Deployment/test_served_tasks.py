@@ -1,9 +1,7 @@
 """Masks, labels and counts through all of the room: service, many images, bundle and its verification."""
 
-import base64
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,9 @@ from Data_processing.shared.imported import Imported
 from Data_processing.shared.outlines import bounds
 from Datasets.format.coco import encode
 from Datasets.format.predictions import mask_of
-from Datasets.format.records import empty_record
 from Deployment.packaging.model_card import model_card
-from Deployment.verifying.figures import figures
 from tests.template.Data_processing.annotated import read_imported
-from tests.template.Deployment.made_export import CLASSES, SAMPLES, TRUTH, encoded, mask_of_truth, scene, write_manifest
+from tests.template.Deployment.made_export import CLASSES, SAMPLES, TRUTH, encoded, mask_of_truth, scene
 from tests.template.Deployment.running_service import command, form, serving
 
 NO_IMAGE = "not an image file in one of the formats JPEG, PNG, WEBP, BMP"
@@ -69,24 +65,6 @@ def test_every_answer_is_as_documented(exports: dict[str, Path], task: str) -> N
 
 
 @pytest.mark.parametrize("task", ["mask", "counts"])
-def test_a_bundle_is_verified_by_the_tasks_figures(
-    exports: dict[str, Path], scenes: Path, tmp_path: Path, task: str
-) -> None:
-    right = {"mask": {"mIoU": 1.0}, "counts": {"macroF1": 1.0, "MAE": 0.0}}[task]
-    export, bundle, out = (tmp_path / name for name in ("export", "bundle", "metrics.json"))
-    shutil.copytree(exports[task], export)
-    manifest = json.loads((export / "manifest.json").read_text())
-    write_manifest(export, **manifest | {"metrics": right})
-    assert command("Deployment.package", "--export", export, "--out", bundle).returncode == 0
-    process = command("Deployment.verify", "--bundle", bundle, "--curated", scenes, "--out", out, "--requests", 20)
-    assert process.returncode == 0, process.stderr
-    found = json.loads(out.read_text())
-    assert found["test"] == {"images": 3, **right}
-    assert set(found["difference"].values()) == {0}
-    assert f"{next(iter(right))} of 3 test images 1.000, as evaluated" in process.stdout
-
-
-@pytest.mark.parametrize("task", ["mask", "counts"])
 def test_a_model_labels_the_next_dataset(exports: dict[str, Path], tmp_path: Path, task: str) -> None:
     """Both forms of file; COCO's is read by import_source, and means the same."""
     for number, rectangles in enumerate(TRUTH):
@@ -126,28 +104,6 @@ def check_counts(records: list[Any], taken_back: list[Imported]) -> None:
     assert records[0]["boxes"] is None
     assert [row.labels for row in taken_back] == [["blue", "red"], ["green"], []]
     assert [row.boxes for row in taken_back] == [None] * 3
-
-
-def test_the_figures_are_what_they_are_called() -> None:
-    classes = ["a", "b"]
-    truth = np.array([[1, 1, 2, 255], [0, 0, 2, 255]], np.uint8)
-    answer = np.array([[1, 2, 2, 1], [1, 0, 2, 0]], np.uint8)
-    record = empty_record("x", "x") | {"mask": {"bytes": encoded(Image.fromarray(truth), "PNG"), "path": "x"}}
-    found = figures("mask", [record], [{"mask": base64_of(answer)}], classes)
-    assert found == {"mIoU": round((1 / 3 + 2 / 3) / 2, 6)}
-    records = [
-        empty_record("x", "x") | {"labels": ["a"], "counts": [{"name": "a", "count": 3}]},
-        empty_record("y", "y") | {"labels": [], "counts": []},
-    ]
-    said = [
-        {"labels": ["a"], "counts": [{"name": "a", "count": 2}]},
-        {"labels": ["a", "b"], "counts": [{"name": "a", "count": 1}, {"name": "b", "count": 5}]},
-    ]
-    assert figures("counts", records, said, classes) == {"macroF1": round(2 / 3, 6), "MAE": 1.0}
-
-
-def base64_of(mask: np.ndarray) -> str:
-    return base64.b64encode(encoded(Image.fromarray(mask), "PNG")).decode()
 
 
 def test_run_lengths_are_cocos() -> None:
