@@ -53,7 +53,7 @@ def verify(bundle: Path, out: Path, *options: str) -> "subprocess.CompletedProce
 
 def assert_nothing_is_left(process: "subprocess.Popen[str]", out: Path) -> None:
     """No process of the session, no temporary file."""
-    assert not [each for each in psutil.process_iter() if session(each.pid) == process.pid]
+    until(lambda: not [each for each in psutil.process_iter() if session(each.pid) == process.pid], seconds=5)
     assert list(out.with_name("temporary").iterdir()) == []
 
 
