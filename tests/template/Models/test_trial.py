@@ -22,11 +22,9 @@ def test_trying_an_experiment_leaves_nothing_behind(shapes, tmp_path):
     copy_checkout(checkout, lambda params: None)
     temporary.mkdir()
     before, environment = state(checkout), {"TMPDIR": str(temporary), "DVC_ROOT": str(temporary / "elsewhere")}
-    command = ["python", "-m", "Models.experiment", "try", "e001", "e003", "--curated", shapes]
+    command = ["python", "-m", "Models.experiment", "try", "e003", "--curated", shapes]
     done = succeeded(run_in(checkout, *command, timeout=900, **environment))
-    assert done.stderr.count("epoch 1/1") >= 2
-    for experiment in ("e001", "e003"):
-        assert f"{experiment} trains, evaluates and exports" in done.stdout
+    assert "epoch 1/1" in done.stderr and "e003 trains, evaluates and exports" in done.stdout
     assert "Datasets/pretrained/e001: does not exist yet; trying random weights" in done.stderr
     assert state(checkout) == before and [p for p in temporary.iterdir() if "inductor" not in p.name] == []
 
