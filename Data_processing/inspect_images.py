@@ -25,7 +25,7 @@ from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, sour
 from Data_processing.shared.inspected import INSPECTED_SCHEMA, check_parquet
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers, batched
 from Data_processing.sources.files import open_once
-from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run

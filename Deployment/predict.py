@@ -24,11 +24,10 @@ import typer
 from joblib import Parallel, cpu_count, delayed
 
 from Datasets.format.coco import predictions_to_coco
-from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.files import IMAGE_SUFFIXES, decode_text, visible
 from Datasets.format.images import MAX_PIXELS, UnreadableImage
 from Datasets.format.predictions import Prediction
 from Datasets.format.scored_records import write_predictions
-from Datasets.format.text_files import decode_text
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError, one_line

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, SequenceNode
 
 from Datasets.format.classes import ClassRules, parse_merges, parse_renames
-from Datasets.format.text_files import decode_text
+from Datasets.format.files import decode_text
 from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError, one_line
 

@@ -19,7 +19,7 @@ from Data_processing.readers.yolo import LABELS, class_files
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
 from Data_processing.sources.annotation_files import WrongFormat, split_named, split_of, split_pattern
 from Data_processing.sources.files import EMBEDDED, SHARDS, MissingFile, SourceFiles, folder_name, images_below
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
 SAMPLE = 20  # files of a folder looked into

@@ -20,7 +20,7 @@ from Data_processing.shared.outlines import bounds, encode, turned_box
 from Data_processing.sources.annotation_files import decode_json, only_file, pixels
 from Data_processing.sources.files import SourceFiles, inside
 from Data_processing.sources.image_names import ImageFinder, ambiguity, guess_folder
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}

@@ -24,7 +24,7 @@ from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.sources.annotation_files import only_file, parse_numbers, pixels, read_text, split_named
 from Data_processing.sources.files import SourceFiles, images_below, inside
 from Data_processing.sources.image_names import ImageFinder, ambiguity, guess_folder, without_suffix
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
 TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}

@@ -23,7 +23,7 @@ from Data_processing.shared.outlines import alternating, bounds, ellipse, encode
 from Data_processing.sources.annotation_files import WrongFormat, only_file, parse_number, pixels, split_named
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
 from Data_processing.sources.image_names import ImageFinder, ambiguity
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")

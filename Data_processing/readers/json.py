@@ -15,7 +15,7 @@ import msgspec
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.sources.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.sources.files import SourceFiles, inside
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
 from Datasets.tools.errors import UserError
 

@@ -26,7 +26,7 @@ from Data_processing.shared.outlines import bounds, ellipse, encode, from_crop, 
 from Data_processing.sources.annotation_files import decode_json, only_file
 from Data_processing.sources.files import SourceFiles, inside
 from Data_processing.sources.image_names import ImageFinder, ambiguity, ends, path_of
-from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError
 
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")

@@ -30,7 +30,7 @@ from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, Imp
 from Data_processing.shared.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
 from Data_processing.sources.annotation_files import folder_split, pixels
 from Data_processing.sources.files import EMBEDDED, MissingFile, SourceFiles, folder_name
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.sources.annotation_files import mask_names
 from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, inside
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.format.records import SCHEMA, SPLITS, Count, is_safe_path
 from Datasets.tools.errors import UserError, one_line
 

@@ -27,7 +27,7 @@ from Data_processing.shared.outlines import bounds, encode, turned_box
 from Data_processing.sources.annotation_files import folder_split, parse_number, pixels, read_text
 from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.sources.image_names import without_suffix
-from Datasets.format.file_names import visible
+from Datasets.format.files import visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 

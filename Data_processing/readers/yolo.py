@@ -31,7 +31,7 @@ from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import encode
 from Data_processing.sources.annotation_files import folder_split, parse_numbers, read_text, split_named
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
-from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError, one_line
 
 YAML_SUFFIXES = {".yaml", ".yml"}

@@ -12,8 +12,8 @@ import msgspec
 
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
+from Datasets.format.files import decode_text
 from Datasets.format.records import SPLITS
-from Datasets.format.text_files import decode_text
 from Datasets.tools.errors import UserError
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Datasets.format.file_names import IMAGE_SUFFIXES, visible
+from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 

@@ -10,7 +10,7 @@ from posixpath import splitext
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from Data_processing.sources.files import SourceFiles, images_below, inside
-from Datasets.format.file_names import IMAGE_SUFFIXES
+from Datasets.format.files import IMAGE_SUFFIXES
 from Datasets.tools.errors import UserError
 
 SAMPLE = 100  # images whose names are looked for to find their folder

@@ -66,7 +66,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             if record["boxes"] is not None:
                 text = annotation(record, name, data, bool(segmentations))
                 write_file(directory / "Annotations" / f"{stem}.xml", text)
-            entries.append(Entry(stem, Record(**{**record, "mask": None}), bool(segmentations)))
+            entries.append(Entry(stem, record, bool(segmentations)))
             lost.update(_losses(record))
             yield record
         _write_lists(directory / "ImageSets", split, entries, dataset.classes)
@@ -89,7 +89,8 @@ def _write_lists(directory: Path, split: str, entries: Sequence[Entry], classes:
 
 
 def _has_unboxed_label(record: Record) -> bool:
-    return not {box["name"] for box in record["boxes"] or []}.issuperset(record["labels"] or [])
+    labels, boxes = record["labels"], record["boxes"]
+    return labels is not None and (boxes is None or not {box["name"] for box in boxes}.issuperset(labels))
 
 
 def _lines(lines: Sequence[str]) -> bytes:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from Datasets.format.text_files import decode_text
+from Datasets.format.files import decode_text
 from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
 

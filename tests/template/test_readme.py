@@ -52,7 +52,9 @@ def test_every_file_and_folder_in_the_tree_exists():
 
 def test_every_command_that_a_readme_names_has_a_help():
     modules = {
-        name for text in TEXTS.values() for name in re.findall(r"python3? -m ((?:Data|Models|Deploy)\w*(?:\.\w+)+)", text)
+        name
+        for text in TEXTS.values()
+        for name in re.findall(r"python3? -m ((?:Data|Models|Deploy)\w*(?:\.\w+)+)", text)
     }
     assert len(modules) >= 10
     for module in sorted(modules - {"Models.exporting.rebuild"}):

@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from Datasets.format.text_files import decode_text
+from Datasets.format.files import decode_text
 from Datasets.tools.errors import UserError
 
 BEAR = "cat\nBär\n".encode("latin-1")
