@@ -18,11 +18,10 @@ import jinja2
 import pandas as pd
 import pyarrow.parquet as pq
 import typer
-from markupsafe import Markup
 
 from Data_processing.reporting import sections
+from Data_processing.reporting.charts import charts
 from Data_processing.reporting.data import changes, numbers, read_dataset
-from Data_processing.reporting.measures import measures
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -101,12 +100,9 @@ def main(
             "file": (cleaned / "rejected.csv").as_posix(),
         },
         "repairs": {**sections.repairs(repaired), "file": (cleaned / "repairs.csv").as_posix()},
-        **{
-            f"flow_{name}": Markup(sections.flow(dataset, rejected, paths, width, name))
-            for name, width in (("wide", 1080), ("narrow", 330))
-        },
+        "flow": sections.flow(dataset, rejected, paths),
         "balance": sections.balance(dataset),
-        "figures": measures(dataset),
+        "charts": charts(dataset),
         **sections.pictures(dataset, near_duplicate_bits),
         "duplicates": {"exact": numbers_now["exact_duplicates"], "near": numbers_now["near_duplicates"]},
         "bits": near_duplicate_bits,

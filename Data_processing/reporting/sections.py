@@ -1,4 +1,7 @@
-"""What each section of the report says, as plain values for its page."""
+"""What each section of the report shows, as plain values for its page.
+
+Images are chosen by rules, never at random, so that the same dataset shows the same images.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,15 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from Data_processing.reporting import figures
-from Data_processing.reporting.choice import evenly, exact_pairs, extremes, gallery, near_pairs
-from Data_processing.reporting.data import CORNERS, Dataset, boxes_by_class, images_by_class
+from Data_processing.reporting.data import CORNERS, Dataset, box_measures, boxes_by_class, images_by_class
 from Data_processing.reporting.pictures import Picture, picture, stated_picture
 from Data_processing.sources.files import read_inspected_file
 from Datasets.format.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
 SIDE, SMALL_SIDE = 480, 160  # pixels of a picture's longer side
+COMPARED = 1000  # members of a group that are compared
 EXTREMES = {
     "Darkest": "Mean luma, of 255.",
     "Brightest": "Mean luma, of 255.",
@@ -41,21 +43,25 @@ def totals(dataset: Dataset, summary: Mapping[str, Any], sources: Iterable[str])
     return {**known, "sources": list(sources), "tiles": tiles}
 
 
-def flow(dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str], width: int, name: str) -> str:
-    """Every image from its source to its split, or to the rule by which it was rejected."""
-    images, node = dataset.images, figures.Node
-    nodes = [node("accepted", 1, len(images), "accepted"), node("rejected", 1, len(rejected), "rejected")]
-    links = []
-    for source in sources:
-        parts = int((images["source"] == source).sum()), int((rejected["source"] == source).sum())
-        nodes.append(node(source, 0, sum(parts), "source"))
-        links += [(len(nodes) - 1, end, size) for end, size in enumerate(parts)]
-    for end, column, kinds in ((0, images["split"], list(SPLITS)), (1, rejected["rule"], _by_number(rejected["rule"]))):
-        for kind in kinds:
-            size = int((column == kind).sum())
-            nodes.append(node(kind, 2, size, "rejected" if end else kind))
-            links.append((end, len(nodes) - 1, size))
-    return figures.flow(nodes, [link for link in links if link[2]], width, name)
+Part = tuple[str, int, str]  # name, count, CSS class
+
+
+def flow(dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str]) -> list[tuple[str, list[Part]]]:
+    """Where every image went, as lines of parts that each add up to all."""
+    images, by_rule = dataset.images, rejected["rule"].value_counts()
+    of_source = pd.concat([images["source"], rejected["source"]]).value_counts()
+    of_split = images["split"].value_counts()
+    return [
+        ("imported from", [(name, int(of_source.get(name, 0)), "source") for name in sources]),
+        ("found to be", [("accepted", len(images), "accepted"), ("rejected", len(rejected), "rejected")]),
+        (
+            "ended in",
+            [
+                *((split, int(of_split.get(split, 0)), split) for split in SPLITS),
+                *((rule, int(by_rule[rule]), "rejected") for rule in _by_number(rejected["rule"])),
+            ],
+        ),
+    ]
 
 
 def _by_number(rules: pd.Series) -> list[str]:
@@ -84,7 +90,7 @@ def _rejected_card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
 
 
 def repairs(table: pd.DataFrame) -> dict[str, Any]:
-    """What was mended, some of it."""
+    """What was repaired, some of it."""
     return {"count": len(table), "rows": table.loc[evenly(table["rule"], SHOWN_REPAIRS)].to_dict("records")}
 
 
@@ -109,24 +115,21 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     near, exact = near_pairs(images, bits), exact_pairs(images)
     copies = exact[: max(SHOWN_EXACT, SHOWN_PAIRS - len(near))]
     pairs = [*((*pair, -1) for pair in copies), *near][:SHOWN_PAIRS]
-    numbers = [*chosen, *(n for part in ends.values() for n in part.index), *(n for pair in pairs for n in pair[:2])]
+    numbers = [*chosen, *(row for part in ends.values() for row, _ in part), *(n for pair in pairs for n in pair[:2])]
     rows = dataset.rows(numbers)
 
-    def show(number: int, boxed: bool | None = None) -> Picture:
-        if boxed is None:
-            return picture(rows[number], dataset.classes, SIDE)
+    def show(number: int) -> Picture:
+        return picture(rows[number], dataset.classes, SIDE)
+
+    def show_small(number: int, boxed: bool) -> Picture:
         boxes = [{**box, "segmentation": None} for box in rows[number]["boxes"] or ()] if boxed else None
         bare = {"labels": None, "counts": None, "mask": None, "boxes": boxes}
-        return picture({**rows[number], **bare}, dataset.classes, SMALL_SIDE)
+        return picture({**rows[number], **bare}, dataset.classes, SMALL_SIDE, names=False)
 
     return {
         "gallery": [(show(number), images["split"][number]) for number in chosen],
         "extremes": [
-            (
-                name,
-                EXTREMES[name],
-                [(show(k, boxed="boxes" in name), float(v)) for k, v in zip(values.index, values, strict=True)],
-            )
+            (name, EXTREMES[name], [(show_small(row, "boxes" in name), value) for row, value in values])
             for name, values in ends.items()
         ],
         "pairs": [
@@ -135,6 +138,7 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
                 "split": images["split"][one],
                 "words": "the same file" if distance < 0 else f"{distance} of 256 bits differ",
                 "agreement": agreement(rows[one], rows[other]),
+                "boxed": bool(rows[one]["boxes"]),
             }
             for one, other, distance in pairs
         ],
@@ -160,3 +164,82 @@ def agreement(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
 def _relative(row: Mapping[str, Any]) -> np.ndarray:
     size = np.array([row["width"], row["height"]] * 2, float)
     return np.array([[box[side] for side in CORNERS] for box in row["boxes"]]) / size
+
+
+def evenly(rules: pd.Series, most: int) -> pd.Index:
+    """The index of at most `most` entries, in which every rule gets its turn before any gets a second one."""
+    turn = rules.groupby(rules).cumcount()
+    order = pd.DataFrame({"turn": turn, "rule": rules}).sort_values(["turn", "rule"], kind="stable")
+    return order.head(most).sort_values(["rule", "turn"], kind="stable").index
+
+
+def gallery(dataset: Dataset, most: int) -> list[int]:
+    """At most `most` images: one of nothing, and those that between them show every class in every split.
+
+    Of the pairs of class and split not yet seen, the rarest comes next, in its image with the fewest boxes. What is
+    left of `most` is filled with images of each split in turn. Ties are broken by sha256.
+    """
+    images = dataset.images
+    rank = np.argsort(images.sort_values(["boxes", "sha256"]).index)
+    labels = dataset.labels.assign(
+        split=images["split"].to_numpy()[dataset.labels["row"]], rank=rank[dataset.labels["row"]]
+    )
+    labels["images"] = labels.groupby(["name", "split"])["row"].transform("size")
+    candidates = labels.sort_values("rank").drop_duplicates(["name", "split"]).sort_values("images", kind="stable")
+    shown = labels[labels["row"].isin(candidates["row"])]
+    pairs = {row: set(zip(part["name"], part["split"], strict=True)) for row, part in shown.groupby("row")}
+    chosen = list(images.index[images["labels"] == 0][:1])
+    seen: set[tuple[int, str]] = set()
+    for row, pair in zip(candidates["row"], zip(candidates["name"], candidates["split"], strict=True), strict=True):
+        if pair not in seen and len(chosen) < most:
+            chosen.append(row)
+            seen |= pairs[row]
+    others = images.drop(index=chosen).sort_values("sha256")
+    turns = others.groupby("split").cumcount().sort_values(kind="stable").index
+    return sorted(int(row) for row in [*chosen, *turns[: most - len(chosen)]])
+
+
+def extremes(dataset: Dataset, most: int) -> dict[str, list[tuple[int, float]]]:
+    """The images at the ends of what was measured, where mistakes gather: for each heading images and values."""
+    images = dataset.images
+    found = {
+        "Darkest": images["brightness"].nsmallest(most),
+        "Brightest": images["brightness"].nlargest(most),
+        "Least sharp": images["sharpness"].nsmallest(most),
+        "Smallest": images[["width", "height"]].max(axis=1).nsmallest(most),
+    }
+    if len(dataset.boxes):
+        smallest = box_measures(dataset)["side"].groupby(dataset.boxes["row"]).min()
+        found["Most boxes"] = images["boxes"].nlargest(most)
+        found["Smallest boxes"] = smallest.nsmallest(most) * 100
+    return {
+        name: list(zip(part.index.tolist(), part.astype(float).tolist(), strict=True)) for name, part in found.items()
+    }
+
+
+def exact_pairs(images: pd.DataFrame) -> list[tuple[int, int]]:
+    """Each image with the first one of the same file."""
+    first = images.index.to_series().groupby(images["sha256"]).transform("first")
+    copies = first[first != first.index]
+    return list(zip(copies.tolist(), copies.index.tolist(), strict=True))
+
+
+def near_pairs(images: pd.DataFrame, bits: int) -> list[tuple[int, int, int]]:
+    """Near duplicates (one, other, distance in bits), farthest apart first: at the threshold mistakes would show.
+
+    Near duplicates share a group, so each image is compared with those before it in its group, of the first COMPARED,
+    and listed with the nearest of them. Copies of one file are left out.
+    """
+    files, hashes = images["sha256"].to_numpy(), images["phash"].to_numpy()
+    found = []
+    for indices in images.groupby("group").indices.values():
+        members = np.asarray(indices)[:COMPARED]
+        words = np.frombuffer(b"".join(hashes[members]), np.uint64).reshape(len(members), -1)
+        distance = np.bitwise_count(words[:, None] ^ words[None]).sum(axis=-1, dtype=np.int64)
+        distance[np.triu_indices(len(members))] = bits + 1
+        nearest = distance.argmin(axis=1)
+        for other in np.flatnonzero(distance.min(axis=1) <= bits):
+            one = nearest[other]
+            if files[members[one]] != files[members[other]]:
+                found.append((int(members[one]), int(members[other]), int(distance[other, one])))
+    return sorted(found, key=lambda pair: (-pair[2], pair[:2]))

