@@ -1,14 +1,14 @@
 """Fourfold's JSON interchange form: an array with an array for each image, [image, labels, counts, boxes, mask].
 
-Specification: Datasets/format/records.py. A trailing part may be missing, a missing part between is null;
-neither is the same as an empty one. labels: a string or an array of strings. counts: {"car": 2}, or an array of such
-objects. boxes: an array of {"name", "x1", "x2", "y1", "y2"} in pixels. mask: the path of a PNG file, relative as the
-image is; classes.json beside the file says which class a value of its pixels stands for: {"car": 0} makes 1 a car.
+A trailing part may be missing, a missing part between is null; neither is the same as an empty one. labels: a string or
+an array of strings. counts: {"car": 2}, or an array of such objects. boxes: an array of {"name", "x1", "x2", "y1",
+"y2"} in pixels. mask: the path of a PNG file, relative as the image is; classes.json beside the file says which class a
+value of its pixels stands for: {"car": 0} makes 1 a car.
 """
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
@@ -19,8 +19,28 @@ from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
 from Datasets.tools.errors import UserError
 
-PARTS = ("image", "labels", "counts", "boxes", "mask")
-MAX_COUNT = 2**31 - 1
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+Number = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
+class Box(msgspec.Struct):
+    """An object."""
+
+    name: Name
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """An image; a box is decoded by itself, so that a wrong one is a problem of its own."""
+
+    image: str
+    labels: Name | list[Name] | None = None
+    counts: dict[Name, Number] | list[dict[Name, Number]] | None = None
+    boxes: list[msgspec.Raw] | None = None
+    mask: str | None = None
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -32,84 +52,52 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, else the file's own, else the source) and the records."""
-    file = found[0]
-    entries: Any = decode_json(files, file, Any, "array of images")
-    if not isinstance(entries, list):
-        raise UserError(f"{files.path}: {file}: no array of images [{', '.join(PARTS)}]")
-    names = files.names()
+    file, names = found[0], set(files.names())
+    parts: list[msgspec.Raw] = decode_json(files, file, list[msgspec.Raw], "array of images")
+    entries = [_decode(part, f"{files.path}: {file}") for part in parts]
+    whole = [entry for entry in entries if isinstance(entry, Entry)]
     own, folder = file.rpartition("/")[0], options.images
     if folder is None:
-        present = set(names)
-        first = (entry[0] for entry in entries if isinstance(entry, list) and entry and isinstance(entry[0], str))
-        folder = own if any(inside(own, image) in present for image in first) else ""
-    masks = any(isinstance(entry, list) and len(entry) == len(PARTS) and entry[4] is not None for entry in entries)
-    classes = mask_names(files, own, names) if masks else None
+        folder = own if any(inside(own, entry.image) in names for entry in whole) else ""
+    classes = mask_names(files, own, names) if any(entry.mask is not None for entry in whole) else {}
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 
 
-def _record(entry: Any, origin: str, folder: str, classes: dict[int, str] | None) -> Imported:
-    if not isinstance(entry, list) or not 1 <= len(entry) <= len(PARTS) or not isinstance(entry[0], str):
-        problem = f"{_short(entry)} is no array [{', '.join(PARTS)}] that begins with a file name"
-        return Imported(origin, origin, problems=[("malformed annotation", problem)])
-    image, labels, counts, boxes, mask = entry + [None] * (len(PARTS) - len(entry))
-    row = Imported(inside(folder, image) if image else "", origin)
+def _decode(part: msgspec.Raw, where: str) -> Entry | str:
+    """The entry, or why it is none. Raises UserError for what is not even JSON."""
     try:
-        row.labels = None if labels is None else _labels(labels)
-        row.counts = None if counts is None else _counts(counts)
-        row.mask = None if mask is None else _mask(mask, folder)
-    except ValueError as error:
-        row.problems.append(("malformed annotation", str(error)))
-    row.mask_names = None if row.mask is None else classes
-    if boxes is not None:
-        _add_boxes(row, boxes)
+        return msgspec.json.decode(part, type=Entry)
+    except msgspec.ValidationError as error:
+        return f"{error} in {_short(part)}"
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: not JSON: {error}") from error
+
+
+def _record(entry: Entry | str, origin: str, folder: str, classes: dict[int, str]) -> Imported:
+    if isinstance(entry, str):
+        return Imported(origin, origin, problems=[("malformed annotation", entry)])
+    row = Imported(inside(folder, entry.image) if entry.image else "", origin)
+    row.labels = [entry.labels] if isinstance(entry.labels, str) else entry.labels
+    if entry.counts is not None:
+        counts = [entry.counts] if isinstance(entry.counts, dict) else entry.counts
+        row.counts = [Count(name=name, count=number) for part in counts for name, number in part.items()]
+    if entry.mask is not None:
+        row.mask, row.mask_names = inside(folder, entry.mask), classes
+        if not is_safe_path(row.mask):
+            row.mask, row.mask_names = None, None
+            row.problems.append(("malformed annotation", f"a mask that is no path inside the source: {entry.mask:.80}"))
+    if entry.boxes is not None:
+        row.boxes = []
+        for number, part in enumerate(entry.boxes):
+            place = f"{origin}, box {number}"
+            try:
+                box = msgspec.json.decode(part, type=Box)
+                row.boxes.append(ImportedBox(box.name, box.x1, box.y1, box.x2, box.y2, place))
+            except msgspec.ValidationError as error:
+                row.problems.append(("malformed box", f"{error} in {_short(part)} at {place}"))
     return row
 
 
-def _labels(value: Any) -> list[str]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"labels are neither a string nor strings: {_short(value)}")
-    return names
-
-
-def _counts(value: Any) -> list[Count]:
-    parts = [value] if isinstance(value, dict) else value
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise ValueError(f"counts are neither an object nor objects: {_short(value)}")
-    counts = [Count(name=name, count=number) for part in parts for name, number in part.items()]
-    for count in counts:
-        if type(count["count"]) is not int or not 0 <= count["count"] <= MAX_COUNT or not count["name"]:
-            raise ValueError(f"a count that is none: {_short(dict(count))}")
-    return counts
-
-
-def _mask(value: Any, folder: str) -> str:
-    if not isinstance(value, str) or not is_safe_path(inside(folder, value)):
-        raise ValueError(f"a mask that is no path inside the source: {_short(value)}")
-    return inside(folder, value)
-
-
-def _add_boxes(row: Imported, boxes: Any) -> None:
-    if not isinstance(boxes, list):
-        row.problems.append(("malformed annotation", f"boxes are no array: {_short(boxes)}"))
-        return
-    row.boxes = []
-    for number, box in enumerate(boxes):
-        origin = f"{row.origin}, box {number}"
-        corners: list[Any] = [box.get(key) for key in ("x1", "y1", "x2", "y2")] if isinstance(box, dict) else []
-        name = box.get("name") if corners else None
-        if isinstance(name, str) and name and all(map(_is_coordinate, corners)):
-            x1, y1, x2, y2 = map(float, corners)
-            row.boxes.append(ImportedBox(name, x1, y1, x2, y2, origin))
-        else:
-            row.problems.append(("malformed box", f"{_short(box)} is no name, x1, y1, x2, y2 at {origin}"))
-
-
-def _is_coordinate(value: Any) -> bool:
-    """Whether it is a number that is finite as a float; an integer can be too large for one."""
-    return type(value) in (int, float) and abs(value) < 1e300
-
-
-def _short(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
+def _short(part: msgspec.Raw) -> str:
+    text = bytes(part).decode(errors="replace")
     return text if len(text) <= 80 else f"{text[:77]}..."

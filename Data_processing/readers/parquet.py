@@ -1,14 +1,14 @@
 """Fourfold's records in Parquet: a curated dataset, some of its shards, or a file with columns of the record's schema.
 
 Schema: Datasets/format/records.py; `image` is a path, or a struct that holds one. Images and masks inside a directory
-of shards are read from there (source_readers.Shards); those inside other Parquet files cannot be: of such a mask it is
+of shards are read from there (sources.files.Shards); those inside other Parquet files cannot be: of such a mask it is
 said on stderr that it is left out. A column may be missing, which is all null. group and split are kept; source and
 sha256 are not, as this source has its own. classes.json beside the file says what the pixels of masks mean: id + 1.
 """
 
 import sys
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -24,7 +24,6 @@ from Datasets.format.records import SCHEMA, SPLITS, Count, is_safe_path
 from Datasets.tools.errors import UserError, one_line
 
 ANNOTATIONS = ("labels", "counts", "boxes", "mask")
-PLAIN = ("width", "height", "group", "split", "labels", "counts")
 UNUSABLE = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)  # what pyarrow raises for a damaged file
 
 
@@ -93,17 +92,17 @@ def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Ite
     table = _table(files, file)
     masks = _masks(files, file, table, folder, names)
     meanings = mask_names(files, file.rpartition("/")[0], names) if any(masks) else None
-    plain = zip(*(table[name].to_pylist() for name in ("image", *PLAIN)), strict=True)
-    boxes = _boxes(table["boxes"].combine_chunks())
-    for number, ((image, *stated), drawn, mask) in enumerate(zip(plain, boxes, masks, strict=True)):
-        row = Imported(inside(folder, image) if image else f"{file}: row {number}", f"{file}: row {number}")
+    stated = table.drop_columns(["mask"]).to_pylist()
+    for number, (record, mask) in enumerate(zip(stated, masks, strict=True)):
+        origin, image = f"{file}: row {number}", record["image"]
+        row = Imported(inside(folder, image) if image else origin, origin)
         if not image:
             row.problems.append(("malformed annotation", "no image is named"))
-        _state(row, dict(zip(PLAIN, stated, strict=True)))
-        if drawn is not None:
+        _state(row, record)
+        if record["boxes"] is not None:
             row.boxes = []
-            for index, box in enumerate(drawn):
-                _add_box(row, box, f"{row.origin}, box {index}")
+            for index, box in enumerate(record["boxes"]):
+                _add_box(row, row.boxes, box or {}, f"{origin}, box {index}")
         if mask is not None:
             row.mask, row.mask_names = mask, meanings
             if not is_safe_path(mask):
@@ -111,59 +110,46 @@ def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Ite
         yield row
 
 
-def _state(row: Imported, stated: dict[str, Any]) -> None:
+def _state(row: Imported, record: dict[str, Any]) -> None:
     """What is said of the image as a whole."""
     for side in ("width", "height"):
-        if stated[side] is not None and not 0 < stated[side] <= MAX_SIDE:
-            row.problems.append(("malformed annotation", f"a {side} of {stated[side]} pixels"))
-            stated[side] = None
-    if stated["split"] not in (None, *SPLITS):
-        row.problems.append(("malformed annotation", f"split {stated['split']!r:.80} is none of {', '.join(SPLITS)}"))
-        stated["split"] = None
-    if not all(stated["labels"] or ()) or not all(map(_is_count, stated["counts"] or ())):
+        if record[side] is not None and not 0 < record[side] <= MAX_SIDE:
+            row.problems.append(("malformed annotation", f"a {side} of {record[side]} pixels"))
+        else:
+            setattr(row, side, record[side])
+    if record["split"] in (None, *SPLITS):
+        row.split = record["split"]
+    else:
+        row.problems.append(("malformed annotation", f"split {record['split']!r:.80} is none of {', '.join(SPLITS)}"))
+    if all(record["labels"] or ()) and all(map(_is_count, record["counts"] or ())):
+        row.labels, row.counts = record["labels"], record["counts"]
+    else:
         row.problems.append(("malformed annotation", "a label or count without a name, or a count below 0"))
-        stated |= {"labels": None, "counts": None}
-    row.width, row.height, row.group = stated["width"], stated["height"], stated["group"]
-    row.split, row.labels, row.counts = stated["split"], stated["labels"], stated["counts"]
+    row.group = record["group"]
 
 
 def _is_count(count: Count | None) -> bool:
     return count is not None and bool(count["name"]) and count["count"] is not None and count["count"] >= 0
 
 
-Stated = tuple[Any, ...]
-
-
-def _boxes(column: pa.ListArray) -> Iterator[list[Stated] | None]:
-    """The boxes of each record as name, x1, y1, x2, y2, crowd, segmentation; None where there is no list."""
-    flat = column.flatten()
-    fields = ("name", "x1", "y1", "x2", "y2", "crowd", "segmentation")
-    boxes = list(zip(*(pc.struct_field(flat, name).to_pylist() for name in fields), strict=True))
-    ends = [0, *column.value_lengths().fill_null(0).to_numpy().cumsum().tolist()]
-    for (start, end), known in zip(pairwise(ends), column.is_valid().to_pylist(), strict=True):
-        yield boxes[start:end] if known else None
-
-
-def _add_box(row: Imported, box: Stated, origin: str) -> None:
-    assert isinstance(row.boxes, list)
-    name, x1, y1, x2, y2, crowd, segmentation = box
-    if not name or None in (x1, y1, x2, y2):
+def _add_box(row: Imported, boxes: list[ImportedBox], box: dict[str, Any], origin: str) -> None:
+    corners: list[Any] = [box.get(key) for key in ("x1", "y1", "x2", "y2")]
+    if not box.get("name") or None in corners:
         row.problems.append(("malformed box", f"a box without a name, x1, y1, x2 or y2 at {origin}"))
         return
-    outline = None if segmentation is None else msgspec.json.encode(segmentation)
-    row.boxes.append(ImportedBox(name, x1, y1, x2, y2, origin, bool(crowd), outline))
+    outline = None if box["segmentation"] is None else msgspec.json.encode(box["segmentation"])
+    boxes.append(ImportedBox(box["name"], *corners, origin, bool(box["crowd"]), outline))
 
 
 def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: set[str]) -> list[str | None]:
-    """The path of each mask inside the source. One whose only file is inside the Parquet file is left out, and told."""
+    """The path of each mask inside the source; none for one that is only inside the Parquet file."""
     column = table["mask"].combine_chunks()
     paths = [None if path is None else inside(folder, path) for path in pc.struct_field(column, "path").to_pylist()]
     within = pc.struct_field(column, "bytes").is_valid().to_pylist()
-    carried = [path if path in names or not kept else None for path, kept in zip(paths, within, strict=True)]
-    left_out = sum(kept and path is None for path, kept in zip(carried, within, strict=True))
+    left_out = sum(kept and path not in names for path, kept in zip(paths, within, strict=True))
     if left_out:
         advice = "to keep them, deliver them as files at the path that the record names"
         print(
             f"warning: {files.path}: {file}: {left_out} masks inside the file are left out; {advice}", file=sys.stderr
         )
-    return carried
+    return [None if kept and path not in names else path for path, kept in zip(paths, within, strict=True)]

@@ -117,7 +117,7 @@ def test_every_box_says_where_it_came_from(tmp_path):
         ('{"a.png": []}', "no array of images"),
         ("[" * 100_000, "nested"),
         ('[["\\ud800"]]', "not JSON"),
-        ('["é"]'.encode("latin-1"), "m.json"),
+        ('[["é"]]'.encode("latin-1"), "m.json"),
         ('[["a.png", null, null, null, "m.png"]]', "holds masks, but no classes.json"),
     ],
 )
