@@ -3,8 +3,7 @@
 import asyncio
 import hmac
 import mimetypes
-from collections.abc import Mapping
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -42,14 +41,10 @@ class Error(TypedDict):
     error: str
 
 
-class Named(TypedDict):
-    """Of a batch's image: the file name that its sender gave it."""
+class BatchError(Error):
+    """An image of a batch that cannot be read, and why."""
 
     image: str
-
-
-class BatchError(Named, Error):
-    """An image of a batch that cannot be read, and why."""
 
 
 class Health(TypedDict):
@@ -58,23 +53,7 @@ class Health(TypedDict):
     status: Literal["ok"]
 
 
-class NamedDetection(Named, Detection):
-    """Task boxes."""
-
-
-class NamedSegmentation(Named, Segmentation):
-    """Task mask."""
-
-
-class NamedClassification(Named, Classification):
-    """Task labels."""
-
-
-class NamedCounting(Named, Counting):
-    """Task counts."""
-
-
-N = TypeVar("N", bound=Named)
+N = TypeVar("N")
 
 
 class Batch(TypedDict, Generic[N]):
@@ -92,12 +71,8 @@ class Coco(TypedDict):
     errors: list[BatchError]
 
 
-ANSWERS: Mapping[str, tuple[Any, Any]] = {  # by task: for an image, and for a batch
-    "boxes": (Detection, Batch[NamedDetection]),
-    "mask": (Segmentation, Batch[NamedSegmentation]),
-    "labels": (Classification, Batch[NamedClassification]),
-    "counts": (Counting, Batch[NamedCounting]),
-}
+PREDICTIONS = {"boxes": Detection, "mask": Segmentation, "labels": Classification, "counts": Counting}
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 Format = Annotated[Literal["record", "coco"], Query(description="`record`, or `coco` for COCO's form of annotations")]
 Threshold = Annotated[
     float | None,
@@ -126,21 +101,19 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
     app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(Unavailable, _answer_unavailable)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    add_pages(app)
-    app.include_router(_health(workers))
-    protected = APIRouter(dependencies=[Depends(_key_check(key))] if key else [])
-    _add_predictions(protected, artifact, workers, limits, metrics, [401] if key else [])
-    _add_facts(protected, artifact, metrics, [401] if key else [])
+    protected = APIRouter(dependencies=[Depends(_key_check(key))], responses=_errors(401)) if key else APIRouter()
+    _add_predictions(protected, artifact, workers, limits, metrics)
+    _add_facts(protected, artifact, metrics)
     app.include_router(protected)
+    _add_health(app, workers)
+    add_pages(app)
     return app
 
 
 def _key_check(key: str) -> Any:
     """A dependency that refuses requests without `Authorization: Bearer KEY`."""
 
-    async def check(
-        given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
-    ) -> None:
+    async def check(given: Bearer) -> None:
         if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
             message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
@@ -158,30 +131,26 @@ def _content(description: str, media_type: str, schema: dict[str, Any]) -> dict[
     return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
-def _health(workers: Workers) -> APIRouter:
-    router = APIRouter(prefix="/health")
-
-    @router.get("/live", summary="Whether the process answers", responses=_errors())
+def _add_health(app: FastAPI, workers: Workers) -> None:
+    @app.get("/health/live", summary="Whether the process answers", responses=_errors())
     async def live() -> Health:
         return {"status": "ok"}
 
-    @router.get("/ready", summary="Whether it accepts images", responses=_errors(503))
+    @app.get("/health/ready", summary="Whether it accepts images", responses=_errors(503))
     async def ready() -> Health:
         if not workers.alive:
             raise Unavailable("no worker is ready; they are restarting")
         return {"status": "ok"}
 
-    return router
 
-
-def _add_facts(router: APIRouter, artifact: Artifact, metrics: Metrics, refused: list[int]) -> None:
+def _add_facts(router: APIRouter, artifact: Artifact, metrics: Metrics) -> None:
     samples = [(mimetypes.guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
 
     @router.get(
         "/sample",
         summary="One of the test images that came with the model, to try it",
         response_class=Response,
-        responses=_content("An image file", "image/*", _FILE) | _errors(*refused, 422),
+        responses=_content("An image file", "image/*", _FILE) | _errors(422),
     )
     async def sample(
         number: Annotated[int, Query(ge=0, description="which one; after the last, the first")] = 0,
@@ -189,9 +158,7 @@ def _add_facts(router: APIRouter, artifact: Artifact, metrics: Metrics, refused:
         kind, image = samples[number % len(samples)]
         return Response(image, media_type=kind)
 
-    @router.get(
-        "/manifest", summary="Commit, data, parameters and metrics behind the answers", responses=_errors(*refused)
-    )
+    @router.get("/manifest", summary="Commit, data, parameters and metrics behind the answers", responses=_errors())
     async def manifest() -> dict[str, Any]:
         return artifact.manifest
 
@@ -199,17 +166,17 @@ def _add_facts(router: APIRouter, artifact: Artifact, metrics: Metrics, refused:
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
-        responses=_content("Prometheus' text format", "text/plain", {"type": "string"}) | _errors(*refused),
+        responses=_content("Prometheus' text format", "text/plain", {"type": "string"}) | _errors(),
     )
     async def figures() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_predictions(
-    router: APIRouter, artifact: Artifact, workers: Workers, limits: Limits, metrics: Metrics, refused: list[int]
-) -> None:
+def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, limits: Limits, metrics: Metrics) -> None:
     uploads = Uploads(limits)
-    prediction, batch_of_predictions = ANSWERS[artifact.task]
+    prediction: Any = PREDICTIONS[artifact.task]
+    fields = {"image": str, **get_type_hints(prediction)}  # image: the file name that its sender gave it
+    named = TypedDict(f"Named{prediction.__name__}", fields)  # type: ignore[misc]
 
     async def answer(request: Request, batch: bool, threshold: float | None, coco: bool) -> Response:
         deadline = asyncio.get_running_loop().time() + limits.seconds
@@ -226,7 +193,7 @@ def _add_predictions(
         "/predict",
         summary="What is in an image: an image file as the body, or as the file of a form",
         response_model=prediction | Coco,
-        responses=_errors(400, *refused, 408, 413, 422, 503),
+        responses=_errors(400, 408, 413, 422, 503),
         openapi_extra=_request_body({**_IMAGE, **_form("file", _FILE)}),
     )
     async def predict(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:
@@ -235,8 +202,8 @@ def _add_predictions(
     @router.post(
         "/predict/batch",
         summary=f"What is in each of up to {limits.images} images, the files of a form",
-        response_model=batch_of_predictions | Coco,
-        responses=_errors(400, *refused, 408, 413, 415, 422, 503),
+        response_model=Batch[named] | Coco,
+        responses=_errors(400, 408, 413, 415, 422, 503),
         openapi_extra=_request_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),
     )
     async def predict_batch(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:

@@ -1,7 +1,7 @@
-"""Loads an export, or the part of one that a bundle carries, and refuses what is not whole.
+"""Loads an export, or the part of one that a bundle carries, and refuses what is missing, damaged or of another format.
 
 An export is a directory with `manifest.json`, `model.onnx` and `sample/`; weights and scripts may be missing, as they
-are in a bundle. The manifest has the sha256 of every file: what is present must be what was exported.
+are in a bundle. The manifest has the sha256 of every file; a bundle's own files are listed in `bundle.json`.
 """
 
 import hashlib
@@ -58,7 +58,7 @@ class Artifact:
     def samples(self) -> dict[str, tuple[bytes, Prediction]]:
         """By file name: a sample's image file and the answer expected for it. Raises UserError if there is none."""
         path = self.directory / EXPECTED
-        expected = _read_json(path, "export the experiment again")
+        expected = _read_json(path)
         if not isinstance(expected, dict) or not expected:
             raise UserError(f"{path}: holds no samples; export the experiment again")
         for name in expected:
@@ -68,20 +68,18 @@ class Artifact:
 
 
 def load(directory: Path) -> Artifact:
-    """Read and verify the export in `directory`, or in the bundle `directory`.
+    """Read and verify the export in `directory`, or the bundle in `directory` or around it.
 
-    A bundle's other files are verified too, also if it is its export that is named. Raises UserError in one line for a
-    missing or damaged file, and for a manifest that this version cannot serve.
+    Raises UserError for a missing or damaged file, and for a manifest that this version cannot serve.
     """
-    if (directory / BUNDLE).is_file():
-        _check_bundle(directory)
-        directory = directory / "export"
-    elif (directory.parent / BUNDLE).is_file():
-        _check_bundle(directory.parent)
+    bundle = directory if (directory / BUNDLE).is_file() else directory.parent
+    if (bundle / BUNDLE).is_file():
+        files = _read_json(bundle / BUNDLE, BUNDLE_VERSION)["files"]
+        for name, digest in sorted(files.items()):
+            _check_file(bundle, name, digest, BUNDLE)
+    directory = directory / "export" if bundle == directory else directory
     path = directory / MANIFEST
-    manifest = _read_json(
-        path, "is this an export, or a bundle's export/? (the export stage, or `dvc pull`, gives one)"
-    )
+    manifest = _read_json(path, FORMAT_VERSION)
     _check_manifest(manifest, path)
     files = manifest["files"]
     served = sorted(name for name in files if name.startswith(_SERVED))
@@ -89,37 +87,25 @@ def load(directory: Path) -> Artifact:
         if name not in served:
             raise UserError(f"{path}: its files lack {name!r}; export the experiment again")
     for name, digest in sorted(files.items()):
-        _check_file(directory, name, digest, required=name in served)
+        _check_file(directory, name, digest, MANIFEST, required=name in served)
     return Artifact(directory, manifest, served)
 
 
-def _check_bundle(bundle: Path) -> None:
-    path = bundle / BUNDLE
-    content = _read_json(path, "package the export again")
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != BUNDLE_VERSION or not isinstance(content.get("files"), dict):
-        raise UserError(
-            f"{path}: format_version is {version!r}, this code reads {BUNDLE_VERSION}; package again with it"
-        )
-    for name, digest in sorted(content["files"].items()):
-        _check_file(bundle, name, digest, required=True, listed_in=BUNDLE)
-
-
-def _read_json(path: Path, remedy: str) -> Any:
+def _read_json(path: Path, version: int | None = None) -> Any:
+    """The content of a JSON file. Raises UserError, also if its `format_version` is not `version`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: not found; {remedy}") from None
+        raise UserError(f"{path}: not found; is this an export, or a bundle? export again, or `dvc pull`") from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}; was the file cut off? export again, or `dvc pull`") from error
+    found = content.get("format_version") if isinstance(content, dict) else None
+    if version is not None and found != version:
+        raise UserError(f"{path}: format_version is {found!r}, this code reads {version}; export or package again")
+    return content
 
 
-def _check_manifest(manifest: Any, path: Path) -> None:
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format_version is {version!r}, this code reads {FORMAT_VERSION}; export again with it"
-        )
+def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
     for key, kind in _KEYS.items():
         if not isinstance(manifest.get(key), kind):
             raise UserError(f"{path}: {key!r} is missing or of the wrong type; export the experiment again")
@@ -133,12 +119,12 @@ def _check_manifest(manifest: Any, path: Path) -> None:
             raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
 
 
-def _check_file(directory: Path, name: str, digest: object, required: bool, listed_in: str = MANIFEST) -> None:
-    remedy = f"{'package' if listed_in == BUNDLE else 'export'} again, or `dvc pull`"
+def _check_file(directory: Path, name: str, digest: object, listed_in: str, required: bool = True) -> None:
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise UserError(f"{directory / listed_in}: the file name {name!r} points outside the export")
     path = directory / relative
+    remedy = f"{'package' if listed_in == BUNDLE else 'export'} again, or `dvc pull`"
     if not path.is_file():
         if required:
             raise UserError(f"{path}: not found, though {listed_in} lists it; {remedy}")

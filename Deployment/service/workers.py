@@ -14,7 +14,6 @@ import warnings
 from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,29 +113,27 @@ def answer(task: Task) -> Answer:
     return _model.answer(task)
 
 
-@dataclass(eq=False)
-class Waiting:
-    """A task and the future of its answer."""
-
-    task: Task
-    answer: asyncio.Future[Answer]
-
-
 class Workers:
-    """`limits.parallel` worker processes and the queue of tasks before them."""
+    """`limits.parallel` worker processes, and the requests that wait for one."""
 
     def __init__(self, export: Path, artifact: Artifact, threads: int, limits: Limits) -> None:
         self._export, self._artifact, self._threads, self._limits = export, artifact, threads, limits
-        self._queue = asyncio.Queue[Waiting]()
-        self._pools = dict[ProcessPool, Future[None]]()  # with the future of their load_model
-        self._pending = 0  # tasks that wait or run
+        self._loading = dict[ProcessPool, Future[None]]()
+        self._ready = set[ProcessPool]()
+        self._idle = asyncio.LifoQueue[ProcessPool]()  # the one used last is the next: its caches are warm
+        self._restarts = set[asyncio.Task[None]]()
+        self._pending = 0  # requests that wait or are processed
         self.running = 0
-        self.alive = 0
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait for a worker."""
+        """How many requests wait for a worker."""
         return max(0, self._pending - self.running)
+
+    @property
+    def alive(self) -> int:
+        """How many workers accept requests."""
+        return len(self._ready)
 
     def start(self) -> None:
         """Start the processes, without waiting until they have loaded the model."""
@@ -145,110 +142,114 @@ class Workers:
 
     def wait(self) -> None:
         """Wait until all have loaded the model. Raises UserError."""
-        for loaded in self._pools.values():
+        for pool, loaded in list(self._loading.items()):
             try:
                 loaded.result(START_SECONDS)
             except ProcessExpired as error:
                 raise UserError(f"a worker process ended with exit code {error.exitcode} at its start") from error
             except TimeoutError as error:
                 raise UserError(f"a worker process has not loaded the model in {START_SECONDS} s") from error
+            self._accept(pool)
 
     def stop(self) -> None:
         """End all processes, whatever they do."""
-        for pool in self._pools:
+        pools = [*self._loading, *self._ready]
+        for pool in pools:
             pool.stop()
         for process in multiprocessing.active_children():
             process.kill()
-        for pool in self._pools:
+        for pool in pools:
             pool.join()
-        self._pools.clear()
 
     @contextlib.asynccontextmanager
     async def serving(self, _: object) -> AsyncIterator[None]:
-        """Answer tasks until the block ends: the application's lifespan."""
-        feeders = [asyncio.create_task(self._feed(pool)) for pool in self._pools]
-        try:
-            yield
-        finally:
-            for feeder in feeders:
-                feeder.cancel()
+        """Replace workers that end, until the block does: the application's lifespan."""
+        watch = asyncio.create_task(self._watch())
+        yield
+        for task in (watch, *self._restarts):
+            task.cancel()
 
     async def answer(self, task: Task, deadline: float) -> Answer:
         """The answer to a task. deadline: by the event loop's clock.
 
-        Raises Unavailable if the queue is full, at the deadline, and if the worker process ends.
+        Raises Unavailable if too many requests wait, at the deadline, and if the worker fails.
         """
         if self._pending >= self._limits.parallel + self._limits.waiting:
             raise Unavailable("more requests are waiting than the service accepts; try again")
-        waiting = Waiting(task, asyncio.get_running_loop().create_future())
         self._pending += 1
         try:
             async with asyncio.timeout_at(deadline):
-                self._queue.put_nowait(waiting)
-                return await waiting.answer
+                while True:
+                    pool = await self._idle.get()
+                    with contextlib.suppress(RuntimeError):  # the process had ended before it took the task
+                        return await asyncio.shield(asyncio.create_task(self._run(pool, task)))
         except TimeoutError:
             raise Unavailable("the request timed out; try again, or send a smaller image") from None
         finally:
             self._pending -= 1
 
-    def _start(self) -> ProcessPool:
-        pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
-        self._pools[pool] = pool.schedule(load_model, (self._artifact, self._threads, self._limits))
-        return pool
-
-    async def _feed(self, pool: ProcessPool) -> None:
-        """Give a worker one task after the other, and start another one once it hangs or has ended."""
-        while True:
-            self.alive += 1
-            while pool.active:
-                try:
-                    async with asyncio.timeout(CHECK_SECONDS):
-                        waiting = await self._queue.get()
-                except TimeoutError:
-                    continue
-                await self._work(pool, waiting)
-            self.alive -= 1
-            pool = await self._replace(pool)
-
-    async def _work(self, pool: ProcessPool, waiting: Waiting) -> None:
-        """Have a worker answer, and stop it if it does not: pebble kills its process."""
-        if waiting.answer.done():  # the request has timed out
-            return
+    async def _run(self, pool: ProcessPool, task: Task) -> Answer:
+        """Have a worker answer, and replace it if it does not within the time of a request."""
         self.running += 1
         try:
             async with asyncio.timeout(self._limits.seconds):
-                found = await asyncio.wrap_future(pool.schedule(answer, (waiting.task,)))
-        except RuntimeError:  # the process had ended before it took the task
-            pool.stop()
-            self._queue.put_nowait(waiting)
+                found = await asyncio.wrap_future(pool.schedule(answer, (task,)))
+        except RuntimeError:
+            self._replace(pool)
+            raise
         except Exception as error:
-            pool.stop()
-            log.error(
-                "worker %s",
-                "exceeded the request timeout; killed" if isinstance(error, TimeoutError) else f"failed: {error!r}",
-            )
-            if not waiting.answer.done():
-                waiting.answer.set_exception(Unavailable("the worker process failed on this request; try again"))
-        else:
-            if not waiting.answer.done():
-                waiting.answer.set_result(found)
+            self._replace(pool)
+            hangs = isinstance(error, TimeoutError)
+            log.error("worker exceeded the request timeout; killed" if hangs else f"worker failed: {error!r}")
+            raise Unavailable("the worker process failed on this request; try again") from error
         finally:
             self.running -= 1
+        self._idle.put_nowait(pool)
+        return found
 
-    async def _replace(self, pool: ProcessPool) -> ProcessPool:
-        """Start another worker, with the same export."""
+    def _start(self) -> ProcessPool:
+        pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
+        self._loading[pool] = pool.schedule(load_model, (self._artifact, self._threads, self._limits))
+        return pool
+
+    def _accept(self, pool: ProcessPool) -> None:
+        del self._loading[pool]
+        self._ready.add(pool)
+        self._idle.put_nowait(pool)
+
+    async def _watch(self) -> None:
+        """Replace workers that end while they are idle."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            for pool in [pool for pool in self._ready if not pool.active]:
+                log.error("worker ended while idle")
+                self._replace(pool)
+
+    def _replace(self, pool: ProcessPool) -> None:
+        """Kill a worker's process and start another one."""
+        if pool in self._ready:
+            self._ready.remove(pool)
+            self._kill(pool)
+            restart = asyncio.create_task(self._restart())
+            self._restarts.add(restart)
+            restart.add_done_callback(self._restarts.discard)
+
+    def _kill(self, pool: ProcessPool) -> None:
+        pool.stop()
+        asyncio.get_running_loop().run_in_executor(None, pool.join)  # takes 3 s where the process hangs
+
+    async def _restart(self) -> None:
+        """Start a worker with the same export, again and again until one is ready."""
         for pause in chain(PAUSES, repeat(LONGEST_PAUSE)):
-            del self._pools[pool]
-            pool.stop()
-            asyncio.get_running_loop().run_in_executor(None, pool.join)  # up to 3 s for a process that hangs
             await asyncio.sleep(pause)
             pool = self._start()
             try:
                 if await asyncio.to_thread(load, self._export) != self._artifact:
                     raise UserError(f"{self._export}: has changed since the service started; start it again")
                 async with asyncio.timeout(START_SECONDS):
-                    await asyncio.wrap_future(self._pools[pool])
-                return pool
+                    await asyncio.wrap_future(self._loading[pool])
+                return self._accept(pool)
             except (UserError, RuntimeError, OSError) as error:
-                log.error("no new worker, trying again: %s", error)
-        raise AssertionError
+                log.error(f"no new worker, trying again: {error}")
+                del self._loading[pool]
+                self._kill(pool)

@@ -21,7 +21,6 @@ from Deployment.service.limits import Limits
 from Deployment.service.monitoring import Metrics, Monitoring
 from Deployment.service.workers import Workers
 from tests.template.conftest import png_bomb, until
-from tests.template.Deployment.hostile import many_tags
 from tests.template.Deployment.made_export import SAMPLES, encoded, graph, write_manifest
 from tests.template.Deployment.running_service import Service, command, serving
 
@@ -127,11 +126,10 @@ def test_the_log_has_a_line_of_json_for_each_request_with_its_id(pristine_export
         _, headers, _ = service.answer("POST", "/predict?secret=1", b"none", {"X-Request-ID": 'bad"\t id'})
         made = headers["x-request-id"]
         first, second = lines(tmp_path / "log", 2)
-        for image in (png_bomb(10_000), many_tags(3000)):  # Pillow warns of them
-            service.predict(image)
-        assert [line["event"] for line in lines(tmp_path / "log", 4)] == ["request"] * 4
+        service.predict(png_bomb(10_000))  # of which Pillow warns
+        assert [line["event"] for line in lines(tmp_path / "log", 3)] == ["request"] * 3
         service.request("GET", "/%C2%9B31m")  # which some terminals take for a colour
-        assert lines(tmp_path / "log", 5)[4]["path"] == "/\x9b31m"
+        assert lines(tmp_path / "log", 4)[3]["path"] == "/\x9b31m"
         assert (tmp_path / "log").read_text().isascii()
     assert (first["request_id"], first["path"], first["status"], first["level"]) == ("mine-1", "/predict", 200, "info")
     assert (second["request_id"], second["status"]) == (made, 422)
