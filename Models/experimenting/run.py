@@ -65,9 +65,6 @@ def set_parameters(path: Path, changes: Sequence[str]) -> None:
         raise UserError(f"{path.name}: {one_line(error.__cause__ or error)}") from error
 
 
-# Git
-
-
 def git(root: Path, *words: str) -> str:
     """The output of a git command. Raises UserError with git's message, or its hook's, if it fails."""
     done = subprocess.run(["git", *words], cwd=root, capture_output=True, encoding="utf-8", errors="replace")
@@ -116,9 +113,6 @@ def commit_file(root: Path, name: str, subject: str, body: Sequence[str] = ()) -
     git(root, "add", "--", name)
     git(root, "commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body), "--only", "--", name)
     return git(root, "rev-parse", "--short", "HEAD").strip()
-
-
-# The pipeline and its metrics
 
 
 def reproduce(root: Path, name: str) -> None:
