@@ -7,7 +7,7 @@
     images/SPLIT/SOURCE/...             the image files, as delivered; `file_name` begins after SPLIT
 
 Segmentations are compressed run lengths. A reader that ignores EXIF orientation sees other pixels than the annotators
-did, where an image has one. `info` names the sources, and in `version` the fingerprint of the curated dataset.
+did, where an image has one. The version in `info` is the fingerprint of the curated dataset.
 
 COCO cannot express: labels and counts without boxes; that images hold nothing where no image of the split holds
 anything (a file without annotations is one that nobody annotated yet); which images belong together (group).
@@ -21,39 +21,36 @@ from pathlib import Path
 import msgspec
 from pycocotools import mask as coco_mask
 
-from Datasets.exporters.files import UNBOXED, Names, is_more_known, mask_pixels, rows, write_file
-from Datasets.format.coco import Entry, categories, image_entry, object_entry, stuff_entries
+from Datasets.exporters.files import UNBOXED, Names, is_more_known, mask_pixels, write_file
+from Datasets.format.coco import Document, Entry, object_entry, stuff_entries
 from Datasets.format.curated import Curated
 from Datasets.format.records import Box, Record
 
 
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
     """Write `splits`, yielding each record once its image is written; count in `lost` what COCO cannot express."""
-    image_ids, annotation_ids = count(1), count(1)
+    numbers = count(1)
     version = dataset.fingerprint()
     for split in splits:
-        names, sources, files = Names(), set[str](), dict[str, dict[str, list[Entry]]]()
-        for record, data in rows(dataset, split):
-            image = image_entry(next(image_ids), names.keep(record["image"]), record)
-            write_file(directory / "images" / split / image["file_name"], data)
+        names, documents = Names(), dict[str, Document]()
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
+            number, name = next(numbers), names.keep(record["image"])
+            write_file(directory / "images" / split / name, data)
             found = _annotations(record, dataset)
             for kind, annotations in found.items():
-                lists = files.setdefault(kind, {"images": [], "annotations": []})
-                lists["images"].append(image)
-                lists["annotations"] += [{"id": next(annotation_ids), "image_id": image["id"]} | a for a in annotations]
+                documents.setdefault(kind, Document(dataset.classes)).add(number, name, record, annotations)
             if record["mask"] is not None:
-                pixelmap = directory / f"annotations/stuff_{split}_pixelmaps/{image['id']:012d}.png"
+                pixelmap = directory / f"annotations/stuff_{split}_pixelmaps/{number:012d}.png"
                 write_file(pixelmap, record["mask"]["bytes"])
             annotated = {annotation["category_id"] - 1 for part in found.values() for annotation in part}
             lost[UNBOXED] += is_more_known(record, annotated, dataset.classes)
-            sources.add(record["source"])
             yield record
-        info = {"description": f"curated from {', '.join(sorted(sources))}; {split} split", "version": version}
-        header = {"info": info, "licenses": [], "categories": categories(dataset.classes)}
-        for kind, lists in files.items():
-            if kind == "instances" and not lists["annotations"]:
-                lost["images that hold nothing, in a split without a box"] += len(lists["images"])
-            write_file(directory / f"annotations/{kind}_{split}.json", msgspec.json.encode({**header, **lists}))
+        header = {"info": {"description": f"{split} split", "version": version}, "licenses": []}
+        for kind, document in documents.items():
+            if kind == "instances" and not document.annotations:
+                lost["images that hold nothing, in a split without a box"] += len(document.images)
+            content = {**header, **document.content()}
+            write_file(directory / f"annotations/{kind}_{split}.json", msgspec.json.encode(content))
 
 
 def _annotations(record: Record, dataset: Curated) -> dict[str, list[Entry]]:

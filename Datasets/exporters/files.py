@@ -1,28 +1,20 @@
-"""What the exporters share: a split's records with their image files, and names for the files that they write."""
+"""What the exporters share: writing files, and names that stay apart."""
 
 import io
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from itertools import count
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
-from Datasets.format.curated import Curated
 from Datasets.format.records import Record
 
 UNBOXED = "images with labels or counts that no boxes stand behind"
 MAX_STEM_BYTES = 180  # file systems allow 255, of which some are needed for numbers and suffixes
 JPEG = {".jfif", ".jpe"}  # suffixes that browsers write and many readers of datasets ignore
-
-
-def rows(dataset: Curated, split: str) -> Iterator[tuple[Record, bytes]]:
-    """The records of a split, `image` being SOURCE/IMAGE, and the bytes of their image files."""
-    images = dataset.images(split)
-    for number, record in enumerate(dataset.records(split)):
-        yield record, images[number]
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from Datasets.exporters.files import Names, rows, write_file
+from Datasets.exporters.files import Names, write_file
 from Datasets.format.classes import write_classes
 from Datasets.format.curated import Curated
 from Datasets.format.records import Record, write_json
@@ -24,7 +24,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
     names = Names()
     written = []
     for split in splits:
-        for record, data in rows(dataset, split):
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
             image, mask = names.keep(f"images/{split}/{record['image']}"), None
             write_file(directory / image, data)
             if record["mask"] is not None:

@@ -36,7 +36,7 @@ from lxml import etree
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Datasets.exporters.files import Names, mask_pixels, rows, write_file
+from Datasets.exporters.files import Names, mask_pixels, write_file
 from Datasets.format.curated import Curated
 from Datasets.format.images import VOID
 from Datasets.format.records import Box, Record
@@ -56,7 +56,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
     names = Names()
     for split in splits:
         entries = []
-        for record, data in rows(dataset, split):
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
             name = names.flat(record["image"])
             stem = PurePosixPath(name).stem
             write_file(directory / "JPEGImages" / name, data)

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from Datasets.exporters.files import UNBOXED, Names, is_more_known, rows, write_file
+from Datasets.exporters.files import UNBOXED, Names, is_more_known, write_file
 from Datasets.format.curated import Curated
 from Datasets.format.records import Record
 
@@ -38,7 +38,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
     names = Names()
     for split in splits:
         (directory / "labels" / split).mkdir(parents=True)
-        for record, data in rows(dataset, split):
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
             name = names.flat(record["image"])
             write_file(directory / "images" / split / name, data)
             if record["boxes"] is not None:

@@ -28,23 +28,39 @@ class Rle(TypedDict):
     counts: str
 
 
+class Document:
+    """A COCO file in the making. classes: names to ids."""
+
+    def __init__(self, classes: Mapping[str, int]) -> None:
+        self.classes = classes
+        self.images: list[Entry] = []
+        self.annotations: list[Entry] = []
+
+    def add(self, number: int, name: str, row: Mapping[str, Any], annotations: Iterable[Entry]) -> None:
+        """Add an image by its id and file name. row: has its width and height."""
+        self.images.append({"id": number, "file_name": name, "width": row["width"], "height": row["height"]})
+        for annotation in annotations:
+            self.annotations.append({"id": len(self.annotations) + 1, "image_id": number, **annotation})
+
+    def content(self) -> Entry:
+        """What to write as JSON."""
+        categories = [{"id": number + 1, "name": name} for name, number in self.classes.items()]
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}
+
+
 def predictions_to_coco(rows: Iterable[Mapping[str, Any]], task: str, classes: Sequence[str]) -> Entry:
     """Predictions of one task, with image ids from 1 in the order of `rows`.
 
     rows: `image`, its name, and the fields of a Prediction, or `image` and `error`, which are listed under `errors`.
     """
     numbers = {name: number for number, name in enumerate(classes)}
-    images: list[Entry] = []
-    annotations: list[Entry] = []
-    errors = []
+    document, errors = Document(numbers), []
     for row in rows:
         if "error" in row:
             errors.append(row)
-            continue
-        images.append(image_entry(len(images) + 1, row["image"], row))
-        for annotation in _predicted(row, task, numbers):
-            annotations.append({"id": len(annotations) + 1, "image_id": len(images), **annotation})
-    return {"images": images, "annotations": annotations, "categories": categories(numbers), "errors": errors}
+        else:
+            document.add(len(document.images) + 1, row["image"], row, _predicted(row, task, numbers))
+    return {**document.content(), "errors": errors}
 
 
 def _predicted(row: Mapping[str, Any], task: str, classes: Mapping[str, int]) -> Iterator[Entry]:
@@ -56,16 +72,6 @@ def _predicted(row: Mapping[str, Any], task: str, classes: Mapping[str, int]) ->
         counts = {each["name"]: {"count": each["count"]} for each in row.get("counts", ())}
         for name in row["labels"]:
             yield {"category_id": classes[name] + 1, "score": row["scores"][name], **counts.get(name, {})}
-
-
-def image_entry(number: int, name: str, row: Mapping[str, Any]) -> Entry:
-    """An entry of `images`. row: has the width and height."""
-    return {"id": number, "file_name": name, "width": row["width"], "height": row["height"]}
-
-
-def categories(classes: Mapping[str, int]) -> list[Entry]:
-    """The list `categories` for these class ids."""
-    return [{"id": number + 1, "name": name} for name, number in classes.items()]
 
 
 def object_entry(box: Mapping[str, Any], classes: Mapping[str, int]) -> Entry:

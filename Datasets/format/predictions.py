@@ -153,11 +153,6 @@ def mask_of(prediction: Segmentation) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(prediction["mask"]))))
 
 
-def counts_in(prediction: Prediction) -> list[PredictedCount]:
-    """The counts of a prediction; none if its task does not count."""
-    return prediction.get("counts") or []  # type: ignore[return-value]
-
-
 def largest_difference(task: str, expected: Prediction, actual: Prediction, threshold: float) -> dict[str, float]:
     """The largest differences between two predictions for one image, by the names in TOLERANCE.
 

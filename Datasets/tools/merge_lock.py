@@ -25,13 +25,9 @@ Entries = dict[str, Any]
 def read_lock(path: Path) -> Entries:
     """A lock file's contents; {} for an empty file, which stands for a side without one. Raises UserError."""
     try:
-        lock = YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-        stages = lock.get("stages", {}) if isinstance(lock, dict) else None
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"dvc.lock: not YAML, merge it by hand: {one_line(error)[:200]}") from error
-    if not isinstance(stages, dict):
-        raise UserError("dvc.lock: `stages` is not a mapping, merge it by hand")
-    return lock
 
 
 def merge_stages(ancestor: Entries, ours: Entries, theirs: Entries) -> list[str]:
