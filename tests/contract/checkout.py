@@ -1,6 +1,7 @@
 """This checkout, commands run as a user runs them, and small copies in which a whole pipeline runs within a minute."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,18 @@ def copy_checkout(target: Path, edit: Callable[[dict], None], leave_out: Callabl
     edit_params(target, edit)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
         succeeded(run_in(target, "git", *command, **AUTHOR))
+
+
+def edit_sources(directory: Path, sources: dict[str, dict]) -> None:
+    """Make these the only sources: in params.yaml, and in what stage clean of dvc.yaml depends on."""
+    edit_params(directory, lambda params: params.update(sources=sources))
+    folders = [f"Data_processing/intermediate/{folder}" for folder in ("imported", "inspected")]
+    lines = "".join(f"      - {folder}/{name}.parquet\n" for name in sources for folder in folders)
+    pipeline = directory / "dvc.yaml"
+    text = re.sub(r" +- Data_processing/intermediate/(imported|inspected)/\w[^$\n]*\n", "", pipeline.read_text("utf-8"))
+    pipeline.write_text(
+        text.replace("      - Data_processing/clean.py\n", f"{lines}      - Data_processing/clean.py\n"), "utf-8"
+    )
 
 
 def edit_params(directory: Path, edit: Callable[[dict], None]) -> None:

@@ -6,13 +6,12 @@ import pytest
 from dvc.repo import Repo
 from filelock import FileLock
 
-from tests.contract.checkout import EXPERIMENTS, copy_checkout, run_in, succeeded
+from tests.contract.checkout import EXPERIMENTS, copy_checkout, edit_sources, run_in, succeeded
 from tests.contract.shapes import write_shapes
 
 
 def use_shapes(params: dict) -> None:
-    """Parameters with which the made dataset is the only one, and each experiment trains for some seconds."""
-    params["sources"] = {}
+    """Parameters that fit the made dataset, and with which each experiment trains for some seconds."""
     params["work"] = {"engine": "local"}
     params["clean"] = {"keep": ["disc", "square"]}
     params["curate"] = {"near_duplicate_bits": 24, "train": 0.6, "val": 0.2, "test": 0.2, "draw_masks": True}
@@ -43,6 +42,7 @@ def curated_project(shared: Path) -> Path:
     with FileLock(shared / "shapes.lock"):
         if not (directory / "dvc.lock").exists():
             copy_checkout(directory, use_shapes, own_rule)
+            edit_sources(directory, {})
             source = write_shapes(shared / "shapes")
             succeeded(run_in(directory, "python", "-m", "Data_processing.add_source", "shapes", source))
             succeeded(run_in(directory, "dvc", "repro", "report"))

@@ -9,12 +9,13 @@ import s3fs
 from ruamel.yaml import YAML
 
 from Datasets.format.curated import Curated
+from tests.contract.checkout import edit_sources
 from tests.template.conftest import AUTHOR, copy_with_results, edit_params, run_in, succeeded
 from tests.template.s3_server import KEY, SECRET, serving
 
 SOURCES = {
     "other": {"format": "parquet", "path": "Datasets/raw/other"},
-    "delivery": {"format": "coco", "path": "Datasets/raw/delivery.zip"},
+    "photos": {"format": "coco", "path": "Datasets/raw/photos.zip"},
 }
 
 
@@ -41,30 +42,28 @@ def run(directory: Path, *words: str | Path, **environment: str) -> str:
     return succeeded(run_in(directory, *words, **AUTHOR, **environment)).stdout
 
 
-def test_another_projects_dataset_and_a_delivery_are_sources_that_can_be_renewed(project, tmp_path):
+def test_another_projects_dataset_and_an_archive_on_s3_are_sources_that_can_be_renewed(project, tmp_path):
     other, ann = (copy_with_results(project, tmp_path / name) for name in ("ein anderes", "Ann"))
-    files = ("Datasets/raw/other.dvc", "Datasets/raw/delivery.zip.dvc")
+    files = ("Datasets/raw/other.dvc", "Datasets/raw/photos.zip.dvc")
     with serving(tmp_path / "s3") as s3:
         store = s3fs.S3FileSystem(key=KEY, secret=SECRET, endpoint_url=s3.url)
-        store.pipe_file("bucket/delivery.zip", zipped(project, tmp_path / "first", 20))
+        store.pipe_file("bucket/photos.zip", zipped(project, tmp_path / "first", 20))
         run(ann, "dvc", "import", other, "Datasets/curated", "-o", "Datasets/raw/other")
-        run(ann, "dvc", "import-url", "s3://bucket/delivery.zip", "Datasets/raw/delivery.zip", **s3.environment)
+        run(ann, "dvc", "import-url", "s3://bucket/photos.zip", "Datasets/raw/photos.zip", **s3.environment)
         run(ann, "git", "add", *files)
-        edit_params(ann, lambda params: params.update(sources=SOURCES))
-        run(ann, "dvc", "repro", "import@other", "import@delivery")
+        edit_sources(ann, SOURCES)
+        run(ann, "dvc", "repro", "import@other", "import@photos")
         theirs = json.loads((other / "Datasets/curated/metadata.json").read_text())
-        assert (count(ann, "other"), count(ann, "delivery")) == (len(theirs), 20)
-        store.pipe_file("bucket/delivery.zip", zipped(project, tmp_path / "second", 30))
+        assert (count(ann, "other"), count(ann, "photos")) == (len(theirs), 20)
+        store.pipe_file("bucket/photos.zip", zipped(project, tmp_path / "second", 30))
         curate_anew(other)
-        assert "up to date" in run(ann, "dvc", "repro", "import@other", "import@delivery")
+        assert "up to date" in run(ann, "dvc", "repro", "import@other", "import@photos")
         before = revision(ann)
         run(ann, "dvc", "update", *files, **s3.environment)
-    for made in ("imported", "inspected"):
-        (ann / f"Data_processing/intermediate/{made}/digits.parquet").unlink()
     assert "Running stage 'import@other'" in run(ann, "dvc", "repro", "curate")
     assert revision(ann) != before
-    assert count(ann, "delivery") == 30
-    assert {record["source"] for record in Curated(ann / "Datasets/curated").records("train")} == {"other", "delivery"}
+    assert count(ann, "photos") == 30
+    assert {record["source"] for record in Curated(ann / "Datasets/curated").records("train")} == {"other", "photos"}
 
 
 def curate_anew(other: Path) -> None:

@@ -16,10 +16,9 @@ from ruamel.yaml import YAML
 
 from Datasets.format.predictions import TOLERANCE
 from tests.template.conftest import AUTHOR, copy_checkout, edit_params, run_in, succeeded, until
-from tests.template.Data_processing.sources import pack, write_voc
 
 BEFORE = ("report", "evaluate@e001")  # with all that comes before them
-AFTER = ("Datasets/pretrained", "Deployment")  # test_walls.py has these made again, with the same bytes
+AFTER = ("Datasets/pretrained", "Deployment")  # test_isolation.py has these made again, with the same bytes
 
 
 def locked(directory: Path) -> dict[str, str]:
@@ -119,23 +118,3 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(proj
 def working_in(directory: Path) -> list[psutil.Process]:
     """The processes whose working directory it is."""
     return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(directory)]
-
-
-def test_a_delivery_in_voc_form_needs_only_params_changed(checkout, tmp_path):
-    boxes = {f"{n}.png": [("raccoon", 5 + x, 4, 25 + x, 36) for x in (0, 20)[: 1 + n % 2]] for n in range(60)}
-    delivery = write_voc(tmp_path / "delivery", boxes, "annotations", "images")
-    pack(delivery, checkout / "Datasets/raw/raccoon.zip")
-
-    def use_raccoons(params: dict) -> None:
-        path = {"format": "voc", "path": "Datasets/raw/raccoon.zip", "annotations": "annotations", "images": "images"}
-        params["sources"] = {"raccoon": path}
-        params["clean"]["keep"] = ["raccoon"]
-
-    edit_params(checkout, use_raccoons)
-    succeeded(run_in(checkout, "dvc", "add", "Datasets/raw/raccoon.zip"))
-    succeeded(run_in(checkout, "dvc", "repro", "curate"))
-    summary = json.loads((checkout / "Data_processing/intermediate/clean/summary.json").read_text())
-    assert (summary["accepted"], summary["rejected"], summary["boxes"]) == (60, 0, 90)
-    numbers = json.loads((checkout / "Data_processing/intermediate/curated.json").read_text())
-    assert sum(numbers["images"].values()) == 60
-    assert min(numbers["images"].values()) > 4
