@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from Data_processing.curating.near_duplicates import Links, compare_all, near_duplicates
+from Data_processing.curating.near_duplicates import Links, compare_alike, near_duplicates
 from tests.benchmarks.measuring import Figure
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -44,7 +44,7 @@ def measure(number: int) -> Figure:
     if number <= COMPARED:
         every = Links(len(hashes))
         start = time.perf_counter()
-        compare_all(np.ascontiguousarray(hashes.view(np.uint64).T), BITS, every)
+        compare_alike(np.zeros(len(hashes), np.int64), hashes.view(np.uint64), BITS, every)
         against, ratio = "comparing every pair", f"{(time.perf_counter() - start) / seconds:.0f} times as fast"
         assert np.array_equal(every.label, links.label)
         assert np.array_equal(every.earlier >= 0, links.earlier >= 0)

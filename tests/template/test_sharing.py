@@ -15,7 +15,7 @@ from dvc.cli import main as dvc_in_process
 from ruamel.yaml import YAML
 from s3fs import S3FileSystem
 
-from tests.template.conftest import AUTHOR, ROOT, Result, copy_with_results, run_in, succeeded, until
+from tests.template.conftest import AUTHOR, ROOT, Result, copy_with_results, edit_params, run_in, succeeded, until
 from tests.template.s3_server import KEY, SECRET, Server, free_port, serving
 
 README = (ROOT / "Datasets/README.md").read_text(encoding="utf-8")
@@ -224,3 +224,16 @@ def test_the_default_remote_is_replaced_by_two_lines(kind, tmp_path):
     assert f"url = {kind}://" in config
     assert "verify = true" in config
     assert dvc_in_process(["--cd", str(tmp_path), "remote", "list"]) == 0
+
+
+def test_a_clone_without_data_trains_with_a_changed_parameter_and_runs_no_data_stage(project, tmp_path):
+    ann, bob = copy_with_results(project, tmp_path / "ann"), tmp_path / "bob"
+    set_url(ann, str(tmp_path / "store"))
+    succeeded(run_in(ann, "dvc", "push", "-q"))
+    succeeded(run_in(ann, "git", "commit", "-qam", "Another remote", **AUTHOR))
+    succeeded(run_in(tmp_path, "git", "clone", "-q", ann, bob))
+    run_in(bob, "dvc", "checkout")  # as the README says after switching branches; it leaves empty folders behind
+    edit_params(bob, lambda params: params["experiments"]["e001"]["train"].update(epochs=1))
+    told = succeeded(run_in(bob, "dvc", "repro", "--pull", "--allow-missing", "train@e001")).stdout
+    assert re.findall("Running stage '(.*)'", told) == ["train@e001"]
+    assert not (bob / "Datasets/raw/digits").exists()
