@@ -9,19 +9,16 @@ a step fails or is interrupted, the steps before it are undone.
 """
 
 import gc
-import re
-import shutil
-import signal
-import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from Data_processing.adding.delivery import RAW, check_links, copy, pointer_of, target_of
 from Data_processing.adding.params_file import (
     class_rules,
     in_brackets,
@@ -29,10 +26,10 @@ from Data_processing.adding.params_file import (
     not_kept,
     with_dependencies,
     with_entry,
-    write_text,
     written_entry,
 )
-from Data_processing.adding.recognise import Candidate, Summary, recognise, try_import
+from Data_processing.adding.raw_folder import RAW, add, check_links, pointer_of, target_of
+from Data_processing.adding.recognise import Candidate, is_there, recognise
 from Data_processing.import_source import (
     AnnotationsOption,
     ColumnsOption,
@@ -40,13 +37,15 @@ from Data_processing.import_source import (
     ImagesOption,
     NormalizedOption,
     PresetOption,
+    check_paths,
     check_source_name,
     find_reader,
     formats,
     make_options,
+    read_annotations,
 )
-from Data_processing.shared.imported import ImportOptions
-from Data_processing.sources.files import open_source
+from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Data_processing.sources.files import SourceFiles, open_source
 from Datasets.format.classes import ClassRules
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -70,86 +69,52 @@ def check_project(name: str) -> None:
         raise UserError(f"{PARAMS}: sources has {name!r} already; choose another name, or delete that entry")
 
 
-def dvc_add(target: Path) -> None:
-    """Run `dvc add`. Raises UserError with what it says if it fails. It ends before this function does."""
-    command = [sys.executable, "-m", "dvc", "add", target.as_posix()]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )  # in a session of its own, so that Ctrl-C reaches it through us alone
-    try:
-        said, _ = process.communicate()
-    except BaseException:
-        with uninterrupted():
-            _end(process)
-        raise
-    if process.returncode:
-        lines = [line for line in said.splitlines() if line.strip()]
-        told = next((line for line in lines if "ERROR" in line), lines[-1] if lines else "no message")
-        reason = re.sub(r"\x1b\[[\d;]*m|^ERROR:\s*", "", told).removeprefix("ERROR: ").strip(" .")
-        raise UserError(f"dvc add {target}: {reason}; nothing was added")
+@dataclass
+class Summary:
+    """What a whole source states. problems: of each rule, how many, and the first place and value."""
 
+    records: int = 0
+    found: int = 0
+    first_missing: str = ""
+    boxes: int = 0
+    masks: int = 0
+    classes: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    problems: dict[str, tuple[int, str]] = field(default_factory=dict)
+    folder: str = ""
 
-def _end(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGINT)
-    try:
-        process.communicate(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Pass over Ctrl-C meanwhile."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def add(name: str, path: Path, target: Path, entry: dict[str, Any]) -> None:
-    """Copy, `dvc add`, and list the source; or raise, and leave all as it was."""
-    changes = {PARAMS: with_entry(PARAMS, name, entry), PIPELINE: with_dependencies(PIPELINE, name)}
-    touched = (pointer_of(target), _ignored_by(target), *changes)
-    files = {file: file.read_bytes() if file.is_file() else None for file in touched}
-    there, done = target.exists(), False
-    try:
+    def add(self, row: Imported, there: bool) -> None:
+        self.records += 1
+        self.found += there
         if not there:
-            copy(path, target)
-        dvc_add(target)
-        with uninterrupted():
-            for file, text in changes.items():
-                write_text(file, text)
-            done = True
-    except BaseException:
-        if not done:
-            with uninterrupted():
-                _undo(target, there, files)
-        raise
+            self.first_missing = self.first_missing or row.image
+        self.boxes += len(row.boxes or ())
+        self.masks += row.mask is not None
+        drawn = [box.name for box in row.boxes or ()]
+        self.classes.update(drawn)
+        self.classes.update({*(row.labels or ())}.difference(drawn))
+        self.classes.update({count["name"]: count["count"] for count in row.counts or () if not drawn})
+        if row.mask is not None:
+            self.classes.update(dict.fromkeys((row.mask_names or {}).values(), 0))
+        self.splits.update([row.split] if row.split else [])
+        for rule, value in row.problems:
+            number, first = self.problems.get(rule, (0, f"{row.origin}: {value}"))
+            self.problems[rule] = number + 1, first
 
 
-def _ignored_by(target: Path) -> Path:
-    """The file to which `dvc add` may add a line."""
-    return target.with_name(".gitignore")
+def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions) -> Summary:
+    """Import the whole source into a temporary file, as the import stage would, and return what it states."""
+    summary, names = Summary(), set(files.names())
+    _, summary.folder, rows = read_annotations(files, form, options)
 
+    def watched() -> Iterator[Imported]:
+        for row in check_paths(rows):
+            summary.add(row, is_there(row, names))
+            yield row
 
-def _undo(target: Path, there: bool, files: dict[Path, bytes | None]) -> None:
-    if not there and target.is_dir():
-        shutil.rmtree(target)
-    elif not there:
-        target.unlink(missing_ok=True)
-    for file, content in files.items():
-        if content is None:
-            file.unlink(missing_ok=True)
-        elif file.read_bytes() != content:
-            file.write_bytes(content)
+    with tempfile.TemporaryDirectory() as directory:
+        write_imported(watched(), name, Path(directory, "records.parquet"))
+    return summary
 
 
 def ask(question: str, answers: Sequence[str], option: str) -> int:
@@ -215,7 +180,7 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
-        add(name, path, target, entry)
+        add(path, target, {PARAMS: with_entry(PARAMS, name, entry), PIPELINE: with_dependencies(PIPELINE, name)})
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
     hint_keep(held, rules)
     if dry_run:

@@ -7,16 +7,15 @@ them is looked for. Images are never opened.
 
 import itertools
 import re
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from Data_processing.import_source import check_paths, find_reader, read_annotations
+from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.yolo import LABELS, class_files
-from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Data_processing.shared.imported import Imported, ImportOptions
 from Data_processing.sources.annotation_files import WrongFormat, split_named, split_of, split_pattern
 from Data_processing.sources.files import EMBEDDED, SHARDS, MissingFile, SourceFiles, folder_name, images_below
 from Datasets.format.files import visible
@@ -64,39 +63,6 @@ class Fit:
 
     candidate: Candidate
     images: list[str | None]
-
-
-@dataclass
-class Summary:
-    """What a whole source states. problems: of each rule, how many, and the first place and value."""
-
-    records: int = 0
-    found: int = 0
-    first_missing: str = ""
-    boxes: int = 0
-    masks: int = 0
-    classes: Counter[str] = field(default_factory=Counter)
-    splits: Counter[str] = field(default_factory=Counter)
-    problems: dict[str, tuple[int, str]] = field(default_factory=dict)
-    folder: str = ""
-
-    def add(self, row: Imported, there: bool) -> None:
-        self.records += 1
-        self.found += there
-        if not there:
-            self.first_missing = self.first_missing or row.image
-        self.boxes += len(row.boxes or ())
-        self.masks += row.mask is not None
-        drawn = [box.name for box in row.boxes or ()]
-        self.classes.update(drawn)
-        self.classes.update({*(row.labels or ())}.difference(drawn))
-        self.classes.update({count["name"]: count["count"] for count in row.counts or () if not drawn})
-        if row.mask is not None:
-            self.classes.update(dict.fromkeys((row.mask_names or {}).values(), 0))
-        self.splits.update([row.split] if row.split else [])
-        for rule, value in row.problems:
-            number, first = self.problems.get(rule, (0, f"{row.origin}: {value}"))
-            self.problems[rule] = number + 1, first
 
 
 def recognise(
@@ -299,10 +265,11 @@ def _count(files: SourceFiles, form: str, options: ImportOptions) -> tuple[int, 
     rows = list(itertools.islice(every, TRIED))
     if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
         raise UserError(f"{files.path}: {found[0]} states neither labels nor boxes nor masks")
-    return sum(_is_there(row, names) for row in rows), len(rows)
+    return sum(is_there(row, names) for row in rows), len(rows)
 
 
-def _is_there(row: Imported, names: set[str]) -> bool:
+def is_there(row: Imported, names: set[str]) -> bool:
+    """Whether the source has the image. names: of all its files."""
     return row.image in names or EMBEDDED in row.image
 
 
@@ -325,21 +292,6 @@ def _finds_itself(files: SourceFiles, form: str, options: ImportOptions) -> bool
         return form != "voc" and reader.find(files, replace(options, annotations=None)) == reader.find(files, options)
     except UserError:
         return False
-
-
-def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions) -> Summary:
-    """Import the whole source into a temporary file, as the import stage would, and return what it states."""
-    summary, names = Summary(), set(files.names())
-    _, summary.folder, rows = read_annotations(files, form, options)
-
-    def watched() -> Iterator[Imported]:
-        for row in check_paths(rows):
-            summary.add(row, _is_there(row, names))
-            yield row
-
-    with tempfile.TemporaryDirectory() as directory:
-        write_imported(watched(), name, Path(directory, "records.parquet"))
-    return summary
 
 
 def _nothing(files: SourceFiles) -> str:

@@ -133,12 +133,12 @@ def _is_count(count: Count | None) -> bool:
 
 
 def _add_box(row: Imported, boxes: list[ImportedBox], box: dict[str, Any], origin: str) -> None:
-    corners: list[Any] = [box.get(key) for key in ("x1", "y1", "x2", "y2")]
-    if not box.get("name") or None in corners:
+    x1, y1, x2, y2 = (box.get(key) for key in ("x1", "y1", "x2", "y2"))
+    if not box.get("name") or x1 is None or y1 is None or x2 is None or y2 is None:
         row.problems.append(("malformed box", f"a box without a name, x1, y1, x2 or y2 at {origin}"))
         return
     outline = None if box["segmentation"] is None else msgspec.json.encode(box["segmentation"])
-    boxes.append(ImportedBox(box["name"], *corners, origin, bool(box["crowd"]), outline))
+    boxes.append(ImportedBox(box["name"], x1, y1, x2, y2, origin, bool(box["crowd"]), outline))
 
 
 def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: set[str]) -> list[str | None]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from Data_processing.add_source import entry_of
-from Data_processing.adding.recognise import recognise, try_import
+from Data_processing.add_source import entry_of, try_import
+from Data_processing.adding.recognise import recognise
 from Data_processing.shared.imported import ImportOptions, images_folder
 from Data_processing.sources.annotation_files import split_of, split_pattern
 from Data_processing.sources.files import open_source
