@@ -23,13 +23,13 @@ setup: .venv/installed ## install the git hooks, and the drivers that merge dvc.
 test: .venv/installed ## run the tests
 	python -m pytest -n auto --dist worksteal
 
-lint: .venv/installed ## check style, types and the walls between the rooms
+lint: .venv/installed ## check style, types and import contracts
 	ruff check
 	ruff format --check
 	mypy Datasets Data_processing Models Deployment
 	lint-imports
 
-bench: .venv/installed ## measure it all, which takes hours, and write tests/benchmarks/README.md
+bench: .venv/installed ## run all benchmarks, which takes hours, and write tests/benchmarks/README.md
 	python -m tests.benchmarks
 
 s3: .venv/installed ## start an S3 server on this machine to try sharing with; Ctrl-C stops it
@@ -38,7 +38,7 @@ s3: .venv/installed ## start an S3 server on this machine to try sharing with; C
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt '.[train,serve,dev]'
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt '.[train,serve,dev,template]'
 	@rm -rf build/bdist.* build/lib *.egg-info; rmdir build 2>/dev/null || true
 	@touch $@
 

@@ -24,7 +24,7 @@ from Datasets.format.records import SCHEMA, SPLITS, empty_record
 from Datasets.tools.command import progress
 from tests.template.conftest import copy_with_results, edit_params, refused, run_in, stage, succeeded
 from tests.template.Data_processing.sources import SIZE, pack, picture, write_coco
-from tests.template.Deployment.browser import CHROMIUM, chromium
+from tests.template.Deployment.browser import chromium, needs_browser
 
 HOSTILE_CLASS = "<script>alert('class')</script>"
 HOSTILE_IMAGE = '"><img src=x onerror=alert(1)>&amp;.png'
@@ -132,7 +132,7 @@ def test_a_class_missing_from_a_split_is_marked(hostile):
     assert (hostile / "report.html").read_text().count('<span class="missing">none</span>') == 2
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+@needs_browser
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("which", ["project", "hostile"])
 def test_a_browser_shows_it_without_complaint_and_without_overflow(request, which, width, tmp_path):

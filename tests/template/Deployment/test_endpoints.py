@@ -11,7 +11,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.template.Deployment.browser import CHROMIUM, chromium
+from tests.template.Deployment.browser import chromium, needs_browser
 from tests.template.Deployment.made_export import CLASSES, SAMPLES, encoded
 from tests.template.Deployment.running_service import Service, form, serving
 
@@ -187,7 +187,7 @@ def test_head_is_get_without_a_body(service: Service) -> None:
         assert lengths[0] == lengths[1]
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+@needs_browser
 def test_the_documentation_appears_and_loads_nothing_from_elsewhere(service: Service, tmp_path: Path) -> None:
     with chromium(tmp_path) as page:
         page.open(f"http://127.0.0.1:{service.port}/docs")

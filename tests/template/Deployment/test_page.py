@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.Deployment.browser import CHROMIUM, Page, chromium
+from tests.template.Deployment.browser import Page, chromium, needs_browser
 from tests.template.Deployment.made_export import encoded, scene, write_manifest
 from tests.template.Deployment.running_service import Service, serving
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no Chromium at {CHROMIUM}")
+pytestmark = needs_browser
 STATUS = "document.querySelector('#status').textContent"
 NAMES = "[...document.querySelectorAll('.box')].map((box) => box.textContent)"
 
