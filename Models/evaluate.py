@@ -1,4 +1,4 @@
-"""Measure a trained model on the test split.
+"""Evaluate a trained model on the test split.
 
     python -m Models.evaluate --script e001_center_detector --trained Models/outputs/e001/train \\
         --out Models/outputs/e001/evaluate
@@ -9,28 +9,39 @@ worst.png (the test images with most mistakes, truth and prediction drawn) and, 
 Models/metrics define each task's figures.
 """
 
+import colorsys
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported; Models/train.py says why
-
-import torch
+import numpy as np
 import typer
+from PIL import Image, ImageDraw, ImageFont
 
 from Datasets.format.curated import Curated
+from Datasets.format.images import VOID, decode
+from Datasets.format.predictions import mask_of
 from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
-from Models.evaluating.drawing import draw_worst
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import read_run, trained_model
+from Models.metrics.boxes import above, match
 from Models.metrics.evaluation import TASKS, predict
+from Models.metrics.labels import predicted_counts, scores_of
+from Models.metrics.measured import Measured
+
+PANEL = 300  # pixels of the longer side of an image as drawn
+MARGIN, LINE, FONT_SIZE = 8, 20, 13
+COLUMNS = 2
+OPACITY = 0.6  # of a mask on its image
+RIGHT, WRONG, IGNORED = (0, 150, 60), (215, 30, 30), (90, 90, 90)
+LEGEND = "left: truth, red where missed; right: prediction, red where wrong; grey is ignored"
+Colour = tuple[int, int, int]
 
 
 def main(
@@ -40,43 +51,48 @@ def main(
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     worst: Annotated[int, typer.Option(min=1, help="how many images to draw")] = 8,
 ) -> None:
-    """Measure a trained model on the test split."""
+    """Evaluate a trained model on the test split."""
     done = read_run(trained, script)
     data = Curated(curated)
     if list(data.classes) != done.classes:
         raise UserError(f"{curated}: has other classes than {trained}/run.json was trained on; train again")
-    options = done.train
-    torch.set_num_threads(options["threads"])
     model = trained_model(done, trained)
-    task = done.task
-    val, test = (Samples(data, split, options["size"], task) for split in ("val", "test"))
+    task, size, batch = done.task, done.train["size"], done.train["batch"]
+    val, test = (Samples(data, split, size, task) for split in ("val", "test"))
 
-    threshold = TASKS[task].best_threshold(val, predict(model, val, options["batch"]))
-    predictions = predict(model, test, options["batch"])
+    threshold = TASKS[task].best_threshold(val, predict(model, val, batch))
+    predictions = predict(model, test, batch)
     measured = TASKS[task].measure(test, predictions, threshold)
-    tell_absent(measured.metrics, test.classes)
+    report_absent(measured.metrics, test.classes)
 
     answers = zip(test.records, predictions, strict=True)
     rows = [{"image": record["image"], "sha256": record["sha256"], **answer} for record, answer in answers]
     write_predictions(rows, script, out / "predictions.parquet")
     curve = [(f"{recall:.6g}", f"{precision:.6f}") for recall, precision in measured.curve]
     write_csv(out / "precision_recall.csv", ["recall", "precision"], curve)
-    write_csv(out / "confusion.csv", ["actual", "predicted"], measured.confusion)
-    indices = sorted(range(len(test)), key=lambda i: (-measured.mistakes[i], i))[:worst]
+    write_csv(out / "confusion.csv", ["actual", "predicted"], named_confusion(measured, test.classes))
     with replacing(out / "worst.png") as partial:
-        draw_worst(test, [predictions[i] for i in indices], indices, threshold).save(partial, "PNG")
+        draw_worst(test, predictions, measured.mistakes, threshold, worst).save(partial, "PNG")
     with replacing(out / "metrics.json") as partial:
         metrics = {"images": len(test), "score_threshold": threshold, **measured.metrics}
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in measured.told))
+    print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in measured.printed))
 
 
-def tell_absent(metrics: Mapping[str, Any], classes: Sequence[str]) -> None:
-    """Say which classes a group of figures by class does not have."""
+def report_absent(metrics: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Report the classes without a test image, which have no figure."""
     for name, group in metrics.items():
         absent = [each for each in classes if each not in group] if isinstance(group, dict) else []
         if absent:
             print(f"no test image has {', '.join(absent)}: without {name}, and in no mean", file=sys.stderr)
+
+
+def named_confusion(measured: Measured, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of the confusion with a name for `no object` that no class has."""
+    nothing = "background"
+    while nothing in classes:
+        nothing = f"({nothing})"
+    return [(actual or nothing, predicted or nothing) for actual, predicted in measured.confusion]
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -85,6 +101,108 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]])
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def draw_worst(
+    samples: Samples, predictions: Sequence[Any], mistakes: Sequence[float], threshold: float, count: int
+) -> Image.Image:
+    """The images with most mistakes, each with its truth on the left and its prediction on the right."""
+    draw = {"boxes": draw_boxes, "mask": draw_mask}.get(samples.task, draw_labels)
+    indices = sorted(range(len(samples)), key=lambda i: (-mistakes[i], i))[:count]
+    columns, width, height = min(COLUMNS, len(indices)), 2 * PANEL + 2 * MARGIN, PANEL + LINE + MARGIN
+    sheet = Image.new("RGB", (columns * width, LINE + -(-len(indices) // columns) * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, 3), LEGEND, "black", font())
+    for number, index in enumerate(indices):
+        x, y = number % columns * width + MARGIN, number // columns * height + LINE
+        amount = f"{mistakes[index]:.1%} of the pixels" if samples.task == "mask" else f"{mistakes[index]:g}"
+        pen.text((x, y + 3), f"{amount} wrong: {samples.records[index]['image']}", "black", font())
+        image = Image.fromarray(decode(samples.file(index)))
+        scale = PANEL / max(image.size)
+        left = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        right = left.copy()
+        draw(samples, index, predictions[index], threshold, left, right)
+        sheet.paste(left, (x, y + LINE))
+        sheet.paste(right, (x + PANEL + MARGIN // 2, y + LINE))
+    return sheet
+
+
+def draw_boxes(
+    samples: Samples, index: int, prediction: Any, threshold: float, left: Image.Image, right: Image.Image
+) -> None:
+    """Draw boxes with their names, and scores of predictions."""
+    prediction = above(prediction, threshold)
+    matched = match(samples, index, prediction, same_class=True)
+    scale = left.width / (samples.records[index]["width"] or 1)
+    singles, crowds = (zip(*samples.boxes(index, crowd), strict=True) for crowd in (False, True))
+    truth = [(sides, f"{samples.classes[kind]} (crowd)", IGNORED) for sides, kind in crowds]
+    for number, (sides, kind) in enumerate(singles):
+        truth.append((sides, samples.classes[kind], WRONG if number in matched.missed else RIGHT))
+    predicted = [
+        (
+            np.array([box["x1"], box["y1"], box["x2"], box["y2"]]),
+            f"{box['name']} {box['score']:.2f}",
+            WRONG if number in matched.extra else RIGHT,
+        )
+        for number, box in enumerate(prediction["boxes"])
+    ]
+    for image, boxes in ((left, truth), (right, predicted)):
+        pen = ImageDraw.Draw(image)
+        boxes.sort(key=lambda box: box[2] == WRONG)  # drawn last, over the others
+        for sides, _, colour in boxes:
+            x1, y1, x2, y2 = sides * scale
+            pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=2)
+        for sides, name, colour in boxes:
+            draw_text(image, sides[0] * scale, sides[1] * scale - LINE, name, colour)
+
+
+def draw_mask(
+    samples: Samples, index: int, prediction: Any, threshold: float, left: Image.Image, right: Image.Image
+) -> None:
+    """Tint the image with the colours of its classes, whose names are listed."""
+    palette = np.array([class_colour(value) for value in range(256)])
+    for image, mask in ((left, samples.mask(index)), (right, mask_of(prediction))):
+        sized = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
+        tinted = np.asarray(image) * (1 - OPACITY) + palette[sized] * OPACITY
+        image.paste(Image.fromarray(tinted.astype(np.uint8)), mask=Image.fromarray(sized > 0))
+        for line, value in enumerate(sorted({*np.unique(mask).tolist()} - {0, VOID})):
+            draw_text(image, 0, line * LINE, samples.classes[value - 1], class_colour(value))
+
+
+def class_colour(value: int) -> Colour:
+    """The colour of a mask's value; neighbouring values have colours far apart."""
+    red, green, blue = colorsys.hsv_to_rgb(value * 0.381966 % 1, 0.9, 0.6 + 0.35 * (value % 2))
+    return IGNORED if value == VOID else (round(255 * red), round(255 * green), round(255 * blue))
+
+
+def draw_labels(
+    samples: Samples, index: int, prediction: Any, threshold: float, left: Image.Image, right: Image.Image
+) -> None:
+    """List the classes: with their counts, if the task is counts, and with the scores of predictions."""
+    scores = scores_of(samples, [prediction])[0]
+    if samples.task == "counts":
+        truth, predicted = samples.counts(index), predicted_counts(samples, [prediction], threshold)[0]
+    else:
+        truth, predicted = samples.labels(index).astype(int), (scores >= threshold).astype(int)
+    for image, counts in ((left, truth), (right, predicted)):
+        for line, kind in enumerate(np.flatnonzero(counts)):
+            text = f"{counts[kind]} {samples.classes[kind]}" if samples.task == "counts" else samples.classes[kind]
+            text += f" {scores[kind]:.2f}" if image is right else ""
+            draw_text(image, 0, line * LINE, text, RIGHT if truth[kind] == predicted[kind] else WRONG)
+
+
+def draw_text(image: Image.Image, x: float, y: float, text: str, colour: Colour) -> None:
+    """Write text on a background of a colour, moved inside the image."""
+    pen = ImageDraw.Draw(image)
+    width = pen.textlength(text, font()) + 4
+    x, y = max(0, min(x, image.width - width)), max(0, min(y, image.height - LINE))
+    pen.rectangle((x, y, x + width, y + LINE - 2), fill=colour)
+    pen.text((x + 2, y + 1), text, "white" if sum(colour) < 400 else "black", font())
+
+
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all text."""
+    return ImageFont.load_default(FONT_SIZE)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
     python -m Models.train --script e001_center_detector --out Models/outputs/e001/train --epochs 20 -- --width 32
 
 What follows `--` goes to the script's build(). Reads Datasets/curated: the split train to learn from, val to measure
-after each epoch. Writes into --out: history.tsv (a row an epoch, there from the first on), and once complete
+after each epoch. Writes into --out: history.tsv (a row per epoch, from the start on), and once complete
 last.safetensors and best.safetensors (of the epoch that was best on val), weights.safetensors (the one of these that
 --keep names, which the next stages use), run.json (what is needed to build the model again) and, last, metrics.json
 (the row of that epoch).
 
-Killed and started again it goes on where it was, and ends with the same bytes; see
-Models/learning/checkpoints.py. On two cores the demonstration takes a good minute and reaches a mAP50 of 0.96.
-`--processes 2`, or torchrun, shares each step out:
+Killed and started again, it continues from its checkpoint and ends with the same bytes (Models/learning/training.py).
+On two cores the demonstration takes a good minute and reaches a mAP50 of 0.96. `--processes 2`, or torchrun, divides
+each step among processes:
 
     torchrun --nproc-per-node 2 -m Models.train --script e001_center_detector --out Models/outputs/e001/train
 """
@@ -18,58 +18,62 @@ Models/learning/checkpoints.py. On two cores the demonstration takes a good minu
 import csv
 import functools
 import json
-import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from Datasets.format.curated import Curated
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
-from Models.display.trackers import Tracker, check_tracker, open_tracker
-from Models.learning.precision import Precision
+from Models.learning.augmentation import check_augmentation
+from Models.learning.data_loading import Samples
+from Models.learning.hardware import (
+    Precision,
+    count,
+    is_first,
+    joined,
+    launch,
+    launched,
+    resolve_precision,
+    set_up_torch,
+)
+from Models.learning.scripts import (
+    ROOT,
+    Run,
+    build_model,
+    check_helpers,
+    check_outputs,
+    library_versions,
+    load_script,
+    parse_build_arguments,
+    read_initial,
+    script_file,
+    start_from,
+    write_run,
+    write_weights,
+)
+from Models.learning.training import Options, Row, State, checkpoint_path, train
+from Models.metrics.evaluation import validate
 
 if TYPE_CHECKING:
-    import torch
+    from torch import nn
 
-    from Models.learning.scripts import Run
-    from Models.learning.training import Options, Row, State
-
-# Torch (on Linux) reads this when it is imported: threads that spin long while they wait for each other make training
-# many times slower as soon as anything else runs on the machine.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA's sums depend on the moment
-if "TORCHELASTIC_RUN_ID" in os.environ:
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # else each process warns that it found no unused weights
-
+STAGE = Path("Models/train.py")  # imports all code that a training depends on, except the model script
 RESULTS = ("weights.safetensors", "best.safetensors", "last.safetensors", "run.json", "metrics.json")
 
 
 class Keep(StrEnum):
-    """Which epoch's weights go on."""
+    """Which epoch's weights the next stages use."""
 
     last = "last"
     best = "best"
-
-
-def write_history(rows: Sequence["Row"], path: Path) -> None:
-    """Write one row an epoch as tab-separated values with a header, the form that `dvc plots` reads."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["step"], delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
-
-
-def write_weights(weights: Mapping[str, "torch.Tensor"], path: Path) -> None:
-    """Write all weights and running statistics as safetensors, which has what layers share once for each of them."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as partial:
-        save_file({name: values.cpu().contiguous().clone() for name, values in weights.items()}, partial)
 
 
 def main(
@@ -83,9 +87,7 @@ def main(
     init: Annotated[
         Path, typer.Option(help="weights to start from: an export's directory, or a .safetensors file")
     ] = Path("Datasets/pretrained/random"),
-    size: Annotated[
-        int, typer.Option(min=32, max=8192, help="pixels of the square's side that images are fitted to")
-    ] = 96,
+    size: Annotated[int, typer.Option(min=32, max=8192, help="side of the letterboxed square, in pixels")] = 96,
     epochs: Annotated[int, typer.Option(min=1, help="how often each image is seen")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="images in a step")] = 16,
     learning_rate: Annotated[float, typer.Option(min=0, max=1e6, help="highest rate of the one-cycle schedule")] = 6e-3,
@@ -95,25 +97,20 @@ def main(
     crop: Annotated[float, typer.Option(min=0, max=0.9, help="cut out parts, of sides from 1 - crop to all")] = 0.0,
     colour: Annotated[float, typer.Option(min=0, max=1, help="vary brightness, contrast and saturation")] = 0.0,
     clip: Annotated[float, typer.Option(min=0, max=1e6, help="largest norm of the gradient; 0 sets no limit")] = 10.0,
-    patience: Annotated[int, typer.Option(min=0, help="epochs without gain on val after which to stop; 0: never")] = 0,
-    keep: Annotated[Keep, typer.Option(help="which weights go on; the schedule ends in its best")] = Keep.last,
+    patience: Annotated[int, typer.Option(min=0, help="stop after so many epochs without gain on val; 0: never")] = 0,
+    keep: Annotated[Keep, typer.Option(help="weights for the next stages; the schedule ends in its best")] = Keep.last,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of weights, order and augmentation")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; they decide the last bits")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu",
     deterministic: Annotated[bool, typer.Option(help="use only operations that give the same bits each time")] = True,
     precision: Annotated[Precision, typer.Option(help="auto: bf16 where the device has it")] = Precision.fp32,
     processes: Annotated[int, typer.Option(min=1, max=1024, help="that share each step, started by torchrun")] = 1,
-    tracker: Annotated[Tracker, typer.Option(help="where to send each epoch's figures as well")] = Tracker.none,
 ) -> None:
     """Train a model script on the curated dataset."""
-    check_tracker(tracker)
     if processes > batch:
         raise UserError(f"processes: {processes} cannot share the {batch} images of a step; raise batch or lower it")
-    from Models.learning import distributed as together
-    from Models.learning.training import Options
-
-    if processes > 1 and not together.launched():
-        together.launch(processes, threads, "Models.train", sys.argv[1:])
+    if processes > 1 and not launched():
+        launch(processes, threads, "Models.train", sys.argv[1:])
         return
     options = Options(
         size=size,
@@ -134,57 +131,75 @@ def main(
         deterministic=deterministic,
         precision=precision.value,
     )
-    with together.joined(device):
-        learn(script, helpers, out, model or [], curated, init, options, tracker)
+    with joined(device):
+        learn(prepare(script, helpers, model or [], curated, init, options), out)
 
 
-def learn(
-    script: str,
-    helpers: Path,
-    out: Path,
-    model: Sequence[str],
-    curated: Path,
-    init: Path,
-    options: "Options",
-    tracker: Tracker,
-) -> None:
-    """Train, in each of the processes, and write, in the first; the arguments are those of `main`."""
-    from Models.learning.checkpoints import remove_checkpoint
-    from Models.learning.distributed import is_first
-    from Models.learning.preparation import prepared
-    from Models.learning.training import train
-    from Models.metrics.evaluation import validate
+@dataclass(frozen=True)
+class Work:
+    """A training to do. network: with its initial weights. run: what run.json will hold. checkpoint: its file."""
 
-    work = prepared(script, helpers, model, curated, init, options)
+    network: "nn.Module"
+    samples: Samples
+    validation: Samples
+    options: Options
+    run: Run
+    checkpoint: Path
+
+
+def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, init: Path, options: Options) -> Work:
+    """Read, check and build all that a training needs; the arguments are those of `main`. Raises UserError."""
+    check_helpers(script, helpers)
+    module = load_script(script)
+    arguments = parse_build_arguments(module.build, model)
+    data = Curated(curated)
+    check_augmentation(options.augmentation(), module.TASK)
+    samples, validation = (Samples(data, split, options.size, module.TASK) for split in ("train", "val"))
+    set_up_torch(options.device, options.threads, options.deterministic, options.seed)
+    precision = resolve_precision(Precision(options.precision), options.device)
+    options = replace(options, precision=precision.value, processes=count())
+    initial = read_initial(init)
+    origin = initial.origin() if initial else None
+    classes = list(data.classes)
+    run = Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, library_versions())
+    network = build_model(module, len(classes), arguments)
+    check_outputs(module, network, options.size, len(classes))
+    for line in start_from(network, initial, classes) if initial else []:
+        print(line, file=sys.stderr)
+    checkpoint = checkpoint_path(asdict(run), [STAGE, script_file(script)], ROOT, run.data)
+    return Work(network, samples, validation, options, run, checkpoint)
+
+
+def learn(work: Work, out: Path) -> None:
+    """Train, in each of the processes; the first writes the results."""
     for name in RESULTS if is_first() else ():
         (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
-    parameters = {**work.run.train, **work.run.build}
-    track = open_tracker(tracker, parameters, script, work.checkpoint) if is_first() else None
-
-    def report(rows: "list[Row]") -> None:
-        write_history(rows, out / "history.tsv")
-        if track:
-            track(rows)
-
-    on_val = functools.partial(validate, samples=work.validation, batch=options.batch)
+    on_val = functools.partial(validate, samples=work.validation, batch=work.options.batch)
+    report = functools.partial(write_history, path=out / "history.tsv")
     state = train(work.network, work.samples, work.options, on_val, work.checkpoint, report)
     if is_first():
         write_results(state, work.run, out)
-        remove_checkpoint(work.checkpoint)
+        shutil.rmtree(work.checkpoint.parent, ignore_errors=True)
 
 
-def write_results(state: "State", run: "Run", out: Path) -> None:
-    """Write the weights, what they were made from and, last, the metrics of the epoch that goes on."""
-    from Models.learning.scripts import write_run
+def write_history(rows: Sequence[Row], path: Path) -> None:
+    """Write one row per epoch as tab-separated values with a header, as `dvc plots` reads them."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["step"], delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
 
+
+def write_results(state: State, run: Run, out: Path) -> None:
+    """Write the weights, what they were made from and, last, the metrics of the epoch that `keep` names."""
     last: dict[str, Any] = {"epoch": len(state.history), "model": state.model.state_dict()}
     best = state.best or last
-    goes_on = best if run.train["keep"] == Keep.best else last
+    kept = best if run.train["keep"] == Keep.best else last
     write_weights(last["model"], out / "last.safetensors")
     write_weights(best["model"], out / "best.safetensors")
-    write_weights(goes_on["model"], out / "weights.safetensors")
+    write_weights(kept["model"], out / "weights.safetensors")
     write_run(run, out)
-    row = state.history[goes_on["epoch"] - 1]
+    row = state.history[kept["epoch"] - 1]
     with replacing(out / "metrics.json") as partial:
         metrics = {name: value for name, value in row.items() if name != "learning_rate"}
         partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")

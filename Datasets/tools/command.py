@@ -5,12 +5,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from Datasets.tools.errors import UserError, one_line
 
 T = TypeVar("T")
+
+# Read by the OpenMP runtime when torch is imported, after this module: threads that spin long while they wait for each
+# other make training many times slower as soon as anything else runs on the machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def run(*functions: Callable[..., Any]) -> None:
@@ -78,3 +82,41 @@ def progress(items: Iterable[T], total: int, what: str, unit: str, seconds: floa
             print(f"{what}: {done} of {total} {unit}, {done / (last - start):.0f} a second", file=sys.stderr)
     unit = unit.removesuffix("s") if done == 1 else unit
     print(f"{what}: {done} {unit} in {time.monotonic() - start:.1f} s", file=sys.stderr)
+
+
+class EpochProgress:
+    """Shows a training on stderr: on a terminal a line that is rewritten, elsewhere a line in 10 s; a line per epoch.
+
+    steps: of an epoch. done: steps before this start.
+    """
+
+    def __init__(self, epochs: int, steps: int, done: int) -> None:
+        self.epochs, self.steps, self.done = epochs, steps, done
+        self.live = sys.stderr.isatty()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.start = self.last = time.monotonic()
+        self.first, self.images = self.done, 0
+
+    def step(self, images: int, loss: float) -> None:
+        """Report a step of so many images. loss: the mean over the epoch so far."""
+        self.done += 1
+        self.images += images
+        if time.monotonic() - self.last > (0.2 if self.live else 10):
+            self.last = time.monotonic()
+            self._print(
+                f"step {(self.done - 1) % self.steps + 1}/{self.steps}  loss {loss:.3f}", "" if self.live else "\n"
+            )
+
+    def epoch(self, figures: Mapping[str, float]) -> None:
+        """Report the end of an epoch."""
+        self._print("  ".join(f"{name} {value:.3f}" for name, value in figures.items()), "\n")
+        self._begin()
+
+    def _print(self, what: str, end: str) -> None:
+        seconds = max(1e-9, time.monotonic() - self.start)
+        left = (self.epochs * self.steps - self.done) * seconds / max(1, self.done - self.first)
+        speed = f"{self.images / seconds:.0f} images/s  {left:.0f} s left"
+        epoch = f"epoch {(self.done - 1) // self.steps + 1}/{self.epochs}"
+        print(f"\r\033[K{epoch}" if self.live else epoch, what, speed, sep="  ", end=end, file=sys.stderr, flush=True)

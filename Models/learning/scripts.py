@@ -1,5 +1,7 @@
-"""Finding a model script, building its model from words of a command line, and what a trained model was made from."""
+"""Finds a model script, builds its model, and loads weights into it: those to start from, and trained ones."""
 
+import argparse
+import hashlib
 import importlib
 import inspect
 import json
@@ -9,10 +11,11 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from Datasets.format.import_closure import import_closure
@@ -21,15 +24,16 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+RANDOM = "random"  # the file in Datasets/pretrained that a stage depends on when it starts from random weights
 
 
 @dataclass(frozen=True)
 class Run:
     """What a model was trained from, written beside its weights: enough to build it again.
 
-    script: its name, build: what build() was given, train: the options of the training, data: Curated.fingerprint(),
-    init: source and sha256 of the weights that the training began with, None if it began with none. versions: of Python
-    and of the libraries that the weights depend on; empty where an old training did not note them.
+    script: its name. build: the arguments of build(). train: the training's options. data: Curated.fingerprint(). init:
+    source and sha256 of the initial weights, None for random ones. versions: of Python and of the libraries that the
+    weights depend on.
     """
 
     script: str
@@ -47,31 +51,31 @@ class Run:
 
 
 def library_versions() -> dict[str, str]:
-    """Of Python, and of what a training depends on, as they are here and now."""
+    """The versions of Python and of what a training depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "pillow")}}
 
 
 def script_file(name: str) -> Path:
-    """The file of a model script, relative to the root. Raises UserError, naming those that there are."""
+    """The file of a model script, relative to the root. Raises UserError, which lists the scripts, if it is missing."""
     file = Path("Models") / f"{name}.py"
     if not name.isidentifier() or not (ROOT / file).is_file():
-        there = ", ".join(sorted(path.stem for path in (ROOT / "Models").glob("e[0-9]*_*.py")))
-        raise UserError(f"script {name!r}: there is no Models/{name}.py; the scripts are: {there}")
+        scripts = ", ".join(sorted(path.stem for path in (ROOT / "Models").glob("e[0-9]*_*.py")))
+        raise UserError(f"script {name!r}: there is no Models/{name}.py; the scripts are: {scripts}")
     return file
 
 
 def load_script(name: str) -> ModuleType:
-    """Import a model script. Raises UserError if there is none of that name, or what it learns is no task."""
-    script_file(name)
+    """Import a model script. Raises UserError if it is missing or fails, or has no build() or no known TASK."""
+    file = script_file(name)
     try:
         script = importlib.import_module(f"Models.{name}")
     except Exception as error:  # whatever a script does when it is imported
-        raise UserError(f"Models/{name}.py: cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
     missing = [part for part in ("TASK", "build") if not hasattr(script, part)]
     if missing:
-        raise UserError(f"Models/{name}.py: has no {missing[0]}; Models/README.md says what a model script holds")
+        raise UserError(f"{file}: has no {missing[0]}; Models/README.md explains model scripts")
     if script.TASK not in OUTPUTS:
-        raise UserError(f"Models/{name}.py: TASK is {script.TASK!r}; it is one of: {', '.join(OUTPUTS)}")
+        raise UserError(f"{file}: TASK is {script.TASK!r}; it is one of: {', '.join(OUTPUTS)}")
     return script
 
 
@@ -90,100 +94,88 @@ def check_helpers(name: str, helpers: Path) -> None:
             )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"model: {message}; {' '.join(self.format_usage().split())}")
+
+
 def parse_build_arguments(build: Callable[..., nn.Module], words: Sequence[str]) -> dict[str, Any]:
-    """`["--width", "32"]` as `{"width": 32}`, by the annotations of `build`: int, float, str, bool, or a list of one.
+    """`["--width", "32"]` as `{"width": 32}`, by the annotations of `build`: int, float, str, bool, or list[int] etc.
 
-    A bool is `--name` or `--no-name`; a list repeats its option. Raises UserError for a name that `build` does not
-    take, for a value that is not of its type, and for an annotation that is none of these.
+    A bool is `--name` or `--no-name`; a list repeats its option. Raises UserError for other annotations, and for
+    options and values that do not fit.
     """
+    parser = _Parser("build()", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     hints = get_type_hints(build)
-    types = {name: hints.get(name, str) for name in inspect.signature(build).parameters if name != "classes"}
-    for name, kind in types.items():
-        if (get_args(kind)[0] if get_origin(kind) is list else kind) not in (int, float, str, bool):
-            raise UserError(f"model: build() has {name}: {kind}; it may be int, float, str, bool, or a list of one")
-    found: dict[str, Any] = {}
-    waiting = list(words)
-    while waiting:
-        option = waiting.pop(0)
-        name, equals, value = option.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if not option.startswith("--") or (name not in types and types.get(name.removeprefix("no_")) is not bool):
-            raise UserError(f"model: build() takes no {option!r}; it takes {', '.join(f'--{n}' for n in types)}")
-        if types.get(name) is bool or name not in types:
-            flag = name if name in types else name.removeprefix("no_")
-            if equals:
-                raise UserError(f"model: {option}: a bool takes no value; write --{flag}, or --no-{flag}")
-            found[flag] = name in types
-            continue
-        if not equals:
-            if not waiting:
-                raise UserError(f"model: {option} needs a value")
-            value = waiting.pop(0)
-        if get_origin(types[name]) is list:
-            found.setdefault(name, []).append(_typed(option, value, get_args(types[name])[0]))
+    for name in [name for name in inspect.signature(build).parameters if name != "classes"]:
+        options = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
+        kind = hints.get(name, str)
+        element = get_args(kind)[0] if get_origin(kind) is list else kind
+        if kind is bool:
+            parser.add_argument(*options, dest=name, action=argparse.BooleanOptionalAction)
+        elif element in (int, float, str):
+            parser.add_argument(*options, dest=name, type=element, action="store" if element is kind else "append")
         else:
-            found[name] = _typed(option, value, types[name])
-    return found
-
-
-def _typed(option: str, value: str, kind: Callable[[str], Any]) -> Any:
-    try:
-        return kind(value)
-    except ValueError:
-        raise UserError(f"model: {option}: {value!r} is no {getattr(kind, '__name__', kind)}") from None
+            raise UserError(f"model: build() has {name}: {kind}; it may be int, float, str, bool, or a list")
+    return vars(parser.parse_args(words))
 
 
 def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
     """The model with random weights. Raises UserError for what build() refuses, and for what cannot be trained."""
     try:
         model = script.build(classes=classes, **arguments)
-    except (ValueError, TypeError, RuntimeError) as error:  # torch says with the last that memory is short
+    except (ValueError, TypeError, RuntimeError) as error:  # torch raises RuntimeError where memory is short
         raise UserError(f"model: {str(error).splitlines()[0]}") from error
     if not isinstance(model, nn.Module) or not callable(getattr(model, "loss", None)):
-        file = f"{script.__name__.replace('.', '/')}.py"
-        raise UserError(f"{file}: build() gives no torch.nn.Module with a method loss()")
+        raise UserError(f"{_file(script)}: build() gives no torch.nn.Module with a method loss()")
     return model
+
+
+def _file(script: ModuleType) -> str:
+    return f"{script.__name__.replace('.', '/')}.py"
 
 
 def check_outputs(script: ModuleType, model: nn.Module, size: int, classes: int) -> None:
     """Raise UserError if forward's outputs for two black images are not those of Datasets/format/predictions.py.
 
-    Told before a training, for it would fail after the first epoch. The order of the outputs is free.
+    Checked before a training, which would fail after its first epoch. The order of the outputs is free.
     """
     with torch.no_grad():
-        given = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+        outputs = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
     model.train()
-    task, file = script.TASK, f"{script.__name__.replace('.', '/')}.py"
+    task = script.TASK
     for name in OUTPUTS[task]:
-        if not isinstance(given, Mapping) or name not in given:
-            raise UserError(f"{file}: forward() gives no {name!r}; a task of {task} has: {', '.join(OUTPUTS[task])}")
-    places = given["boxes"].shape[1:2] if task == "boxes" and isinstance(given["boxes"], Tensor) else (classes,)
+        if not isinstance(outputs, Mapping) or name not in outputs:
+            expected = ", ".join(OUTPUTS[task])
+            raise UserError(f"{_file(script)}: forward() gives no {name!r}; a task of {task} has: {expected}")
+    places = outputs["boxes"].shape[1:2] if task == "boxes" and isinstance(outputs["boxes"], Tensor) else (classes,)
     shapes = {"boxes": (2, *places, 4), "scores": (2, *places), "classes": (2, *places), "mask": (2, size, size)}
     limits = {"scores": (0, 1), "classes": (-1, classes - 1), "mask": (0, classes)}  # a class of -1: no box there
     for name in OUTPUTS[task]:
-        wrong = _unfit(given[name], shapes.get(name, (2, classes)), name in ("classes", "mask"), limits.get(name))
+        integer = name in ("classes", "mask")
+        wrong = _mismatch(outputs[name], shapes.get(name, (2, classes)), integer, limits.get(name))
         if wrong:
-            raise UserError(f"{file}: of two images of {classes} classes, forward() gives {name} as {wrong}")
+            raise UserError(f"{_file(script)}: of two images of {classes} classes, forward() gives {name} as {wrong}")
 
 
-def _unfit(values: Any, shape: tuple[int, ...], whole: bool, limits: tuple[int, int] | None) -> str:
-    """What is wrong with an output that should have this shape, numbers, whole or not, and limits; empty if nothing."""
+def _mismatch(values: Any, shape: tuple[int, ...], integer: bool, limits: tuple[int, int] | None) -> str:
+    """How an output differs from the expected shape, kind of numbers, and limits; empty if it does not."""
     if not isinstance(values, Tensor):
         return f"a {type(values).__name__}, not a tensor"
     if values.shape != shape:
         return f"{list(values.shape)}, not {list(shape)}"
     kind = str(values.dtype).removeprefix("torch.")
-    if whole == values.is_floating_point() or values.dtype == torch.bfloat16:
-        return f"{kind}, not {'int64' if whole else 'float32'}"
+    if integer == values.is_floating_point() or values.dtype == torch.bfloat16:
+        return f"{kind}, not {'int64' if integer else 'float32'}"
     if limits and values.numel() and not limits[0] - 1e-3 <= values.min() <= values.max() <= limits[1] + 1e-3:
         return f"numbers from {values.min():g} to {values.max():g}, not {limits[0]} to {limits[1]}"
     return ""
 
 
 def check_losses(losses: Any, before: Collection[str]) -> None:
-    """Raise UserError if a step's loss is no dict of scalars to learn from, of the same names as the steps before.
+    """Raise UserError if a step's loss is not a dict of scalars to learn from, with the same names in each step.
 
-    before: the names of all the steps before, none at the first.
+    before: the names of the steps before, none at the first.
     """
     if not isinstance(losses, Mapping) or not losses:
         raise UserError("loss() gives no dict with a scalar for each of its parts")
@@ -194,8 +186,8 @@ def check_losses(losses: Any, before: Collection[str]) -> None:
     if not any(value.requires_grad for value in losses.values()):
         raise UserError("loss() gives nothing that depends on the weights: there is nothing to learn")
     if before and set(before) != set(losses):
-        told = f"{', '.join(losses)}, and before: {', '.join(before)}"
-        raise UserError(f"loss() gives other parts than in the steps before: {told}; give 0 where there is nothing")
+        names = f"{', '.join(losses)}, and before: {', '.join(before)}"
+        raise UserError(f"loss() gives other parts than in the steps before: {names}; give 0 where there is nothing")
 
 
 def write_run(run: Run, directory: Path) -> None:
@@ -218,8 +210,15 @@ def read_run(directory: Path, script: str) -> Run:
     return run
 
 
+def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write all weights and running statistics as safetensors; what layers share is written for each of them."""
+    with replacing(path) as partial:
+        save_file({name: values.cpu().contiguous().clone() for name, values in weights.items()}, partial)
+
+
 def trained_model(run: Run, directory: Path) -> nn.Module:
-    """The model of `run` with the weights in `directory`, ready to predict."""
+    """The model of `run` with the weights in `directory`, ready to predict with the training's number of threads."""
+    torch.set_num_threads(run.train["threads"])
     model = build_model(load_script(run.script), len(run.classes), run.build)
     path = directory / "weights.safetensors"
     try:
@@ -227,6 +226,80 @@ def trained_model(run: Run, directory: Path) -> nn.Module:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the train stage first") from None
     except Exception as error:  # safetensors and torch each raise their own for a damaged or unfitting file
-        reason = " ".join(str(error).split()[:40])  # torch says in the second line which weights
+        reason = " ".join(str(error).split()[:40])  # torch names the weights in the second line
         raise UserError(f"{path}: does not fit Models/{run.script}.py ({reason}); train again") from error
     return model.eval()
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights to start from. source: as given; sha256: of the file; classes: the export's, None of a bare file."""
+
+    source: str
+    sha256: str
+    tensors: dict[str, Tensor]
+    classes: list[str] | None
+
+    def origin(self) -> dict[str, str]:
+        """What a manifest has of it."""
+        return {"source": self.source, "sha256": self.sha256}
+
+
+def read_initial(source: Path) -> Initial | None:
+    """The weights of an export (a directory) or of a safetensors file; None for Datasets/pretrained/random.
+
+    Raises UserError for what is missing or damaged.
+    """
+    if source.name == RANDOM:
+        return None
+    file = source / "weights.safetensors" if source.is_dir() else source
+    if file.suffix != ".safetensors":
+        raise UserError(f"init: {source} is neither an export nor a .safetensors file; `{RANDOM}` starts from nothing")
+    manifest = source / "manifest.json"
+    try:
+        data = file.read_bytes()
+        classes = json.loads(manifest.read_text(encoding="utf-8"))["classes"] if manifest.is_file() else None
+        return Initial(source.as_posix(), hashlib.sha256(data).hexdigest(), load(data), classes)
+    except FileNotFoundError:
+        raise UserError(f"init: {file}: not found; export that experiment, or `dvc pull` the file") from None
+    except SafetensorError as error:
+        raise UserError(f"init: {file}: damaged ({error}); export again, or `dvc pull`") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"init: {manifest}: damaged ({error!r}); export again, or `dvc pull`") from error
+
+
+def start_from(model: nn.Module, initial: Initial, classes: Sequence[str]) -> list[str]:
+    """Copy each tensor of the same name and shape into `model`; return lines that report which, and why others not.
+
+    Raises UserError if none fits.
+    """
+    mine, given = model.state_dict(), initial.tensors
+    fitting = [name for name in mine if name in given and given[name].shape == mine[name].shape]
+    if not any(mine[name].dim() for name in fitting):  # a number, such as a counter, fits anywhere
+        raise UserError(
+            f"init: {initial.source}: none of its {len(given)} tensors fits this model, whose tensors are called "
+            f"{_some(list(mine))}"
+        )
+    model.load_state_dict({name: given[name] for name in fitting}, strict=False)
+    shapes = [f"{n} {_shape(given[n])} to {_shape(mine[n])}" for n in mine if n in given and n not in fitting]
+    others = {
+        "of another shape": shapes,
+        "not in it": [name for name in mine if name not in given],
+        "in it, but not in this model": sorted(name for name in given if name not in mine),
+    }
+    lines = [f"init: {len(fitting)} of {len(mine)} tensors from {initial.source}"]
+    lines += [f"init: {len(names)} {what}: {_some(names)}" for what, names in others.items() if names]
+    if initial.classes not in (None, list(classes)):
+        lines.append(
+            f"init: its classes ({_some(initial.classes or [])}) are not the data's ({_some(classes)}): what "
+            f"distinguishes classes is learnt anew"
+        )
+    return lines
+
+
+def _shape(values: Tensor) -> str:
+    return "x".join(str(side) for side in values.shape) or "a number"
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,13 +1,21 @@
 """The training loop: plain PyTorch, exact to resume.
 
-The order of the images follows from (seed, epoch), and whatever else is random from (seed, step): so a training that
-was killed and goes on from a checkpoint ends, on a CPU with the same number of threads, with the same bits. Several
-processes share out the images of each step; Models/learning/distributed.py says how.
+The order of the images follows from (seed, epoch), and all else that is random from (seed, step): on a CPU with the
+same number of threads, a training that was killed and continues from its checkpoint ends with the same bits. Several
+processes share the images of each step; see Models/learning/hardware.py.
+
+Checkpoints are not outputs of the pipeline, as DVC deletes outputs before a run or resets them. They lie in
+`$DVC_ROOT/.checkpoints/KEY/`, KEY being a hash of parameters, code and data, so that a changed run never meets
+another's. A file is the sha256 of what follows, then torch's format, read without unpickling objects.
 """
 
+import hashlib
+import io
+import json
 import math
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,26 +23,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from Datasets.format.import_closure import import_closure
+from Datasets.tools.atomic import replacing
+from Datasets.tools.command import EpochProgress
 from Datasets.tools.errors import UserError
-from Models.display.meter import Meter
 from Models.learning.augmentation import Augmentation, augment
-from Models.learning.batch_norm import synchronised
-from Models.learning.checkpoints import load_checkpoint, save_checkpoint
 from Models.learning.data_loading import Batch, Samples, epoch_order
-from Models.learning.distributed import Loss, count, from_first, is_first, loss_of, mean, rank, share
-from Models.learning.precision import autocast
+from Models.learning.hardware import Loss, autocast, count, from_first, is_first, loss_of, mean, rank, share
 from Models.learning.scripts import check_losses
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
-CHECKPOINT_STEPS = 50  # a checkpoint costs about as much as a third of a step
+CHECKPOINT_STEPS = 50  # a checkpoint costs about a third of a step
 NAMED = 8  # images named when a step fails
+DIGEST_BYTES = 32
 
 Row = dict[str, float | int]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What decides the result of a training, beside code and data; Models/train.py says what each means."""
+    """All that decides the result of a training beside code and data; Models/train.py explains each."""
 
     size: int
     epochs: int
@@ -55,13 +63,17 @@ class Options:
     precision: str = "fp32"
     processes: int = 1
 
+    def augmentation(self) -> Augmentation:
+        """The augmentation among the options."""
+        return Augmentation(self.flip, self.zoom, self.crop, self.colour)
+
 
 @dataclass
 class State:
-    """A training in progress: step counts the steps done, sums adds up the loss's parts over the epoch so far.
+    """A training in progress.
 
-    loss: the model's, with gradients averaged over the processes.
-    best: epoch, value (of the first figure that validation gives) and model (its weights) of the best epoch so far.
+    loss: the model's, with gradients averaged over the processes. step: steps done. sums: of the loss's parts over the
+    epoch so far. best: epoch, value (of validation's first figure) and model (its weights) of the best epoch so far.
     """
 
     model: nn.Module
@@ -74,6 +86,10 @@ class State:
     best: dict[str, Any] | None = None
 
 
+class NotFinite(ArithmeticError):
+    """The loss, or its gradient, is infinite or NaN."""
+
+
 def train(
     model: nn.Module,
     samples: Samples,
@@ -82,12 +98,11 @@ def train(
     checkpoint: Path,
     report: Callable[[list[Row]], None],
 ) -> State:
-    """Train `model` in place; the state's history has a row for each epoch: its loss and what `validate` measured.
+    """Train `model` in place; the state's history has a row per epoch: the losses and what `validate` measured.
 
-    The first figure that `validate` gives, the more the better, decides which epoch is best, and on stopping early.
-    report: is given all rows so far, at the start and after each epoch. Of several processes, the first validates,
-    reports and saves. Raises UserError, with the step and its images, when the loss or its gradient is no number; the
-    last checkpoint stays.
+    validate: its first figure, the higher the better, decides on the best epoch and on stopping early. report: gets all
+    rows so far, at the start and after each epoch. Of several processes, the first validates, reports and saves. Raises
+    UserError with the step and its images where the loss or its gradient is not finite; the last checkpoint stays.
     """
     samples.cache()
     steps = len(epoch_order(len(samples), options.batch, 0, 0))
@@ -97,53 +112,34 @@ def train(
     resume(state, checkpoint)
     if is_first():
         report(state.history)
+    progress = EpochProgress(options.epochs, steps, state.step)
     for epoch in range(state.step // steps, options.epochs):
         if from_first(stalled(state, options.patience)):
             break
-        meter = Meter(epoch, options.epochs, steps, state)
         order = epoch_order(len(samples), options.batch, options.seed, epoch)[state.step % steps :]
         for images, batch in zip(order, samples.batches(each[share(len(each))] for each in order), strict=True):
             try:
                 update(state, batch, options, len(images))
             except NotFinite as error:
-                raise UserError(explained(error, state.step, samples, images, options, checkpoint)) from error
-            meter.tick(len(images))
-            if state.step % CHECKPOINT_STEPS == 0 and state.step % steps:  # at the end of an epoch, once it is reported
+                raise UserError(explanation(error, state.step, samples, images, options, checkpoint)) from error
+            progress.step(len(images), state.sums["loss"] / (state.step - epoch * steps))
+            if state.step % CHECKPOINT_STEPS == 0 and state.step % steps:  # at the end of an epoch, after its report
                 save(state, checkpoint)
-        row: Row = {"step": state.step, "epoch": epoch + 1, "learning_rate": float(state.schedule.get_last_lr()[0])}
-        row |= {name: value / steps for name, value in state.sums.items()}
-        measured = validate(model) if is_first() else {}
-        state.history.append({**row, **measured})
-        keep_best(state, next(iter(measured.values()), None))
-        state.sums = dict.fromkeys(state.sums, 0.0)  # the names stay: each step has the same
+        end_epoch(state, steps, validate(model) if is_first() else {})
         if is_first():
             report(state.history)
-        meter.epoch_line()
+            row = state.history[-1]
+            progress.epoch({name: row[name] for name in row if name == "loss" or name.startswith("val_")})
         if state.step % CHECKPOINT_STEPS == 0:
             save(state, checkpoint)
     return state
 
 
-def keep_best(state: State, value: float | None) -> None:
-    """Note the weights as they are if no epoch before was as good; of equals the first is best."""
-    if value is not None and (state.best is None or value > state.best["value"]):
-        weights = {name: values.detach().cpu().clone() for name, values in state.model.state_dict().items()}
-        state.best = {"epoch": len(state.history), "value": value, "model": weights}
-
-
-def stalled(state: State, patience: int) -> bool:
-    """Whether no epoch of the last `patience` was better than all before; says so. A patience of 0 never ends."""
-    if not patience or state.best is None or len(state.history) - state.best["epoch"] < patience:
-        return False
-    epoch, value = state.best["epoch"], state.best["value"]
-    print(f"stopped: {patience} epochs were no better than epoch {epoch} with {value:.3f}", file=sys.stderr)
-    return True
-
-
 def start(model: nn.Module, options: Options, steps: int) -> State:
-    """A training that has done nothing yet."""
+    """A training before its first of `steps` steps."""
     model.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = synchronised(model, options.device)
+    if options.device == "cuda" and count() > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
@@ -154,37 +150,15 @@ def start(model: nn.Module, options: Options, steps: int) -> State:
     return State(model, loss_of(model), optimizer, schedule, 0, {}, [])
 
 
-class NotFinite(ArithmeticError):
-    """The loss, or its gradient, is infinite or no number."""
-
-
-def explained(
-    error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options, checkpoint: Path
-) -> str:
-    """The line about a step that failed: its images, and what there is to do."""
-    names = [samples.records[index]["image"] for index in images]
-    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-    kept = f"; the checkpoint before it is kept: {checkpoint}" if checkpoint.exists() else ""
-    return (
-        f"{error} at step {step + 1}: lower learning_rate (now {options.learning_rate:g}), or look at the images of "
-        f"this step: {shown}{kept}"
-    )
-
-
-def varied(options: Options) -> Augmentation:
-    """The augmentation among the options."""
-    return Augmentation(options.flip, options.zoom, options.crop, options.colour)
-
-
 def update(state: State, batch: Batch, options: Options, images: int | None = None) -> None:
-    """One step of the optimizer. Raises NotFinite, in every process, before the weights are touched.
+    """One step of the optimizer. Raises NotFinite, in every process, before the weights are changed.
 
-    images: how many the step has in all processes, if `batch` is only this one's share of them.
+    images: of the step in all processes, if `batch` is only this one's share of them.
     """
     state.model.train()
     images = images or len(batch.indices)
     torch.manual_seed(options.seed * 1_000_003 + state.step + 2**40 * rank())  # so there is no random state to save
-    batch = augment(batch, varied(options), [options.seed, state.step], share(images), images)
+    batch = augment(batch, options.augmentation(), [options.seed, state.step], share(images), images)
     targets = {name: values.to(options.device) for name, values in batch.targets.items()}
     with autocast(options.precision, options.device):
         losses = state.loss(batch.images.to(options.device), targets)
@@ -205,20 +179,72 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     state.sums = {name: state.sums.get(name, 0.0) + value for name, value in parts.items()}
 
 
+def end_epoch(state: State, steps: int, measured: Mapping[str, float]) -> None:
+    """Add the epoch's row to the history; keep its weights if no epoch before was as good. steps: of an epoch."""
+    row: Row = {"step": state.step, "epoch": state.step // steps}
+    row["learning_rate"] = float(state.schedule.get_last_lr()[0])
+    row |= {name: value / steps for name, value in state.sums.items()}
+    state.history.append({**row, **measured})
+    state.sums = dict.fromkeys(state.sums, 0.0)  # the names stay: each step has the same
+    value = next(iter(measured.values()), None)
+    if value is not None and (state.best is None or value > state.best["value"]):
+        weights = {name: values.detach().cpu().clone() for name, values in state.model.state_dict().items()}
+        state.best = {"epoch": len(state.history), "value": value, "model": weights}
+
+
+def stalled(state: State, patience: int) -> bool:
+    """Whether none of the last `patience` epochs was better than all before, which is reported. 0 never stops."""
+    if not patience or state.best is None or len(state.history) - state.best["epoch"] < patience:
+        return False
+    epoch, value = state.best["epoch"], state.best["value"]
+    print(f"stopped: {patience} epochs were no better than epoch {epoch} with {value:.3f}", file=sys.stderr)
+    return True
+
+
+def explanation(
+    error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options, checkpoint: Path
+) -> str:
+    """The message for a step that failed: its images, and what to do."""
+    names = [samples.records[index]["image"] for index in images]
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    kept = f"; the checkpoint before it is kept: {checkpoint}" if checkpoint.exists() else ""
+    return (
+        f"{error} at step {step + 1}: lower learning_rate (now {options.learning_rate:g}), or look at the images of "
+        f"this step: {shown}{kept}"
+    )
+
+
+def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root: Path, data: str) -> Path:
+    """Where the checkpoint of a training lies.
+
+    parameters: all that the result depends on. scripts: the files that run, relative to `root`; what they import counts
+    too. data: the dataset's fingerprint. The version of torch counts as well.
+    """
+    digest = hashlib.sha256(json.dumps([torch.__version__, data, parameters], sort_keys=True).encode())
+    for file in import_closure(scripts, root):
+        digest.update(f"\n{file.as_posix()} {hashlib.sha256((root / file).read_bytes()).hexdigest()}".encode())
+    home = Path(os.environ.get("DVC_ROOT") or Path.cwd())
+    return home / ".checkpoints" / digest.hexdigest()[:32] / "checkpoint.pt"
+
+
 def save(state: State, path: Path) -> None:
-    """Write the checkpoint; where that fails, say so and go on: what is trained is worth more than what secures it."""
+    """Write the checkpoint; where that fails, report it, keep the one before, and go on."""
     if not is_first():
         return
-    parts = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
-    rest = {name: getattr(state, name) for name in ("step", "sums", "history", "best")}
+    saved = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
+    saved |= {name: getattr(state, name) for name in ("step", "sums", "history", "best")}
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    data = buffer.getvalue()
     try:
-        save_checkpoint({**parts, **rest}, path)
+        with replacing(path) as partial:
+            partial.write_bytes(hashlib.sha256(data).digest() + data)
     except OSError as error:
         print(f"step {state.step}: {path} cannot be written ({error.strerror}); training goes on", file=sys.stderr)
 
 
 def resume(state: State, path: Path) -> None:
-    """Set `state` to the checkpoint, if the first process has one."""
+    """Set `state` to the checkpoint of the first process, if it has one."""
     saved = from_first(load_checkpoint(path) if is_first() else None)
     if saved is None:
         return
@@ -227,3 +253,14 @@ def resume(state: State, path: Path) -> None:
     for name in ("step", "sums", "history", "best"):
         setattr(state, name, saved[name])
     print(f"resumed at step {state.step} from {path}", file=sys.stderr)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """The state saved last, or None if there is none; a damaged file is reported and counts as none."""
+    if not path.is_file():
+        return None
+    digest, data = (content := path.read_bytes())[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if hashlib.sha256(data).digest() != digest:
+        print(f"{path}: damaged checkpoint; training starts from the beginning", file=sys.stderr)
+        return None
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""A model's answers for the images of a split, and the figures that tell how good they are, by what it learns."""
+"""A model's answers for the images of a split, and the metrics of its task."""
 
 from types import ModuleType
 from typing import Any
@@ -8,18 +8,18 @@ from torch import nn
 
 from Datasets.format.predictions import to_prediction
 from Models.learning.data_loading import Samples
-from Models.metrics import boxes, counts, labels, mask
+from Models.metrics import boxes, labels, mask
 
-TASKS: dict[str, ModuleType] = {"boxes": boxes, "mask": mask, "labels": labels, "counts": counts}
+TASKS: dict[str, ModuleType] = {"boxes": boxes, "mask": mask, "labels": labels, "counts": labels}
 MIN_SCORE = 0.001  # detections below it change no figure
 
 
 def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
-    """The model's answer for each image, a Prediction in its own pixels. Leaves the model in evaluation mode."""
+    """A Prediction for each image, in its own pixels. Leaves the model in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
-    found: list[Any] = []
+    predictions: list[Any] = []
     with torch.inference_mode():
         for part in samples.batches(order):
             outputs = {name: values.cpu().numpy() for name, values in model(part.images.to(device)).items()}
@@ -27,8 +27,9 @@ def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = M
                 width, height = samples.records[index]["width"], samples.records[index]["height"]
                 assert width and height, "a curated record has the true size of its image"
                 arrays = {name: values[row] for name, values in outputs.items()}
-                found.append(to_prediction(samples.task, arrays, square, width, height, samples.classes, threshold))
-    return found
+                answer = to_prediction(samples.task, arrays, square, width, height, samples.classes, threshold)
+                predictions.append(answer)
+    return predictions
 
 
 def validate(model: nn.Module, samples: Samples, batch: int) -> dict[str, float]:

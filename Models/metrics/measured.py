@@ -1,30 +1,30 @@
-"""What the modules in this folder, one for each task, have in common.
+"""What the task modules in this folder share. Each has three functions of Samples and the answers to them:
 
-Each has three functions, of Samples and the answers to them, as Models.metrics.evaluation.predict gives them:
-
-    validate(samples, predictions) -> dict[str, float]     figures for the history: the first decides which epoch is
-                                                           best, the last is drawn by `dvc plots`
-    best_threshold(samples, predictions) -> float          the score from which to believe
+    validate(samples, predictions) -> dict[str, float]     figures for the history, named val_...: the first decides
+                                                           which epoch is best, the last is drawn by `dvc plots`
+    best_threshold(samples, predictions) -> float          the score from which an answer counts
     measure(samples, predictions, threshold) -> Measured
+
+The answers are as Models.metrics.evaluation.predict gives them, one Prediction per image.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-BACKGROUND = "background"
+Pair = tuple[str | None, str | None]  # actual and predicted class; None: no object
 
 
 class Measured(NamedTuple):
     """What the evaluate stage writes of a model.
 
-    metrics: numbers, and groups of numbers by class. told: those of them to print. curve: pairs (recall, precision).
-    confusion: pairs (actual, predicted), BACKGROUND for nothing. mistakes: of each image, the more the worse.
+    metrics: numbers, and groups of numbers by class. printed: names of those to print. curve: pairs (recall,
+    precision). mistakes: of each image, the more the worse.
     """
 
     metrics: dict[str, Any]
-    told: Sequence[str]
+    printed: Sequence[str]
     curve: Sequence[tuple[float, float]]
-    confusion: Sequence[tuple[str, str]]
+    confusion: Sequence[Pair]
     mistakes: Sequence[float]
 
 
