@@ -12,7 +12,6 @@
 `COMMAND --help` explains each. The log is EXPERIMENTS.md, which people may write in: the commands keep what they find.
 """
 
-import os
 import re
 from datetime import date
 from pathlib import Path
@@ -23,8 +22,6 @@ import typer
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError
 from Models.experimenting.log import Log, paragraph, read_text, write_text
-
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before `try` and `drift` import torch; Models/train.py says why
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = ROOT / "EXPERIMENTS.md"

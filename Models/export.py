@@ -9,21 +9,16 @@ else, and the ONNX graph must answer as the trained model does on the samples. `
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported; Models/train.py says why
-
-import torch
 import typer
 from ruamel.yaml import YAML
-from torch import nn
 
 from Datasets.format.curated import Curated
 from Datasets.format.images import FILL
@@ -42,6 +37,9 @@ from Models.exporting.parts import (
 from Models.exporting.rebuild import Detect, predict_files, torch_detector
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import ROOT, Run, read_run, script_file, trained_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT_VERSION = 1
 INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
@@ -64,7 +62,6 @@ def main(
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
     threshold = metrics["score_threshold"]
     model = trained_model(done, trained)
-    torch.set_num_threads(done.train["threads"])
     test = Samples(Curated(curated), "test", done.train["size"], done.task)
     with replacing(out, "manifest.json", "model.onnx", "weights.safetensors") as partial:
         partial.mkdir()
@@ -91,7 +88,7 @@ def answers(detect: Detect, images: Sequence[Path], done: Run, threshold: float)
     return predict_files(detect, done.task, images, done.train["size"], done.classes, threshold)
 
 
-def compare(model: nn.Module, export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
+def compare(model: "nn.Module", export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
     """The largest differences of the exported script and the ONNX graph from the trained model on the samples.
 
     Raises UserError if one is above its tolerance.

@@ -149,8 +149,8 @@ class Work:
 
 def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, init: Path, options: Options) -> Work:
     """Read, check and build all that a training needs; the arguments are those of `main`. Raises UserError."""
-    check_helpers(script, helpers)
     module = load_script(script)
+    check_helpers(script, helpers)
     arguments = parse_build_arguments(module.build, model)
     data = Curated(curated)
     check_augmentation(options.augmentation(), module.TASK)

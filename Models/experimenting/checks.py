@@ -25,8 +25,7 @@ from Datasets.tools.errors import UserError, one_line
 from Models.experimenting.run import git
 from Models.exporting.parts import agreement
 from Models.exporting.rebuild import rebuilt_answers
-from Models.learning.initial_weights import RANDOM
-from Models.learning.scripts import load_script
+from Models.learning.scripts import RANDOM, load_script
 
 BATCHES = 2  # to train on
 FEW = 8  # images to evaluate on
@@ -104,7 +103,7 @@ def run_here(words: Sequence[str], place: Path) -> None:
             rest[index + 1] = str(place / ("curated" if word == "--curated" else rest[index + 1]))
     if module == "Models.train":
         end = rest.index("--") if "--" in rest else len(rest)
-        rest[end:end] = ["--epochs", "1", "--tracker", "none"]
+        rest[end:end] = ["--epochs", "1"]
     sys.argv = [module, *rest]
     try:
         run(importlib.import_module(module).main)

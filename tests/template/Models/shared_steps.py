@@ -18,11 +18,20 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 from Datasets.format.curated import Curated
 from Models import e001_center_detector, e002_coarse_to_fine, e003_density_counter
 from Models.learning.data_loading import Samples, epoch_order
-from Models.learning.distributed import is_first, joined, share
+from Models.learning.hardware import is_first, joined, share
 from Models.learning.training import Options, start, update
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
+
+
+def without_batch_norm(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with group normalisation, whose statistics are of each image alone."""
+    for name, child in model.named_children():
+        if isinstance(child, torch.nn.BatchNorm2d):
+            setattr(model, name, torch.nn.GroupNorm(2, child.num_features))
+        without_batch_norm(child)
+    return model
 
 
 def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
@@ -30,7 +39,7 @@ def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
     options = Options(48, 50, 8, 6e-3, 0.01, True, 0.25, 0.2, 0.3, 10.0, 0, "last", 0, 1, "cpu", True)
     samples = Samples(Curated(curated), "train", 48, script.TASK)
     torch.manual_seed(0)
-    state = start(script.build(classes=2, width=8), options, steps * 3 // 2)
+    state = start(without_batch_norm(script.build(classes=2, width=8)), options, steps * 3 // 2)
     order = [part for epoch in range(-(-steps // 8)) for part in epoch_order(len(samples), 8, 0, epoch)][:steps]
     found = []
     for part in order:

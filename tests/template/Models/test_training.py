@@ -13,17 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import Models
 from Datasets.format.curated import Curated
 from Datasets.tools.errors import UserError
 from Models import e001_center_detector as e001
-from Models.learning import scripts, training
-from Models.learning.checkpoints import load_checkpoint
+from Models.learning import training
 from Models.learning.data_loading import Samples, epoch_order
-from Models.learning.preparation import prepared
-from Models.learning.training import Options, save, start, train, update
+from Models.learning.scripts import write_weights
+from Models.learning.training import Options, checkpoint_path, load_checkpoint, save, start, train, update
 from Models.metrics.evaluation import validate
-from Models.train import write_weights
+from Models.train import prepare
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage, stage, write_scenes
 
 KILLED = """
@@ -142,7 +140,7 @@ def test_all_that_the_result_depends_on_decides_which_checkpoint_is_met(shapes, 
 
     def checkpoint(**changes):
         names = ("script", "helpers", "model", "curated", "init", "options")
-        return prepared(**{**dict(zip(names, usual, strict=True)), **changes}).checkpoint
+        return prepare(**{**dict(zip(names, usual, strict=True)), **changes}).checkpoint
 
     changed = [
         checkpoint(model=["--width=9"]),
@@ -230,6 +228,35 @@ def test_a_training_of_few_steps_has_a_learning_rate_for_each():
             assert 0 < state.schedule.get_last_lr()[0] <= 6e-3
             state.optimizer.step()
             state.schedule.step()
+
+
+def test_the_code_that_runs_decides_which_checkpoint_is_met(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "parent"))
+    for name, text in (("__init__", ""), ("train", "from Models import helper\n"), ("helper", "x = 1\n")):
+        (tmp_path / "Models").mkdir(exist_ok=True)
+        (tmp_path / f"Models/{name}.py").write_text(text)
+
+    def checkpoint():
+        return checkpoint_path({"width": 32}, [Path("Models/train.py")], tmp_path, "data")
+
+    first = checkpoint()
+    assert first.is_relative_to(tmp_path / "parent/.checkpoints")
+    (tmp_path / "Models/other.py").write_text("y = 2\n")
+    assert checkpoint() == first, "a file that is not imported does not count"
+    (tmp_path / "Models/helper.py").write_text("x = 2\n")
+    assert checkpoint() != first
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-100], lambda data: b"", lambda data: data[:500] + b"\0" + data[501:]]
+)
+def test_a_damaged_checkpoint_counts_as_none(tmp_path, capsys, damage):
+    path = tmp_path / "checkpoint.pt"
+    save(start(e001.build(2, width=4), tiny_options(), 10), path)
+    assert load_checkpoint(path)["step"] == 0
+    path.write_bytes(damage(path.read_bytes()))
+    assert load_checkpoint(path) is None
+    assert "damaged" in capsys.readouterr().err
 
 
 def test_weights_that_layers_share_are_written_and_read(tmp_path):
@@ -352,125 +379,3 @@ def test_a_split_without_images_is_told(tmp_path, empty):
     curated = write_scenes(tmp_path / "c", {"train": 2, "val": 2, "test": 2, empty: 0})
     words = ["--script", "e001_center_detector", "--curated", curated, "--out", tmp_path / "out"]
     assert f"no image of the {empty} split has a box" in refused("train", *words)
-
-
-def guess(task, outputs):
-    """The source of a model script with such outputs."""
-    return f"""
-import torch
-TASK = {task!r}
-def build(classes: int):
-    return Guess()
-class Guess(torch.nn.Conv2d):
-    def __init__(self):
-        super().__init__(3, 3, 1)
-    def forward(self, images):
-        means = images.float().mean((2, 3))
-        return dict({outputs})
-    def loss(self, images, targets): ...
-"""
-
-
-@pytest.mark.parametrize(
-    ("source", "part"),
-    [
-        ("TASK = 'boxes'\n", "has no build; Models/README.md says"),
-        ("TASK = 'smells'\ndef build(classes: int): ...\n", "TASK is 'smells'"),
-        ("TASK = 'boxes'\ndef build(classes: int): ...\n", "build() gives no torch.nn.Module with a method loss()"),
-        ("TASK = 'boxes'\ndef build(classes:\n", "cannot be imported: SyntaxError"),
-        ("import nothing_of_that_name\n", "cannot be imported: ModuleNotFoundError"),
-        (
-            "TASK = 'boxes'\ndef build(classes: int, width: int = 1):\n    raise RuntimeError('no memory')\n",
-            "no memory",
-        ),
-        (
-            "from Models import e001_center_detector as e001\nTASK = 'mask'\nbuild = e001.build\n",
-            "forward() gives no 'mask'; a task of mask has: mask",
-        ),
-        (guess("labels", "scores=means[:, :2, None]"), "forward() gives scores as [2, 2, 1], not [2, 2]"),
-        (guess("labels", "scores=means[:, :2].tolist()"), "gives scores as a list, not a tensor"),
-        (guess("labels", "scores=means[:, :2].bfloat16()"), "gives scores as bfloat16, not float32"),
-        (guess("labels", "scores=means[:, :2] - 2"), "gives scores as numbers from -2 to -2, not 0 to 1"),
-        (guess("counts", "scores=means[:, :2], counts=means"), "gives counts as [2, 3], not [2, 2]"),
-        (guess("mask", "mask=images[:, 0] / 255"), "gives mask as float32, not int64"),
-        (guess("mask", "mask=images[:, 0] + 3"), "gives mask as numbers from 3 to 3, not 0 to 2"),
-        (
-            guess("boxes", "boxes=means[:, None], scores=means[:, :1], classes=means[:, :1].long()"),
-            "gives boxes as [2, 1, 3], not [2, 1, 4]",
-        ),
-        (
-            guess("boxes", "boxes=torch.ones(2, 5, 4), scores=torch.ones(2, 5), classes=torch.full((2, 5), 2)"),
-            "gives classes as numbers from 2 to 2, not -1 to 1",
-        ),
-    ],
-)
-def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part, monkeypatch):
-    name = f"e999_broken{abs(hash(source))}"
-    (tmp_path / "Models").mkdir()
-    (tmp_path / "Models" / f"{name}.py").write_text(source)
-    monkeypatch.setattr(scripts, "ROOT", tmp_path)
-    monkeypatch.setattr(Models, "__path__", [*Models.__path__, str(tmp_path / "Models")])
-    words = ["--script", name, "--helpers=Models", "--curated", shapes, "--zoom=0", "--out", tmp_path / "out"]
-    line = refused("train", *words)
-    assert part in line and not (tmp_path / "out").exists()
-
-
-def with_flag(classes: int, wide: bool = False, widths: list[int] = [8]): ...  # noqa: B006
-
-
-def with_tuple(classes: int, depths: tuple[int, ...] = (2, 2)): ...
-
-
-def with_none(classes: int, drop: float | None = None): ...
-
-
-@pytest.mark.parametrize(
-    ("build", "word", "part"),
-    [
-        (with_flag, "--wide=false", "--wide=false: a bool takes no value; write --wide, or --no-wide"),
-        (with_tuple, "--depths=64", "depths: tuple[int, ...]; it may be int, float, str, bool, or a list of one"),
-        (with_none, "--drop=0.5", "drop: float | None; it may be"),
-    ],
-)
-def test_what_a_command_line_cannot_give_to_build_is_refused(build, word, part):
-    with pytest.raises(UserError) as told:
-        scripts.parse_build_arguments(build, [word])
-    assert part in str(told.value)
-    given = scripts.parse_build_arguments(with_flag, ["--wide", "--widths", "3", "--widths=4"])
-    assert given == {"wide": True, "widths": [3, 4]}
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--", "--depth", "3"], "build() takes no '--depth'; it takes --width, --detections"),
-        (["--", "--width", "wide"], "--width: 'wide' is no int"),
-        (["--", "--width"], "--width needs a value"),
-        (["--", "--classes", "3"], "build() takes no '--classes'"),
-        (["--", "--width", "0"], "width (0)"),
-        (["--epochs", "many"], "--epochs"),
-        (["--epochs", "0"], "--epochs"),
-        (["--size", "8"], "--size"),
-        (["--batch", "0"], "--batch"),
-        (["--zoom", "-1"], "--zoom"),
-        (["--zoom", "nan"], "--zoom"),
-        (["--crop", "1"], "--crop"),
-        (["--colour", "2"], "--colour"),
-        (["--keep", "worst"], "--keep"),
-        (["--learning-rate", "-1"], "--learning-rate"),
-        (["--learning-rate", "nan"], "--learning-rate"),
-        (["--seed", "99999999999999999999"], "--seed"),
-        (["--threads", "0"], "--threads"),
-        (["--epoch", "3"], "--epoch"),
-        (["--device", "abacus"], "device: 'abacus'"),
-        (["--script", "e999_nothing"], "there is no Models/e999_nothing.py; the scripts are: e001_center_detector"),
-        (["--script", "../train"], "there is no Models/../train.py"),
-        (["--script", "training"], "Models/learning/training.py: has no TASK"),
-        (["--curated", "nowhere"], "nowhere/classes.json: not found"),
-    ],
-)
-def test_a_mistake_is_told_in_one_line(shapes, tmp_path, words, message):
-    common = ["--script", "e001_center_detector", "--curated", shapes, "--out", tmp_path / "out"]
-    line = refused("train", *common, *words)
-    assert message in line
-    assert not (tmp_path / "out").exists()

@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from Models.learning.hardware import Precision, resolve_precision
 from tests.template.conftest import run_in, until
-from tests.template.Models.shape_scenes import ROOT, refused
+from tests.template.Models.shape_scenes import ROOT, refused, run_stage
+
+HAS_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 SHARED = ["--size=48", "--epochs=5", "--batch=4", "--threads=1", "--zoom=0.2", "--processes=2", "--", "--width=8"]
 FILES = ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json")
@@ -18,7 +23,7 @@ FILES = ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json
 
 @pytest.mark.long
 def test_two_processes_have_the_losses_of_one(shapes):
-    """In float64, where rounding does not grow: batch normalisation and the losses' denominators are shared, too."""
+    """In float64, where rounding does not grow, and without batch normalisation: its statistics differ."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, str(ROOT / "tests/template/Models/shared_steps.py"), str(shapes), "20", "float64"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
@@ -90,7 +95,6 @@ def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
         (["--processes", "9", "--batch", "8"], "processes: 9 cannot share the 8 images of a step"),
         (["--processes", "0"], "--processes"),
         (["--precision", "fp8"], "--precision"),
-        (["--tracker", "diary"], "--tracker"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(shapes, tmp_path, words, message):
@@ -104,3 +108,46 @@ def test_a_mistake_of_all_processes_is_told_once(tmp_path):
     done = run_in(ROOT, "python", "-m", "Models.train", *words)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["error: nowhere/classes.json: not found; run the curate stage, or `dvc pull`"]
+
+
+COMMON = ["--script=e001_center_detector", "--size=48", "--epochs=2"]
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="this CPU has neither avx512_bf16 nor amx")
+def test_with_auto_it_learns_in_bfloat16_and_keeps_weights_in_float32(shapes, tmp_path):
+    words = [*COMMON, "--curated", shapes, "--out", tmp_path / "out", "--precision=auto", "--", "--width=8"]
+    errors = run_stage("train", *words, home=tmp_path).stderr
+    assert "precision: bf16: cpu has bfloat16 arithmetic" in errors
+    assert json.loads((tmp_path / "out/run.json").read_text())["train"]["precision"] == "bf16"
+    weights = load_file(tmp_path / "out/weights.safetensors")
+    assert {values.dtype for values in weights.values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.skipif(HAS_BF16, reason="this CPU has bfloat16 arithmetic")
+def test_bfloat16_is_refused_where_it_is_slow_and_auto_does_without(shapes, tmp_path, capsys):
+    words = [*COMMON, "--curated", shapes, "--out", tmp_path / "out", "--precision=bf16"]
+    assert "precision: bf16: this cpu has no bfloat16 arithmetic; use fp32, or auto" in refused("train", *words)
+    assert resolve_precision(Precision.auto, "cpu") == Precision.fp32
+    assert "precision: fp32: cpu has no bfloat16 arithmetic" in capsys.readouterr().err
+
+
+WATCHED = """
+import os, sys
+
+def stop(event, found):
+    if event == "import" and found[0] == "torch":
+        print(os.environ.get("GOMP_SPINCOUNT"), flush=True)
+        os._exit(0)
+
+sys.addaudithook(stop)
+import Models.{}, torch
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "export", "experiment"])
+def test_threads_do_not_wait_by_spinning(command):
+    """The OpenMP runtime reads its setting when torch is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    words = [sys.executable, "-c", WATCHED.format(command)]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1000\n"
