@@ -13,7 +13,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from pycocotools import mask
 
-from Datasets.format.coco import categories, image_entry, object_entry, predictions_to_coco
+from Datasets.format.coco import Document, object_entry, predictions_to_coco
 from Datasets.format.predictions import Detection
 from Models.learning.data_loading import Samples
 from Models.metrics.measured import Measured, Pair, rounded
@@ -98,13 +98,11 @@ def above(prediction: Detection, threshold: float) -> Detection:
 @lru_cache(maxsize=1)  # the same samples are validated after every epoch
 def coco_truth(samples: Samples) -> dict[str, Any]:
     """The samples' boxes as a COCO dataset; image and category ids are ours plus 1."""
-    images = [image_entry(number, record["image"], record) for number, record in enumerate(samples.records, 1)]
-    annotations: list[dict[str, Any]] = []
+    document = Document(samples.ids)
     for number, record in enumerate(samples.records, 1):
-        for box in record["boxes"] or []:
-            entry = object_entry(box, samples.ids)
-            annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
-    return {"images": images, "annotations": annotations, "categories": categories(samples.ids)}
+        boxes = [object_entry(box, samples.ids) for box in record["boxes"] or []]
+        document.add(number, record["image"], record, boxes)
+    return document.content()
 
 
 def coco_scores(samples: Samples, predictions: Sequence[Detection]) -> Scores:

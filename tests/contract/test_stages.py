@@ -6,7 +6,7 @@ from pathlib import Path
 from Datasets.format.import_closure import import_closure
 from tests.contract.checkout import ROOT
 
-DISPLAY = ("Datasets/tools", "Models/display")  # messages, progress, errors: cannot change a result
+DISPLAY = ("Datasets/tools",)  # messages, progress, errors: cannot change a result
 READS = {
     "Data_processing": ("Data_processing", "Datasets/format", "Datasets/raw", "Datasets/curated"),
     "Models": ("Models", "Datasets/format", "Datasets/curated", "Datasets/pretrained"),
