@@ -99,12 +99,13 @@ def clean_batch(
         if row.image in repeated:
             others = [origin for origin in repeated[row.image] if origin != row.origin]
             row.problems.append(("second record", f"also {', '.join(others[:3]) or 'in the same place'}"))
-        result = clean_record(row, source, fact, mask, rules)
         outcome.names.update(box.name for box in row.boxes or ())
         outcome.names.update(row.labels or (), (row.mask_names or {}).values(), (c["name"] for c in row.counts or ()))
-        if isinstance(result, Rejection):
+        try:
+            result = clean_record(row, source, fact, mask, rules)
+        except Rejection as rejection:
             boxes = _stated_boxes(row, fact)
-            outcome.rejected.append(Rejected(source, row.image, result, fact.sha256, fact.reason, boxes))
+            outcome.rejected.append(Rejected(source, row.image, rejection, fact.sha256, fact.reason, boxes))
             continue
         accepted.append((result, row, fact))
         outcome.repairs += [(source, row.image, repair) for repair in result.repairs]

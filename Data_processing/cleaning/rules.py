@@ -6,11 +6,11 @@ Default thresholds are meant for photographs: they reject what no annotator coul
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from Data_processing import own_rules
-from Data_processing.cleaning.box_rules import BoxRules, clean_boxes
+from Data_processing.cleaning.box_rules import BoxRules, clean_boxes, wanted_name
 from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.shared.imported import Imported
 from Data_processing.shared.inspected import Facts
@@ -80,114 +80,93 @@ class Cleaned:
     unwanted: Counter[str] = field(default_factory=Counter)
 
 
-def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned | Rejection:
-    """Judge one record; if more than one thing is wrong with it, the first is named.
+def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned:
+    """Judge one record; if more than one thing is wrong with it, Rejection is raised for the first.
 
     facts: of its image. mask: of its mask file, if it names one.
     """
-    verdict = judge_image(row, facts, rules.images)
-    if isinstance(verdict, Rejection):
-        return verdict
-    fault = judge_mask(row, facts, mask)
-    if fault:
-        return fault
-    assert facts.width is not None
-    assert facts.height is not None
-    cleaned = clean_boxes(row, facts.width, facts.height, rules.boxes)
-    if isinstance(cleaned, Rejection):
-        return cleaned
-    names = named(row, mask, rules.boxes.classes)
-    if isinstance(names, Rejection):
-        return names
-    known = {
-        "width": facts.width,
-        "height": facts.height,
-        "sha256": facts.sha256,
-        "group": row.group,
-        "split": row.split,
-    }
-    said = names.labels is not None or names.counts is not None  # else labels come from the boxes and the mask
-    shown = {*names.of_mask.values(), *(box["name"] for box in cleaned.boxes)}
-    stated = {
-        "labels": names.labels if said or mask is None else sorted(shown),
-        "counts": names.counts,
-        "boxes": None if row.boxes is None else cleaned.boxes,
-        "mask": None if row.mask is None else {"bytes": None, "path": row.mask},
-    }
-    record = implied(Record(**{**empty_record(row.image, source), **known, **stated}))  # type: ignore[typeddict-item]
+    repairs = judge_image(row, facts, rules.images)
+    judge_mask(row, facts, mask)
+    width, height = facts.width or 0, facts.height or 0
+    cleaned, names = clean_boxes(row, width, height, rules.boxes), wanted_names(row, mask, rules.boxes.classes)
+    record = empty_record(row.image, source)
+    record |= {"width": width, "height": height, "sha256": facts.sha256, "group": row.group, "split": row.split}
+    record |= {"labels": names.labels, "counts": names.counts}
+    if row.boxes is not None:
+        record["boxes"] = cleaned.boxes
+    if row.mask is not None:
+        record["mask"] = {"bytes": None, "path": row.mask}
+    as_a_whole = names.labels is not None or names.counts is not None
+    if not as_a_whole and mask is not None:
+        record["labels"] = sorted({*names.of_mask.values(), *(box["name"] for box in cleaned.boxes)})
+    record = implied(record)
     unwanted = Counter(cleaned.unwanted) | names.unwanted
-    against = contradictions(record) if said else []
-    if against:
-        return Rejection("contradiction", row.origin, against[0])
+    if as_a_whole and (found := contradictions(record)):
+        raise Rejection("contradiction", row.origin, found[0])
     if unwanted and not (record["labels"] or names.of_mask) and not rules.keep_negatives:
-        return Rejection("no kept class", row.origin, ", ".join(sorted(unwanted)))
+        raise Rejection("no kept class", row.origin, ", ".join(sorted(unwanted)))
     for rule in rules.own:
         if value := rule.check(record, facts):
-            return Rejection(rule.name, row.origin, value, rule.remedy)
-    return Cleaned(record, names.of_mask, [*([verdict] if verdict else []), *cleaned.repairs], unwanted)
+            raise Rejection(rule.name, row.origin, value, rule.remedy)
+    return Cleaned(record, names.of_mask, [*repairs, *cleaned.repairs], unwanted)
 
 
-def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> Rejection | Repair | None:
-    """Whether the image can be used and is the one that was annotated; a Repair if only the stated size was wrong."""
-    if row.problems:
-        return Rejection(row.problems[0][0], row.origin, row.problems[0][1])
+def judge_image(row: Imported, facts: Facts, rules: ImageRules) -> list[Repair]:
+    """Raise Rejection unless the image can be used and is the one annotated; returns what was wrong with its size."""
+    for rule, value in row.problems:
+        raise Rejection(rule, row.origin, value)
     if facts.sha256 is None:
-        return Rejection("missing image", row.origin, facts.reason or "")
+        raise Rejection("missing image", row.origin, facts.reason or "")
     if facts.reason is not None:
-        return Rejection("unreadable image", row.origin, facts.reason)
+        raise Rejection("unreadable image", row.origin, facts.reason)
     if facts.brightness is None:
-        return Rejection("wrong mask", row.origin, f"{row.image} is named as an image and as a mask")
+        raise Rejection("wrong mask", row.origin, f"{row.image} is named as an image and as a mask")
     if all(stated is None for stated in (row.labels, row.counts, row.boxes, row.mask)):
-        return Rejection("no annotation", row.origin, row.image)
-    fault = next(judge_look(facts, rules), None)
-    if fault:
-        return Rejection(fault[0], row.origin, fault[1])
+        raise Rejection("no annotation", row.origin, row.image)
+    for rule, fails, value in look_rules(facts, rules):
+        if fails:
+            raise Rejection(rule, row.origin, value)
     stated, true = (row.width, row.height), (facts.width, facts.height)
     if None in stated or stated == true:
-        return None
+        return []
     before, after = f"{stated[0]} x {stated[1]}", f"{true[0]} x {true[1]}"
     if rules.trust_image_size:
-        return Repair("wrong size", row.origin, before, after)
+        return [Repair("wrong size", row.origin, before, after)]
     turned = ": turned, as by EXIF, so were the boxes drawn on it upright?" if stated == true[::-1] else ""
-    return Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}{turned}")
+    raise Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}{turned}")
 
 
-def judge_look(facts: Facts, rules: ImageRules) -> Iterator[tuple[str, str]]:
-    """The rules, each with the value at fault, by which an image that can be read is still of no use."""
-    assert facts.width is not None
-    assert facts.height is not None
-    short, long = sorted((facts.width, facts.height))
-    size = f"{facts.width} x {facts.height}"
-    if short < rules.min_side:
-        yield "too small", f"{size}, clean.min_side is {rules.min_side}"
-    if long > rules.max_side:
-        yield "too large", f"{size}, clean.max_side is {rules.max_side}"
-    if long > rules.max_aspect * short:
-        yield "extreme shape", f"{size}, clean.max_aspect is {rules.max_aspect:g}"
-    assert facts.brightness is not None
-    assert facts.contrast is not None
-    assert facts.sharpness is not None
-    if facts.brightness < rules.min_brightness:
-        yield "too dark", f"brightness {facts.brightness:.1f}, clean.min_brightness is {rules.min_brightness:g}"
-    if facts.brightness > rules.max_brightness:
-        yield "too bright", f"brightness {facts.brightness:.1f}, clean.max_brightness is {rules.max_brightness:g}"
-    if facts.contrast < rules.min_contrast:
-        yield "blank", f"contrast {facts.contrast:.1f}, clean.min_contrast is {rules.min_contrast:g}"
-    if facts.sharpness < rules.min_sharpness:
-        yield "blurred", f"sharpness {facts.sharpness:.1f}, clean.min_sharpness is {rules.min_sharpness:g}"
+def look_rules(facts: Facts, rules: ImageRules) -> list[tuple[str, bool, str]]:
+    """By what an image that can be read is still of no use: rule, whether it is broken, the value."""
+    short, long = sorted((facts.width or 0, facts.height or 0))
+    brightness, contrast, sharpness = facts.brightness or 0.0, facts.contrast or 0.0, facts.sharpness or 0.0
+    size, luma = f"{facts.width} x {facts.height}", f"brightness {brightness:.1f}"
+
+    def value(measured: str, limit: str) -> str:
+        return f"{measured}, clean.{limit} is {getattr(rules, limit):g}"
+
+    return [
+        ("too small", short < rules.min_side, value(size, "min_side")),
+        ("too large", long > rules.max_side, value(size, "max_side")),
+        ("extreme shape", long > rules.max_aspect * short, value(size, "max_aspect")),
+        ("too dark", brightness < rules.min_brightness, value(luma, "min_brightness")),
+        ("too bright", brightness > rules.max_brightness, value(luma, "max_brightness")),
+        ("blank", contrast < rules.min_contrast, value(f"contrast {contrast:.1f}", "min_contrast")),
+        ("blurred", sharpness < rules.min_sharpness, value(f"sharpness {sharpness:.1f}", "min_sharpness")),
+    ]
 
 
-def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> Rejection | None:
-    """Whether the mask file that a record names, if it does, can be used."""
+def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> None:
+    """Raise Rejection if the mask file that a record names cannot be used."""
     if row.mask is None or mask is None:
-        return None
+        return
     if mask.reason is not None:
-        return Rejection("unreadable mask", row.origin, f"{row.mask}: {mask.reason}")
+        raise Rejection("unreadable mask", row.origin, f"{row.mask}: {mask.reason}")
     if (mask.width, mask.height) != (facts.width, facts.height):
         sizes = f"{mask.width} x {mask.height}, the image is {facts.width} x {facts.height}"
-        return Rejection("wrong mask", row.origin, f"{row.mask} is {sizes}")
-    unknown = set(mask.values or ()).difference(row.mask_names or (), (0, VOID))
-    return Rejection("unknown mask value", row.origin, f"{row.mask}: {min(unknown)}") if unknown else None
+        raise Rejection("wrong mask", row.origin, f"{row.mask} is {sizes}")
+    if unknown := set(mask.values or ()).difference(row.mask_names or (), (0, VOID)):
+        raise Rejection("unknown mask value", row.origin, f"{row.mask}: {min(unknown)}")
 
 
 @dataclass(frozen=True)
@@ -200,25 +179,22 @@ class Names:
     unwanted: Counter[str]
 
 
-def named(row: Imported, mask: Facts | None, classes: ClassRules) -> Names | Rejection:
+def wanted_names(row: Imported, mask: Facts | None, classes: ClassRules) -> Names:
     """What a record states of its image as a whole, in wanted names. mask: facts of its mask file, if any."""
     values = set(mask.values or ()) if mask else set()
-    of_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
-    stated = Counter(dict.fromkeys((*(row.labels or ()), *of_mask.values()), 1))
+    in_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
+    stated = Counter(dict.fromkeys((*(row.labels or ()), *in_mask.values()), 1))
     counted: Counter[str] = Counter()
     for count in row.counts or ():
         counted[count["name"]] += count["count"]
-    for name in (*stated, *counted):
-        if not name.strip():
-            return Rejection("unknown category", row.origin, "a class without a name")
-        if meant := classes.meant(name):
-            return Rejection("misspelt class", row.origin, f"{name!r}, perhaps meant: {meant!r}")
-    labels = None if row.labels is None else sorted({ours for name in row.labels if (ours := classes.name(name))})
+    wanted = {name: wanted_name(name, row.origin, classes) for name in (*stated, *counted)}
     totals: Counter[str] = Counter()
     for name, number in counted.items():
-        totals[classes.name(name) or ""] += number
+        totals[wanted[name] or ""] += number
     del totals[""]
-    counts = None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items()) if n]
-    wanted = {value: ours for value, name in of_mask.items() if (ours := classes.name(name))}
-    unwanted = Counter({name: n for name, n in (stated | counted).items() if classes.name(name) is None})
-    return Names(labels, counts, wanted, unwanted)
+    return Names(
+        None if row.labels is None else sorted({ours for name in row.labels if (ours := wanted[name])}),
+        None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items()) if n],
+        {value: ours for value, name in in_mask.items() if (ours := wanted[name])},
+        Counter({name: n for name, n in (stated | counted).items() if wanted[name] is None}),
+    )

@@ -11,7 +11,7 @@ REMEDIES = {
     "malformed annotation": "correct the annotation file",
     "malformed box": "draw the box again",
     "malformed segmentation": "draw the object again",
-    "missing image": "deliver the image, or delete its annotation",
+    "missing image": "add the image, or delete its annotation",
     "ambiguous image": "name the image with its folder, or set the source's `images`",
     "unreadable image": "deliver the image again",
     "no annotation": "annotate the image, or delete it",
@@ -37,21 +37,12 @@ REMEDIES = {
 }
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """Why a record is rejected: the rule, the file and line or id, the value at fault.
+class Rejection(Exception):
+    """Raised by a rule. rule: its name. origin: file and line or id. value: what is at fault. remedy: what helps."""
 
-    own_remedy: of a rule of the team's; for the template's, REMEDIES has it.
-    """
-
-    rule: str
-    origin: str
-    value: str
-    own_remedy: str = ""
-
-    @property
-    def remedy(self) -> str:
-        return self.own_remedy or REMEDIES[self.rule]
+    def __init__(self, rule: str, origin: str, value: str, remedy: str = "") -> None:
+        super().__init__(rule, origin, value, remedy)
+        self.rule, self.origin, self.value, self.remedy = rule, origin, value, remedy or REMEDIES[rule]
 
 
 @dataclass(frozen=True)

@@ -133,11 +133,8 @@ def test_a_crowd_is_no_double_of_an_object_in_the_same_place():
 
 
 def test_boxes_that_may_lie_on_their_side_are_told():
-    found = judged(Imported("a.png", "x", 40, 60, boxes=[]), ["cat"])
-    assert (
-        found.value
-        == "annotated for 40 x 60, the image is 60 x 40: turned, as by EXIF, so were the boxes drawn on it upright?"
-    )
+    with pytest.raises(Rejection, match="annotated for 40 x 60, the image is 60 x 40: turned, as by EXIF, so were the"):
+        judged(Imported("a.png", "x", 40, 60, boxes=[]), ["cat"])
 
 
 def test_what_is_left_out_is_counted_by_object_or_else_once_an_image():
@@ -153,7 +150,8 @@ def test_what_is_left_out_is_counted_by_object_or_else_once_an_image():
 
 def test_an_image_is_rejected_for_classes_not_kept_only_if_it_shows_some_and_none_that_is_kept():
     shown = Imported("a.png", "x", mask="m.png", mask_names={1: "car", 2: "road"})
-    assert judged(shown, ["cat"], [0, 1, 2], negatives=False) == Rejection("no kept class", "x", "car, road")
+    with pytest.raises(Rejection, match="no kept class.*car, road"):
+        judged(shown, ["cat"], [0, 1, 2], negatives=False)
     assert judged(shown, ["cat"], [0, 255], negatives=False).record["labels"] == []
     labelled = replace(shown, labels=["dog"])
     assert judged(labelled, ["car"], [1], negatives=False).mask_names == {1: "car"}
