@@ -22,7 +22,7 @@ from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
-from Deployment.packaging.environment import container_files, requirements
+from Deployment.packaging.environment import container_files, requirements, service_packages
 from Deployment.packaging.model_card import model_card
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
@@ -47,7 +47,7 @@ def write_bundle(artifact: Artifact, bundle: Path) -> None:
         _copy(ROOT / file, bundle / file)
     experiment = artifact.manifest["experiment"]
     texts = {
-        "requirements.txt": requirements(),
+        "requirements.txt": requirements(service_packages()),
         "README.md": README.format(experiment=experiment),
         "MODEL_CARD.md": model_card(artifact.manifest),
         **container_files(experiment),

@@ -2,6 +2,7 @@
 
 import platform
 import re
+import tomllib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -12,31 +13,24 @@ from packaging.utils import canonicalize_name
 
 from Datasets.tools.errors import UserError
 
-SERVICE_PACKAGES = (
-    "fastapi",
-    "fastapi-offline",
-    "httptools",
-    "numpy",
-    "onnxruntime",
-    "pebble",
-    "pillow",
-    "prometheus-client",
-    "pydantic",
-    "python-multipart",
-    "starlette",
-    "uvicorn",
-)
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 TEMPLATES = Path(__file__).parents[1] / "container"
 CONTAINER_FILES = ("Dockerfile", ".dockerignore", "compose.yaml", "kubernetes.yaml")
 
 
-def requirements(names: Iterable[str] = SERVICE_PACKAGES) -> str:
+def service_packages() -> list[str]:
+    """What the service needs by pyproject.toml, its extra `serve`."""
+    project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
+    return project["optional-dependencies"]["serve"]
+
+
+def requirements(packages: Iterable[str]) -> str:
     """The lines of requirements.txt: NAME==VERSION of the packages and of all that they need, as installed here.
 
     Raises UserError if a package is not installed.
     """
     versions: dict[str, str] = {}
-    waiting = [Requirement(name) for name in names]
+    waiting = [Requirement(package) for package in packages]
     seen: set[str] = set()
     while waiting:
         requirement = waiting.pop()

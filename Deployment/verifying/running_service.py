@@ -18,7 +18,6 @@ from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.tools.errors import UserError
 
 UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # environment variables that the service does not inherit
-START_SECONDS = 60
 STOP_SECONDS = 10
 ANSWER_SECONDS = 120  # a large model may take seconds, and several requests wait for it at once
 MAX_BYTES = 2_000_000_000  # of an image file: evaluation read it, so the service must
@@ -52,45 +51,43 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
     with the last line of its log if it does not become ready, or does not answer within the block.
     """
     with tempfile.TemporaryDirectory(prefix="fourfold-") as empty:
-        out, err = Path(empty, "stdout"), Path(empty, "stderr")
-        directory = shutil.copytree(bundle, Path(empty, "bundle"))
+        directory, log = shutil.copytree(bundle, Path(empty, "bundle")), Path(empty, "log")
         started = time.perf_counter()
-        process = _start(directory, out, err)
+        process = _start(directory, log)
         try:
-            port = _wait_until_ready(process, out)
+            port = _wait_until_ready(process)
             yield port, time.perf_counter() - started
         except (OSError, HTTPException) as error:
-            raise UserError(f"{bundle}: the service failed: {_reason(process, err) or error}") from error
+            raise UserError(f"{bundle}: the service failed: {_reason(process, log) or error}") from error
         finally:
             _stop(process)
 
 
-def _start(directory: Path, out: Path, err: Path) -> subprocess.Popen[bytes]:
+def _start(directory: Path, log: Path) -> subprocess.Popen[str]:
     limits = ["--max-bytes", MAX_BYTES, "--max-pixels", MAX_PIXELS, "--seconds", ANSWER_SECONDS]
     options = ["--port", 0, "--formats", ",".join(FORMATS), *limits]
     command = [sys.executable, "-m", "Deployment.serve", ".", *map(str, options)]
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    with out.open("wb") as stdout, err.open("wb") as stderr:
-        return subprocess.Popen(command, cwd=directory, env=environment, stdout=stdout, stderr=stderr)
+    with log.open("wb") as stderr:
+        return subprocess.Popen(
+            command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], out: Path) -> int:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ConnectionError
-        address = re.search(r":(\d+)\n", out.read_text(encoding="utf-8"))
-        if address:
-            port = int(address[1])
-            Client(port).request("GET", "/health/ready")
-            return port
-        time.sleep(0.01)
-    raise TimeoutError(f"not ready after {START_SECONDS} s")
+def _wait_until_ready(process: subprocess.Popen[str]) -> int:
+    """The port, which the service prints once it is ready; nothing if it fails to start."""
+    assert process.stdout
+    address = re.search(r":(\d+)$", process.stdout.readline())
+    if not address:
+        raise ConnectionError
+    port = int(address[1])
+    Client(port).request("GET", "/health/ready")
+    return port
 
 
-def _reason(process: subprocess.Popen[bytes], err: Path) -> str:
+def _reason(process: subprocess.Popen[str], log: Path) -> str:
     """The last line of the log that is not a request's, which are JSON; else the exit code, if the process ended."""
-    lines = err.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     if messages := [line for line in lines if line.strip() and not line.startswith("{")]:
         return messages[-1].removeprefix("error: ")
     with suppress(subprocess.TimeoutExpired):  # of a killed process, connections close first
@@ -98,7 +95,7 @@ def _reason(process: subprocess.Popen[bytes], err: Path) -> str:
     return ""
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(STOP_SECONDS)

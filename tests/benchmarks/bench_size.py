@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-from Deployment.packaging.environment import SERVICE_PACKAGES, requirements
+from Deployment.packaging.environment import requirements, service_packages
 from tests.benchmarks.measuring import ROOT, Figure, exports
 
 TORCH = ("torch", "safetensors")
@@ -37,8 +37,8 @@ def measure(bundle: Path, export: Path) -> Iterator[Figure]:
     other = whole - graph + weights
     details = f"{whole:.1f} MB, {other:.1f} MB"
     yield Figure("the bundle's size", "with weights and script for the graph", f"{whole / other:.2f}", "", details)
-    theirs = tuple(name for name in SERVICE_PACKAGES if name != "onnxruntime") + TORCH
-    small, large = installed(SERVICE_PACKAGES), installed(theirs)
+    theirs = tuple(name for name in service_packages() if name != "onnxruntime") + TORCH
+    small, large = installed(service_packages()), installed(theirs)
     details = f"{small:.0f} MB, {large:.0f} MB"
     yield Figure("its environment's size", "with PyTorch for onnxruntime", f"{small / large:.2f}", "", details)
 

@@ -164,6 +164,7 @@ def test_a_wrong_export_or_bundle_is_said(export: Path, tmp_path: Path) -> None:
 
 
 def test_the_stages_work_without_the_other_rooms(pristine_export: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for room in ("Datasets", "Deployment"):
         shutil.copytree(
             ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("raw", "curated", "pretrained", "bundles")

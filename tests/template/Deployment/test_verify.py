@@ -223,7 +223,7 @@ def test_the_last_words_of_a_service_that_dies_are_passed_on(bundle: Path, tmp_p
 
 def test_how_a_service_ended_that_was_killed_is_said(bundle: Path, tmp_path: Path) -> None:
     process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
-    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/stderr")))
+    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/log")))
     [service] = psutil.Process(process.pid).children()
     service.kill()
     _, stderr = process.communicate(timeout=30)
@@ -239,7 +239,7 @@ def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_verify_leaves_no_process(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
-    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/stdout")))
+    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/log")))
     process.send_signal(number)
     try:
         assert process.wait(15) == 130
