@@ -26,8 +26,6 @@ out); counts without boxes; where segmentations overlap (the smaller lies on top
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -115,18 +113,13 @@ def annotation(record: Record, name: str, data: bytes, segmented: bool) -> bytes
         element = etree.SubElement(root, "object")
         _add(element, name=box["name"], pose="Unspecified", truncated=0, difficult=0)
         edges = {"xmin": box["x1"] + 1, "ymin": box["y1"] + 1, "xmax": box["x2"], "ymax": box["y2"]}
-        _add(etree.SubElement(element, "bndbox"), **{edge: _decimal(value) for edge, value in edges.items()})
+        _add(etree.SubElement(element, "bndbox"), **{edge: f"{value:.15g}" for edge, value in edges.items()})
     return etree.tostring(root, pretty_print=True, encoding="utf-8")
 
 
 def _add(parent: etree._Element, **texts: object) -> None:
     for tag, text in texts.items():
         etree.SubElement(parent, tag).text = str(text)
-
-
-def _decimal(value: float) -> str:
-    """All digits, and no exponent."""
-    return format(Decimal(repr(value)), "f").removesuffix(".0")
 
 
 def segmentation_images(record: Record, classes: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -165,15 +158,10 @@ def _paint(record: Record, values: Sequence[tuple[Box, int]]) -> np.ndarray:
 def _palette_png(pixels: np.ndarray) -> bytes:
     """A PNG file of pixels uint8 [H, W] with VOC's colours as its palette."""
     image = Image.fromarray(pixels)
-    image.putpalette(_palette())
+    image.putpalette([part for value in range(256) for part in _colour(value)])
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-@cache
-def _palette() -> list[int]:
-    return [part for value in range(256) for part in _colour(value)]
 
 
 def _colour(value: int) -> list[int]:

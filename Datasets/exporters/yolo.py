@@ -17,13 +17,10 @@ file here, but readers take it for empty); sources, groups and sizes. Ultralytic
 refuses a data.yaml without train or val: both are counted.
 """
 
-import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-
-from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from Datasets.exporters.files import UNBOXED, Names, is_more_known, write_file
 from Datasets.format.curated import Curated
@@ -48,15 +45,13 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             lost["images of types that Ultralytics ignores"] += PurePosixPath(name).suffix.lower() not in READ
             yield record
     lost["splits that Ultralytics requires, and that are not there"] = len({"train", "val"}.difference(splits))
-    write_file(directory / "data.yaml", _data_yaml(splits, dataset.classes))
+    write_file(directory / "data.yaml", _data_yaml(splits, dataset.classes).encode())
 
 
-def _data_yaml(splits: Sequence[str], classes: Mapping[str, int]) -> bytes:
-    """Names are quoted, or readers of YAML 1.1 take one like `no` for a truth value."""
-    names = {number: DoubleQuotedScalarString(name) for name, number in classes.items()}
-    file = io.BytesIO()
-    YAML().dump({**{split: f"images/{split}" for split in splits}, "names": names}, file)
-    return file.getvalue()
+def _data_yaml(splits: Sequence[str], classes: Mapping[str, int]) -> str:
+    """Names are quoted as in JSON, or readers of YAML 1.1 take one like `no` for a truth value."""
+    folders = "".join(f"{split}: images/{split}\n" for split in splits)
+    return f"{folders}names: {json.dumps(list(classes), ensure_ascii=False)}\n"
 
 
 def _lines(record: Record, classes: Mapping[str, int]) -> str:

@@ -12,7 +12,9 @@ from Datasets.tools.errors import UserError
 
 @dataclass(frozen=True)
 class ClassRules:
-    """rename: from a source's name to ours, all at once. merge: from one of ours to a class of several, applied next.
+    """How a source's classes become ours.
+
+    rename: from a source's name to ours, all at once. merge: from one of ours to a class of several, applied next.
 
     keep: the names then wanted, in id order; empty means all that occur. drop: names that are left out on purpose,
     though they look like a misspelling of one that is kept.

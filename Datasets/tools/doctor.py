@@ -22,7 +22,6 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
@@ -131,27 +130,21 @@ def check_processes(root: Path) -> Iterator[Finding]:
 
     for process in psutil.process_iter():
         try:
-            stage = _stage(process, root)
-            if stage and not _has_dvc(process):
+            if stage := _orphaned_stage(process, root):
                 problem = f"process {process.pid}: stage {stage} still runs, although the dvc that started it has ended"
                 yield Finding(problem, f"kill {process.pid}")
         except psutil.Error:
             continue
 
 
-def _stage(process: Any, root: Path) -> str | None:
-    """The name of this checkout's stage that a process belongs to."""
-    environment = process.environ()
-    ours = environment.get("DVC_ROOT") == str(root) and process.status() != "zombie"
-    return environment.get("DVC_STAGE") if ours else None
-
-
-def _has_dvc(process: Any) -> bool:
-    """Whether the parent is dvc, or a process of the stage, which is then the one to report."""
-    parent = process.parent()
-    if parent is None or parent.pid == 1:
-        return False
-    return "DVC_STAGE" in parent.environ() or any("dvc" in word for word in parent.cmdline())
+def _orphaned_stage(process: Any, root: Path) -> str | None:
+    """The stage of this checkout that a process runs, unless its parent is dvc or another process of the stage."""
+    environment, parent = process.environ(), process.parent()
+    if environment.get("DVC_ROOT") != str(root) or process.status() == "zombie":
+        return None
+    if parent and parent.pid != 1 and ("DVC_STAGE" in parent.environ() or "dvc" in " ".join(parent.cmdline())):
+        return None
+    return environment.get("DVC_STAGE")
 
 
 def check_data(repo: Any) -> Iterator[Finding]:
@@ -175,12 +168,9 @@ def check_data(repo: Any) -> Iterator[Finding]:
 
 def check_sources(repo: Any) -> Iterator[Finding]:
     """The sources of params.yaml are there, or something makes them."""
-    try:
-        params = YAML(typ="safe").load(Path(repo.root_dir, "params.yaml"))
-    except (OSError, YAMLError):
-        return
+    params = YAML(typ="safe").load(Path(repo.root_dir, "params.yaml")) or {}
     known = {_path(out) for out in repo.index.outs}
-    for name, entry in ((params or {}).get("sources") or {}).items():
+    for name, entry in (params.get("sources") or {}).items():
         path = entry["path"]
         if path not in known and not Path(repo.root_dir, path).exists():
             problem = f"params.yaml: source {name}: {path} does not exist, and neither DVC nor a stage makes it"

@@ -121,7 +121,7 @@ def test_yolo_names_its_classes_for_readers_of_yaml_1_1_and_knows_nothing_of_ima
         yaml = YAML(typ="safe", pure=True)
         yaml.version = "1.1"  # as PyYAML, which most readers use
         config = yaml.load((out / "data.yaml").read_text(encoding="utf-8"))
-        assert config["names"] == {number: name for name, number in CLASSES.items()}
+        assert config["names"] == list(CLASSES)
         for data, image in files(out / "images").items():
             text = Path("/labels/".join(str(image).rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt")
             assert text.exists() == (rows(dataset)[data]["boxes"] is not None)
