@@ -14,7 +14,6 @@ skipped annotations; in a file that has nothing else, nothing is said of any ima
 is marked as ground truth counts; where none is, the record is rejected as one of several about its image.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,6 +30,20 @@ from Datasets.tools.errors import UserError
 
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")
 GEOMETRY = {"x", "y", "points", "rle", "vertices", "imageDataURL"}
+
+
+class Shape(msgspec.Struct, rename={"radius_x": "radiusX", "radius_y": "radiusY"}):
+    """Where a region lies: percent of the image's width and height, degrees, bytes of a brush stroke."""
+
+    x: float | None = None
+    y: float | None = None
+    width: float | None = None
+    height: float | None = None
+    radius_x: float | None = None
+    radius_y: float | None = None
+    rotation: float | None = 0
+    points: list[tuple[float, float]] = []
+    rle: list[int] = []
 
 
 class Result(msgspec.Struct):
@@ -197,64 +210,58 @@ def _boxes(result: Result, kind: str, row: Imported, origin: str) -> Iterable[Im
     names = _names(result)
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"a {kind} with the labels {names[:3]}")
-    if kind in ("keypoint", "vector"):
-        x, y = _percent(result.value, "x", "y") if "x" in result.value else (0.0, 0.0)
-        return [ImportedBox(name, x, y, x, y, origin) for name in names]
     if kind == "bitmask":
         raise ValueError("a bitmask; export it as brush strokes")
-    if kind == "rectangle" and not result.value.get("rotation"):
-        x, y, width, height = _percent(result.value, "x", "y", "width", "height")
+    try:
+        shape = msgspec.convert(result.value, Shape)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"a {kind}: {error}") from error
+    if kind in ("keypoint", "vector"):
+        x, y = (shape.x or 0) / 100, (shape.y or 0) / 100
+        return [ImportedBox(name, x, y, x, y, origin) for name in names]
+    if kind == "rectangle" and not shape.rotation:
+        x, y, width, height = _fractions(shape.x, shape.y, shape.width, shape.height)
         return [ImportedBox(name, x, y, x + width, y + height, origin) for name in names]
-    outline = _brush(result, row) if kind == "brush" else encode([_polygon(result.value, kind, row)])
+    outline = _brush(shape.rle, row) if kind == "brush" else encode([_polygon(shape, kind, row)])
     x1, y1, x2, y2 = bounds(outline)
     if kind == "brush":
-        assert row.width is not None
-        assert row.height is not None
-        x1, y1, x2, y2 = x1 / row.width, y1 / row.height, x2 / row.width, y2 / row.height
+        across, down = _side(row.width, kind), _side(row.height, kind)
+        x1, y1, x2, y2 = x1 / across, y1 / down, x2 / across, y2 / down
     return [ImportedBox(name, x1, y1, x2, y2, origin, outline=outline) for name in names]
 
 
-def _polygon(value: dict[str, Any], kind: str, row: Imported) -> list[float]:
+def _polygon(shape: Shape, kind: str, row: Imported) -> list[float]:
     """In fractions of the image's width and height."""
     if kind == "polygon":
-        return _points(value.get("points"))
-    degrees = _numbers({"rotation": value.get("rotation") or 0}, "rotation")[0]
-    if degrees and (row.width is None or row.height is None):
-        raise ValueError(f"a turned {kind} without original_width and original_height")
+        if len(shape.points) < 3:
+            raise ValueError("a polygon of less than three points")
+        return [value / 100 for point in shape.points for value in point]
     across, down = row.width or 1, row.height or 1
-    if kind == "ellipse":
-        x, y, radius_x, radius_y = _percent(value, "x", "y", "radiusX", "radiusY")
-        points = ellipse(x * across, y * down, radius_x * across, radius_y * down)
-    else:
-        x, y, width, height = _percent(value, "x", "y", "width", "height")
-        points = rectangle(x * across, y * down, (x + width) * across, (y + height) * down)
-    pixels = turned(points, degrees, x * across, y * down)
+    if shape.rotation:
+        across, down = _side(row.width, kind), _side(row.height, kind)
+    x, y, width, height = _fractions(
+        shape.x,
+        shape.y,
+        *((shape.radius_x, shape.radius_y) if kind == "ellipse" else (shape.width, shape.height)),
+    )
+    x, y, width, height = x * across, y * down, width * across, height * down
+    points = ellipse(x, y, width, height) if kind == "ellipse" else rectangle(x, y, x + width, y + height)
+    pixels = turned(points, shape.rotation or 0, x, y)
     return [value / (across, down)[index % 2] for index, value in enumerate(pixels)]
 
 
-def _points(points: Any) -> list[float]:
-    if not isinstance(points, list) or len(points) < 3:
-        raise ValueError("a polygon of less than three points")
-    if not all(isinstance(point, list) and len(point) == 2 for point in points):
-        raise ValueError(f"a polygon with the points {points[:3]}")
-    return [number for point in points for number in _percent(dict(enumerate(point)), 0, 1)]
+def _brush(packed: list[int], row: Imported) -> bytes:
+    width, height = _side(row.width, "brush stroke"), _side(row.height, "brush stroke")
+    return from_crop(rle_pack(bytes(packed), width, height), 0, 0, width, height)
 
 
-def _brush(result: Result, row: Imported) -> bytes:
-    if row.width is None or row.height is None:
-        raise ValueError("a brush stroke without original_width and original_height")
-    packed = result.value.get("rle")
-    if not isinstance(packed, list) or not all(isinstance(byte, int) and 0 <= byte < 256 for byte in packed):
-        raise ValueError("a brush stroke whose rle is no list of bytes")
-    return from_crop(rle_pack(bytes(packed), row.width, row.height), 0, 0, row.width, row.height)
+def _side(side: int | None, kind: str) -> int:
+    if side is None:
+        raise ValueError(f"a {kind} without original_width and original_height")
+    return side
 
 
-def _percent(value: dict[Any, Any], *keys: str | int) -> list[float]:
-    return [number / 100 for number in _numbers(value, *keys)]
-
-
-def _numbers(value: dict[Any, Any], *keys: str | int) -> list[float]:
-    found = [value.get(key) for key in keys]
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in found):
-        raise ValueError(f"no numbers {', '.join(map(str, keys))}: {found}")
-    return [float(v) for v in found if v is not None]
+def _fractions(*percent: float | None) -> list[float]:
+    if None in percent:
+        raise ValueError(f"a region with x, y, width, height or radii {percent}")
+    return [value / 100 for value in percent if value is not None]
