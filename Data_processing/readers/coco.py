@@ -114,10 +114,10 @@ def _records(
 ) -> Iterator[Imported]:
     of_image: dict[Id | None, list[Annotation]] = defaultdict(list)
     for number, annotation in enumerate(coco.annotations, 1):
-        annotation.id = f"number {number}" if annotation.id is None else annotation.id
+        if annotation.id is None:
+            annotation.id = f"number {number}"
         of_image[_key(annotation.image_id)].append(annotation)
-    labelled = any(map(_is_label, coco.annotations))
-    drawn = not all(map(_is_label, coco.annotations))
+    labels = sum(annotation.bbox is None and _is_label(annotation) for annotation in coco.annotations)
     ids = Counter(_key(image.id) for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
@@ -130,9 +130,9 @@ def _records(
             row.image = row.origin
             row.problems.append(("malformed annotation", "an image without file_name"))
         row.width, row.height = pixels(image.width, row), pixels(image.height, row)
-        boxes, labels = _boxes_and_labels(row, of_image.get(_key(image.id), ()), names, file)
-        row.boxes = boxes if drawn else None
-        row.labels = sorted({*labels, *(box.name for box in boxes)}) if labelled else None
+        boxes, named = _boxes_and_labels(row, of_image.get(_key(image.id), ()), names, file)
+        row.boxes = boxes if labels < len(coco.annotations) else None
+        row.labels = sorted({*named, *(box.name for box in boxes)}) if labels else None
         yield row
     for image_id, annotations in of_image.items():
         if image_id not in ids:
@@ -149,7 +149,7 @@ def _boxes_and_labels(
         name, origin = names.get(_key(annotation.category_id)), f"{file}: annotation {annotation.id}"
         if name is None:
             row.problems.append(("unknown category", f"category_id {annotation.category_id} of {origin}"))
-        elif _is_label(annotation):
+        elif annotation.bbox is None and _is_label(annotation):
             labels.append(name)
         else:
             try:
@@ -160,7 +160,8 @@ def _boxes_and_labels(
 
 
 def _is_label(annotation: Annotation) -> bool:
-    return annotation.bbox is None and bytes(annotation.segmentation) in NO_OUTLINE
+    """Whether an annotation without box is about the whole image."""
+    return bytes(annotation.segmentation) in NO_OUTLINE
 
 
 def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:

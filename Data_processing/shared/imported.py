@@ -9,6 +9,7 @@ image that the source does not list. Of a mask it has the path only.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, islice, pairwise
 from operator import attrgetter
@@ -101,14 +102,16 @@ def write_imported(
     """
     schema = IMPORTED_SCHEMA.with_metadata({"source_path": source_path.as_posix(), "images": images})
     iterator, count, farthest = iter(rows), 0, -math.inf
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", use_dictionary=["source", *NAMES], write_statistics=False
-    ) as writer:
+    options = {"compression": "zstd", "use_dictionary": ["source", *NAMES], "write_statistics": False}
+    with pq.ParquetWriter(path, schema, **options) as writer, ThreadPoolExecutor(1) as thread:
+        written = thread.submit(bool)
         while batch := list(islice(iterator, BATCH)):
             prepared = to_arrow(batch, source).replace_schema_metadata(schema.metadata)
             farthest = max(farthest, _farthest(prepared))
-            writer.write_batch(prepared)
+            written.result()
+            written = thread.submit(writer.write_batch, prepared)  # compresses while the next batch is made
             count += len(batch)
+        written.result()
     if 0 < farthest <= FEW_PIXELS:
         raise UserError(
             f"{source}: no box reaches further than {farthest:g} pixels into its image; if they are fractions of its "
