@@ -9,18 +9,17 @@ of its accepted and rejected. Instead of the sources' names after `--`, it also 
 unpacks it: `--digits.format coco --digits.path …`.
 """
 
-import csv
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,15 +29,15 @@ from ruamel.yaml import YAML
 from Data_processing.cleaning.batches import (
     ACCEPTED_SCHEMA,
     REJECTED_SCHEMA,
+    REPAIR_COLUMNS,
     Outcome,
-    Rejected,
     batches,
     clean_batch,
     find_sources,
 )
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import ImageRules, Rules, find_own_rules
-from Data_processing.cleaning.verdicts import Rejection, Repair
+from Data_processing.cleaning.verdicts import Rejection
 from Data_processing.shared.imported import BATCH, source_path
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
@@ -53,27 +52,6 @@ class WithoutKept(StrEnum):
 
     negative = "negative"
     reject = "reject"
-
-
-@dataclass
-class Account:
-    """What became of all records; see Outcome. accepted: their number."""
-
-    accepted: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
-    repairs: list[tuple[str, str, Repair]] = field(default_factory=list)
-    unwanted: Counter[str] = field(default_factory=Counter)
-    names: set[str] = field(default_factory=set)
-
-    def add(self, outcome: Outcome) -> None:
-        self.accepted += len(outcome.accepted)
-        self.rejected += outcome.rejected
-        self.repairs += outcome.repairs
-        self.unwanted.update(outcome.unwanted)
-        self.names |= outcome.names
-
-    def rules(self) -> Counter[str]:
-        return Counter(rejected.rejection.rule for rejected in self.rejected)
 
 
 def source_names(arguments: Iterable[str]) -> list[str]:
@@ -101,19 +79,19 @@ def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[P
         )
 
 
-def write_accepted(outcomes: Iterable[Outcome], paths: dict[str, str], partial: Path) -> Account:
-    """Write the accepted records as they come; all else is the account. paths: where each source lies."""
-    account = Account()
+def write_accepted(results: Iterable[tuple[pa.RecordBatch, Outcome]], paths: dict[str, str], partial: Path) -> Outcome:
+    """Write the accepted records as they come; returns what became of all. paths: where each source lies."""
+    total = Outcome()
     schema = ACCEPTED_SCHEMA.with_metadata({"source_paths": json.dumps(paths)})
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for outcome in outcomes:
-            account.add(outcome)
-            if len(outcome.accepted):
-                writer.write_batch(outcome.accepted.replace_schema_metadata(schema.metadata))
-    return account
+        for accepted, outcome in results:
+            total.add(outcome)
+            if len(accepted):
+                writer.write_batch(accepted.replace_schema_metadata(schema.metadata))
+    return total
 
 
-def reject_conflicts(partial: Path, account: Account) -> None:
+def reject_conflicts(partial: Path, total: Outcome) -> None:
     """Take records out again whose images are the same to the byte while their labels or counts differ."""
     every = pq.read_table(partial, columns=["sha256", "labels", "counts", "source", "image", "origin"])
     places = np.flatnonzero(every["sha256"].to_pandas().duplicated(keep=False))
@@ -128,11 +106,11 @@ def reject_conflicts(partial: Path, account: Account) -> None:
         shown = copies["counts"].fillna(copies["labels"]).replace("", "nothing")
         value = "; ".join(map("{}: {}: {}".format, copies["source"], copies["image"], shown))
         for row in copies.itertuples():
-            rejection, boxes = Rejection("conflicting duplicates", row.origin, value), table["boxes"][row.Index].as_py()
-            account.rejected.append(Rejected(row.source, row.image, rejection, str(sha256), boxes=boxes or []))
-    account.accepted -= len(conflicting)
+            why, boxes = Rejection("conflicting duplicates", row.origin, value), table["boxes"][row.Index].as_py()
+            total.reject(row.source, row.image, why, sha256=sha256, reason=None, boxes=boxes)
+    total.accepted -= len(conflicting)
     out = set(zip(conflicting["source"], conflicting["image"], strict=True))
-    account.repairs = [repair for repair in account.repairs if repair[:2] not in out]
+    total.repairs = [repair for repair in total.repairs if (repair["source"], repair["image"]) not in out]
     kept = np.setdiff1d(np.arange(len(table)), conflicting.index)
     pq.write_table(table.take(kept), partial, compression="zstd")
 
@@ -148,66 +126,51 @@ def occurring(accepted: Path) -> set[str]:
     return {name for part in names for name in pc.unique(part).to_pylist()}
 
 
-def check_share(account: Account, max_rejected: float, rejected_csv: Path) -> None:
+def check_share(total: Outcome, max_rejected: float, rejected_csv: Path) -> None:
     """Raise UserError if more than the share `max_rejected` of the images was rejected, or none is left."""
-    rejected, total = len(account.rejected), len(account.rejected) + account.accepted
-    if account.accepted and rejected <= max_rejected * total:
+    rejected, imported = len(total.rejected), len(total.rejected) + total.accepted
+    if total.accepted and rejected <= max_rejected * imported:
         return
-    if not total:
+    if not imported:
         raise UserError("no source states or holds an image; look at the sources' entries in params.yaml")
-    too_many = rejected > max_rejected * total
+    too_many = rejected > max_rejected * imported
     why = f"more than clean.max_rejected = {max_rejected:g} allows" if too_many else "so nothing is left"
-    first = account.rejected[0].rejection
     raise UserError(
-        f"{rejected} of {total} images rejected, {why}: {_listed(account.rules())}; see {rejected_csv}; "
-        f"the first: {first.origin}: {first.rule}: {first.value}; {first.remedy}"
+        f"{rejected} of {imported} images rejected, {why}: {_listed(_rules(total.rejected))}; see {rejected_csv}; "
+        "the first: {origin}: {rule}: {value}; {remedy}".format(**total.rejected[0])
     )
 
 
-def summary(account: Account, boxes: int) -> dict[str, Any]:
+def summary(total: Outcome, boxes: int) -> dict[str, Any]:
     """What became of the images, in numbers: imported = accepted + rejected."""
     return {
-        "imported": account.accepted + len(account.rejected),
-        "accepted": account.accepted,
-        "rejected": len(account.rejected),
-        "rejected_by_rule": dict(sorted(account.rules().items())),
-        "repairs_by_rule": dict(sorted(Counter(repair.rule for _, _, repair in account.repairs).items())),
+        "imported": total.accepted + len(total.rejected),
+        "accepted": total.accepted,
+        "rejected": len(total.rejected),
+        "rejected_by_rule": dict(sorted(_rules(total.rejected).items())),
+        "repairs_by_rule": dict(sorted(_rules(total.repairs).items())),
         "boxes": boxes,
-        "left_out_by_class": dict(sorted(account.unwanted.items())),
+        "left_out_by_class": dict(sorted(total.unwanted.items())),
     }
 
 
-def write_csv(header: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) -> None:
-    """Write a table for people."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def write_tables(account: Account, out: Path) -> None:
+def write_tables(total: Outcome, out: Path) -> None:
     """Write rejected.csv, rejected.parquet and repairs.csv."""
-    rows = [
-        {
-            **{"source": one.source, "image": one.image, "rule": one.rejection.rule, "origin": one.rejection.origin},
-            **{"value": one.rejection.value, "remedy": one.rejection.remedy},
-            **{"sha256": one.sha256, "reason": one.reason, "boxes": one.boxes},
-        }
-        for one in account.rejected
-    ]
-    header = REJECTED_SCHEMA.names[:6]
-    write_csv(header, ([row[name] for name in header] for row in rows), out / "rejected.csv")
     with replacing(out / "rejected.parquet") as partial:
-        pq.write_table(pa.Table.from_pylist(rows, REJECTED_SCHEMA), partial, compression="zstd")
-    repairs = ((source, image, x.rule, x.origin, x.before, x.after) for source, image, x in account.repairs)
-    write_csv(("source", "image", "rule", "origin", "before", "after"), repairs, out / "repairs.csv")
+        pq.write_table(pa.Table.from_pylist(total.rejected, REJECTED_SCHEMA), partial, compression="zstd")
+    for name, rows, columns in (
+        ("rejected.csv", total.rejected, REJECTED_SCHEMA.names[:6]),
+        ("repairs.csv", total.repairs, list(REPAIR_COLUMNS)),
+    ):
+        with replacing(out / name) as partial:
+            pd.DataFrame(rows, columns=columns).to_csv(partial, index=False, lineterminator="\n")
 
 
-def warn_unused(account: Account, classes: ClassRules) -> None:
+def warn_unused(total: Outcome, classes: ClassRules) -> None:
     """Warn of names that the user gave and no source has."""
-    renamed = {classes.rename.get(name, name) for name in account.names}
-    named = {"rename": (classes.rename, account.names), "merge": (classes.merge, renamed)}
-    for option, (names, seen) in {**named, "drop": (classes.drop, account.names)}.items():
+    renamed = {classes.rename.get(name, name) for name in total.names}
+    named = {"rename": (classes.rename, total.names), "merge": (classes.merge, renamed)}
+    for option, (names, seen) in {**named, "drop": (classes.drop, total.names)}.items():
         for name in names:
             if name not in seen:
                 print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
@@ -264,34 +227,38 @@ def main(
     found = find_sources(names, imported, inspected)
     few = sum(pq.read_metadata(source.imported).num_rows for source in found) <= 2 * BATCH
     chunks = ((*part, rules) for part in batches(found))
-    outcomes = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
+    results = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
     with replacing(out / "accepted.parquet") as partial:
-        account = write_accepted(outcomes, {source.name: source_path(source.imported) for source in found}, partial)
+        total = write_accepted(results, {source.name: source_path(source.imported) for source in found}, partial)
         if not keep_conflicts:
-            reject_conflicts(partial, account)
-        write_tables(account, out)
-        check_share(account, max_rejected, out / "rejected.csv")
-        ids = class_ids(occurring(partial), classes.keep, account.unwanted)
+            reject_conflicts(partial, total)
+        write_tables(total, out)
+        check_share(total, max_rejected, out / "rejected.csv")
+        ids = class_ids(occurring(partial), classes.keep, total.unwanted)
         boxes = pq.ParquetFile(partial).read(columns=["boxes.list.element.crowd"])["boxes"]
-        numbers = summary(account, pc.sum(pc.list_value_length(boxes)).as_py() or 0)
+        numbers = summary(total, pc.sum(pc.list_value_length(boxes)).as_py() or 0)
     with replacing(out / "classes.json") as partial:
         write_classes(ids, partial)
     with replacing(out / "summary.json") as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    warn_unused(account, classes)
-    print_summary(account)
+    warn_unused(total, classes)
+    print_summary(total)
 
 
-def print_summary(account: Account) -> None:
+def print_summary(total: Outcome) -> None:
     """Print the sum and its parts."""
-    rejected = len(account.rejected)
-    print(f"{account.accepted + rejected} images imported = {account.accepted} accepted + {rejected} rejected")
-    if account.rejected:
-        print(f"rejected: {_listed(account.rules())}")
-    if account.repairs:
-        print(f"repaired: {_listed(Counter(repair.rule for _, _, repair in account.repairs))}")
-    if account.unwanted:
-        print(f"objects and labels of classes not kept: {_listed(account.unwanted)}")
+    rejected = len(total.rejected)
+    print(f"{total.accepted + rejected} images imported = {total.accepted} accepted + {rejected} rejected")
+    if total.rejected:
+        print(f"rejected: {_listed(_rules(total.rejected))}")
+    if total.repairs:
+        print(f"repaired: {_listed(_rules(total.repairs))}")
+    if total.unwanted:
+        print(f"objects and labels of classes not kept: {_listed(total.unwanted)}")
+
+
+def _rules(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    return Counter(row["rule"] for row in rows)
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -64,7 +64,7 @@ class SplitRecords(Sequence[Any]):
 
 
 def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
-    """The split of each group, int64 [G]. Raises UserError, naming what may help, if a wished split stays empty.
+    """The split of each group, int64 [G]. Raises UserError, naming what may help, if a split with a share stays empty.
 
     stated: of each group, int64 [G], the split it has anyhow, or -1.
     """
@@ -81,32 +81,32 @@ def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, state
 
 
 def compare_shares(groups: Groups, splits: np.ndarray, shares: Shares) -> dict[str, dict[str, float]]:
-    """For each split the shares of all images: wished, got, and that of its largest group."""
+    """For each split its share of all images, the target, and the share of its largest group."""
     sizes = np.bincount(groups.numbers) / len(groups.numbers)
     found = {}
     for number, split in enumerate(SPLITS):
         inside = sizes[splits == number]
-        got, largest = float(inside.sum()), float(inside.max(initial=0))
-        found[split] = {"wished": shares[split], "got": round(got, 4), "largest_group": round(largest, 4)}
+        share, largest = float(inside.sum()), float(inside.max(initial=0))
+        found[split] = {"target": shares[split], "share": round(share, 4), "largest_group": round(largest, 4)}
     return found
 
 
-def tell_shares(found: Mapping[str, Mapping[str, float]]) -> None:
-    """Warn, a line a split, if one is off by more than 0.05 of all images, or by more than half of what was wished."""
-    if any(abs(s["got"] - s["wished"]) > min(0.05, s["wished"] / 2) for s in found.values()):
+def warn_shares(found: Mapping[str, Mapping[str, float]]) -> None:
+    """Warn, a line a split, if one is off by more than 0.05 of all images, or by more than half of its target."""
+    if any(abs(s["share"] - s["target"]) > min(0.05, s["target"] / 2) for s in found.values()):
         for split, part in found.items():
-            line = f"{part['wished']:.3f} of all images wished, {part['got']:.3f} got"
-            print(f"warning: {split}: {line}; its largest group is {part['largest_group']:.3f}", file=sys.stderr)
+            line = f"{part['share']:.1%} of images, target {part['target']:.1%}"
+            print(f"warning: {split}: {line}; its largest group has {part['largest_group']:.1%}", file=sys.stderr)
         hint = "try the seeds of Data_processing.split, or a group_pattern of smaller groups"
         print(f"warning: {hint}; of a fixed camera, lower curate.near_duplicate_bits", file=sys.stderr)
 
 
-def tell_balance(names: list[str], found: np.ndarray, shares: Shares) -> None:
+def print_balance(names: list[str], found: np.ndarray, shares: Shares) -> None:
     """Print the share of all images and of each class's images in each split."""
     width = max(len("all images"), *map(len, names))
     for name, parts in zip(names, found, strict=True):
-        told = "  ".join(f"{split} {part:.3f}" for split, part in zip(SPLITS, parts, strict=True))
-        print(f"{name or 'all images':{width}}  {told}")
+        line = "  ".join(f"{split} {part:.3f}" for split, part in zip(SPLITS, parts, strict=True))
+        print(f"{name or 'all images':{width}}  {line}")
         for split, part in zip(SPLITS, parts, strict=True):
             if shares[split] > 0 and not part:
                 hint = "try the seeds of Data_processing.split"
@@ -153,9 +153,9 @@ def main(
     with replacing(summary_file) as partial:
         numbers = summary(groups, splits) | {"boxes": boxes, "shares": found}
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    groups.tell(group_pattern)
-    tell_balance(counts.names, balance(counts, splits), shares)
-    tell_shares(found)
+    groups.report(group_pattern)
+    print_balance(counts.names, balance(counts, splits), shares)
+    warn_shares(found)
 
 
 def summary(groups: Groups, splits: np.ndarray) -> dict[str, Any]:

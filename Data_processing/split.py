@@ -113,11 +113,11 @@ def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
 
 
 def deviation(found: np.ndarray, shares: Shares) -> float:
-    """The greatest distance of a class's share in a split from the wished one; 1 if a wished split stays empty."""
-    wished = np.array([shares[split] for split in SPLITS])
-    if np.any((wished > 0) & (found[0] == 0)):
+    """The greatest distance of a class's share in a split from the target; 1 if a split with a share stays empty."""
+    targets = np.array([shares[split] for split in SPLITS])
+    if np.any((targets > 0) & (found[0] == 0)):
         return 1.0
-    return float(np.abs(found - wished).max())
+    return float(np.abs(found - targets).max())
 
 
 def best_seeds(
@@ -139,16 +139,16 @@ def main(
     test: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.15,
     keep_splits: Annotated[bool, typer.Option(help="as for curate")] = False,
 ) -> None:
-    """Look for a seed that deals every class out as wished; give it what `curate` of params.yaml says of the same."""
+    """Look for a seed that splits every class by the shares; give it what `curate` of params.yaml says of the same."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
     check_parquet(accepted, [*COLUMNS, "labels", "split"], "clean")
     table = pq.read_table(accepted, columns=[*COLUMNS, "labels", "split"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
-    groups.tell(group_pattern)
+    groups.report(group_pattern)
     counts = count_classes(groups.numbers, table["labels"])
     stated = stated_splits(groups, table["split"], keep_splits)
-    print("greatest distance of any class from its wished share:")
+    print("greatest distance of any class from its target share:")
     for distance, seed in best_seeds(groups.names, counts, shares, stated, tries)[:5]:
         print(f"seed {seed}: {distance:.3f}")
 

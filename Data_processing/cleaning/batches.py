@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Data_processing.cleaning.rules import Cleaned, Rules, clean_record
-from Data_processing.cleaning.verdicts import Rejection, Repair
+from Data_processing.cleaning.verdicts import Rejection
 from Data_processing.shared.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Datasets.format.images import VOID
@@ -38,33 +38,35 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("boxes", pa.list_(pa.struct({"name": pa.string(), **dict.fromkeys(CORNERS, pa.float64())}))),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A rejected record; see REJECTED_SCHEMA. boxes: as the source states them, in pixels."""
-
-    source: str
-    image: str
-    rejection: Rejection
-    sha256: str | None = None
-    reason: str | None = None
-    boxes: list[dict[str, Any]] = field(default_factory=list)
+REPAIR_COLUMNS = ("source", "image", "rule", "origin", "before", "after")
 
 
 @dataclass
 class Outcome:
     """What became of some records.
 
-    accepted: rows of ACCEPTED_SCHEMA. repairs: source, image, repair. unwanted: how many of each class are left out.
-    names: all classes that the source states.
+    accepted: their number. rejected: rows of REJECTED_SCHEMA. repairs: rows of REPAIR_COLUMNS. unwanted: how many of
+    each class are left out. names: all classes that the source states.
     """
 
-    accepted: pa.RecordBatch
-    rejected: list[Rejected] = field(default_factory=list)
-    repairs: list[tuple[str, str, Repair]] = field(default_factory=list)
+    accepted: int = 0
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    repairs: list[dict[str, str]] = field(default_factory=list)
     unwanted: Counter[str] = field(default_factory=Counter)
     names: set[str] = field(default_factory=set)
+
+    def add(self, other: "Outcome") -> None:
+        """Take what became of other records in."""
+        self.accepted += other.accepted
+        self.rejected += other.rejected
+        self.repairs += other.repairs
+        self.unwanted.update(other.unwanted)
+        self.names |= other.names
+
+    def reject(self, source: str, image: str, why: Rejection, **shown: Any) -> None:
+        """Take note of a rejection. shown: sha256, reason and boxes."""
+        row = {"source": source, "image": image, "rule": why.rule, "origin": why.origin, "value": why.value}
+        self.rejected.append({**row, "remedy": why.remedy, **shown})
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ def clean_batch(
     facts: Sequence[tuple[Facts, Facts | None]],
     repeated: Mapping[str, list[str]],
     rules: Rules,
-) -> Outcome:
-    """Judge the records of one source in `batch`. facts: of each record's image and mask. repeated: see `_repeated`."""
-    outcome = Outcome(pa.record_batch([], pa.schema([])))
+) -> tuple[pa.RecordBatch, Outcome]:
+    """Judge the records of one source in `batch`; returns rows of ACCEPTED_SCHEMA and what became of the records.
+
+    facts: of each record's image and mask. repeated: see `_repeated`.
+    """
+    outcome = Outcome()
     accepted: list[tuple[Cleaned, Imported, Facts]] = []
     for row, (fact, mask) in zip(from_arrow(batch), facts, strict=True):
         if row.image in repeated:
@@ -104,14 +109,14 @@ def clean_batch(
         try:
             result = clean_record(row, source, fact, mask, rules)
         except Rejection as rejection:
-            boxes = _stated_boxes(row, fact)
-            outcome.rejected.append(Rejected(source, row.image, rejection, fact.sha256, fact.reason, boxes))
+            shown = {"sha256": fact.sha256, "reason": fact.reason, "boxes": _stated_boxes(row, fact)}
+            outcome.reject(source, row.image, rejection, **shown)
             continue
         accepted.append((result, row, fact))
-        outcome.repairs += [(source, row.image, repair) for repair in result.repairs]
+        outcome.repairs += [{"source": source, "image": row.image, **vars(repair)} for repair in result.repairs]
         outcome.unwanted.update(result.unwanted)
-    outcome.accepted = _to_arrow(accepted)
-    return outcome
+    outcome.accepted = len(accepted)
+    return _to_arrow(accepted), outcome
 
 
 def _stated_boxes(row: Imported, facts: Facts) -> list[dict[str, Any]]:

@@ -34,16 +34,16 @@ class Groups:
         counts = (len(self.numbers), "image"), (len(self.names), "group")
         return " in ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
-    def tell(self, pattern: str) -> None:
+    def report(self, pattern: str) -> None:
         """Print how many there are, and a warning if `pattern` was not found in all paths that it was meant for."""
         duplicates = f"{len(self.exact)} exact and {len(self.near)} near duplicates"
         print(f"{self.words()}; {duplicates}")
         if pattern and not self.matched:
-            told = f"curate.group_pattern: {pattern!r} matches no path of an image whose source states no group"
-            print(f"warning: {told}", file=sys.stderr)
+            where = "no path of an image whose source states no group"
+            print(f"warning: curate.group_pattern: {pattern!r} matches {where}", file=sys.stderr)
         if self.missed:
-            told = f"curate.group_pattern: {pattern!r} matches other paths, but not {self.missed[0]}"
-            print(f"warning: {told} and {len(self.missed) - 1} more: each is a group of its own", file=sys.stderr)
+            where = f"other paths, but not {self.missed[0]} and {len(self.missed) - 1} more: each is a group of its own"
+            print(f"warning: curate.group_pattern: {pattern!r} matches {where}", file=sys.stderr)
 
 
 def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:

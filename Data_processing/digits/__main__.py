@@ -123,35 +123,28 @@ def deliveries(scenes: int, seed: int) -> Iterator[tuple[str | None, int, list[D
         yield defect, pool, DEFECTS[defect](image, annotations) if defect else [deliver(image, annotations)]
 
 
-class Annotator:
-    """Collects a COCO annotation file, giving out ids as images come."""
-
-    def __init__(self) -> None:
-        self.ids = {name: number for number, name in enumerate([*NAMES, MISSPELT], 1)}
-        self.images: list[dict[str, Any]] = []
-        self.annotations: Annotations = []
-
-    def add(self, file_name: str, delivery: Delivery) -> None:
-        """List one image and its annotations."""
-        image_id = len(self.images) + 1
+def to_coco(listed: list[tuple[str, Delivery]]) -> dict[str, Any]:
+    """A COCO annotation file of images by their names."""
+    ids = {name: number for number, name in enumerate([*NAMES, MISSPELT], 1)}
+    images: list[dict[str, Any]] = []
+    annotations: Annotations = []
+    for image_id, (file_name, delivery) in enumerate(listed, 1):
         size = {"width": delivery.width, "height": delivery.height}
-        self.images.append({"id": image_id, "file_name": file_name, **size})
-        for annotation in delivery.annotations or []:
+        images.append({"id": image_id, "file_name": file_name, **size})
+        for annotation in delivery.annotations or ():
             fields = {key: value for key, value in annotation.items() if key != "name"}
-            ids = {"id": len(self.annotations) + 1, "image_id": image_id, "category_id": self.ids[annotation["name"]]}
-            self.annotations.append({**ids, **fields})
-
-    def write(self, path: Path) -> None:
-        """Write the file."""
-        info = {"description": "Scenes of handwritten digits of UCI's Optical Recognition of Handwritten Digits"}
-        categories = [{"id": number, "name": name, "supercategory": "digit"} for name, number in self.ids.items()]
-        parts = {"info": info, "images": self.images, "annotations": self.annotations, "categories": categories}
-        path.write_text(json.dumps(parts), encoding="utf-8")
+            own = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[annotation["name"]]}
+            annotations.append({**own, **fields})
+    info = {"description": "Scenes of handwritten digits of UCI's Optical Recognition of Handwritten Digits"}
+    categories = [{"id": number, "name": name, "supercategory": "digit"} for name, number in ids.items()]
+    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
 def write_source(directory: Path, scenes: int, seed: int) -> list[dict[str, str | None]]:
     """Write the source into `directory` and return its planted defects: defect, image and of which other image."""
-    annotator, planted, number = Annotator(), [], 0
+    planted: list[dict[str, str | None]] = []
+    listed: list[tuple[str, Delivery]] = []
+    number = 0
     (directory / "images").mkdir(parents=True)
     for defect, pool, parts in progress(deliveries(scenes, seed), scenes + len(DEFECTS), "digits", "scenes"):
         original = None
@@ -161,11 +154,11 @@ def write_source(directory: Path, scenes: int, seed: int) -> list[dict[str, str 
             if delivery.file is not None:
                 (directory / "images" / name).write_bytes(delivery.file)
             if delivery.annotations is not None:
-                annotator.add(name, delivery)
+                listed.append((name, delivery))
             if defect and (original or len(parts) == 1):
                 planted.append({"defect": defect, "image": f"images/{name}", "of": original})
             original = f"images/{name}"
-    annotator.write(directory / "annotations.json")
+    (directory / "annotations.json").write_text(json.dumps(to_coco(listed)), encoding="utf-8")
     return planted
 
 

@@ -22,15 +22,6 @@ COCO_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np
 
 
 @dataclass(frozen=True)
-class RowGroup:
-    """Where rows of the dataset lie: the first one's number, the shard, the row group in it."""
-
-    start: int
-    shard: Path
-    number: int
-
-
-@dataclass(frozen=True)
 class Dataset:
     """classes: names in id order.
 
@@ -43,19 +34,19 @@ class Dataset:
     images: pd.DataFrame
     labels: pd.DataFrame
     boxes: pd.DataFrame
-    places: list[RowGroup]
+    shards: list[Path]
 
     def rows(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
         """The whole rows of some images, their files too, by number; each row group is read once."""
-        starts = [place.start for place in self.places]
-        wanted: dict[int, list[int]] = {}
-        for number in sorted(set(numbers)):
-            wanted.setdefault(int(np.searchsorted(starts, number, side="right")) - 1, []).append(number)
+        wanted, start = sorted(set(numbers)), 0
         found: dict[int, dict[str, Any]] = {}
-        for index, members in wanted.items():
-            place = self.places[index]
-            table = pq.ParquetFile(place.shard).read_row_group(place.number)
-            found |= {number: table.slice(number - place.start, 1).to_pylist()[0] for number in members}
+        for file in map(pq.ParquetFile, self.shards):
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                if inside := [number for number in wanted if start <= number < end]:
+                    table = file.read_row_group(group)
+                    found |= {number: table.slice(number - start, 1).to_pylist()[0] for number in inside}
+                start = end
         return found
 
 
@@ -78,7 +69,7 @@ def read_dataset(curated: Path, accepted: Path) -> Dataset:
     unknown = images.loc[images["phash"].isna(), "image"]
     if len(unknown):
         raise UserError(f"{curated}: {unknown.iloc[0]} is not among the accepted images; run `dvc repro` again")
-    return Dataset(classes, images, _labels(table, classes), _boxes(table, classes), _places(shards))
+    return Dataset(classes, images, _labels(table, classes), _boxes(table, classes), shards)
 
 
 def _labels(table: pa.Table, classes: list[str]) -> pd.DataFrame:
@@ -99,17 +90,6 @@ def _ids(names: pa.ChunkedArray, classes: list[str]) -> np.ndarray:
         unknown = names.filter(pc.is_null(ids))[0].as_py()
         raise UserError(f"class {unknown!r} of the curated dataset is not in its classes.json; run `dvc repro` again")
     return ids.to_numpy()
-
-
-def _places(shards: Iterable[Path]) -> list[RowGroup]:
-    places, start = [], 0
-    for shard in shards:
-        metadata = pq.ParquetFile(shard).metadata
-        for number in range(metadata.num_row_groups):
-            if rows := metadata.row_group(number).num_rows:
-                places.append(RowGroup(start, shard, number))
-            start += rows
-    return places
 
 
 def _facts(accepted: Path) -> pd.DataFrame:

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.clean import Account, check_dependencies, check_share, source_names
-from Data_processing.cleaning.batches import Rejected
+from Data_processing.clean import check_dependencies, check_share, source_names
+from Data_processing.cleaning.batches import Outcome
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.cleaning.verdicts import Rejection
@@ -416,9 +416,11 @@ def test_names_that_no_source_has_are_warned_of(tmp_path):
     ],
 )
 def test_why_clean_fails_is_told(rejects, kept, share, told):
-    account = Account(kept, [Rejected("s", f"{n}.png", Rejection("blurred", "x", "0")) for n in range(rejects)])
+    total = Outcome(kept)
+    for number in range(rejects):
+        total.reject("s", f"{number}.png", Rejection("blurred", "x", "0"))
     with pytest.raises(UserError, match=re.escape(told)):
-        check_share(account, share, Path("r.csv"))
+        check_share(total, share, Path("r.csv"))
 
 
 def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_path):

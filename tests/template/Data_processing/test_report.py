@@ -233,7 +233,7 @@ def test_one_of_a_kind_is_told_in_the_singular_and_large_numbers_in_full(tmp_pat
     assert re.search(r"Variance of the Laplacian\. \d+,\d{3} ", text) and "e+" not in text
     list(progress([0], 1, "inspect", "images"))
     nothing = np.zeros((0, 2), int)
-    Groups(["a"], np.zeros(1, int), nothing, nothing, 0).tell("")
+    Groups(["a"], np.zeros(1, int), nothing, nothing, 0).report("")
     told = capsys.readouterr()
     assert "inspect: 1 image in" in told.err and "1 image in 1 group;" in told.out
 

@@ -1,4 +1,4 @@
-"""Groups stay together, splits stay put, and shares come out as wished as far as groups allow."""
+"""Groups stay together, splits stay put, and shares come out as far as groups allow."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from Data_processing.curate import assign, tell_shares
+from Data_processing.curate import assign, warn_shares
 from Data_processing.curating.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
 from Data_processing.inspecting.image_facts import perceptual_hash
 from Data_processing.split import balance, best_seeds, count_classes, name_hashes, split_numbers
@@ -142,7 +142,7 @@ def test_an_image_whose_source_states_its_group_is_none_that_the_pattern_matched
     stated, *others = [*rows(4), {**rows(5)[4], "source": "other", "image": "x.jpg"}]
     for pattern, matched, missed in ((r"(?P<pool>\d+)_1", 3, 0), (r"(?P<pool>[12])_1", 2, 1), ("(?P<pool>no)", 0, 0)):
         _, found = grouped([{**stated, "group": "ward 3"}, *others], pattern)
-        found.tell(pattern)
+        found.report(pattern)
         told = capsys.readouterr().err
         assert (found.matched, found.missed) == (matched, [others[2]["image"]] * missed)
         assert ("states no group" in told) == (matched == 0)
@@ -233,7 +233,7 @@ def test_where_a_fixed_cameras_images_join_the_remedy_is_told_and_is_one(capsys)
     with pytest.raises(UserError, match=remedy):
         split_images(24)
     assert split_images(4) == {0, 1, 2}
-    tell_shares({"train": {"wished": 0.7, "got": 0.95, "largest_group": 0.9}})
+    warn_shares({"train": {"target": 0.7, "share": 0.95, "largest_group": 0.9}})
     assert "of a fixed camera, lower curate.near_duplicate_bits" in capsys.readouterr().err
 
 
@@ -342,15 +342,15 @@ def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(clean
     one_and_rest = ("--group-pattern", r"(?P<part>1|\w)\w?\.png", "--train", "0.9", "--val", "0.1", "--test", "0")
     for seed in range(20):
         result = curate(cleaned, *one_and_rest, "--seed", str(seed))
-        if result.returncode == 0 and "wished" in result.stderr:
+        if result.returncode == 0 and ", target " in result.stderr:
             break
     succeeded(result)
     numbers = json.loads((cleaned / "summary.json").read_text())
     assert sum(numbers["images"].values()) == 12
     assert sum(sum(counts.values()) for counts in numbers["boxes"].values()) == 12
     for split, part in numbers["shares"].items():
-        assert part["got"] == round(numbers["images"][split] / 12, 4)
+        assert part["share"] == round(numbers["images"][split] / 12, 4)
         (line,) = [line for line in result.stderr.splitlines() if line.startswith(f"warning: {split}: ")]
-        assert f"{part['wished']:.3f} of all images wished, {part['got']:.3f} got" in line
-        assert line.endswith(f"its largest group is {part['largest_group']:.3f}")
+        assert f"{part['share']:.1%} of images, target {part['target']:.1%}" in line
+        assert line.endswith(f"its largest group has {part['largest_group']:.1%}")
     assert max(part["largest_group"] for part in numbers["shares"].values()) == round(3 / 12, 4)
