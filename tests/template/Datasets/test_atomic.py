@@ -9,7 +9,7 @@ import pytest
 
 from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
-from tests.template.conftest import ROOT, refused, stage, succeeded
+from tests.template.conftest import ROOT
 
 KILLED = """
 import os, sys
@@ -59,19 +59,19 @@ def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     only = tmp_path / "raw/only.zip"
     only.parent.mkdir()
     only.write_text("of a customer")
-    digits = ("--defects", tmp_path / "defects.json", "--scenes", "1")
-    said = f"{only.parent}: is a directory that holds something else; name another, or delete it"
-    refused(stage("Data_processing.digits", "--out", only.parent, *digits), said)
-    with pytest.raises(UserError, match="something else"), replacing(only.parent):  # to put a file there
-        raise AssertionError("not refused")
+    for own in ((), ("annotations.json",)):
+        with pytest.raises(UserError, match="something else; name another, or delete it"), replacing(only.parent, *own):
+            raise AssertionError("not refused")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [only]
     only.unlink()
-    for _ in range(2):  # into an empty directory, and over what was made before
-        succeeded(stage("Data_processing.digits", "--out", only.parent, *digits))
-    assert (only.parent / "annotations.json").is_file()
+    for text in ("first", "second"):  # into an empty directory, and over what was made before
+        with replacing(only.parent, "annotations.json") as partial:
+            partial.mkdir()
+            (partial / "annotations.json").write_text(text)
+    assert (only.parent / "annotations.json").read_text() == "second"
 
 
-def test_a_full_disk_is_said_of_what_was_written_not_of_what_was_copied(tmp_path):
+def test_a_full_disk_is_reported_for_the_written_file_not_the_copied_one(tmp_path):
     (tmp_path / "source").write_bytes(bytes(1000))
     for write in (lambda out: shutil.copyfile(tmp_path / "source", out), lambda out: out.write_bytes(bytes(1000))):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

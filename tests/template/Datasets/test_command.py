@@ -19,11 +19,11 @@ run(main)
 
 
 @pytest.mark.parametrize(
-    ("mistake", "told"),
+    ("mistake", "message"),
     [
         ("raise UserError('a.csv: has no rows')", "a.csv: has no rows"),
         ("Path('gone').read_text()", "gone: No such file"),
     ],
 )
-def test_a_users_mistake_is_one_line(mistake, told):
-    refused(run_in(ROOT, sys.executable, "-c", FAILING.format(mistake)), told)
+def test_a_users_mistake_is_one_line(mistake, message):
+    refused(run_in(ROOT, sys.executable, "-c", FAILING.format(mistake)), message)

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong with a checkout, and the command that it names mends it."""
+"""The doctor finds what is wrong with a checkout, and the command that it names repairs it."""
 
 import hashlib
 import os
@@ -94,7 +94,7 @@ if not ELSEWHERE.is_dir() or ELSEWHERE.stat().st_dev == ROOT.stat().st_dev:
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_what_is_wrong_is_found_and_the_command_mends_it(root, harm):
+def test_what_is_wrong_is_found_and_the_command_repairs_it(root, harm):
     assert found(root) == []
     damage, part = HARMS[harm]
     damage(root)
@@ -159,18 +159,18 @@ def test_versions_are_compared_and_missing_ones_named(root):
     (root / "constraints.txt").write_text("numpy==1.0.0\n")
     text = (root / "pyproject.toml").read_text()
     (root / "pyproject.toml").write_text(text.replace('"pandas>', '"not.there>=1",\n"pandas>'))
-    told = " ".join(finding.problem for finding in check_versions(root))
-    assert "not.there: not installed" in told
-    assert re.search(r"numpy 2\S+ instead of 1\.0\.0: not the tested versions", told)
+    message = " ".join(finding.problem for finding in check_versions(root))
+    assert "not.there: not installed" in message
+    assert re.search(r"numpy 2\S+ instead of 1\.0\.0: not the tested versions", message)
 
 
 def test_python_is_compared_with_every_bound_that_a_team_may_state(root):
     text = (root / "pyproject.toml").read_text()
     for stated, wrong in ((">=3.11,<4", False), ("~=3.11", False), (">=3.11, <3.11.0", True), (">=3.99", True)):
         (root / "pyproject.toml").write_text(text.replace('">=3.11"', f'"{stated}"'))
-        told = [finding.problem for finding in check_versions(root) if finding.problem.startswith("Python")]
-        assert bool(told) == wrong, stated
-        assert all(f": pyproject.toml requires {stated}" in each for each in told)
+        message = [finding.problem for finding in check_versions(root) if finding.problem.startswith("Python")]
+        assert bool(message) == wrong, stated
+        assert all(f": pyproject.toml requires {stated}" in each for each in message)
 
 
 def test_the_command_names_what_is_wrong_and_its_remedy(root):

@@ -47,7 +47,7 @@ def tree(folder: Path) -> dict[Path, bytes]:
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_what_a_format_cannot_say_is_counted(tmp_path):
+def test_what_a_format_cannot_express_is_counted(tmp_path):
     crowd, narrow = box(name="no", crowd=True), box(x2=1.5)
     mask = {"bytes": png(np.zeros((6, 8), np.uint8)), "path": "m.png"}
     labels = ["car", "no"]
@@ -55,10 +55,10 @@ def test_what_a_format_cannot_say_is_counted(tmp_path):
     content.append(record("c.png", boxes=[box()], labels=labels))
     content += [record("d.GIF", boxes=[]), record("e.jfif", boxes=[], labels=["no"])]
     write_dataset(tmp_path / "curated", content)
-    told = {}
+    reported = {}
     for form in FORMATS:
-        told[form] = succeeded(export(tmp_path / "curated", form, tmp_path / form)).stdout.splitlines()[1:]
-    assert told == {
+        reported[form] = succeeded(export(tmp_path / "curated", form, tmp_path / form)).stdout.splitlines()[1:]
+    assert reported == {
         "coco": ["coco cannot express: images with labels or counts that no boxes stand behind: 3"],
         "yolo": [
             "yolo cannot express: crowds: 1",
@@ -94,7 +94,7 @@ def test_voc_lists_labels_of_each_class_where_they_stand_without_boxes(tmp_path)
     assert (tmp_path / "tags/ImageSets/Main/no_train.txt").read_text() == "s_a  1\n"
 
 
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing(tmp_path):
+def test_a_mistake_is_reported_in_one_line_and_leaves_nothing(tmp_path):
     write_dataset(tmp_path / "good", [record("a.png", boxes=[box()])])
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
@@ -125,7 +125,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["curated"]
 
 
-def test_a_class_called_background_is_told_from_the_background_in_voc(tmp_path):
+def test_a_class_called_background_differs_from_the_background_in_voc(tmp_path):
     write_dataset(tmp_path / "curated", [record("a.png", boxes=[])], {"background": 0, "car": 1})
     result = succeeded(export(tmp_path / "curated", "voc", tmp_path / "out"))
     assert "class names that labelmap.txt has with an underscore: 1" in result.stdout

@@ -1,4 +1,4 @@
-"""An exported dataset, read by other tools, says what the records said; test_round_trips.py reads it by our own."""
+"""An exported dataset, read by other tools, has what the records have; test_round_trips.py uses our own readers."""
 
 import contextlib
 import io
@@ -49,15 +49,15 @@ def corners(box: dict) -> list[float]:
 
 
 def same_boxes(actual: list[dict], expected: list[dict], keys=("name",)) -> bool:
-    """Whether boxes are the same in the same order, by their corners and what else is said of them."""
-    said = [[box[key] for key in keys] for box in actual] == [[box[key] for key in keys] for box in expected]
+    """Whether boxes are the same in the same order, by their corners and other fields."""
+    same = [[box[key] for key in keys] for box in actual] == [[box[key] for key in keys] for box in expected]
     places = zip(map(corners, actual), map(corners, expected), strict=False)
-    return said and all(np.allclose(a, b, rtol=0, atol=TOLERANCE) for a, b in places)
+    return same and all(np.allclose(a, b, rtol=0, atol=TOLERANCE) for a, b in places)
 
 
 @quickly
 @given(datasets())
-def test_coco_loads_in_pycocotools_with_all_that_coco_can_say(content):
+def test_coco_loads_in_pycocotools_with_all_that_coco_can_express(content):
     with exported(content, "coco") as (dataset, out):
         known = {data: record for data, record in rows(dataset).items() if record["boxes"] is not None}
         found = {}
@@ -97,7 +97,7 @@ def test_coco_has_masks_as_stuff_and_lists_images_of_which_nothing_is_known_apar
         for data, record in rows(dataset).items():
             kinds = [k for k in ("instances", "stuff", "image_info") if data in coco_images(out, k, record["split"])]
             known = [("instances", record["boxes"]), ("stuff", record["mask"])]
-            assert kinds == ([kind for kind, said in known if said is not None] or ["image_info"])
+            assert kinds == ([kind for kind, annotation in known if annotation is not None] or ["image_info"])
             if record["mask"] is not None:
                 boxes = next(row[1] for row in read_coco(out, "stuff", record["split"]) if row[0] == data)
                 mask = np.zeros((record["height"], record["width"]), int)
@@ -157,14 +157,14 @@ def voc_box(element: etree._Element) -> dict:
 
 def check_pictures(out: Path, stem: str, record: Record) -> None:
     """The palette images are there where something is known, and each pixel has a value that it may have."""
-    boxes, said = record["boxes"] or [], objects(record)
+    boxes, drawn = record["boxes"] or [], objects(record)
     by_object, by_class = (out / f"Segmentation{kind}/{stem}.png" for kind in ("Object", "Class"))
     assert by_object.exists() == any(box["segmentation"] for box in boxes)
     complete = bool(boxes) and all(box["segmentation"] for box in boxes)
     assert by_class.exists() == (record["mask"] is not None or complete)
     assert (stem in listed(out, f"Segmentation/{record['split']}")) == (by_object.exists() or by_class.exists())
     if by_object.exists():
-        values = {id(box): number for number, box in enumerate(said, 1)} | {id(b): 255 for b in boxes if b["crowd"]}
+        values = {id(box): number for number, box in enumerate(drawn, 1)} | {id(b): 255 for b in boxes if b["crowd"]}
         check_pixels(by_object, [(box, values[id(box)]) for box in boxes if id(box) in values])
     if record["mask"]:
         assert np.array_equal(Image.open(by_class), Image.open(io.BytesIO(record["mask"]["bytes"])))

@@ -11,7 +11,7 @@ BEAR = "cat\nBär\n".encode("latin-1")
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
-def test_what_is_not_utf_8_is_told_with_its_line(mark: bytes) -> None:
+def test_text_that_is_not_utf_8_is_refused_with_its_line(mark: bytes) -> None:
     with pytest.raises(UserError, match="^a.txt: line 2: byte 0xe4 is not UTF-8; "):
         decode_text(mark + BEAR, "a.txt")
     assert decode_text(mark + "Bär".encode(), "a.txt") == "Bär"

@@ -15,13 +15,13 @@ def test_the_closure_has_direct_and_indirect_imports_of_every_form(tmp_path):
     write(
         tmp_path,
         {
-            "room/__init__.py": "",
-            "room/main.py": "import os\nimport numpy\nfrom room import first\nimport room.second as s\n",
-            "room/first.py": "def f():\n    from .third import x\n",
-            "room/second.py": "from room.main import y\n",
-            "room/third.py": "",
-            "room/unused.py": "",
+            "code/__init__.py": "",
+            "code/main.py": "import os\nimport numpy\nfrom code import first\nimport code.second as s\n",
+            "code/first.py": "def f():\n    from .third import x\n",
+            "code/second.py": "from code.main import y\n",
+            "code/third.py": "",
+            "code/unused.py": "",
         },
     )
-    found = [path.as_posix() for path in import_closure([Path("room/main.py")], tmp_path)]
-    assert found == ["room/__init__.py", "room/first.py", "room/main.py", "room/second.py", "room/third.py"]
+    found = [path.as_posix() for path in import_closure([Path("code/main.py")], tmp_path)]
+    assert found == ["code/__init__.py", "code/first.py", "code/main.py", "code/second.py", "code/third.py"]

@@ -24,16 +24,16 @@ def test_a_stage_comes_whole_from_the_side_that_changed_it(tmp_path):
     base = lock(a="1", b="1", c="1", d="1", e="1")
     ours = lock(a="2", b="1", c="1", d=None, e="1", ours="1")
     theirs = lock(a="1", b="2", c="1", d="1", e=None, theirs="1")
-    found, said = merged(tmp_path, base, ours, theirs)
+    found, message = merged(tmp_path, base, ours, theirs)
     assert found == lock(a="2", b="2", c="1", ours="1", theirs="1")
-    assert "both" not in said
+    assert "both" not in message
 
 
 def test_of_a_stage_that_both_changed_ours_stays_and_is_named(tmp_path):
-    found, said = merged(tmp_path, lock(a="1", b="1"), lock(a="2", b="5"), lock(a="3", b="5"))
+    found, message = merged(tmp_path, lock(a="1", b="1"), lock(a="2", b="5"), lock(a="3", b="5"))
     assert found == lock(a="2", b="5")
-    assert "a changed on both sides" in said
-    assert "dvc repro" in said
+    assert "a changed on both sides" in message
+    assert "dvc repro" in message
 
 
 def test_two_lock_files_without_a_common_one_are_merged(tmp_path):

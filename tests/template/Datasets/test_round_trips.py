@@ -162,6 +162,6 @@ def test_voc_gives_back_boxes_masks_and_splits(content):
                 assert same_boxes(boxes_of(row, record), objects(record), ("name",))
             if record["mask"] is not None:
                 assert row.mask is not None
-                drawn, delivered = ((out / row.mask).read_bytes(), record["mask"]["bytes"])
-                assert np.array_equal(*(np.asarray(open_image(file)) for file in (drawn, delivered)))
+                written, original = ((out / row.mask).read_bytes(), record["mask"]["bytes"])
+                assert np.array_equal(*(np.asarray(open_image(file)) for file in (written, original)))
                 assert row.mask_names == {number + 1: name.replace(":", "_") for name, number in CLASSES.items()}
