@@ -32,33 +32,10 @@ from Datasets.format.curated import Curated
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
+from Models.learning import hardware, scripts
 from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import Samples
-from Models.learning.hardware import (
-    Precision,
-    count,
-    is_first,
-    joined,
-    launch,
-    launched,
-    resolve_precision,
-    set_up_torch,
-)
-from Models.learning.scripts import (
-    ROOT,
-    Run,
-    build_model,
-    check_helpers,
-    check_outputs,
-    library_versions,
-    load_script,
-    parse_build_arguments,
-    read_initial,
-    script_file,
-    start_from,
-    write_run,
-    write_weights,
-)
+from Models.learning.hardware import Precision, is_first
 from Models.learning.training import Options, Row, State, checkpoint_path, train
 from Models.metrics.evaluation import validate
 
@@ -107,31 +84,13 @@ def main(
     processes: Annotated[int, typer.Option(min=1, max=1024, help="that share each step, started by torchrun")] = 1,
 ) -> None:
     """Train a model script on the curated dataset."""
+    options = Options(**{name: value for name, value in locals().items() if name in Options.__annotations__})
     if processes > batch:
         raise UserError(f"processes: {processes} cannot share the {batch} images of a step; raise batch or lower it")
-    if processes > 1 and not launched():
-        launch(processes, threads, "Models.train", sys.argv[1:])
+    if processes > 1 and not hardware.launched():
+        hardware.launch(processes, threads, "Models.train", sys.argv[1:])
         return
-    options = Options(
-        size=size,
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        flip=flip,
-        zoom=zoom,
-        crop=crop,
-        colour=colour,
-        clip=clip,
-        patience=patience,
-        keep=keep.value,
-        seed=seed,
-        threads=threads,
-        device=device,
-        deterministic=deterministic,
-        precision=precision.value,
-    )
-    with joined(device):
+    with hardware.joined(device):
         learn(prepare(script, helpers, model or [], curated, init, options), out)
 
 
@@ -143,30 +102,30 @@ class Work:
     samples: Samples
     validation: Samples
     options: Options
-    run: Run
+    run: scripts.Run
     checkpoint: Path
 
 
 def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, init: Path, options: Options) -> Work:
     """Read, check and build all that a training needs; the arguments are those of `main`. Raises UserError."""
-    module = load_script(script)
-    check_helpers(script, helpers)
-    arguments = parse_build_arguments(module.build, model)
+    module = scripts.load_script(script)
+    scripts.check_helpers(script, helpers)
+    arguments = scripts.parse_build_arguments(module.build, model)
     data = Curated(curated)
     check_augmentation(options.augmentation(), module.TASK)
     samples, validation = (Samples(data, split, options.size, module.TASK) for split in ("train", "val"))
-    set_up_torch(options.device, options.threads, options.deterministic, options.seed)
-    precision = resolve_precision(Precision(options.precision), options.device)
-    options = replace(options, precision=precision.value, processes=count())
-    initial = read_initial(init)
-    origin = initial.origin() if initial else None
-    classes = list(data.classes)
-    run = Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, library_versions())
-    network = build_model(module, len(classes), arguments)
-    check_outputs(module, network, options.size, len(classes))
-    for line in start_from(network, initial, classes) if initial else []:
+    hardware.set_up_torch(options.device, options.threads, options.deterministic, options.seed)
+    precision = hardware.resolve_precision(Precision(options.precision), options.device)
+    options = replace(options, precision=precision.value, processes=hardware.count())
+    initial = scripts.read_initial(init)
+    origin = {"source": initial.source, "sha256": initial.sha256} if initial else None
+    classes, versions = list(data.classes), scripts.library_versions()
+    run = scripts.Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, versions)
+    network = scripts.build_model(module, len(classes), arguments)
+    scripts.check_outputs(module, network, options.size, len(classes))
+    for line in scripts.start_from(network, initial, classes) if initial else []:
         print(line, file=sys.stderr)
-    checkpoint = checkpoint_path(asdict(run), [STAGE, script_file(script)], ROOT, run.data)
+    checkpoint = checkpoint_path(asdict(run), [STAGE, scripts.script_file(script)], scripts.ROOT, run.data)
     return Work(network, samples, validation, options, run, checkpoint)
 
 
@@ -190,15 +149,15 @@ def write_history(rows: Sequence[Row], path: Path) -> None:
         writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
 
 
-def write_results(state: State, run: Run, out: Path) -> None:
+def write_results(state: State, run: scripts.Run, out: Path) -> None:
     """Write the weights, what they were made from and, last, the metrics of the epoch that `keep` names."""
     last: dict[str, Any] = {"epoch": len(state.history), "model": state.model.state_dict()}
     best = state.best or last
     kept = best if run.train["keep"] == Keep.best else last
-    write_weights(last["model"], out / "last.safetensors")
-    write_weights(best["model"], out / "best.safetensors")
-    write_weights(kept["model"], out / "weights.safetensors")
-    write_run(run, out)
+    scripts.write_weights(last["model"], out / "last.safetensors")
+    scripts.write_weights(best["model"], out / "best.safetensors")
+    scripts.write_weights(kept["model"], out / "weights.safetensors")
+    scripts.write_run(run, out)
     row = state.history[kept["epoch"] - 1]
     with replacing(out / "metrics.json") as partial:
         metrics = {name: value for name, value in row.items() if name != "learning_rate"}

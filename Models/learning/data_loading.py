@@ -23,16 +23,20 @@ import torch
 from PIL import Image
 
 from Datasets.format.curated import Curated
-from Datasets.format.images import VOID, Letterbox, UnreadableImage, decode, letterbox
+from Datasets.format.images import VOID, Letterbox, decode, letterbox
 from Datasets.format.records import Record
 from Datasets.tools.command import progress
 from Datasets.tools.errors import UserError
 
 CACHE_BYTES = 2**30  # a split is held in memory if its letterboxed pixels fit into this; else decoded for each batch
 IGNORED = -1  # in a mask of the targets: not annotated, the square's padding, or moved in from outside the image
-WANTED = {"boxes": "a box that is no crowd", "mask": "a mask", "labels": "a label", "counts": "an object counted"}
-REMEDY = "give the split a larger share, or delete the experiment from params.yaml"
-REMEDIES = {"mask": "curate.draw_masks draws them from outlines; without, delete the experiment from params.yaml"}
+WANTED: dict[str, Callable[[Record], object]] = {  # what at least one image of a split must have
+    "boxes": lambda record: any(not box["crowd"] for box in record["boxes"] or []),
+    "mask": lambda record: True,
+    "labels": lambda record: record["labels"],
+    "counts": lambda record: record["labels"],
+}
+REMEDY = "give the split a larger share (masks are drawn by curate.draw_masks), or delete the experiment in params.yaml"
 WORKERS = 2  # threads that decode: Pillow lets go of the interpreter while it does
 Targets = dict[str, torch.Tensor]
 T = TypeVar("T")
@@ -52,11 +56,10 @@ class Samples:
     """The images of a split whose field `task` is known, scaled and padded to a square of `size` pixels.
 
     Images known to hold nothing are kept, as background; those of which nothing is known are left out. Raises UserError
-    for a split that holds none, for a class that is not in classes.json and for an image that cannot be read.
+    for a split with nothing to learn from.
     """
 
     def __init__(self, curated: Curated, split: str, size: int, task: str = "boxes") -> None:
-        self.where = curated.directory
         self.classes, self.ids = list(curated.classes), curated.classes
         self.task = task
         self._files = curated.images(split)
@@ -66,7 +69,8 @@ class Samples:
         self._size = size
         self._lock = Lock()  # a Parquet file is read by one thread at a time
         self._cache: list[Letterbox] | None = None
-        self._check(split)
+        if not any(WANTED[task](record) for record in self.records):
+            raise UserError(f"{curated.directory}: no image of the {split} split has {task} to learn from; {REMEDY}")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -94,12 +98,7 @@ class Samples:
 
     def mask(self, index: int) -> np.ndarray:
         """The semantic mask uint8 [H, W] in the image's own pixels: class id + 1, 0 for background, VOID."""
-        mask = np.asarray(Image.open(io.BytesIO((self.records[index]["mask"] or {})["bytes"])))
-        unknown = mask[(mask > len(self.classes)) & (mask != VOID)]
-        if unknown.size:
-            name = self.records[index]["image"]
-            raise UserError(f"{self.where}: {name}: its mask has a value {unknown[0]} without a class; curate again")
-        return mask
+        return np.asarray(Image.open(io.BytesIO((self.records[index]["mask"] or {})["bytes"])))
 
     def labels(self, index: int) -> np.ndarray:
         """bool [C]: whether the image shows each class."""
@@ -140,30 +139,7 @@ class Samples:
         }
 
     def _load(self, index: int) -> Letterbox:
-        try:
-            return letterbox(decode(self.file(index)), self._size)
-        except UnreadableImage as error:
-            name = self.records[index]["image"]
-            raise UserError(f"{self.where}: {name}: {error}; run the stages inspect, clean and curate") from error
-
-    def _check(self, split: str) -> None:
-        named = [(record["image"], name) for record in self.records for name in names_in(record, self.task)]
-        crowds = sum(box["crowd"] for record in self.records for box in record["boxes"] or []) * (self.task == "boxes")
-        if not (len(named) > crowds or (self.task == "mask" and self.records)):
-            found = f"{self.where}: no image of the {split} split has {WANTED[self.task]}"
-            raise UserError(f"{found}; {REMEDIES.get(self.task, REMEDY)}")
-        for image, name in named:
-            if name not in self.ids:
-                raise UserError(f"{self.where}: {image}: class {name!r} is not in classes.json; run the curate stage")
-
-
-def names_in(record: Record, task: str) -> list[str]:
-    """The class of each thing in a field of a record; of a mask, whose pixels have ids, none."""
-    if task == "boxes":
-        return [box["name"] for box in record["boxes"] or []]
-    if task == "counts":
-        return [each["name"] for each in record["counts"] or [] if each["count"]]
-    return record["labels"] or [] if task == "labels" else []
+        return letterbox(decode(self.file(index)), self._size)
 
 
 def pad(targets: Sequence[Targets]) -> Targets:

@@ -177,14 +177,10 @@ def check_losses(losses: Any, before: Collection[str]) -> None:
 
     before: the names of the steps before, none at the first.
     """
-    if not isinstance(losses, Mapping) or not losses:
-        raise UserError("loss() gives no dict with a scalar for each of its parts")
-    for name, value in losses.items():
-        if not isinstance(value, Tensor) or value.dim():
-            shape = f"of shape {list(value.shape)}" if isinstance(value, Tensor) else f"as a {type(value).__name__}"
-            raise UserError(f"loss() gives {name!r} {shape}, not as a scalar tensor")
-    if not any(value.requires_grad for value in losses.values()):
-        raise UserError("loss() gives nothing that depends on the weights: there is nothing to learn")
+    values = list(losses.values()) if isinstance(losses, Mapping) else []
+    scalars = [value for value in values if isinstance(value, Tensor) and not value.dim()]
+    if len(scalars) < len(values) or not any(value.requires_grad for value in scalars):
+        raise UserError("loss() must return a dict of scalar tensors, at least one of which depends on the weights")
     if before and set(before) != set(losses):
         names = f"{', '.join(losses)}, and before: {', '.join(before)}"
         raise UserError(f"loss() gives other parts than in the steps before: {names}; give 0 where there is nothing")
@@ -239,10 +235,6 @@ class Initial:
     sha256: str
     tensors: dict[str, Tensor]
     classes: list[str] | None
-
-    def origin(self) -> dict[str, str]:
-        """What a manifest has of it."""
-        return {"source": self.source, "sha256": self.sha256}
 
 
 def read_initial(source: Path) -> Initial | None:

@@ -55,12 +55,12 @@ class Options:
     colour: float
     clip: float
     patience: int
-    keep: str
+    keep: str  # "last" or "best"
     seed: int
     threads: int
     device: str
     deterministic: bool
-    precision: str = "fp32"
+    precision: str = "fp32"  # or "bf16"; "auto" until it is resolved
     processes: int = 1
 
     def augmentation(self) -> Augmentation:

@@ -21,16 +21,6 @@ from Models.metrics.measured import Measured, Pair, rounded
 IOU = 0.5  # from which a detection matches an object, where one figure is asked for
 
 
-class Scores(NamedTuple):
-    """COCO's figures for boxes, at most 100 detections an image. AP: of each class that has an object."""
-
-    mAP: float  # noqa: N815
-    mAP50: float  # noqa: N815
-    mAP75: float  # noqa: N815
-    AP: dict[str, float]
-    precision: np.ndarray  # at IoU 0.5 and recalls of 0, 0.01, ... 1; mean over the classes that have an object
-
-
 class Match(NamedTuple):
     """One image's detections against its objects; indices of `Detection.boxes` and of the samples' single boxes.
 
@@ -45,8 +35,8 @@ class Match(NamedTuple):
 
 def validate(samples: Samples, predictions: Sequence[Detection]) -> dict[str, float]:
     """COCO's mAP, and mAP50."""
-    scores = coco_scores(samples, predictions)
-    return rounded({"val_mAP": scores.mAP, "val_mAP50": scores.mAP50})
+    precision, _ = coco_precision(samples, predictions)
+    return rounded({"val_mAP": precision.mean(), "val_mAP50": precision[0].mean()})
 
 
 def best_threshold(samples: Samples, predictions: Sequence[Detection]) -> float:
@@ -70,22 +60,23 @@ def best_threshold(samples: Samples, predictions: Sequence[Detection]) -> float:
 
 def measure(samples: Samples, predictions: Sequence[Detection], threshold: float) -> Measured:
     """COCO's figures for all scores, and precision, recall and F1 of what has a score of at least the threshold."""
-    scores = coco_scores(samples, predictions)
+    precision, classes = coco_precision(samples, predictions)
     kept = [above(prediction, threshold) for prediction in predictions]
     matches = [match(samples, i, prediction, same_class=True) for i, prediction in enumerate(kept)]
     right = sum(len(each.pairs) for each in matches)
     detected = right + sum(len(each.extra) for each in matches)
     objects = right + sum(len(each.missed) for each in matches)
     figures = {
-        "mAP": scores.mAP,
-        "mAP50": scores.mAP50,
-        "mAP75": scores.mAP75,
+        "mAP": precision.mean(),
+        "mAP50": precision[0].mean(),
+        "mAP75": precision[5].mean(),
         "precision": right / max(1, detected),
         "recall": right / max(1, objects),
         "F1": 2 * right / max(1, detected + objects),
     }
-    metrics: dict[str, Any] = {**rounded(figures), "AP": rounded(scores.AP)}
-    curve = [(i / 100, float(value)) for i, value in enumerate(scores.precision)]
+    by_class = dict(zip(classes, precision.mean((0, 1)).tolist(), strict=True))
+    metrics: dict[str, Any] = {**rounded(figures), "AP": rounded(by_class)}
+    curve = [(i / 100, float(value)) for i, value in enumerate(precision[0].mean(1))]
     mistakes = [len(each.extra) + len(each.missed) for each in matches]
     return Measured(metrics, ("mAP50", "mAP", "F1"), curve, confusion(samples, kept), mistakes)
 
@@ -105,29 +96,26 @@ def coco_truth(samples: Samples) -> dict[str, Any]:
     return document.content()
 
 
-def coco_scores(samples: Samples, predictions: Sequence[Detection]) -> Scores:
-    """COCO's average precision (https://cocodataset.org/#detection-eval), by faster-coco-eval."""
+def coco_precision(samples: Samples, predictions: Sequence[Detection]) -> tuple[np.ndarray, list[str]]:
+    """COCO's precision (https://cocodataset.org/#detection-eval), by faster-coco-eval, and the classes in truth.
+
+    float [10, 101, C]: at IoU 0.5, 0.55, ... 0.95, at recall 0, 0.01, ... 1, of each class with an object in truth; at
+    most 100 detections an image.
+    """
     truth = coco_truth(samples)
     rows = [{"image": str(number), **prediction} for number, prediction in enumerate(predictions)]
     detections = predictions_to_coco(rows, "boxes", samples.classes)["annotations"]
     present = sorted({each["category_id"] for each in truth["annotations"] if not each["iscrowd"]})
     names = [samples.classes[number - 1] for number in present]
-    if not (detections and present):
-        return Scores(0.0, 0.0, 0.0, dict.fromkeys(names, 0.0), np.zeros(101))
+    if not detections:
+        return np.zeros((10, 101, len(names))), names
     with contextlib.redirect_stdout(io.StringIO()):
         boxes = COCO(truth)
         evaluation = COCOeval_faster(boxes, boxes.loadRes(detections), "bbox")
         evaluation.params.catIds = present
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU 0.5 to 0.95, recall 0 to 1, class; any area
-    return Scores(
-        mAP=float(precision.mean()),
-        mAP50=float(precision[0].mean()),
-        mAP75=float(precision[5].mean()),
-        AP=dict(zip(names, precision.mean((0, 1)).tolist(), strict=True)),
-        precision=precision[0].mean(1),
-    )
+    return evaluation.eval["precision"][:, :, :, 0, -1], names  # objects of any area
 
 
 def match(samples: Samples, index: int, prediction: Detection, same_class: bool) -> Match:

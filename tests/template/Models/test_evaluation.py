@@ -18,7 +18,7 @@ from Models.learning.data_loading import Samples
 from Models.learning.scripts import read_run, trained_model
 from Models.metrics.boxes import (
     best_threshold,
-    coco_scores,
+    coco_precision,
     coco_truth,
     confusion,
     match,
@@ -69,7 +69,7 @@ def samples(shapes):
 def test_average_precision_is_that_of_pycocotools(samples):
     truth, guessed = coco_truth(samples), guesses(samples)
     assert any(each["iscrowd"] for each in truth["annotations"])
-    ours = coco_scores(samples, guessed)
+    ours, classes = coco_precision(samples, guessed)
     rows = [{"image": str(number), **prediction} for number, prediction in enumerate(guessed)]
     found = predictions_to_coco(rows, "boxes", samples.classes)["annotations"]
     with redirect_stdout(io.StringIO()):
@@ -80,23 +80,22 @@ def test_average_precision_is_that_of_pycocotools(samples):
         theirs.evaluate()
         theirs.accumulate()
         theirs.summarize()
-    assert [ours.mAP, ours.mAP50, ours.mAP75] == pytest.approx(theirs.stats[:3], abs=1e-9)
+    assert [ours.mean(), ours[0].mean(), ours[5].mean()] == pytest.approx(theirs.stats[:3], abs=1e-9)
     by_class = theirs.eval["precision"][:, :, :, 0, 2].mean((0, 1))
-    assert list(ours.AP.values()) == pytest.approx(by_class.tolist(), abs=1e-9)
-    assert 0.1 < ours.mAP < 0.9
+    assert ours.mean((0, 1)).tolist() == pytest.approx(by_class.tolist(), abs=1e-9) and classes == samples.classes
+    assert 0.1 < ours.mean() < 0.9
 
 
 def test_perfect_predictions_have_a_precision_of_1(samples):
     perfect = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
-    scores = coco_scores(samples, perfect)
-    assert scores.mAP == pytest.approx(1) and scores.precision.min() == pytest.approx(1)
+    assert coco_precision(samples, perfect)[0].min() == pytest.approx(1)
     assert best_threshold(samples, perfect) == 0.9
     assert all(actual == found for actual, found in confusion(samples, perfect))
 
 
 def test_no_prediction_has_a_precision_of_0(samples):
-    scores = coco_scores(samples, [predicted()] * len(samples))
-    assert scores.mAP == 0 and set(scores.AP) == {"disc", "square"}
+    metrics = measure(samples, [predicted()] * len(samples), 0.5).metrics
+    assert metrics["mAP"] == 0 and metrics["AP"] == {"disc": 0, "square": 0}
     assert best_threshold(samples, [predicted()] * len(samples)) == 0.5
 
 
@@ -165,5 +164,5 @@ def test_what_evaluating_writes(outputs, shapes):
 def test_a_test_split_without_boxes_is_told(outputs, tmp_path):
     curated = write_scenes(tmp_path / "curated", {"train": 2, "val": 2, "test": 0})
     words = ["--script", "e001_center_detector", "--curated", curated, "--trained", outputs / "train"]
-    assert "no image of the test split has a box" in refused("evaluate", *words, "--out", tmp_path / "out")
+    assert "no image of the test split has boxes to learn" in refused("evaluate", *words, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -319,11 +319,11 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes, tmp_path
 @pytest.mark.parametrize(
     ("parts", "told"),
     [
-        (lambda loss, step: loss, "loss() gives no dict with a scalar"),
-        (lambda loss, step: {}, "no dict with a scalar for each of its parts"),
-        (lambda loss, step: {"a": loss, "b": loss[None]}, "loss() gives 'b' of shape [1], not as a scalar"),
-        (lambda loss, step: {"a": 0.5}, "loss() gives 'a' as a float, not as a scalar"),
-        (lambda loss, step: {"a": loss.detach()}, "nothing that depends on the weights"),
+        (lambda loss, step: loss, "must return a dict of scalar tensors"),
+        (lambda loss, step: {}, "must return a dict of scalar tensors"),
+        (lambda loss, step: {"a": loss, "b": loss[None]}, "must return a dict of scalar tensors"),
+        (lambda loss, step: {"a": 0.5}, "must return a dict of scalar tensors"),
+        (lambda loss, step: {"a": loss.detach()}, "at least one of which depends on the weights"),
         (lambda loss, step: {"a": loss, "b": loss} if step == 9 else {"a": loss}, "a, b, and before: a; give 0 where"),
     ],
 )
@@ -378,4 +378,4 @@ def test_one_class_is_enough(tmp_path):
 def test_a_split_without_images_is_told(tmp_path, empty):
     curated = write_scenes(tmp_path / "c", {"train": 2, "val": 2, "test": 2, empty: 0})
     words = ["--script", "e001_center_detector", "--curated", curated, "--out", tmp_path / "out"]
-    assert f"no image of the {empty} split has a box" in refused("train", *words)
+    assert f"no image of the {empty} split has boxes" in refused("train", *words)
