@@ -120,8 +120,7 @@ def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions)
 def ask(question: str, answers: Sequence[str], option: str) -> int:
     """The number of the answer chosen, from 0. Raises UserError where there is no terminal to ask on."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        told = ", ".join(answers[:10])
-        raise UserError(f"{question} {told}; say it with {option}")
+        raise UserError(f"{question} {', '.join(answers[:10])}; answer with {option}")
     print(question)
     for number, answer in enumerate(answers, 1):
         print(f"  {number}  {answer}")

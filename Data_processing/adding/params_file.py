@@ -159,14 +159,14 @@ def class_rules(path: Path) -> ClassRules:
     clean = load_params(path).get("clean") or {}
     if not isinstance(clean, dict):
         raise UserError(f"{path}: clean: {clean!r} is no group of parameters")
-    said = {}
+    rules = {}
     for key, what in LISTS.items():
         value = [] if clean.get(key) is None else clean[key]
         if not isinstance(value, list) or not all(isinstance(part, str | int | float) for part in value):
             raise UserError(f"{path}: clean.{key}: {value!r} is no list of {what}")
-        said[key] = [str(part) for part in value]
+        rules[key] = [str(part) for part in value]
     try:
-        return ClassRules(said["keep"], parse_renames(said["rename"]), said["drop"], parse_merges(said["merge"]))
+        return ClassRules(rules["keep"], parse_renames(rules["rename"]), rules["drop"], parse_merges(rules["merge"]))
     except UserError as error:
         raise UserError(f"{path}: clean.{error}") from error
 

@@ -81,7 +81,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     coco: Coco = decode_json(files, found[0], Coco, "COCO annotations", strict=False)
     if coco.annotations and len(coco.annotations[0].segments_info):
         raise UserError(
-            f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are pixels of PNG files; deliver the "
+            f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are pixels of PNG files; provide the "
             "instances, as panoptic2detection_coco_format.py of panopticapi makes them"
         )
     names = _category_names(coco.categories, f"{files.path}: {found[0]}")

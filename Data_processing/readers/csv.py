@@ -8,7 +8,7 @@ The option `columns` says which column means what: image, label; x1, y1 with x2,
 image_width, image_height, group, split, crowd. A preset says so for a widespread form: `tensorflow` (of TensorFlow's
 detection tutorials and Roboflow; pixels), `vott` (of VoTT and many scripts: xmin and its like beside our own names;
 pixels) and `openimages` (https://storage.googleapis.com/openimages/web/download_v7.html; fractions, an ImageID without
-suffix). Where nothing is said, a preset or our own names are recognised by the header; and a table that has a column
+suffix). Without these options, a preset or our own names are recognised by the header; and a table that has a column
 of 0 and 1 for each class beside `image` or `filename`, as Roboflow writes several labels of an image.
 """
 
@@ -117,19 +117,19 @@ def _column_meanings(header: Sequence[str], options: ImportOptions, where: str) 
     named = {**PRESETS.get(preset or "", {}), **options.columns}
     if not named:
         named = {name: name for name in OURS if name in header}
-    told = " ".join(", ".join(header[:12]).split())
+    shown = " ".join(", ".join(header[:12]).split())
     for ours, theirs in list(named.items()):
         if ours not in OURS:
             raise UserError(f"{where}: columns: {ours!r} is none of {', '.join(OURS)}")
         if header.count(theirs) > 1 or (theirs not in header and (ours in options.columns or ours not in OPTIONAL)):
-            raise UserError(f"{where}: {header.count(theirs)} columns are called {theirs!r}; there are: {told:.200}")
+            raise UserError(f"{where}: {header.count(theirs)} columns are called {theirs!r}; there are: {shown:.200}")
         if theirs not in header:
             del named[ours]
     if "image" not in named:
         remedy = "write a first line that does, such as image,label,x1,y1,x2,y2"
         if not any(map(NO_NAME.fullmatch, header)):
             remedy = "set `preset` or `columns`"
-        raise UserError(f"{where}: no column is known to name the image; {remedy}; there are: {told:.200}")
+        raise UserError(f"{where}: no column is known to name the image; {remedy}; there are: {shown:.200}")
     _check_box_columns(named, where)
     if not preset and not options.columns:
         _check_left_out(header, named, where)
@@ -179,9 +179,9 @@ def _image_beside_classes(header: Sequence[str], first: Sequence[str], options: 
     """The column that names the image, if all others of a table, by its first row, say of a class each 0 or 1."""
     image = options.columns.get("image") or next((name for name in ("image", "filename") if name in header), None)
     others = [cell.strip() for name, cell in zip(header, first, strict=False) if name != image]
-    told = options.preset or options.columns.keys() - {"image"} or set(OURS).intersection(header) - {"image"}
+    other = options.preset or options.columns.keys() - {"image"} or set(OURS).intersection(header) - {"image"}
     alike = len(first) == len(header) == len(others) + 1 > 2 and BINARY.keys() >= set(others)
-    return image if alike and not told else None
+    return image if alike and not other else None
 
 
 def _label_rows(rows: Rows, header: Sequence[str], image: str, where: str) -> Iterator[tuple[int, list[str]]]:

@@ -99,30 +99,23 @@ def _directory(files: SourceFiles) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _items(directory: Path, form: str) -> Iterator[Item]:
+def _items(directory: Path, form: str) -> list[Item]:
     """What Datumaro reads. Raises UserError if there is no Datumaro, or it cannot."""
     command = [_interpreter(), "-I", datumaro_items.__file__, str(directory), form]
-    with tempfile.TemporaryFile() as said:
-        try:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said)
-        except OSError as error:
-            raise UserError(f"{command[0]}: {error.strerror}: {INSTALL}") from error
-        assert process.stdout
-        with process:
-            for line in process.stdout:
-                yield msgspec.json.decode(line, type=Item)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
-    if process.returncode:
-        reason = lines[-1] if lines else f"exit code {process.returncode}"
-        raise UserError(f"{directory}: not read by Datumaro as {form}: {reason:.2000}" + _remedy(reason))
-
-
-def _remedy(reason: str) -> str:
-    return f": {INSTALL}" if "No module named 'datumaro'" in reason else ""
+    try:
+        done = subprocess.run(command, capture_output=True)
+    except OSError as error:
+        raise UserError(f"{command[0]}: {error.strerror}: {INSTALL}") from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit code {done.returncode}"
+        remedy = f": {INSTALL}" if "No module named 'datumaro'" in reason else ""
+        raise UserError(f"{directory}: not read by Datumaro as {form}: {reason:.2000}{remedy}")
+    return msgspec.json.Decoder(Item).decode_lines(done.stdout)
 
 
 def _interpreter() -> str:
+    """The Python of an environment that has Datumaro: DATUMARO_PYTHON, or the one beside the command `datum`."""
     if named := os.environ.get("DATUMARO_PYTHON"):
         return named
     command = shutil.which("datum")

@@ -10,7 +10,7 @@ Rectangles, polygons, ellipses (as polygons of 64 points) and brush strokes beco
 upright rectangles; a region with several labels is as many boxes. Key points and vectors have no area: each becomes a
 box without any, which the clean stage rejects if it wants the class, and else leaves out. Choices about the whole image
 are its labels, of taxonomies the last level. Ratings, texts and relations are left out, as are predictions, drafts and
-skipped annotations; in a file that has nothing else, nothing is said of any image. Of several annotations the one that
+skipped annotations; in a file that has nothing else, no image has annotations. Of several annotations the one that
 is marked as ground truth counts; where none is, the record is rejected as one of several about its image.
 """
 

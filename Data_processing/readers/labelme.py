@@ -19,7 +19,6 @@ import math
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -58,14 +57,6 @@ class LabelFile(msgspec.Struct, rename="camel"):
     image_data: msgspec.Raw = msgspec.Raw()
 
 
-@dataclass(frozen=True)
-class Places:
-    """All names of the source, and the folder that images are in if the options say so."""
-
-    present: frozenset[str]
-    images: str | None
-
-
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The JSON files of the folder `annotations`, or of the whole source. Raises UserError if there are none."""
     folder = folder_name(options.annotations or ".")
@@ -77,40 +68,40 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    places = Places(frozenset(files.names()), options.images)
-    return options.images or "", (_record(files, name, places) for name in found)
+    names = frozenset(files.names())
+    return options.images or "", (_record(files, name, names, options.images) for name in found)
 
 
-def _record(files: SourceFiles, file: str, places: Places) -> Imported:
+def _record(files: SourceFiles, file: str, names: frozenset[str], images: str | None) -> Imported:
     try:
-        said = msgspec.json.decode(files.read(file).removeprefix(codecs.BOM_UTF8), type=LabelFile)
+        content = msgspec.json.decode(files.read(file).removeprefix(codecs.BOM_UTF8), type=LabelFile)
     except (MissingFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         image = posixpath.splitext(file)[0]  # of which nothing is known; the JSON file itself is none
         return Imported(image, file, problems=[("malformed annotation", f"{file}: {error}")])
-    row = Imported(_image(said, file, places), file)
+    row = Imported(_image(content, file, names, images), file)
     row.split = folder_split(row.image)
-    row.width, row.height = (pixels(side, row) for side in (said.image_width, said.image_height))
-    flags = [name for name, value in (said.flags or {}).items() if value is True]
+    row.width, row.height = (pixels(side, row) for side in (content.image_width, content.image_height))
+    flags = [name for name, value in (content.flags or {}).items() if value is True]
     boxes: list[ImportedBox] = []
-    for shapes in _objects(said.shapes):
+    for shapes in _objects(content.shapes):
         try:
             boxes.append(_box(shapes, file, row))
         except ValueError as error:
             row.problems.append(("malformed box", f"{error} in {_origin(file, shapes)}"))
-    row.boxes = boxes if said.shapes or not flags else None
-    row.labels = sorted({*flags, *(box.name for box in boxes)}) if said.flags else None
+    row.boxes = boxes if content.shapes or not flags else None
+    row.labels = sorted({*flags, *(box.name for box in boxes)}) if content.flags else None
     return row
 
 
-def _image(said: LabelFile, file: str, places: Places) -> str:
+def _image(content: LabelFile, file: str, names: frozenset[str], images: str | None) -> str:
     """The file that `imagePath` means; where there is none, the image in the JSON file, if it has one."""
     own = posixpath.dirname(file)
-    name = (said.image_path or "").replace("\\", "/")
+    name = (content.image_path or "").replace("\\", "/")
     base = posixpath.basename(name) or "image"
-    folder = own if places.images is None else places.images
+    folder = own if images is None else images
     paths = [posixpath.normpath(posixpath.join(folder, name)), posixpath.join(folder, base), posixpath.join(own, base)]
-    present = [path for path in paths if path in places.present]
-    embedded = bytes(said.image_data) not in (b"", b"null", b'""')
+    present = [path for path in paths if path in names]
+    embedded = bytes(content.image_data) not in (b"", b"null", b'""')
     return (present or [f"{file.removesuffix('.json')}{EMBEDDED}{base}" if embedded else paths[0]])[0]
 
 

@@ -1,9 +1,9 @@
 """Fourfold's records in Parquet: a curated dataset, some of its shards, or a file with columns of the record's schema.
 
 Schema: Datasets/format/records.py; `image` is a path, or a struct that holds one. Images and masks inside a directory
-of shards are read from there (sources.files.Shards); those inside other Parquet files cannot be: of such a mask it is
-said on stderr that it is left out. A column may be missing, which is all null. group and split are kept; source and
-sha256 are not, as this source has its own. classes.json beside the file says what the pixels of masks mean: id + 1.
+of shards are read from there (sources.files.Shards); masks inside other Parquet files are left out, with a warning. A
+column may be missing, which is all null. group and split are kept; source and sha256 are not, as this source has its
+own. classes.json beside the file says what the pixels of masks mean: id + 1.
 """
 
 import sys
@@ -111,7 +111,7 @@ def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Ite
 
 
 def _state(row: Imported, record: dict[str, Any]) -> None:
-    """What is said of the image as a whole."""
+    """Set what the record states of the image as a whole."""
     for side in ("width", "height"):
         if record[side] is not None and not 0 < record[side] <= MAX_SIDE:
             row.problems.append(("malformed annotation", f"a {side} of {record[side]} pixels"))
@@ -148,7 +148,7 @@ def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: s
     within = pc.struct_field(column, "bytes").is_valid().to_pylist()
     left_out = sum(kept and path not in names for path, kept in zip(paths, within, strict=True))
     if left_out:
-        advice = "to keep them, deliver them as files at the path that the record names"
+        advice = "to keep them, provide them as files at the path that the record names"
         print(
             f"warning: {files.path}: {file}: {left_out} masks inside the file are left out; {advice}", file=sys.stderr
         )

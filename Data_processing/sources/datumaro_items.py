@@ -34,7 +34,7 @@ def area(shape: Any) -> tuple[list[float], Any] | None:
     return [x, y, x + width, y + height], outline
 
 
-def told(shape: Any, names: list[str]) -> dict[str, Any]:
+def describe(shape: Any, names: list[str]) -> dict[str, Any]:
     """An annotation as a mapping."""
     index = getattr(shape, "label", None)
     label = None if index is None else names[index]
@@ -67,7 +67,7 @@ def main() -> None:
         file = Path(getattr(item.media, "path", None) or directory).resolve()
         inside = file != directory and file.is_relative_to(directory)
         image = file.relative_to(directory).as_posix() if inside else None
-        annotations = [told(shape, names) for shape in item.annotations]
+        annotations = [describe(shape, names) for shape in item.annotations]
         print(json.dumps({"image": image, "id": item.id, "subset": item.subset, "annotations": annotations}), file=out)
     out.close()
 
