@@ -6,7 +6,7 @@ from pathlib import Path
 from Datasets.format.import_closure import import_closure
 from tests.contract.checkout import ROOT
 
-DISPLAY = ("Datasets/tools",)  # messages, progress, errors: cannot change a result
+TOOLS = ("Datasets/tools",)  # messages, progress, errors: cannot change a result
 READS = {
     "Data_processing": ("Data_processing", "Datasets/format", "Datasets/raw", "Datasets/curated"),
     "Models": ("Models", "Datasets/format", "Datasets/curated", "Datasets/pretrained"),
@@ -49,12 +49,12 @@ def test_the_code_of_each_stage_lies_in_its_dependencies(stages):
     missing = []
     for name, stage in stages.items():
         places = tuple(dep.def_path for dep in stage.deps)
-        missing += [f"{name}: add {path}" for path in sorted(code_of(stage)) if not within(path, (*places, *DISPLAY))]
+        missing += [f"{name}: add {path}" for path in sorted(code_of(stage)) if not within(path, (*places, *TOOLS))]
     assert not missing, "\n".join(missing)
 
 
 def test_no_stage_depends_on_code_that_cannot_change_its_result(stages):
-    wrong = [f"{name}: {dep}" for name, stage in stages.items() for dep in stage.deps if within(dep.def_path, DISPLAY)]
+    wrong = [f"{name}: {dep}" for name, stage in stages.items() for dep in stage.deps if within(dep.def_path, TOOLS)]
     assert not wrong, "\n".join(wrong)
 
 
