@@ -65,8 +65,8 @@ def test_wider_face(tmp_path):
 @needs_datumaro
 def test_a_delivery_is_added_by_one_command(tmp_path):
     (tmp_path / "Datasets/raw").mkdir(parents=True)
-    (tmp_path / "params.yaml").write_text("sources: {}\nclean: {keep: []}\n")
-    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
         succeeded(run_in(tmp_path, *command))
     command = ["python", "-m", "Data_processing.add_source", "k", write_kitti(tmp_path / "kitti")]
