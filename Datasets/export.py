@@ -2,8 +2,8 @@
 
     python -m Datasets.export --curated Datasets/curated --to coco --out DIR [--split train --split val]
 
-Image files are written as they were delivered, byte by byte. Each format's module in Datasets/exporters documents what
-it writes and what the format cannot express; the command prints how much of the latter there was.
+Image files are written as they were delivered, byte by byte. Datasets/exporters/README.md lists the files of each
+format. The command prints how much there was that the format cannot express.
 """
 
 import importlib

@@ -1,16 +1,6 @@
-"""COCO: JSON files of images, annotations and categories, the images beside them; see Datasets/format/coco.py.
+"""COCO: JSON files of images, annotations and categories; README.md lists the files.
 
-    annotations/instances_SPLIT.json    images with boxes, also those in which there is nothing; loads in pycocotools
-    annotations/stuff_SPLIT.json        images with a semantic mask, one annotation for each class in it, as a crowd
-    annotations/stuff_SPLIT_pixelmaps/  the masks as they are, named by image id; a pixel's value is its category's id
-    annotations/image_info_SPLIT.json   images of which neither is known: among the others they would count as empty
-    images/SPLIT/SOURCE/...             the image files, as delivered; `file_name` begins after SPLIT
-
-Segmentations are compressed run lengths. A reader that ignores EXIF orientation sees other pixels than the annotators
-did, where an image has one. The version in `info` is the fingerprint of the curated dataset.
-
-COCO cannot express: labels and counts without boxes; that images hold nothing where no image of the split holds
-anything (a file without annotations is one that nobody annotated yet); which images belong together (group).
+COCO cannot express labels and counts without boxes, nor that the images of a split all hold nothing.
 """
 
 from collections import Counter

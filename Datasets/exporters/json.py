@@ -1,12 +1,6 @@
-"""The JSON interchange form of Datasets/format/records.py, images and masks beside it.
+"""The JSON form of Datasets/format/records.py, images and masks beside it; README.md lists the files.
 
-    metadata.json                 [image, labels, counts, boxes, mask] for each image, paths from this folder on
-    classes.json                  class names to ids
-    images/SPLIT/SOURCE/...       the image files, as delivered
-    masks/SPLIT/SOURCE/....png    the masks, as they are: a pixel's value is a class id + 1, 0 for background
-
-It cannot express: size, hash, group, segmentations, and that a box is a crowd's, which becomes a box like any other.
-Source and split are part of the path alone.
+JSON cannot express size, hash, group, segmentations, and that a box is a crowd's, which becomes a box like any other.
 """
 
 from collections import Counter

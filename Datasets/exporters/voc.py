@@ -1,26 +1,6 @@
-"""Pascal VOC: an XML file of boxes for each image, lists of images, and palette images of segmentations.
+"""Pascal VOC: an XML file of boxes for each image, lists of images, and palette images; README.md lists the files.
 
-Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit".
-
-    JPEGImages/NAME.jpg                the image files, as delivered, JPEG or not; NAME is the record's path with `_`
-                                       for `/`; <source> has the path itself and the source
-    Annotations/NAME.xml               boxes, if they are known; without an <object> there is nothing
-    ImageSets/Main/SPLIT.txt           the images of a split that have an XML file
-    ImageSets/Main/CLASS_SPLIT.txt     1 or -1 for each image whose labels are known; only where some label has no
-                                       box, since they follow from boxes otherwise
-    SegmentationObject/NAME.png        pixels of the n-th <object>: n; of a crowd: 255 (void); 0 where there is none
-    SegmentationClass/NAME.png         class id + 1, 0 for background: the record's mask; without one, the classes of
-                                       the segmentations, if every box has one
-    ImageSets/Segmentation/SPLIT.txt   the images of a split that have one of the two
-    labelmap.txt                       the colour of each class, as CVAT and Datumaro read it; with `_` for a colon in
-                                       a name, and behind a class called `background`
-
-The first pixel is (1, 1) and a box includes its last pixel: xmin is x1 + 1, xmax is x2, decimals kept. Coordinates are
-of the upright image: a reader that ignores EXIF orientation sees other pixels than the annotators did. Pose, truncation
-and difficulty are unknown and written as those of an ordinary object, since readers require them.
-
-VOC cannot express: crowds as objects, and boxes narrower than a pixel, whose xmax would lie before xmin (both are left
-out); counts without boxes; where segmentations overlap (the smaller lies on top); an image's group.
+VOC cannot express crowds as objects, boxes narrower than a pixel, counts without boxes, and overlapping segmentations.
 """
 
 import io
@@ -65,7 +45,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
                 text = annotation(record, name, data, bool(segmentations))
                 write_file(directory / "Annotations" / f"{stem}.xml", text)
             entries.append(Entry(stem, record, bool(segmentations)))
-            lost.update(_losses(record))
+            _count_losses(record, lost)
             yield record
         _write_lists(directory / "ImageSets", split, entries, dataset.classes)
     labels = _labelmap_names(dataset.classes)
@@ -186,13 +166,8 @@ def _labelmap(names: Sequence[str]) -> str:
     return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
 
 
-def _losses(record: Record) -> Counter[str]:
-    boxes = record["boxes"] or []
-    crowds = sum(box["crowd"] for box in boxes)
-    return Counter(
-        {
-            "crowds, which are left out": crowds,
-            "boxes narrower than a pixel, which are left out": len(boxes) - crowds - len(objects(record)),
-            "images with counts, but without boxes": int(record["boxes"] is None and bool(record["counts"])),
-        }
-    )
+def _count_losses(record: Record, lost: Counter[str]) -> None:
+    boxes = [box for box in record["boxes"] or [] if not box["crowd"]]
+    lost["crowds, which are left out"] += len(record["boxes"] or []) - len(boxes)
+    lost["boxes narrower than a pixel, which are left out"] += len(boxes) - len(objects(record))
+    lost["images with counts, but without boxes"] += record["boxes"] is None and bool(record["counts"])

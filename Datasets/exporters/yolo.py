@@ -1,20 +1,7 @@
-"""YOLO: a text file of boxes for each image, and a data.yaml that names folders and classes.
+"""YOLO: a text file of boxes for each image, and a data.yaml that names folders and classes; README.md lists the files.
 
-Specification: https://docs.ultralytics.com/datasets/detect/.
-
-    data.yaml                  the folders of the splits, and the class names by id
-    images/SPLIT/NAME.jpg      the image files, as delivered; NAME is the record's path with `_` for `/`, since readers
-                               look for labels in the path with its last `images` replaced
-    labels/SPLIT/NAME.txt      a line an object: class id, centre x, centre y, width, height, as shares of the image's
-                               sides, in 15 digits; an empty file says that there is nothing
-
-data.yaml has no `path`, which then is the folder of data.yaml itself, wherever that is moved. The sides are those of
-the upright image: a reader that ignores EXIF orientation sees other pixels than the annotators did.
-
-YOLO cannot express: crowds (left out, since a reader would take one for an object); segmentations; masks; labels and
-counts without boxes; whether an image without objects is known to be empty (an image without known boxes has no text
-file here, but readers take it for empty); sources, groups and sizes. Ultralytics ignores file types such as .gif, and
-refuses a data.yaml without train or val: both are counted.
+YOLO cannot express crowds, segmentations, masks, labels and counts without boxes, nor whether an image without objects
+is known to be empty.
 """
 
 import json
@@ -41,7 +28,7 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             if record["boxes"] is not None:
                 text = _lines(record, dataset.classes)
                 write_file(directory / "labels" / split / f"{PurePosixPath(name).stem}.txt", text.encode())
-            lost.update(_losses(record, dataset.classes))
+            _count_losses(record, dataset.classes, lost)
             lost["images of types that Ultralytics ignores"] += PurePosixPath(name).suffix.lower() not in READ
             yield record
     lost["splits that Ultralytics requires, and that are not there"] = len({"train", "val"}.difference(splits))
@@ -66,14 +53,10 @@ def _lines(record: Record, classes: Mapping[str, int]) -> str:
     return "".join(lines)
 
 
-def _losses(record: Record, classes: Mapping[str, int]) -> Counter[str]:
+def _count_losses(record: Record, classes: Mapping[str, int], lost: Counter[str]) -> None:
     boxes = record["boxes"] or []
-    return Counter(
-        {
-            "crowds": sum(box["crowd"] for box in boxes),
-            "segmentations": sum(box["segmentation"] is not None for box in boxes),
-            "masks": int(record["mask"] is not None),
-            "images without known boxes, which readers take for empty": int(record["boxes"] is None),
-            UNBOXED: int(is_more_known(record, {classes[box["name"]] for box in boxes}, classes)),
-        }
-    )
+    lost["crowds"] += sum(box["crowd"] for box in boxes)
+    lost["segmentations"] += sum(box["segmentation"] is not None for box in boxes)
+    lost["masks"] += record["mask"] is not None
+    lost["images without known boxes, which readers take for empty"] += record["boxes"] is None
+    lost[UNBOXED] += is_more_known(record, {classes[box["name"]] for box in boxes}, classes)

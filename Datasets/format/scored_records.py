@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Datasets.format.predictions import Prediction
+from Datasets.format.predictions import PredictedBox, Prediction
 from Datasets.format.records import BOX_TYPE, SCHEMA
 from Datasets.tools.atomic import replacing
 
@@ -44,9 +44,9 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 
 
 def _record(row: Row, source: str) -> dict[str, Any]:
-    record = {**dict.fromkeys(SCORED_SCHEMA.names), **row, "source": source}
+    record = {**row, "source": source}
     if "boxes" in row:
-        record["boxes"] = [{**box, "crowd": False, "segmentation": None} for box in row["boxes"]]
+        record["boxes"] = [{**box, "crowd": False} for box in row["boxes"]]
     if "mask" in row:
         record["mask"] = {"bytes": base64.b64decode(row["mask"]), "path": f"{row['image']}.mask.png"}
     if "scores" in row:
@@ -57,12 +57,9 @@ def _record(row: Row, source: str) -> dict[str, Any]:
 
 
 def _prediction(row: Row) -> Prediction:
-    prediction = {name: row[name] for name in ("width", "height", "labels")}
-    if row["counts"] is not None:
-        prediction["counts"] = row["counts"]
+    prediction = {name: row[name] for name in ("width", "height", "labels", "counts") if row[name] is not None}
     if row["boxes"] is not None:
-        kept = ("name", "x1", "y1", "x2", "y2", "score")
-        prediction["boxes"] = [{name: box[name] for name in kept} for box in row["boxes"]]
+        prediction["boxes"] = [{name: box[name] for name in PredictedBox.__annotations__} for box in row["boxes"]]
     if row["mask"] is not None:
         prediction["mask"] = base64.b64encode(row["mask"]["bytes"]).decode()
     if row["scores"] is not None:
