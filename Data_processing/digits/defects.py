@@ -1,4 +1,4 @@
-"""The defects that deliveries of images are known for, planted in the demonstration's source.
+"""The defects that raw datasets are known for, planted in the demonstration's source.
 
 Each function takes a faultless scene and returns what is delivered of it: one image, or the original and its double.
 """
@@ -29,6 +29,9 @@ class Delivery:
     suffix: str = ".jpg"
 
 
+Plant = Callable[[Image.Image, Annotations], list[Delivery]]  # what is delivered of a scene with the defect
+
+
 def deliver(image: Image.Image, annotations: Annotations) -> Delivery:
     """A faultless delivery of a scene."""
     return Delivery(_encode(image, "JPEG", quality=90), image.width, image.height, annotations)
@@ -41,24 +44,8 @@ def _encode(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def _truncated(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    whole = deliver(image, annotations)
-    return [replace(whole, file=(whole.file or b"")[: len(whole.file or b"") * 6 // 10])]
-
-
-def _not_an_image(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [replace(deliver(image, annotations), file=b"<html><body>404 Not Found</body></html>\n")]
-
-
-def _without_annotation(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [replace(deliver(image, annotations), annotations=None)]
-
-
-def _without_image(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [replace(deliver(image, annotations), file=None)]
-
-
-def _exact_duplicate(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [deliver(image, annotations), deliver(image, annotations)]
+    file = _encode(image, "JPEG", quality=90)
+    return [replace(deliver(image, annotations), file=file[: len(file) * 6 // 10])]
 
 
 def _near_duplicate(image: Image.Image, annotations: Annotations) -> list[Delivery]:
@@ -71,22 +58,6 @@ def _near_duplicate(image: Image.Image, annotations: Annotations) -> list[Delive
     return [deliver(image, annotations), Delivery(file, small.width, small.height, scaled)]
 
 
-def _first_box(change: Callable[[list[float]], list[float]]) -> Callable[[Image.Image, Annotations], list[Delivery]]:
-    def plant(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-        first = {**annotations[0], "bbox": change(annotations[0]["bbox"])}
-        return [deliver(image, [first, *annotations[1:]])]
-
-    return plant
-
-
-def _misspelt(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [deliver(image, [{**annotations[0], "name": "sevn"}, *annotations[1:]])]
-
-
-def _wrong_size(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [replace(deliver(image, annotations), width=640, height=480)]
-
-
 def _rotated(image: Image.Image, annotations: Annotations) -> list[Delivery]:
     exif = Image.Exif()
     exif[0x0112] = 6  # the stored picture must be turned 90 degrees clockwise to stand upright
@@ -94,34 +65,30 @@ def _rotated(image: Image.Image, annotations: Annotations) -> list[Delivery]:
     return [replace(deliver(image, annotations), file=_encode(stored, "JPEG", quality=90, exif=exif))]
 
 
-def _grey(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [deliver(image.convert("L"), annotations)]
-
-
-def _cmyk(image: Image.Image, annotations: Annotations) -> list[Delivery]:
-    return [deliver(image.convert("CMYK"), annotations)]
-
-
 def _sixteen_bit(image: Image.Image, annotations: Annotations) -> list[Delivery]:
     deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     return [replace(deliver(image, annotations), file=_encode(deep, "PNG"), suffix=".png")]
 
 
-DEFECTS: dict[str, Callable[[Image.Image, Annotations], list[Delivery]]] = {
+def _first_box(change: Callable[[list[float]], list[float]]) -> Plant:
+    return lambda image, a: [deliver(image, [{**a[0], "bbox": change(a[0]["bbox"])}, *a[1:]])]
+
+
+DEFECTS: dict[str, Plant] = {
     "truncated": _truncated,
-    "not an image": _not_an_image,
-    "image without annotation": _without_annotation,
-    "annotation without image": _without_image,
-    "exact duplicate": _exact_duplicate,
+    "not an image": lambda image, a: [replace(deliver(image, a), file=b"<html><body>404 Not Found</body></html>\n")],
+    "image without annotation": lambda image, a: [replace(deliver(image, a), annotations=None)],
+    "annotation without image": lambda image, a: [replace(deliver(image, a), file=None)],
+    "exact duplicate": lambda image, a: [deliver(image, a), deliver(image, a)],
     "near duplicate": _near_duplicate,
     "swapped corners": _first_box(lambda box: [box[0] + box[2], box[1] + box[3], -box[2], -box[3]]),
     "zero area": _first_box(lambda box: [box[0], box[1], 0.0, box[3]]),
     "partly outside": _first_box(lambda box: [-5.0, box[1], box[0] + box[2] + 5, box[3]]),
     "wholly outside": _first_box(lambda box: [box[0] + 1000, box[1], box[2], box[3]]),
-    "misspelt class": _misspelt,
-    "wrong size": _wrong_size,
+    "misspelt class": lambda image, a: [deliver(image, [{**a[0], "name": "sevn"}, *a[1:]])],
+    "wrong size": lambda image, a: [replace(deliver(image, a), width=640, height=480)],
     "EXIF orientation 6": _rotated,
-    "grey": _grey,
-    "CMYK": _cmyk,
+    "grey": lambda image, a: [deliver(image.convert("L"), a)],
+    "CMYK": lambda image, a: [deliver(image.convert("CMYK"), a)],
     "16-bit PNG": _sixteen_bit,
 }
