@@ -33,7 +33,7 @@ from Data_processing.cleaning.batches import (
     Outcome,
     batches,
     clean_batch,
-    find_sources,
+    read_source,
 )
 from Data_processing.cleaning.box_rules import BoxRules
 from Data_processing.cleaning.rules import ImageRules, Rules, find_own_rules
@@ -224,8 +224,8 @@ def main(
     )
     negatives = without_kept is WithoutKept.negative
     rules = Rules(images, BoxRules(classes, max_box_share, doubled_iou), negatives, find_own_rules())
-    found = find_sources(names, imported, inspected)
-    few = sum(pq.read_metadata(source.imported).num_rows for source in found) <= 2 * BATCH
+    found = [read_source(name, imported, inspected) for name in names]
+    few = sum(len(source.images) for source in found) <= 2 * BATCH
     chunks = ((*part, rules) for part in batches(found))
     results = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
     with replacing(out / "accepted.parquet") as partial:

@@ -62,18 +62,6 @@ def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict
     return {"revision": revision, "changes": found, "lacking": lacking}
 
 
-def render(values: Mapping[str, Any]) -> str:
-    """The page."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(values).lstrip()
-
-
 def main(
     cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")],
     curated: Annotated[Path, typer.Option(help="the curated dataset")],
@@ -84,40 +72,42 @@ def main(
     since: Annotated[str, typer.Option(help="tag or commit to compare the numbers with")] = "",
 ) -> None:
     """Write a page about the dataset."""
-    summary, numbers_now = read_numbers(cleaned / "summary.json"), read_numbers(numbers_file)
+    summary, curated_numbers = read_numbers(cleaned / "summary.json"), read_numbers(numbers_file)
     accepted = cleaned / "accepted.parquet"
     paths: dict[str, str] = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     dataset = read_dataset(curated, accepted)
     rejected = pq.read_table(cleaned / "rejected.parquet").to_pandas()
     repaired = pd.read_csv(cleaned / "repairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
     further = numbers(dataset)
-    files = {cleaned / "summary.json": summary, numbers_file: numbers_now, metrics: further}
+    files = {cleaned / "summary.json": summary, numbers_file: curated_numbers, metrics: further}
     values = {
         "summary": summary,
-        "totals": sections.totals(dataset, summary, paths),
-        "rejected": {
-            **sections.rejects(rejected, paths),
-            "file": (cleaned / "rejected.csv").as_posix(),
-        },
-        "repairs": {**sections.repairs(repaired), "file": (cleaned / "repairs.csv").as_posix()},
+        "curated": curated_numbers,
+        "dataset": dataset,
+        "sources": list(paths),
+        "cleaned": cleaned.as_posix(),
+        "rejected": sections.rejects(rejected, paths),
+        "repairs": sections.repairs(repaired),
         "flow": sections.flow(dataset, rejected, paths),
         "balance": sections.balance(dataset),
         "charts": charts(dataset),
         **sections.pictures(dataset, near_duplicate_bits),
-        "duplicates": {"exact": numbers_now["exact_duplicates"], "near": numbers_now["near_duplicates"]},
         "bits": near_duplicate_bits,
         "since": changed_since(since, {path.as_posix(): now for path, now in files.items()}) if since else None,
     }
-    write(further, metrics, render(values), out)
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
-
-
-def write(found: Mapping[str, Any], metrics: Path, page: str, out: Path) -> None:
-    """Write the numbers, then the page."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(values).lstrip()
     with replacing(metrics) as partial:
-        partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(further, indent=1) + "\n", encoding="utf-8")
     with replacing(out) as partial:
         partial.write_text(page, encoding="utf-8")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -71,20 +71,45 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Source:
-    """A source's name and what the earlier stages wrote of it."""
+    """A source's name and what the earlier stages wrote of it.
+
+    images: of all records. masks: the mask files that records name. facts: of each file.
+    """
 
     name: str
     imported: Path
-    inspected: Path
+    images: list[str]
+    masks: set[str]
+    facts: dict[str, Facts]
+
+    def repeated(self) -> dict[str, list[str]]:
+        """The images that several records are about, with the origins of all of them."""
+        found: dict[str, list[str]] = {image: [] for image, count in Counter(self.images).items() if count > 1}
+        if found:
+            origins = pq.ParquetFile(self.imported).read(columns=["origins.image"])["origins"].to_pylist()
+            for image, origin in zip(self.images, origins, strict=True):
+                if image in found:
+                    found[image].append(origin["image"])
+        return found
 
 
-def find_sources(names: Sequence[str], imported: Path, inspected: Path) -> list[Source]:
-    """The sources of these names. Raises UserError for one that was not imported and inspected."""
-    sources = [Source(name, imported / f"{name}.parquet", inspected / f"{name}.parquet") for name in names]
-    for source in sources:
-        check_parquet(source.imported, IMPORTED_SCHEMA.names, "import")
-        check_parquet(source.inspected, INSPECTED_SCHEMA.names, "inspect")
-    return sources
+def read_source(name: str, imported: Path, inspected: Path) -> Source:
+    """A source's files in the folders of two stages. Raises UserError unless these wrote them, of the same images."""
+    imported, inspected = imported / f"{name}.parquet", inspected / f"{name}.parquet"
+    check_parquet(imported, IMPORTED_SCHEMA.names, "import")
+    check_parquet(inspected, INSPECTED_SCHEMA.names, "inspect")
+    table = pq.ParquetFile(imported).read(columns=["image", "mask.path"])
+    images, masks = table["image"].to_pylist(), {mask["path"] for mask in table["mask"].to_pylist() if mask}
+    facts = read_inspected(inspected)
+    if unknown := {*images, *masks}.difference(facts):
+        raise UserError(f"{inspected}: knows nothing of {min(unknown)}; inspect {name} again")
+    values = {value for mask in masks for value in facts[mask].values or ()}
+    if VOID in values and values <= {0, VOID}:
+        raise UserError(
+            f"{name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class has in "
+            "classes.json or labelmap.txt (of the first one, 1) instead of 255"
+        )
+    return Source(name, imported, images, masks, facts)
 
 
 def clean_batch(
@@ -96,7 +121,7 @@ def clean_batch(
 ) -> tuple[pa.RecordBatch, Outcome]:
     """Judge the records of one source in `batch`; returns rows of ACCEPTED_SCHEMA and what became of the records.
 
-    facts: of each record's image and mask. repeated: see `_repeated`.
+    facts: of each record's image and mask. repeated: see Source.repeated.
     """
     outcome = Outcome()
     accepted: list[tuple[Cleaned, Imported, Facts]] = []
@@ -151,16 +176,12 @@ def batches(
     """For clean_batch: all records of all sources, after those of each the images that no record is about."""
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:
-        recorded[source_path(source.imported)].update(_column(source.imported, "image"), _masks(source.imported))
+        recorded[source_path(source.imported)].update(source.images, source.masks)
     for source in sources:
-        facts, repeated = read_inspected(source.inspected), _repeated(source.imported)
-        _check_masks(source, facts)
+        facts, repeated = source.facts, source.repeated()
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
-            images = batch["image"].to_pylist()
+            images, masks = batch["image"].to_pylist(), pc.struct_field(batch["mask"], "path").to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
-            masks = pc.struct_field(batch["mask"], "path").to_pylist()
-            if unknown := {*images, *filter(None, masks)}.difference(facts):
-                raise UserError(f"{source.inspected}: knows nothing of {min(unknown)}; inspect {source.name} again")
             pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]
             yield batch, source.name, pairs, here
         known = recorded[source_path(source.imported)]
@@ -170,32 +191,3 @@ def batches(
             part = without[start : start + BATCH]
             rows = to_arrow([Imported(image, image) for image in part], source.name)
             yield rows, source.name, [(facts[image], None) for image in part], {}
-
-
-def _check_masks(source: Source, facts: Mapping[str, Facts]) -> None:
-    """Raise UserError if masks show their objects as 255, which in a record's mask means not annotated."""
-    values = {value for mask in _masks(source.imported) if mask in facts for value in facts[mask].values or ()}
-    if VOID in values and values <= {0, VOID}:
-        raise UserError(
-            f"{source.name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class "
-            "has in classes.json or labelmap.txt (of the first one, 1) instead of 255"
-        )
-
-
-def _repeated(imported: Path) -> dict[str, list[str]]:
-    """The images that several records of a source are about, with the origins of all of them."""
-    images = _column(imported, "image")
-    repeated: dict[str, list[str]] = {image: [] for image, count in Counter(images).items() if count > 1}
-    if repeated:
-        for image, origin in zip(images, _column(imported, "origins.image"), strict=True):
-            if image in repeated:
-                repeated[image].append(origin["image"])
-    return repeated
-
-
-def _masks(imported: Path) -> Iterator[str]:
-    return (mask["path"] for mask in _column(imported, "mask.path") if mask)
-
-
-def _column(path: Path, name: str) -> list[Any]:
-    return pq.ParquetFile(path).read(columns=[name]).column(0).to_pylist()

@@ -27,22 +27,6 @@ EXTREMES = {
 }
 
 
-def totals(dataset: Dataset, summary: Mapping[str, Any], sources: Iterable[str]) -> dict[str, Any]:
-    """The numbers at the top; tiles are (number, words, whether it is bad news)."""
-    images = dataset.images
-    groups = images["group"].nunique()
-    tiles = [
-        (summary["imported"], "imported", False),
-        (summary["accepted"], "accepted", False),
-        (summary["rejected"], "rejected", True),
-        (len(dataset.boxes), "box" if len(dataset.boxes) == 1 else "boxes", False),
-        (len(dataset.classes), "class" if len(dataset.classes) == 1 else "classes", False),
-        (groups, "group" if groups == 1 else "groups", False),
-    ]
-    known = {"images": len(images), "boxes": len(dataset.boxes), "classes": len(dataset.classes)}
-    return {**known, "sources": list(sources), "tiles": tiles}
-
-
 Part = tuple[str, int, str]  # name, count, CSS class
 
 
