@@ -11,8 +11,6 @@ polylines, cuboids and skeletons are no areas: each becomes a box without any, w
 the class, and else leaves out. The subsets train, val (validation) and test are splits.
 """
 
-import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -20,15 +18,20 @@ from lxml import etree
 
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
-from Data_processing.sources.annotation_files import WrongFormat, only_file, parse_number, pixels, split_named
+from Data_processing.sources.annotation_files import (
+    WrongFormat,
+    only_file,
+    parse_number,
+    parse_xml,
+    pixels,
+    split_named,
+)
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
 from Data_processing.sources.image_names import ImageFinder, ambiguity
 from Datasets.format.files import visible
-from Datasets.tools.errors import UserError
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
-DRAWN = re.compile(rb"<(box|polygon|ellipse|mask|points|polyline|cuboid|skeleton)\s")
-TAGGED = re.compile(rb"<tag\s")
+SHAPES = ("box", "polygon", "ellipse", "mask", *WITHOUT_AREA)
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -37,53 +40,28 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
-    """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    return options.images or "", _records(files, found[0], ImageFinder(files, options.images))
+    """The folder that the images are in (as the options say, or else the source itself) and the records.
 
-
-def _records(files: SourceFiles, file: str, finder: ImageFinder) -> Iterator[Imported]:
-    """Raises UserError for a file that is not CVAT's."""
-    where = f"{files.path}: {file}"
+    Raises UserError for a file that is not CVAT's.
+    """
     try:
-        data = files.read(file)
-        drawn, tagged = (pattern.search(data) is not None for pattern in (DRAWN, TAGGED))
-        if b"<annotation" not in data:
-            raise ValueError("it has no <annotations>, or is not in UTF-8")
-        count = 0
-        for element in _images(data):
-            count += 1
-            yield _record(element, f"{file}: image {element.get('id', f'number {count}')}", finder, drawn, tagged)
-    except (MissingFile, etree.XMLSyntaxError, ValueError) as error:
-        kind = WrongFormat if isinstance(error, ValueError) else UserError
-        reason = str(error).partition("\n")[0]
-        raise kind(f"{where}: {reason}; is it CVAT's format `CVAT for images 1.1`, whole?") from error
-    if not count:
-        raise UserError(f"{where}: has no <image>; export it as `CVAT for images 1.1`")
-
-
-def _images(data: bytes) -> Iterator[etree._Element]:
-    """The elements `image`, each forgotten once the next is asked for. Nothing is fetched; entities are refused."""
-    safe = {"resolve_entities": False, "no_network": True, "remove_comments": True, "remove_pis": True}
-    root = None
-    for _, element in etree.iterparse(io.BytesIO(data), tag=("image", "track"), **safe):
-        if root is None:
-            root = _checked(element.getroottree())
-        if element.tag == "track":
+        root = parse_xml(files.read(found[0]), "annotations")
+        if root.find("track") is not None:
             raise ValueError("it has tracks, which belong to CVAT for video")
-        if element.getparent() is root:
-            yield element
-            element.clear()
-            while element.getprevious() is not None:
-                del root[0]
+        if root.find("image") is None:
+            raise ValueError("it has no <image>")
+    except (MissingFile, ValueError) as error:
+        where = f"{files.path}: {found[0]}"
+        raise WrongFormat(f"{where}: {error}; is it CVAT's format `CVAT for images 1.1`, whole?") from error
+    return options.images or "", _records(root, found[0], ImageFinder(files, options.images))
 
 
-def _checked(tree: etree._ElementTree) -> etree._Element:
-    root = tree.getroot()
-    if root.tag != "annotations":
-        raise ValueError(f"its outermost element is {root.tag}, not annotations")
-    if tree.docinfo.internalDTD is not None:
-        raise ValueError("it declares a document type, which could define entities")
-    return root
+def _records(root: etree._Element, file: str, finder: ImageFinder) -> Iterator[Imported]:
+    drawn = any(root.find(f"image/{shape}") is not None for shape in SHAPES)
+    tagged = root.find("image/tag") is not None
+    for number, element in enumerate(root.iterfind("image"), 1):
+        origin = f"{file}: image {element.get('id', f'number {number}')}"
+        yield _record(element, origin, finder, drawn, tagged)
 
 
 def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bool, tagged: bool) -> Imported:

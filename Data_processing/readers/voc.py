@@ -24,9 +24,9 @@ from lxml import etree
 
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, turned_box
-from Data_processing.sources.annotation_files import folder_split, parse_number, pixels, read_text
+from Data_processing.sources.annotation_files import folder_split, parse_number, parse_xml, pixels, read_text
 from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.sources.image_names import without_suffix
+from Data_processing.sources.image_names import ImageFinder, without_suffix
 from Datasets.format.files import visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
@@ -37,20 +37,17 @@ CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
     "diningtable dog horse motorbike person pottedplant sheep sofa train tvmonitor"
 )
-PARSER = {"resolve_entities": False, "no_network": True, "remove_comments": True, "remove_pis": True}
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of annotations and of images, the images that are there, and what stands beside the annotations.
+    """The folders of annotations and of images, and what stands beside the annotations.
 
     lists: the lists that name an image, by its name without suffix. masks: those of images, by the same.
     """
 
     annotations: str
-    images: str
-    present: frozenset[str]
-    by_stem: dict[str, list[str]]
+    images: ImageFinder
     lists: Mapping[str, Sequence[str]]
     masks: Mapping[str, str]
     mask_names: Mapping[int, str]
@@ -77,16 +74,12 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, by default VOC's own) and the records."""
     images = IMAGES if options.images is None else options.images
-    present = list(images_below(files, images))
     elsewhere = sorted({str(PurePosixPath(name).parent) for name in images_below(files, "")})
-    if elsewhere and not present:
+    if elsewhere and not any(images_below(files, images)):
         raise UserError(
             f"{files.path}: no images in the folder {images or '.'}; folders that have some: "
             f"{', '.join(elsewhere[:5])}; set `images`"
         )
-    by_stem = defaultdict(list)
-    for name in present:
-        by_stem[without_suffix(name)].append(name)
     annotations = _annotations(options)
     root = _root(annotations)
     folder = inside(root, MASKS)
@@ -96,7 +89,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         print(f"warning: {files.path}: {OBJECTS} is not read: boxes have no segmentations", file=sys.stderr)
     known = {*masks, *(name.removeprefix(f"{annotations}/").removesuffix(".xml") for name in found)}
     lists = _read_lists(files, root, known)
-    folders = Folders(annotations, images, frozenset(present), by_stem, lists, masks, names)
+    folders = Folders(annotations, ImageFinder(files, images), lists, masks, names)
     return images, _records(files, found, folders)
 
 
@@ -186,10 +179,9 @@ def _add_lists(row: Imported, key: str, folders: Folders) -> None:
 
 def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
     try:
-        root = _parse(files.read(file))
-    except (MissingFile, etree.XMLSyntaxError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        return Imported(_image("", file, folders), file, problems=[("malformed annotation", f"{file}: {reason}")])
+        root = parse_xml(files.read(file), "annotation")
+    except (MissingFile, ValueError) as error:
+        return Imported(_image("", file, folders), file, problems=[("malformed annotation", f"{file}: {error}")])
     row = Imported(_image((root.findtext("filename") or "").strip(), file, folders), file)
     row.width, row.height = pixels(root.findtext("size/width"), row), pixels(root.findtext("size/height"), row)
     row.boxes = []
@@ -201,33 +193,19 @@ def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
     return row
 
 
-def _parse(data: bytes) -> etree._Element:
-    """The root element, in plain text: nothing is fetched, and what an entity stands for is not guessed at."""
-    root = etree.fromstring(data, etree.XMLParser(**PARSER))
-    if root.tag != "annotation":
-        raise ValueError(f"its outermost element is {root.tag}, not annotation")
-    entity = next(root.iter(etree.Entity), None)
-    if entity is not None:
-        raise ValueError(f"it uses the entity {entity.text}")
-    return root
-
-
 def _image(filename: str, file: str, folders: Folders) -> str:
     """The image that `filename` names; where there is none of that name, the one named like the XML file.
 
     Either is looked for below the folder of images where the XML file is below that of annotations, then in it.
     """
-    within, _, own = _key(file, folders).rpartition("/")
-    places = [*([inside(folders.images, within)] if within else []), folders.images]
-    named = [inside(place, filename) for place in places if filename]
-    for name in named:
-        if name in folders.present:
-            return name
-    stems = [without_suffix(name) for name in named] + [inside(place, own) for place in places]
-    for stem in stems:
-        if len(folders.by_stem.get(stem, ())) == 1:
-            return folders.by_stem[stem][0]
-    return named[-1] if named else stems[0]
+    key = _key(file, folders)
+    within, _, own = key.rpartition("/")
+    named = [*([inside(within, filename)] if within else []), filename] if filename else []
+    for name in [*named, *map(without_suffix, named), key, own]:
+        found = folders.images.find(name)
+        if len(found) == 1:
+            return found[0]
+    return inside(folders.images.folder or "", named[-1] if named else key)
 
 
 def _box(element: etree._Element, origin: str) -> ImportedBox:

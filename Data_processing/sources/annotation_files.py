@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import msgspec
+from lxml import etree
 
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
@@ -113,6 +114,20 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
         ) from error
     except RecursionError as error:
         raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
+
+
+def parse_xml(data: bytes, tag: str) -> etree._Element:
+    """The outermost element of an XML file, a `tag`; nothing is fetched, entities are refused. Raises ValueError."""
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
+    try:
+        root = etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        raise ValueError(str(error).partition("\n")[0]) from error
+    if root.tag != tag:
+        raise ValueError(f"its outermost element is {root.tag}, not {tag}")
+    if root.getroottree().docinfo.internalDTD is not None or next(root.iter(etree.Entity), None) is not None:
+        raise ValueError("it has a document type or an entity, which could stand for anything")
+    return root
 
 
 def mask_names(files: SourceFiles, folder: str, names: Container[str]) -> dict[int, str]:

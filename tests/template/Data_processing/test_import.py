@@ -368,7 +368,7 @@ def test_bad_input_is_refused_in_one_line_and_writes_nothing(tmp_path):
     segments = {"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 7, "category_id": 1}]}
     panoptic = {"images": [], "categories": [], "annotations": [segments]}
     (source / "annotations.json").write_text(json.dumps(panoptic))
-    refused(import_source(source, tmp_path, "coco")[0], "annotations.json", "panoptic form", "deliver the instances")
+    refused(import_source(source, tmp_path, "coco")[0], "annotations.json", "panoptic form", "provide the instances")
     (source / "more.json").write_text("{}")
     refused(import_source(source, tmp_path, "coco")[0], "2 JSON files", "set `annotations`")
     refused(import_source(source, tmp_path, "yolo9")[0], "yolo9", "coco")
