@@ -72,7 +72,7 @@ def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, state
     empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
     if empty:
         distance, better = best_seeds(groups.names, counts, shares, stated, 200)[0]
-        advice = f"set curate.seed: {better}" if distance < 1 else "deliver more groups, or set its share to 0"
+        advice = f"set curate.seed: {better}" if distance < 1 else "add more groups, or set its share to 0"
         if 2 * len(groups.near) > len(groups.numbers):
             shared = f"{len(groups.near)} are near duplicates: if all that they share is a background"
             advice = f"{shared}, lower curate.near_duplicate_bits; or else {advice}"

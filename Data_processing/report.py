@@ -1,4 +1,4 @@
-"""Report: one page about the dataset, from what was delivered to what is trained on.
+"""Report: one page about the dataset, from the raw datasets to what is trained on.
 
     python -m Data_processing.report --cleaned DIR --curated Datasets/curated --numbers FILE
         --out Data_processing/report.html --metrics FILE

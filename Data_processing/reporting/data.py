@@ -95,19 +95,10 @@ def _facts(accepted: Path) -> pd.DataFrame:
     return table.set_index(table["source"] + "/" + table["image"])[facts]
 
 
-def images_by_class(dataset: Dataset) -> pd.DataFrame:
-    """How many images of each split have each class: a row a class id, a column a split."""
-    return _by_class(dataset, dataset.labels)
-
-
-def boxes_by_class(dataset: Dataset) -> pd.DataFrame:
-    """How many boxes of each class each split has: a row a class id, a column a split."""
-    return _by_class(dataset, dataset.boxes)
-
-
-def _by_class(dataset: Dataset, what: pd.DataFrame) -> pd.DataFrame:
-    splits = pd.Categorical(dataset.images["split"], categories=SPLITS)[what["row"].to_numpy()]
-    counts = pd.crosstab(what["name"], splits) if len(what) else pd.DataFrame()
+def by_class(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
+    """How many labels or boxes of each class each split has: a row a class id, a column a split."""
+    splits = pd.Categorical(dataset.images["split"], categories=SPLITS)[table["row"].to_numpy()]
+    counts = pd.crosstab(table["name"], splits) if len(table) else pd.DataFrame()
     return counts.reindex(index=range(len(dataset.classes)), columns=list(SPLITS), fill_value=0).astype(int)
 
 
@@ -135,11 +126,11 @@ def coverage(dataset: Dataset, cells: int) -> np.ndarray:
 
 def numbers(dataset: Dataset) -> dict[str, Any]:
     """What the clean and curate stages' summaries do not say of the dataset, for `dvc metrics diff`."""
-    images, by_class, measures = dataset.images, images_by_class(dataset), box_measures(dataset)
-    missing = {split: int((by_class[split] == 0).sum()) for split in SPLITS if (images["split"] == split).any()}
+    images, counts, measures = dataset.images, by_class(dataset, dataset.labels), box_measures(dataset)
+    missing = {split: int((counts[split] == 0).sum()) for split in SPLITS if (images["split"] == split).any()}
     found = {
         "images_by_class": {
-            split: dict(sorted(zip(dataset.classes, map(int, by_class[split]), strict=True))) for split in SPLITS
+            split: dict(sorted(zip(dataset.classes, map(int, counts[split]), strict=True))) for split in SPLITS
         },
         "classes_missing": missing,
         "images_of_nothing": int((images["labels"] == 0).sum()),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from Data_processing.reporting.data import CORNERS, Dataset, box_measures, boxes_by_class, images_by_class
+from Data_processing.reporting.data import CORNERS, Dataset, box_measures, by_class
 from Data_processing.reporting.pictures import Picture, picture, stated_picture
 from Data_processing.sources.files import read_inspected_file
 from Datasets.format.records import SPLITS
@@ -82,7 +82,10 @@ def balance(dataset: Dataset) -> dict[str, Any]:
     """Classes by their number of images, with how the splits share them, and which are missing from a split."""
     sizes = {split: int((dataset.images["split"] == split).sum()) for split in SPLITS}
     splits = [split for split in SPLITS if sizes[split]]
-    counts, boxes = images_by_class(dataset).to_dict("records"), boxes_by_class(dataset).sum(axis=1).tolist()
+    counts, boxes = (
+        by_class(dataset, dataset.labels).to_dict("records"),
+        by_class(dataset, dataset.boxes).sum(axis=1).tolist(),
+    )
     rows: list[dict[str, Any]] = [
         {"name": name, "images": sum(counts[k].values()), "boxes": boxes[k], "counts": counts[k]}
         for k, name in enumerate(dataset.classes)
