@@ -177,10 +177,12 @@ def warn_unused(total: Outcome, classes: ClassRules) -> None:
 
 
 def main(
-    sources: Annotated[list[str], typer.Argument(help="the sources' names, or params.yaml's `sources` unpacked")],
     imported: Annotated[Path, typer.Option(help="directory of the import stage's files")],
     inspected: Annotated[Path, typer.Option(help="directory of the inspect stage's files")],
     out: Annotated[Path, typer.Option(help="directory to write to")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="the sources' names, or params.yaml's `sources` unpacked")
+    ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="class wanted, in id order; none given keeps all")] = None,
     rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW, done before keep")] = None,
     merge: Annotated[list[str] | None, typer.Option(help="NEW=OLD+OLD, done between rename and keep")] = None,
@@ -207,7 +209,9 @@ def main(
     jobs: JobsOption = -1,
 ) -> None:
     """Accept or reject every image with a reason, and repair what can be repaired safely."""
-    names = source_names(sources)
+    names = source_names(sources or ())
+    if not names:
+        raise UserError("params.yaml: has no source yet; `python -m Data_processing.add_source NAME PATH` adds one")
     if "DVC_STAGE" in os.environ:
         check_dependencies(Path("dvc.yaml"), names, (imported, inspected))
     classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
