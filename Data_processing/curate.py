@@ -137,18 +137,18 @@ def main(
     jobs: JobsOption = -1,
 ) -> None:
     """Group, split and pack the accepted images."""
+    accepted = cleaned / "accepted.parquet"
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    check_parquet(cleaned / "accepted.parquet", RECORD_COLUMNS, "clean")
-    table = pq.read_table(cleaned / "accepted.parquet", columns=[*COLUMNS, "labels", "split"])
+    check_parquet(accepted, RECORD_COLUMNS, "clean")
+    table = pq.read_table(accepted, columns=[*COLUMNS, "labels", "split"])
     groups = find_groups(table, group_pattern, near_duplicate_bits)
     counts = count_classes(groups.numbers, table["labels"])
     stated = stated_splits(groups, table["split"], keep_splits)
     splits = assign(groups, counts, shares, seed, stated)
-    paths = json.loads(pq.read_schema(cleaned / "accepted.parquet").metadata[b"source_paths"])
+    paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
-    workers = Workers(engine, scheduler, jobs)
-    boxes = write(cleaned / "accepted.parquet", groups, splits, read, workers, out)
+    boxes = write(accepted, groups, splits, read, Workers(engine, scheduler, jobs), out)
     found = compare_shares(groups, splits, shares)
     with replacing(summary_file) as partial:
         numbers = summary(groups, splits) | {"boxes": boxes, "shares": found}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from Data_processing.cleaning.verdicts import Rejection, Repair
 from Data_processing.shared.imported import Imported, ImportedBox
@@ -114,12 +115,8 @@ def doubles(boxes: Sequence[Box], threshold: float) -> list[tuple[int, int]]:
     if threshold <= 0 or len(boxes) < 2:
         return []
     corners = np.array([_corners(box) for box in boxes])
-    low = np.maximum(corners[:, None, :2], corners[None, :, :2])
-    high = np.minimum(corners[:, None, 2:], corners[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    area = (corners[:, 2:] - corners[:, :2]).prod(-1)
-    alike = shared >= threshold * (area[:, None] + area[None, :] - shared)
-    pairs = np.argwhere(np.triu(alike, 1)).tolist()
+    sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])  # x, y, width, height
+    pairs = np.argwhere(np.triu(coco_mask.iou(sides, sides, [False] * len(boxes)) >= threshold, 1)).tolist()
     return [
         (later, first)
         for first, later in pairs

@@ -5,9 +5,8 @@ Everything here is over the accepted images in the order of their records: sourc
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +53,8 @@ def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
     unless they show that two groups were one, where the first one's name wins.
     """
     compiled = compile_pattern(pattern)
-    keys = list(own_keys(accepted, compiled))
+    columns = (accepted[name].to_pylist() for name in ("image", "source", "group", "sha256"))
+    keys = [own_key(*row, compiled) for row in zip(*columns, strict=True)]
     by_key, by_file = first_alike(pa.chunked_array([pa.array(keys, pa.string())])), first_alike(accepted["sha256"])
     own = np.arange(len(keys))
     earlier, look = look_alike(accepted["phash"], bits)
@@ -102,13 +102,6 @@ def compile_pattern(pattern: str) -> re.Pattern[str] | None:
     if pattern and not compiled.groupindex:
         raise UserError(f"curate.group_pattern: {pattern!r} has no named part, such as (?P<session>[0-9]+)")
     return compiled if pattern else None
-
-
-def own_keys(accepted: pa.Table, pattern: re.Pattern[str] | None) -> Iterator[str]:
-    """The own_key of each accepted image."""
-    for batch in accepted.select(["image", "source", "group", "sha256"]).to_batches(max_chunksize=10_000):
-        columns = (column.to_pylist() for column in batch.columns)
-        yield from (own_key(*row) for row in zip(*columns, repeat(pattern)))
 
 
 def own_key(image: str, source: str, group: str | None, sha256: str, pattern: re.Pattern[str] | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pycocotools import mask as coco_mask
 
 from Data_processing.reporting.data import CORNERS, Dataset, box_measures, by_class
 from Data_processing.reporting.pictures import Picture, picture, stated_picture
@@ -82,10 +83,8 @@ def balance(dataset: Dataset) -> dict[str, Any]:
     """Classes by their number of images, with how the splits share them, and which are missing from a split."""
     sizes = {split: int((dataset.images["split"] == split).sum()) for split in SPLITS}
     splits = [split for split in SPLITS if sizes[split]]
-    counts, boxes = (
-        by_class(dataset, dataset.labels).to_dict("records"),
-        by_class(dataset, dataset.boxes).sum(axis=1).tolist(),
-    )
+    counts = by_class(dataset, dataset.labels).to_dict("records")
+    boxes = by_class(dataset, dataset.boxes).sum(axis=1).tolist()
     rows: list[dict[str, Any]] = [
         {"name": name, "images": sum(counts[k].values()), "boxes": boxes[k], "counts": counts[k]}
         for k, name in enumerate(dataset.classes)
@@ -139,18 +138,16 @@ def agreement(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     if not same or not one["boxes"] or not other["boxes"]:
         return float(same and bool(one["boxes"]) == bool(other["boxes"]))
     names = [np.array([box["name"] for box in row["boxes"]]) for row in (one, other)]
-    left, right = (_relative(row) for row in (one, other))
-    low = np.maximum(left[:, None, :2], right[None, :, :2])
-    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(-1)
-    areas = [(corners[:, 2:] - corners[:, :2]).prod(-1) for corners in (left, right)]
-    iou = shared / (areas[0][:, None] + areas[1][None] - shared) * (names[0][:, None] == names[1][None])
+    left, right = _relative(one), _relative(other)
+    iou = coco_mask.iou(left, right, [False] * len(right)) * (names[0][:, None] == names[1][None])
     return float(min(iou.max(1).min(), iou.max(0).min()))
 
 
 def _relative(row: Mapping[str, Any]) -> np.ndarray:
+    """float64 [boxes, 4]: x, y, width, height as shares of the image."""
+    corners = np.array([[box[side] for side in CORNERS] for box in row["boxes"]])
     size = np.array([row["width"], row["height"]] * 2, float)
-    return np.array([[box[side] for side in CORNERS] for box in row["boxes"]]) / size
+    return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]) / size
 
 
 def evenly(rules: pd.Series, most: int) -> pd.Index:
