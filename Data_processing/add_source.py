@@ -19,16 +19,20 @@ from typing import Annotated, Any
 
 import typer
 
-from Data_processing.adding.params_file import (
+from Data_processing.adding.project import (
+    RAW,
+    add,
+    as_yaml,
+    check_links,
     class_rules,
-    in_brackets,
     load_params,
     not_kept,
+    pointer_of,
+    target_of,
     with_dependencies,
     with_entry,
     written_entry,
 )
-from Data_processing.adding.raw_folder import RAW, add, check_links, pointer_of, target_of
 from Data_processing.adding.recognise import Candidate, is_there, recognise
 from Data_processing.import_source import (
     AnnotationsOption,
@@ -62,8 +66,8 @@ def check_project(name: str) -> None:
         )
     if not Path(".dvc").is_dir():
         raise UserError(f"{Path.cwd()}: DVC is not initialised here; `dvc init` does that, in a git repository")
-    sources = load_params(PARAMS).get("sources", {})
-    if not isinstance(sources, dict):
+    sources = load_params(PARAMS).sources
+    if sources is None:
         raise UserError(f"{PARAMS}: sources: has no entry, which DVC cannot read; write `sources: {{}}`")
     if name in sources:
         raise UserError(f"{PARAMS}: sources has {name!r} already; choose another name, or delete that entry")
@@ -161,7 +165,7 @@ def _counts(counts: dict[str, int]) -> str:
 def hint_keep(held: Summary, rules: ClassRules) -> None:
     """Print which classes clean.keep leaves out."""
     if left_out := not_kept(rules, held.classes):
-        keep = in_brackets([*rules.keep, *left_out])
+        keep = as_yaml([*rules.keep, *left_out])
         print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
         print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
 

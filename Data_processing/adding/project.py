@@ -1,0 +1,255 @@
+"""Put a raw dataset into the project: into Datasets/raw under DVC's control, into params.yaml and into dvc.yaml.
+
+All of it or nothing; the dataset itself is only read, and every other byte of the two files stays.
+"""
+
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from Data_processing.sources.files import DVC_CACHE
+from Datasets.format.classes import ClassRules, parse_merges, parse_renames
+from Datasets.format.files import decode_text
+from Datasets.tools.atomic import replacing
+from Datasets.tools.errors import UserError, one_line
+
+RAW = Path("Datasets/raw")
+FOLDERS = ("imported", "inspected")  # of Data_processing/intermediate; each has a file for each source
+
+
+class Clean(msgspec.Struct):
+    """What params.yaml says of classes."""
+
+    keep: list[str | int | float] | None = None
+    rename: list[str] | None = None
+    merge: list[str] | None = None
+    drop: list[str | int | float] | None = None
+
+
+class Params(msgspec.Struct):
+    """The parts of params.yaml that concern a source."""
+
+    sources: dict[str, dict[str, Any]] | None = None
+    clean: Clean | None = None
+
+
+def load_params(path: Path) -> Params:
+    """The parameters. Raises UserError if the file is not YAML, or a part is of another kind."""
+    try:
+        return msgspec.convert(_parse(_text(path), path), Params)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def class_rules(path: Path) -> ClassRules:
+    """What params.yaml says of classes. Raises UserError if it makes no sense."""
+    clean = load_params(path).clean or Clean()
+    keep, drop = ([str(name) for name in names or ()] for names in (clean.keep, clean.drop))
+    try:
+        return ClassRules(keep, parse_renames(clean.rename or ()), drop, parse_merges(clean.merge or ()))
+    except UserError as error:
+        raise UserError(f"{path}: clean.{error}") from error
+
+
+def not_kept(rules: ClassRules, names: Iterable[str]) -> list[str]:
+    """Those of `names`, renamed and merged, that clean.keep leaves out, and that clean.drop does not name."""
+    ours = {rules.ours(name): rules.name(name) for name in names}
+    return sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)
+
+
+def as_yaml(value: Any) -> str:
+    """A value in one line of YAML, quoted where it must be."""
+    yaml, text = YAML(), io.StringIO()
+    yaml.width, yaml.default_flow_style = 10**6, True
+    yaml.dump([value], text)
+    return text.getvalue().strip()[1:-1]
+
+
+def written_entry(name: str, entry: Mapping[str, Any], indent: str = "  ") -> str:
+    """The lines of an entry of `sources`."""
+    lines = [f"{as_yaml(name)}:", *(f"  {key}: {as_yaml(value)}" for key, value in entry.items())]
+    return "".join(f"{indent}{line}\n" for line in lines)
+
+
+def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
+    """The text of params.yaml with an entry at the end of `sources`.
+
+    Raises UserError unless `sources` is `{}` or has its entries on lines of their own.
+    """
+    text = _text(path)
+    lines = text.splitlines(keepends=True)
+    below = _below(lines, "sources")
+    if below is not None:
+        head = below.start - 1
+        lines[head] = re.sub(r" *\{ *\}", "", lines[head])
+        stated = [number for number in below if not _is_remark(lines[number])]
+        indent = _indent(lines[stated[0]]) if stated else 2
+        changed = _insert(lines, max(stated, default=head) + 1, written_entry(name, entry, indent * " "))
+        before = _parse(text, path)
+        if _parse(changed, path) == {**before, "sources": {**(before["sources"] or {}), name: entry}}:
+            return changed
+    raise UserError(f"{path}: `sources` has no line for each entry, so none can be added; write {name!r} there")
+
+
+def with_dependencies(path: Path, name: str) -> str:
+    """The text of dvc.yaml in which stage clean depends on a source's files, too.
+
+    Raises UserError where the stage's deps are no list with a line for each.
+    """
+    text = _text(path)
+    lines = text.splitlines(keepends=True)
+    files = [f"Data_processing/intermediate/{folder}/{name}.parquet" for folder in FOLDERS]
+    below = _below(lines, "stages", "clean", "deps")
+    if below:
+        new = [file for file in files if f"- {file}" not in [lines[number].strip() for number in below]]
+        sources = re.compile(rf" *- Data_processing/intermediate/({'|'.join(FOLDERS)})/")
+        last = max((number for number in below if sources.match(lines[number])), default=below.start - 1)
+        indent = _indent(lines[below.start]) * " "
+        changed = _insert(lines, last + 1, "".join(f"{indent}- {file}\n" for file in new))
+        pipeline = _parse(changed, path)
+        deps = pipeline["stages"]["clean"]["deps"]
+        deps[:] = [file for file in deps if file not in new]
+        if pipeline == _parse(text, path):
+            return changed
+    wanted = " and ".join(f"`- {file}`" for file in files)
+    raise UserError(f"{path}: stage clean has no list of `deps` with a line for each; write {wanted} there")
+
+
+def _text(path: Path) -> str:
+    return decode_text(path.read_bytes(), path, "utf-8")
+
+
+def _parse(text: str, path: Path) -> Any:
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not YAML: {one_line(error)[:300]}") from error
+
+
+def _below(lines: Sequence[str], *keys: str) -> range | None:
+    """The numbers of the lines below `key:` or `key: {}`, each key inside the one before; None if there is none."""
+    found = range(len(lines))
+    for key in keys:
+        head = next((n for n in found if re.match(rf" *{key}:\s*(\{{ *\}})?\s*(#|$)", lines[n])), None)
+        if head is None:
+            return None
+        after = range(head + 1, found.stop)
+        ends = (n for n in after if not _is_remark(lines[n]) and _indent(lines[n]) <= _indent(lines[head]))
+        found = range(head + 1, next(ends, found.stop))
+    return found
+
+
+def _is_remark(line: str) -> bool:
+    return not line.strip() or line.lstrip().startswith("#")
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _insert(lines: Sequence[str], place: int, new: str) -> str:
+    """The lines with more of them, which end as the others do."""
+    before, after = "".join(lines[:place]), "".join(lines[place:])
+    newline = "\r\n" if "\r\n" in before + after else "\n"
+    if before and not before.endswith("\n"):
+        before += newline
+    return before + new.replace("\n", newline) + after
+
+
+def target_of(name: str, path: Path) -> Path:
+    """Where the dataset will lie: itself if that is in Datasets/raw, else there by the name, with its suffix.
+
+    Raises UserError for a path that is not there or holds Datasets/raw, and for a target that is something else.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or directory; name the raw dataset, a directory, .zip or .tar")
+    whole, raw = path.resolve(), RAW.resolve()
+    if raw.is_relative_to(whole):
+        raise UserError(f"{path}: {RAW} is in it; name the raw dataset itself")
+    if whole.is_relative_to(raw):
+        return RAW / whole.relative_to(raw)
+    suffix = re.search(r"(\.tar)?\.\w+$", path.name)
+    target = RAW / f"{name}{suffix[0] if suffix and path.is_file() else ''}"
+    for file in (target, pointer_of(target)):
+        if file.exists() or file.is_symlink():
+            raise UserError(f"{file}: is there already; choose another name, or `dvc pull` it and add {target}")
+    return target
+
+
+def pointer_of(target: Path) -> Path:
+    """The file that `dvc add` writes."""
+    return target.with_name(f"{target.name}.dvc")
+
+
+def check_links(path: Path) -> None:
+    """Raise UserError for what cannot be copied into a source: links out of it, or to directories; pipes and such."""
+    for file in path.rglob("*") if path.is_dir() else ():
+        if file.is_symlink():
+            end = Path(os.path.realpath(file))  # Path.resolve fails for a link that leads to itself
+            inside = end.is_relative_to(path.resolve()) or DVC_CACHE.search(end.as_posix())
+            if not inside or not end.is_file():
+                raise UserError(f"{file}: is a link that leads to no file inside {path}; put the file itself there")
+        elif not file.is_file() and not file.is_dir():
+            raise UserError(f"{file}: is neither a file nor a directory; remove it")
+
+
+def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
+    """Copy the dataset, `dvc add` it, and change the text of files; or raise, and leave all as it was."""
+    touched = (pointer_of(target), target.with_name(".gitignore"), *changes)  # `dvc add` may add a line to .gitignore
+    before = {file: file.read_bytes() if file.is_file() else None for file in touched}
+    there = target.exists()
+    try:
+        if not there:
+            _copy(path, target)
+        _dvc_add(target)
+        for file, text in changes.items():
+            with replacing(file) as partial:
+                partial.write_bytes(text.encode())
+                shutil.copymode(file, partial)
+    except BaseException:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on, nothing interrupts
+        _undo(target, there, before)
+        raise
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy contents only: folders that may not be written to, as on a disc, would be in DVC's way."""
+    with replacing(target) as partial:
+        if path.is_file():
+            shutil.copyfile(path, partial)
+            return
+        for file in sorted(path.rglob("*")):
+            if not file.is_dir():
+                (partial / file.relative_to(path)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, partial / file.relative_to(path))
+
+
+def _dvc_add(target: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "add", target.as_posix()]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        error = re.search(r"ERROR: (.*)", done.stderr)
+        raise UserError(f"dvc add {target}: {error[1] if error else done.stderr.strip()[-300:]}; nothing was added")
+
+
+def _undo(target: Path, there: bool, before: Mapping[Path, bytes | None]) -> None:
+    if not there and target.is_dir():
+        shutil.rmtree(target)
+    elif not there:
+        target.unlink(missing_ok=True)
+    for file, content in before.items():
+        if content is None:
+            file.unlink(missing_ok=True)
+        elif file.read_bytes() != content:
+            file.write_bytes(content)
