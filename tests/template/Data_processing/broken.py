@@ -8,7 +8,6 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
@@ -17,7 +16,6 @@ from lxml import etree
 from Data_processing.cleaning.rules import Rules, clean_record
 from Data_processing.cleaning.verdicts import REMEDIES, Rejection
 from Data_processing.import_source import check_paths, formats
-from Data_processing.shared import masks
 from Data_processing.shared.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
 from Data_processing.sources.files import MissingFile, SourceFiles
@@ -110,10 +108,6 @@ def wholes(base: Path) -> dict[str, dict[str, bytes]]:
     ):
         (voc / name).parent.mkdir(parents=True, exist_ok=True)
         (voc / name).write_text(text)
-    (voc / "SegmentationObject").mkdir()
-    (voc / "SegmentationObject/a.png").write_bytes(
-        masks.encode(np.pad(np.ones((26, 17), np.uint8), ((4, 10), (3, 40))))
-    )
     return {directory.name: contents(directory) for directory in base.iterdir()}
 
 

@@ -20,7 +20,7 @@ def whole(tmp_path_factory) -> dict[str, dict[str, bytes]]:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_source_that_is_broken_somewhere(whole, form, data):
     judge(form, data.draw(broken(whole[form])))

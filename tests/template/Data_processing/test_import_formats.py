@@ -183,12 +183,7 @@ scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 anything = st.recursive(
     scalar, lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
 )
-WORDS = "image label x1 y1 x2 y2 split filename names train val test images nan a.png inf -1 0 0.5 1e999 ../a.png path"
-MARKS = [*"[]{}/\\,;\t\n\0'\"é\ufeff ", ": ", "- ", "&a", "*a", "\r\n", "kpt_shape", "nc", "C:/x"]
-word = st.sampled_from([*WORDS.split(), *MARKS])
-text = st.lists(word | st.text(max_size=4), max_size=60).map("".join)
-damaged = st.binary(max_size=200) | text.map(str.encode) | text.map(lambda t: t.encode("utf-16"))
-relaxed = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 FACTS = Facts("a.png", None, 99, "0" * 64, *SIZE, b"0" * 32, 99.0, 50.0, 50.0, values=None)
@@ -208,32 +203,6 @@ def survives(root: Path, form: str, **options) -> None:
 
 
 @relaxed
-@given(content=damaged)
-@pytest.mark.parametrize(
-    ("form", "name"),
-    [
-        ("yolo", "data.yaml"),
-        ("yolo", "labels/train/a.txt"),
-        ("csv", "boxes.csv"),
-        ("json", "metadata.json"),
-        ("parquet", "records.parquet"),
-    ],
-)
-def test_rubbish_never_ends_in_a_traceback(tmp_path, form, name, content):
-    if not (tmp_path / "s").exists():
-        WRITERS[form](tmp_path / "s")
-    (tmp_path / "s" / name).write_bytes(content)
-    survives(tmp_path / "s", form)
-
-
-@relaxed
-@given(entries=st.lists(anything | st.lists(scalar | anything, min_size=1, max_size=5), max_size=4), classes=anything)
-def test_json_of_another_meaning_never_ends_in_a_traceback(tmp_path, entries, classes):
-    write(tmp_path, {"metadata.json": json.dumps(entries), "classes.json": json.dumps(classes)})
-    survives(tmp_path, "json")
-
-
-@relaxed
 @example(value="\N{RACCOON}", key="train")
 @example(value="\ud800", key="names")
 @given(value=anything, key=st.sampled_from(["path", "train", "val", "names", "nc", "kpt_shape"]))
@@ -243,17 +212,6 @@ def test_yaml_of_another_meaning_never_ends_in_a_traceback(tmp_path, value, key)
     fields = {"train": "images/train", "names": ["cat"], key: value}
     (tmp_path / "data.yaml").write_text(json.dumps(fields))
     survives(tmp_path, "yolo")
-
-
-number = st.sampled_from(["", "1", "0.5", "nan", "inf", "-inf", "1e999", "9" * 400, "x", "0,5", "True"])
-
-
-@relaxed
-@given(rows=st.lists(st.lists(number | st.text(max_size=5), max_size=11), max_size=6), normalized=st.booleans())
-def test_tables_of_odd_cells_never_end_in_a_traceback(tmp_path, rows, normalized):
-    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["image", "label", "x1", "y1", "x2", "y2", "image_width", "split", "crowd"], *rows])
-    survives(tmp_path, "csv", normalized=normalized)
 
 
 odd = st.none() | st.text(max_size=6) | st.sampled_from(["a.png", "train", "../x", ""])
@@ -270,11 +228,3 @@ odd_record = st.fixed_dictionaries(
     | {"counts": st.none() | st.lists(st.fixed_dictionaries({"name": odd, "count": st.none() | st.integers(-2, 9)}))}
     | {"mask": st.none() | st.fixed_dictionaries({"bytes": st.none() | st.binary(), "path": odd})}
 )
-
-
-@relaxed
-@given(rows=st.lists(odd_record, max_size=4))
-def test_records_of_odd_values_never_end_in_a_traceback(tmp_path, rows):
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "r.parquet")
-    (tmp_path / "classes.json").write_text('{"cat": 0}')
-    survives(tmp_path, "parquet")
