@@ -57,13 +57,13 @@ def test_the_order_follows_from_seed_and_epoch_and_leaves_nothing_out():
     assert order != epoch_order(100, 16, 3, 6) and order != epoch_order(100, 16, 4, 5)
 
 
-def test_a_split_without_boxes_is_told(tmp_path):
+def test_a_split_without_boxes_is_reported(tmp_path):
     curated = Curated(write_scenes(tmp_path / "curated", {"train": 2, "val": 0, "test": 1}))
     with pytest.raises(UserError, match="no image of the val split has boxes to learn from"):
         Samples(curated, "val", 48)
 
 
-def test_a_split_whose_boxes_are_all_crowds_is_told(tmp_path):
+def test_a_split_whose_boxes_are_all_crowds_is_reported(tmp_path):
     def change(split, number, record, files):
         record["boxes"] = [box("disc", 1, 1, 9, 9, crowd=True)]
 

@@ -161,7 +161,7 @@ def test_what_evaluating_writes(outputs, shapes):
     assert Image.open(out / "worst.png").size[0] > 600
 
 
-def test_a_test_split_without_boxes_is_told(outputs, tmp_path):
+def test_a_test_split_without_boxes_is_reported(outputs, tmp_path):
     curated = write_scenes(tmp_path / "curated", {"train": 2, "val": 2, "test": 0})
     words = ["--script", "e001_center_detector", "--curated", curated, "--trained", outputs / "train"]
     assert "no image of the test split has boxes to learn" in refused("evaluate", *words, "--out", tmp_path / "out")

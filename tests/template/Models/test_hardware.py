@@ -97,13 +97,13 @@ def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
         (["--precision", "fp8"], "--precision"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(shapes, tmp_path, words, message):
+def test_a_mistake_is_reported_in_one_line(shapes, tmp_path, words, message):
     common = ["--script", "e001_center_detector", "--curated", shapes, "--out", tmp_path / "out"]
     assert message in refused("train", *common, *words)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mistake_of_all_processes_is_told_once(tmp_path):
+def test_a_mistake_of_all_processes_is_reported_once(tmp_path):
     words = ["--script=e001_center_detector", "--curated=nowhere", "--out", tmp_path / "out", "--processes=2"]
     done = run_in(ROOT, "python", "-m", "Models.train", *words)
     assert done.returncode == 1

@@ -72,7 +72,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
         (lambda e: (e / "manifest.json").write_text("{"), "manifest.json: damaged"),
     ],
 )
-def test_damaged_weights_are_told_and_nothing_is_written(outputs, shapes, tmp_path, change, part):
+def test_damaged_weights_are_reported_and_nothing_is_written(outputs, shapes, tmp_path, change, part):
     export = shutil.copytree(outputs / "export", tmp_path / "e001")
     change(export)
     words = ["--script", "e001_center_detector", "--curated", shapes, "--init", export, "--out", tmp_path / "out"]

@@ -58,7 +58,7 @@ class Guess(torch.nn.Conv2d):
         ),
     ],
 )
-def test_a_script_that_is_no_model_script_is_told(shapes, tmp_path, source, part, monkeypatch):
+def test_a_script_that_is_no_model_script_is_reported(shapes, tmp_path, source, part, monkeypatch):
     name = f"e999_broken{abs(hash(source))}"
     (tmp_path / "Models").mkdir()
     (tmp_path / "Models" / f"{name}.py").write_text(source)
@@ -119,11 +119,15 @@ def test_what_a_command_line_cannot_give_to_build_is_refused(build, word, part):
         (["--device", "abacus"], "device: 'abacus'"),
         (["--script", "e999_nothing"], "there is no Models/e999_nothing.py; the scripts are: e001_center_detector"),
         (["--script", "../train"], "there is no Models/../train.py"),
+        (
+            ["--helpers", "Models/backbones/__init__.py"],
+            "imports Models/backbones/tiny.py, which helpers (Models/backbones",
+        ),
         (["--script", "train"], "Models/train.py: has no TASK"),
         (["--curated", "nowhere"], "nowhere/classes.json: not found"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(shapes, tmp_path, words, message):
+def test_a_mistake_is_reported_in_one_line(shapes, tmp_path, words, message):
     common = ["--script", "e001_center_detector", "--curated", shapes, "--out", tmp_path / "out"]
     line = refused("train", *common, *words)
     assert message in line

@@ -207,7 +207,7 @@ def test_the_kept_weights_are_those_asked_for(shapes, tmp_path):
     assert json.loads((tmp_path / "best/run.json").read_text())["train"]["deterministic"] is False
 
 
-def test_the_gradient_is_clipped_as_told(shapes):
+def test_the_gradient_is_clipped(shapes):
     samples = Samples(Curated(shapes), "train", 48)
     batch = next(samples.batches([list(range(8))]))
 
@@ -327,7 +327,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes, tmp_path
         (lambda loss, step: {"a": loss, "b": loss} if step == 9 else {"a": loss}, "a, b, and before: a; give 0 where"),
     ],
 )
-def test_a_loss_that_cannot_be_learnt_from_is_told(shapes, tmp_path, parts, told):
+def test_a_loss_that_cannot_be_learnt_from_is_reported(shapes, tmp_path, parts, told):
     samples, steps = Samples(Curated(shapes), "train", 48), itertools.count(1)  # 8 in an epoch
     model = e001.build(classes=2, width=8)
     learn = model.loss
@@ -375,7 +375,7 @@ def test_one_class_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize("empty", ["train", "val"])
-def test_a_split_without_images_is_told(tmp_path, empty):
+def test_a_split_without_images_is_reported(tmp_path, empty):
     curated = write_scenes(tmp_path / "c", {"train": 2, "val": 2, "test": 2, empty: 0})
     words = ["--script", "e001_center_detector", "--curated", curated, "--out", tmp_path / "out"]
     assert f"no image of the {empty} split has boxes" in refused("train", *words)
