@@ -54,7 +54,7 @@ def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
     """
     compiled = compile_pattern(pattern)
     columns = (accepted[name].to_pylist() for name in ("image", "source", "group", "sha256"))
-    keys = [own_key(*row, compiled) for row in zip(*columns, strict=True)]
+    keys = [own_key(compiled, *row) for row in zip(*columns, strict=True)]
     by_key, by_file = first_alike(pa.chunked_array([pa.array(keys, pa.string())])), first_alike(accepted["sha256"])
     own = np.arange(len(keys))
     earlier, look = look_alike(accepted["phash"], bits)
@@ -104,7 +104,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str] | None:
     return compiled if pattern else None
 
 
-def own_key(image: str, source: str, group: str | None, sha256: str, pattern: re.Pattern[str] | None) -> str:
+def own_key(pattern: re.Pattern[str] | None, image: str, source: str, group: str | None, sha256: str) -> str:
     """What an image belongs to by itself: SOURCE/ and the group that the source states, or else the named parts of the
     image's path; else the start of its sha256.
     """

@@ -172,10 +172,10 @@ def test_groups_join_by_key_and_by_duplicates_in_chains():
 
 def test_the_pattern_groups_by_its_named_parts_within_a_source():
     pattern = compile_pattern(r"(?P<session>\d+)_(?P<scene>\d+)_\d+\.jpg")
-    assert [own_key(f"x/1_2_{camera}.jpg", "s", None, "0" * 64, pattern) for camera in (1, 2)] == ["s/1_2", "s/1_2"]
-    assert own_key("1_2_1.jpg", "t", None, "0" * 64, pattern) == "t/1_2"
-    assert own_key("other.jpg", "t", None, "abc" * 20, pattern) == ("abc" * 20)[:16]
-    assert own_key("1_2_1.jpg", "t", "ward 3", "0" * 64, pattern) == "t/ward 3"
+    assert [own_key(pattern, f"x/1_2_{camera}.jpg", "s", None, "0" * 64) for camera in (1, 2)] == ["s/1_2", "s/1_2"]
+    assert own_key(pattern, "1_2_1.jpg", "t", None, "0" * 64) == "t/1_2"
+    assert own_key(pattern, "other.jpg", "t", None, "abc" * 20) == ("abc" * 20)[:16]
+    assert own_key(pattern, "1_2_1.jpg", "t", "ward 3", "0" * 64) == "t/ward 3"
     for wrong in ("(a", r"\d+"):
         with pytest.raises(UserError, match="group_pattern"):
             compile_pattern(wrong)
