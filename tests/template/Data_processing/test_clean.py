@@ -1,4 +1,4 @@
-"""Every image ends as one row, accepted or rejected with a reason; what is mended is recorded."""
+"""Every image ends as one row, accepted or rejected with a reason; what is repaired is recorded."""
 
 import json
 import re
@@ -32,7 +32,7 @@ from tests.template.Data_processing.sources import pack, picture, write_coco, wr
 from tests.template.Data_processing.test_import_formats import FACTS
 
 CONTENT = {f"{number}.png": [("cat", 3, 4, 20, 30)] for number in range(6)}
-PLANTED = {  # defect: rule by which it is rejected, or mended, or neither
+PLANTED = {  # defect: rule by which it is rejected, or repaired, or neither
     "truncated": ("unreadable image", None),
     "not an image": ("unreadable image", None),
     "image without annotation": ("no annotation", None),
@@ -81,11 +81,11 @@ def test_every_planted_defect_ends_in_the_row_expected(project):
     assert {entry["defect"] for entry in planted} == set(PLANTED)
     clean_directory = project / "Data_processing/intermediate/clean"
     out = pd.read_csv(clean_directory / "rejected.csv").set_index("image")["rule"].to_dict()
-    mended = pd.read_csv(clean_directory / "repairs.csv").set_index("image")["rule"].to_dict()
+    repaired = pd.read_csv(clean_directory / "repairs.csv").set_index("image")["rule"].to_dict()
     kept = {row["image"]: row for row in pq.read_table(clean_directory / "accepted.parquet").to_pylist()}
     expected = {entry["image"]: PLANTED[entry["defect"]] for entry in planted}
     assert out == {image: rule for image, (rule, _) in expected.items() if rule}
-    assert mended == {image: rule for image, (_, rule) in expected.items() if rule}
+    assert repaired == {image: rule for image, (_, rule) in expected.items() if rule}
     assert {image for image, (rule, _) in expected.items() if not rule} <= set(kept)
     upright = next(entry["image"] for entry in planted if entry["defect"] == "EXIF orientation 6")
     assert (kept[upright]["width"], kept[upright]["height"]) == (96, 72)
@@ -184,7 +184,7 @@ def test_an_image_listed_without_boxes_is_a_negative_and_an_unlisted_one_is_reje
     assert rejected(tmp_path) == {"images/extra.png": "no annotation"}
 
 
-def test_a_wrong_size_is_mended_if_the_user_says_so(tmp_path):
+def test_a_wrong_size_is_repaired_if_the_user_says_so(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
     change_coco(source, lambda coco: coco["images"][0].update(width=640, height=480))
     refused(clean(source, tmp_path), "1 of 6", "wrong size", "annotated for 640 x 480", "clean.trust_image_size")
