@@ -26,6 +26,7 @@ from Deployment.service.limits import MOST_PROCESSES, Limits, usable_cores
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
 SHUTDOWN_SECONDS = 8  # for running requests to end after SIGTERM
+SWITCH_SECONDS = 0.0005  # Python's 0.005 would let the threads that pass on tasks and answers wait for the event loop
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
@@ -127,6 +128,7 @@ def serve(options: argparse.Namespace) -> None:
         waiting=options.waiting,
         memory=max(options.max_memory, options.max_bytes),
     )
+    sys.setswitchinterval(SWITCH_SECONDS)
     artifact = load(options.export)
     workers = Workers(options.export, artifact, options.threads, limits)
     try:
