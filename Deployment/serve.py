@@ -10,6 +10,7 @@ argparse.
 
 import argparse
 import logging
+import math
 import os
 import signal
 import socket
@@ -21,12 +22,13 @@ from typing import Any, NoReturn
 from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import load
-from Deployment.service.limits import MOST_PROCESSES, Limits, usable_cores
+from Deployment.service.worker import Limits
 
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
 SHUTDOWN_SECONDS = 8  # for running requests to end after SIGTERM
 SWITCH_SECONDS = 0.0005  # Python's 0.005 would let the threads that pass on tasks and answers wait for the event loop
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in microseconds, or "max PERIOD"
 BACKLOG = 2048  # connections that may wait to be accepted
 
 
@@ -58,6 +60,16 @@ def formats(text: str) -> tuple[str, ...]:
     return names
 
 
+def usable_cores(quota: Path = CPU_QUOTA) -> int:
+    """The cores that this process may run on, or fewer where a container's CPU limit allows fewer."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        microseconds, period = quota.read_text().split()
+        return max(1, min(cores, math.ceil(int(microseconds) / int(period))))
+    except (OSError, ValueError):  # no such file, or no limit
+        return cores
+
+
 def parse() -> argparse.Namespace:
     """The command's options."""
     parser = Parser(prog="python -m Deployment.serve", description="Answers POST /predict with the model's prediction.")
@@ -71,7 +83,7 @@ def parse() -> argparse.Namespace:
     add("--host", str, "127.0.0.1", "the address to listen at; 0.0.0.0 to be reached from elsewhere")
     add("--port", number(0, 65535), 8000, "0 takes any free one")
     add("--threads", number(1), 1, "threads for the operators of one image")
-    add("--parallel", number(1, MOST_PROCESSES), usable_cores(), "worker processes, each with the model")
+    add("--parallel", number(1, 256), usable_cores(), "worker processes, each with the model")
     add("--waiting", number(0), limits.waiting, "requests that may wait for a worker; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
     add("--keep-alive", number(1), 75, "seconds that an idle connection stays open: longer than your load balancer's")

@@ -15,11 +15,11 @@ from typing_extensions import TypedDict
 
 from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
 from Deployment.service.artifact import Artifact
-from Deployment.service.limits import Limits
 from Deployment.service.monitoring import Metrics, Monitoring, error_response
 from Deployment.service.pages import add_pages
 from Deployment.service.uploads import FORM, Uploads, is_form
-from Deployment.service.workers import Task, Unavailable, Workers
+from Deployment.service.worker import Limits, Task
+from Deployment.service.workers import Unavailable, Workers
 
 ERRORS = {
     400: "the form is damaged, or has too few or too many files",
@@ -45,12 +45,6 @@ class BatchError(Error):
     """An image of a batch that cannot be read, and why."""
 
     image: str
-
-
-class Health(TypedDict):
-    """The service runs."""
-
-    status: Literal["ok"]
 
 
 N = TypeVar("N")
@@ -133,11 +127,11 @@ def _content(description: str, media_type: str, schema: dict[str, Any]) -> dict[
 
 def _add_health(app: FastAPI, workers: Workers) -> None:
     @app.get("/health/live", summary="Whether the process answers", responses=_errors())
-    async def live() -> Health:
+    async def live() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/health/ready", summary="Whether it accepts images", responses=_errors(503))
-    async def ready() -> Health:
+    async def ready() -> dict[str, str]:
         if not workers.alive:
             raise Unavailable("no worker is ready; they are restarting")
         return {"status": "ok"}

@@ -8,7 +8,7 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from Deployment.service.limits import Limits
+from Deployment.service.worker import Limits
 from Deployment.service.workers import Unavailable
 
 FORM = "multipart/form-data"

@@ -1,4 +1,4 @@
-"""The worker processes that run the model: an image that hangs or crashes one costs its own request and no other.
+"""The worker processes from the service's side: an image that hangs or crashes one costs its own request and no other.
 
 Each process is a pebble pool of its own, because the processes of one pool share a pipe and its locks: one that is
 killed while it holds them would stop the others.
@@ -6,26 +6,18 @@ killed while it holds them would stop the others.
 
 import asyncio
 import contextlib
-import json
 import logging
 import multiprocessing
-import traceback
-import warnings
-from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from Datasets.format.coco import predictions_to_coco
-from Datasets.format.images import UnreadableImage
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Artifact, load
-from Deployment.service.limits import Limits
-from Deployment.service.predictor import Predictor
+from Deployment.service.worker import Answer, Limits, Task, answer, load_model
 
 log = logging.getLogger("fourfold")
 START_SECONDS = 120  # for a worker to load the model
@@ -36,81 +28,6 @@ LONGEST_PAUSE = 5
 
 class Unavailable(Exception):
     """The service cannot answer this request now; the same request may succeed later."""
-
-
-class Task(NamedTuple):
-    """A request for predictions. files: names and bytes. threshold: None for the manifest's. coco: answer as COCO."""
-
-    files: list[tuple[str, bytes]]
-    batch: bool
-    threshold: float | None
-    coco: bool
-
-
-class Answer(NamedTuple):
-    """The JSON for a task, or an HTTP status and the reason; the number of images, and of objects by class, in it."""
-
-    content: bytes = b""
-    status: int = 200
-    error: str = ""
-    images: int = 0
-    objects: dict[str, int] = {}  # noqa: RUF012
-
-
-class Model:
-    """The model in a worker process. Raises UserError if it cannot be loaded, or fails on the first sample."""
-
-    def __init__(self, artifact: Artifact, threads: int, limits: Limits) -> None:
-        self._artifact, self._limits = artifact, limits
-        self._predictor = Predictor(artifact, threads)
-        name, (image, _) = next(iter(artifact.samples().items()))
-        try:
-            self._predictor(image)  # the first answer is slow
-        except Exception as error:
-            raise UserError(f"{artifact.directory}: the model fails on sample {name}: {one_line(error)}") from error
-
-    def answer(self, task: Task) -> Answer:
-        """The answer to a task; the error of status 500 is a traceback, for the log."""
-        try:
-            rows = [self._row(name, data, task.threshold) for name, data in task.files]
-            if not task.batch and "error" in rows[0]:
-                return Answer(status=422, error=rows[0]["error"])
-            content = json.dumps(self._content(rows, task), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        except Exception:
-            return Answer(status=500, error=traceback.format_exc())
-        objects = Counter[str]()
-        for row in rows:
-            objects.update({each["name"]: each["count"] for each in row.get("counts", ())})
-        return Answer(content.encode(), images=sum("error" not in row for row in rows), objects=dict(objects))
-
-    def _row(self, name: str, data: bytes, threshold: float | None) -> dict[str, Any]:
-        try:
-            prediction = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
-        except UnreadableImage as error:
-            return {"image": name, "error": one_line(error)}
-        return {"image": name, **prediction}
-
-    def _content(self, rows: list[dict[str, Any]], task: Task) -> Any:
-        if task.coco:
-            return predictions_to_coco(rows, self._artifact.task, self._artifact.manifest["classes"])
-        if task.batch:
-            return {"answers": rows}
-        return {name: value for name, value in rows[0].items() if name != "image"}
-
-
-_model: Model  # of a worker process
-
-
-def load_model(artifact: Artifact, threads: int, limits: Limits) -> None:
-    """A worker process's first task. Raises UserError."""
-    global _model
-    warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
-    _model = Model(artifact, threads, limits)
-
-
-def answer(task: Task) -> Answer:
-    """A worker process's further tasks."""
-    return _model.answer(task)
 
 
 class Workers:

@@ -1,4 +1,4 @@
-"""The room's commands and its service, as processes of their own."""
+"""The commands of Deployment and its service, as processes of their own."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.template.conftest import ROOT, Result, run_in
 
 
 def command(module: str, *arguments: object, cwd: Path = ROOT, **environment: str) -> Result:
-    """Run one of the room's commands to its end, from the repository or from a bundle."""
+    """Run one of the commands to its end, from the repository or from a bundle."""
     return run_in(cwd, "python", "-m", module, *map(str, arguments), timeout=60, **environment)
 
 

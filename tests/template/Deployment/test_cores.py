@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from Deployment.service.limits import usable_cores
+from Deployment.serve import usable_cores
 
 BOUND = len(os.sched_getaffinity(0))
 

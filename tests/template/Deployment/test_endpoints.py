@@ -1,4 +1,4 @@
-"""Every endpoint, and that the OpenAPI document tells the truth about it."""
+"""Every endpoint, and the OpenAPI document about it."""
 
 import re
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def test_an_image_in_a_form_is_answered_like_one_as_the_body(service: Service, s
         assert service.request("POST", "/predict", *form(("a.jpg", IMAGE), field=field)) == plain
 
 
-def test_coco_is_the_same_in_other_words(service: Service, schema: Any) -> None:
+def test_coco_has_the_same_boxes(service: Service, schema: Any) -> None:
     _, record = service.predict(IMAGE)
     status, coco = checked(schema, "/predict", "post", service.request("POST", "/predict?format=coco", IMAGE))
     assert status == 200
@@ -155,12 +155,12 @@ def test_every_endpoint_is_documented_with_every_status(schema: Any) -> None:
     assert "security" not in schema["paths"]["/predict"]["post"]
 
 
-def test_behind_a_proxy_the_document_means_addresses_beside_itself(schema: Any) -> None:
+def test_addresses_in_the_document_are_relative_for_proxies(schema: Any) -> None:
     [server] = schema["servers"]
     assert urljoin("https://example.com/models/e900/openapi.json", server["url"]) == "https://example.com/models/e900/"
 
 
-def test_with_a_key_the_document_says_so(pristine_export: Path) -> None:
+def test_the_document_names_the_key(pristine_export: Path) -> None:
     with serving(pristine_export, FOURFOLD_API_KEY=KEY) as service:
         paths = service.request("GET", "/openapi.json")[1]["paths"]
     for path, method in DOCUMENTED:

@@ -112,7 +112,7 @@ def test_a_dropped_and_a_pasted_image_are_answered(page: Page, pristine_export: 
         )
         page.wait(f"{STATUS}.includes('2 found')")
     page.run("window.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer()}))")  # of a link, say
-    assert "no file" in page.run(STATUS)
+    assert "No file" in page.run(STATUS)
 
 
 def test_whoever_has_no_image_at_hand_tries_the_models(page: Page) -> None:
@@ -136,7 +136,7 @@ def test_the_models_card_is_beside(page: Page) -> None:
     assert page.run("document.querySelector('#about').textContent") == "Finds red, green, blue"
     assert "64 pixels" in page.run("document.querySelector('#use').textContent")
     cells = page.run("[...document.querySelectorAll('#facts :is(th, td)')].map((cell) => cell.textContent)")
-    assert cells[:2] == ["mAP50objects found, overlapping by half", "1"]
+    assert cells[:2] == ["mAP50mean average precision at IoU 0.50", "1"]
     assert "commit" in cells
     assert cells[cells.index("init") + 1] == "Datasets/pretrained/e899"
 

@@ -1,4 +1,4 @@
-"""What the service does for those who run it: it lets in whom it may, refuses what is too much, tells what it did."""
+"""The API key, limits, log and shutdown of the service."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ from PIL import Image
 from starlette.requests import Request
 
 from Deployment.service.artifact import Artifact
-from Deployment.service.limits import Limits
 from Deployment.service.monitoring import Metrics, Monitoring
+from Deployment.service.worker import Limits
 from Deployment.service.workers import Workers
 from tests.template.conftest import png_bomb, until
 from tests.template.Deployment.made_export import SAMPLES, encoded, graph, write_manifest
@@ -75,7 +75,7 @@ def lines(log: Path, number: int) -> list[dict[str, Any]]:
      {"Authorization": f"Basic {KEY}"},
      {"Authorization": "Bearer "}, {"Authorization": "Bearer \xe9"}, {"X-API-Key": KEY}],
 )  # fmt: skip
-def test_without_the_key_nothing_is_told(guarded: Service, headers: dict[str, str]) -> None:
+def test_requests_without_the_key_are_refused(guarded: Service, headers: dict[str, str]) -> None:
     for method, path in (
         ("POST", "/predict"),
         ("POST", "/predict/batch"),
@@ -88,7 +88,7 @@ def test_without_the_key_nothing_is_told(guarded: Service, headers: dict[str, st
         assert "FOURFOLD" not in body.decode() and "e900" not in body.decode()
 
 
-def test_with_the_key_all_is_as_ever_and_health_needs_none(guarded: Service) -> None:
+def test_requests_with_the_key_are_answered_and_health_needs_none(guarded: Service) -> None:
     assert guarded.request("POST", "/predict", IMAGE, BEARER)[0] == 200
     for scheme in ("Bearer", "bearer", "BEARER"):
         assert guarded.request("GET", "/manifest", headers={"Authorization": f"{scheme} {KEY}"})[0] == 200
@@ -137,7 +137,7 @@ def test_the_log_has_a_line_of_json_for_each_request_with_its_id(pristine_export
     assert first["ms"] > 0 and "time" in first
 
 
-def test_a_fault_of_the_service_is_told_in_its_log_only(export: Path, tmp_path: Path) -> None:
+def test_the_reason_of_a_500_is_in_the_log_only(export: Path, tmp_path: Path) -> None:
     fails_on_77(export)
     with serving(export, log=tmp_path / "log") as service:
         status, headers, body = service.answer("POST", "/predict", FATAL)
@@ -151,7 +151,7 @@ def test_a_fault_of_the_service_is_told_in_its_log_only(export: Path, tmp_path: 
     assert fine["status"] == 200
 
 
-def test_beyond_those_that_may_wait_a_request_is_told_to_come_back(pristine_export: Path) -> None:
+def test_a_full_queue_answers_503(pristine_export: Path) -> None:
     with serving(pristine_export, "--parallel", 1, "--waiting", 1) as service, ThreadPoolExecutor(10) as clients:
         answers = [clients.submit(service.answer, "POST", "/predict", LARGE) for _ in range(10)]
         time.sleep(0.3)
@@ -186,7 +186,7 @@ def dawdle(service: Service, size: int, sent: int) -> socket.socket:
     return client
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(pristine_export: Path) -> None:
+def test_a_body_that_does_not_arrive_gets_408(pristine_export: Path) -> None:
     with serving(pristine_export, "--seconds", 1) as service, dawdle(service, 1000, 10) as client:
         client.settimeout(15)
         started = time.monotonic()
@@ -194,7 +194,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(pristine_export: Path) ->
         assert 0.5 < time.monotonic() - started < 9
 
 
-def test_who_offers_another_protocol_is_asked_not_to(guarded: Service) -> None:
+def test_an_offer_to_upgrade_is_refused_with_the_reason(guarded: Service) -> None:
     """uvicorn drops the body of such a request, as Java's client sends by default."""
     offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AA"}
     status, answer = guarded.request("POST", "/predict", IMAGE, BEARER | offer)
@@ -242,7 +242,7 @@ def test_sigterm_finishes_what_is_running(pristine_export: Path) -> None:
         assert [answer.result()[0] for answer in answers] == [200, 200, 200]
 
 
-def test_what_the_services_end_cuts_off_is_told_to_come_back() -> None:
+def test_requests_cut_off_by_the_shutdown_get_503() -> None:
     async def endless(*_: object) -> None:
         await asyncio.Event().wait()
 

@@ -145,7 +145,7 @@ def test_a_client_that_leaves_harms_nobody(service: Service) -> None:
     assert service.predict(encoded(SAMPLES["000.jpg"]))[0] == 200
 
 
-def test_sigterm_ends_it_soon_even_while_a_client_dawdles(pristine_export: Path) -> None:
+def test_sigterm_ends_it_soon_though_a_client_sends_slowly(pristine_export: Path) -> None:
     with serving(pristine_export) as service:
         assert service.host == "127.0.0.1"
         with socket.create_connection((service.host, service.port)) as client:
@@ -155,7 +155,7 @@ def test_sigterm_ends_it_soon_even_while_a_client_dawdles(pristine_export: Path)
             assert service.process.wait(SHUTDOWN_SECONDS + 15) in (0, -signal.SIGTERM)
 
 
-def test_a_taken_port_is_said(pristine_export: Path) -> None:
+def test_a_taken_port_is_reported(pristine_export: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         process = command("Deployment.serve", pristine_export, "--port", taken.getsockname()[1])
     assert is_one_line(process)
@@ -174,7 +174,7 @@ def test_a_taken_port_is_said(pristine_export: Path) -> None:
         ("--log-level", "loud"),
     ],
 )
-def test_a_wrong_option_is_said(pristine_export: Path, options: tuple[object, ...]) -> None:
+def test_a_wrong_option_is_reported(pristine_export: Path, options: tuple[object, ...]) -> None:
     process = command("Deployment.serve", pristine_export, *options)
     assert is_one_line(process)
     assert str(options[0]) in process.stderr
@@ -232,7 +232,7 @@ def outside(export: Path) -> None:
         (outside, "points outside"),
     ],
 )
-def test_a_spoilt_export_is_refused(export: Path, spoil: Callable[[Path], None], words: str) -> None:
+def test_a_damaged_export_is_refused(export: Path, spoil: Callable[[Path], None], words: str) -> None:
     spoil(export)
     process = command("Deployment.serve", export, "--port", 0)
     assert is_one_line(process), process.stderr
@@ -240,7 +240,7 @@ def test_a_spoilt_export_is_refused(export: Path, spoil: Callable[[Path], None],
     assert str(export) in process.stderr
 
 
-def test_an_option_out_of_bounds_is_said(pristine_export: Path) -> None:
+def test_an_option_out_of_bounds_is_reported(pristine_export: Path) -> None:
     process = command("Deployment.serve", pristine_export, "--parallel", 257)
     assert is_one_line(process)
     assert "--parallel: '257' is no whole number from 1 to 256" in process.stderr

@@ -1,4 +1,4 @@
-"""Masks, labels and counts through all of the room: service, many images, bundle and its verification."""
+"""Masks, labels and counts through the service, predict and the model card."""
 
 import io
 import json

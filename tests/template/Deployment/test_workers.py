@@ -63,7 +63,7 @@ def test_workers_that_are_killed_while_idle_are_replaced(service: Service) -> No
     assert metric(service, "fourfold_workers_cpu_seconds_total") > used  # of those that have ended too
 
 
-def test_who_asks_just_after_a_worker_was_killed_is_answered_by_another(pristine_export: Path) -> None:
+def test_requests_just_after_a_kill_are_answered_by_another_worker(pristine_export: Path) -> None:
     with serving(pristine_export, "--parallel", 2) as service, ThreadPoolExecutor(4) as clients:
         service.process.send_signal(signal.SIGSTOP)  # so that it hears of the death and of the requests at once
         workers_of(service)[0].kill()
@@ -112,7 +112,7 @@ def test_a_request_whose_worker_ends_is_reported_and_not_tried_again(pristine_ex
         assert log.read_text().count("worker failed") == 1
 
 
-def test_a_worker_that_hangs_is_killed_and_what_lay_behind_is_answered(service: Service, log: Path) -> None:
+def test_a_worker_that_hangs_costs_one_request(service: Service, log: Path) -> None:
     hanging = workers_of(service)[0]
     hanging.suspend()
     with ThreadPoolExecutor(8) as clients:
@@ -125,7 +125,7 @@ def test_a_worker_that_hangs_is_killed_and_what_lay_behind_is_answered(service: 
     assert service.predict(IMAGE)[0] == 200
 
 
-def test_a_worker_does_not_go_on_for_nobody(pristine_export: Path, log: Path) -> None:
+def test_a_batch_that_times_out_frees_its_worker(pristine_export: Path, log: Path) -> None:
     slow = encoded(Image.new("1", (7000, 7000)), "PNG")
     with serving(pristine_export, "--parallel", 1, "--seconds", 1, log=log) as service:
         with ThreadPoolExecutor(2) as clients:
@@ -167,14 +167,13 @@ def test_ctrl_c_ends_a_service_whose_new_worker_hangs(pristine_export: Path) -> 
         until(lambda: not hanging.is_running())
 
 
-def test_sigterm_is_heeded_from_the_beginning(pristine_export: Path, log: Path) -> None:
-    with serving(pristine_export, log=log) as service:
+def test_sigterm_ends_it_from_the_beginning(pristine_export: Path) -> None:
+    with serving(pristine_export) as service:
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(20) == 0
-        assert log.read_text() == ""
 
 
-def test_what_waited_too_long_is_not_kept(pristine_export: Path) -> None:
+def test_bodies_of_requests_that_timed_out_are_freed(pristine_export: Path) -> None:
     with serving(pristine_export, "--parallel", 1, "--seconds", 2) as service, ThreadPoolExecutor(11) as clients:
         memory = psutil.Process(service.process.pid).memory_info
         workers_of(service)[0].suspend()

@@ -1,0 +1,111 @@
+"""What a worker process does: load the model once, then answer one task after the other."""
+
+import json
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from Datasets.format.coco import predictions_to_coco
+from Datasets.format.images import UnreadableImage
+from Datasets.tools.errors import UserError, one_line
+from Deployment.service.artifact import Artifact
+from Deployment.service.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The service's limits, each an option of Deployment/serve.py.
+
+    body: bytes, of a batch all together. pixels: of an image. images: of a batch. formats: of image files, Pillow's
+    names. seconds: from the request's headers to its answer. parallel: worker processes. waiting: requests that may
+    wait for one. memory: bytes of all bodies held at once.
+    """
+
+    body: int = 20_000_000
+    pixels: int = 50_000_000
+    images: int = 64
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP")
+    seconds: int = 30
+    parallel: int = 1
+    waiting: int = 64
+    memory: int = 400_000_000
+
+
+class Task(NamedTuple):
+    """A request for predictions. files: names and bytes. threshold: None for the manifest's. coco: answer as COCO."""
+
+    files: list[tuple[str, bytes]]
+    batch: bool
+    threshold: float | None
+    coco: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The JSON for a task, with the number of images and of objects by class; or an HTTP status and the reason."""
+
+    content: bytes = b""
+    images: int = 0
+    objects: dict[str, int] = field(default_factory=dict)
+    status: int = 200
+    error: str = ""
+
+
+class Model:
+    """An export's model behind limits. Raises UserError if it cannot be loaded, or fails on the first sample."""
+
+    def __init__(self, artifact: Artifact, threads: int, limits: Limits) -> None:
+        self._artifact, self._limits = artifact, limits
+        self._predictor = Predictor(artifact, threads)
+        name, (image, _) = next(iter(artifact.samples().items()))
+        try:
+            self._predictor(image)  # the first prediction is slow
+        except Exception as error:
+            raise UserError(f"{artifact.directory}: the model fails on sample {name}: {one_line(error)}") from error
+
+    def answer(self, task: Task) -> Answer:
+        """The answer to a task; the error of status 500 is a traceback, for the log."""
+        try:
+            rows = [self._row(name, data, task.threshold) for name, data in task.files]
+            if not task.batch and "error" in rows[0]:
+                return Answer(status=422, error=rows[0]["error"])
+            content = json.dumps(self._content(rows, task), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except Exception:
+            return Answer(status=500, error=traceback.format_exc())
+        objects = Counter[str]()
+        for row in rows:
+            objects.update({each["name"]: each["count"] for each in row.get("counts", ())})
+        return Answer(content.encode(), sum("error" not in row for row in rows), dict(objects))
+
+    def _row(self, name: str, data: bytes, threshold: float | None) -> dict[str, Any]:
+        try:
+            prediction = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
+        except UnreadableImage as error:
+            return {"image": name, "error": one_line(error)}
+        except MemoryError:
+            return {"image": name, "error": "it takes too much memory to decode"}
+        return {"image": name, **prediction}
+
+    def _content(self, rows: list[dict[str, Any]], task: Task) -> Any:
+        if task.coco:
+            return predictions_to_coco(rows, self._artifact.task, self._artifact.manifest["classes"])
+        if task.batch:
+            return {"answers": rows}
+        return {name: value for name, value in rows[0].items() if name != "image"}
+
+
+_model: Model  # of this process
+
+
+def load_model(artifact: Artifact, threads: int, limits: Limits) -> None:
+    """The first task of a process. Raises UserError."""
+    global _model
+    warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
+    _model = Model(artifact, threads, limits)
+
+
+def answer(task: Task) -> Answer:
+    """The other tasks of a process."""
+    return _model.answer(task)
