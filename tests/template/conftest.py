@@ -19,7 +19,6 @@ from tests.contract.checkout import AUTHOR, ROOT, Result, edit_params, succeeded
 from tests.template import forked
 
 __all__ = ["AUTHOR", "ROOT", "Result", "edit_params", "succeeded"]  # for the tests
-DEMONSTRATION = {"params.yaml": ROOT / "params.yaml"}
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported, as Models/train.py does
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children

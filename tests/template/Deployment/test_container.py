@@ -100,7 +100,7 @@ def image(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Im
 
 
 @pytest.mark.long
-def test_what_the_dockerfile_makes_starts_answers_and_is_healthy(image: Image) -> None:
+def test_the_image_is_small_starts_answers_and_is_healthy(image: Image) -> None:
     assert image.instructions["FROM"] == f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
     assert not image.instructions["USER"].startswith(("0", "root"))
     before = contents(image.directory)
@@ -123,19 +123,10 @@ def test_what_the_dockerfile_makes_starts_answers_and_is_healthy(image: Image) -
         assert subprocess.run(health, **run).returncode == 0
     assert subprocess.run(health, **run).returncode != 0
     assert contents(image.directory) == before  # nothing is written: the file system may be read-only
-
-
-@pytest.mark.long  # only in that it is done beside those for which the image is made
-def test_nothing_is_imported_from_elsewhere(image: Image) -> None:
     line = [image.python, "-c", FOREIGN]
     foreign = subprocess.run(line, cwd=image.directory, capture_output=True, text=True, check=True)
-    assert foreign.stdout == "\n"
-
-
-@pytest.mark.long  # only in that it is done beside those for which the image is made
-def test_its_environment_is_small(image: Image) -> None:
+    assert foreign.stdout == "\n", "imported from elsewhere"
     site = next((image.python.parents[1] / "lib").glob("python*/site-packages"))
     size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
-    print(f"{size / 1e6:.0f} MB")
     assert size < 250e6
     assert not {"torch", "pandas", "pyarrow", "dvc", "typer"} & {path.name for path in site.iterdir()}
