@@ -53,7 +53,7 @@ def found(path: Path, form=None, ask=never, **options) -> dict:
 @pytest.fixture
 def bare(tmp_path) -> Path:
     """As much of a project as the command looks at, without a repository."""
-    files = {"params.yaml": DEMONSTRATION["params.yaml"].read_bytes(), "dvc.yaml": (ROOT / "dvc.yaml").read_bytes()}
+    files = {"params.yaml": (ROOT / "params.yaml").read_bytes(), "dvc.yaml": (ROOT / "dvc.yaml").read_bytes()}
     root = write(tmp_path / "bare", {**files, ".dvc/config": ""})
     write(root, {"Datasets/raw/.gitignore": (ROOT / "Datasets/raw/.gitignore").read_bytes()})
     return root
@@ -343,7 +343,7 @@ def test_an_interruption_leaves_nothing(repository, tmp_path, moment):
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted: nothing was added\n")
     assert {name for name in state(repository) if ".git/" not in name} == before
-    assert (repository / "params.yaml").read_bytes() == DEMONSTRATION["params.yaml"].read_bytes()
+    assert (repository / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
     assert (repository / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
     assert (source / "film.raw").stat().st_size == 200_000_000
 
