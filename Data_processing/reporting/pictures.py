@@ -16,7 +16,8 @@ from Datasets.format.images import decode
 QUALITY = 78  # of the JPEGs
 OPACITY = 0.35  # of masks
 ENLARGED = 240  # pixels of the longer side up to which a smaller image is enlarged, by a whole factor
-LETTER = 11  # pixels of a name's height
+SHOWN = 250, 220  # pixels of the page that a picture fits into, about
+LETTER, LINE = 12, 2  # pixels of the page: a name's height, and the width of a box's line
 RED = 0
 
 
@@ -90,7 +91,9 @@ def draw_boxes(
 
     scale: pixels of `image` in a pixel of the boxes. Boxes that lie outside, or nowhere, are left out.
     """
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(LETTER)
+    larger = max(1.0, image.width / SHOWN[0], image.height / SHOWN[1])
+    letter, line = round(LETTER * larger), round(LINE * larger)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(letter)
     placed: list[tuple[list[float], list[float], str, int]] = []
     for box, degrees in boxes:
         corners = np.array([[box["x1"], box["y1"]], [box["x2"], box["y2"]]], float) * scale
@@ -99,11 +102,11 @@ def draw_boxes(
             end = np.subtract(image.size, 1)
             placed.append((np.clip(low, 0, end).tolist(), np.clip(high, 0, end).tolist(), box["name"], degrees))
     for (x1, y1), (x2, y2), name, degrees in sorted(placed, key=_area, reverse=True):
-        draw.rectangle((x1, y1, x2, y2), outline=_rgb(degrees), width=2)
+        draw.rectangle((x1, y1, x2, y2), outline=_rgb(degrees), width=line)
         if names and name.isascii():
             width = font.getlength(name) + 4
-            left, top = max(0, min(x1, image.width - width)), max(0, y1 - LETTER - 2)
-            draw.rectangle((left, top, left + width, top + LETTER + 2), fill=_rgb(degrees, 0.3))
+            left, top = max(0, min(x1, image.width - width)), max(0, y1 - letter - 2)
+            draw.rectangle((left, top, left + width, top + letter + 2), fill=_rgb(degrees, 0.3))
             draw.text((left + 2, top), name, fill="white", font=font)
 
 
