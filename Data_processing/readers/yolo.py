@@ -18,7 +18,7 @@ import posixpath
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -31,6 +31,7 @@ from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import encode
 from Data_processing.sources.annotation_files import folder_split, parse_numbers, read_text, split_named
 from Data_processing.sources.files import MissingFile, SourceFiles, inside
+from Data_processing.sources.image_names import any_posix, find_places, path_candidates
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError, one_line
 
@@ -136,7 +137,7 @@ def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
     splits = [(split_named(str(key)) or "", path) for key, value in data.items() for path in _paths(key, value, where)]
     if not splits:
         raise UserError(f"{where}: has none of train, val and test, which name folders of images")
-    bases = [posixpath.join(folder, str(data.get("path") or "")), folder, ""] if images is None else [images]
+    bases = [posixpath.join(folder, any_posix(str(data.get("path") or ""))), folder, ""] if images is None else [images]
     shape: Any = data.get("kpt_shape")
     counted = isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
     return Dataset(file, _class_names(data, where), splits, bases, math.prod(shape) if counted else 0)
@@ -190,7 +191,7 @@ def _list_images(files: SourceFiles, dataset: Dataset, names: Sequence[str]) -> 
     listing, present = Listing(), set(names)
     known = present | _folders(present)
     entries = [entry for _, entry in dataset.splits]
-    places = _places(entries, dataset.bases, known.__contains__)
+    places = find_places(entries, dataset.bases, known.__contains__)
     for (split, entry), place in zip(dataset.splits, places, strict=True):
         if place is None:
             listing.missing.append((split, entry))
@@ -219,43 +220,14 @@ def _folders(names: Iterable[str]) -> set[str]:
     return found
 
 
-def _places(paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool]) -> list[str | None]:
-    """The files or folders that paths mean; by any end of them if as they stand none is there."""
-    places: list[str | None] = []
-    for by_end in (False, True):
-        places = [next(filter(is_there, _candidates(path, bases, by_end)), None) for path in paths]
-        if any(place is not None for place in places):
-            break
-    return places
-
-
-def _candidates(path: str, bases: Iterable[str], by_end: bool = False) -> Iterator[str]:
-    """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute.
-
-    by_end: then by any end of it, from each base.
-    """
-    path = path.strip().replace("\\", "/")
-    for base in dict.fromkeys(bases):
-        whole = posixpath.normpath(posixpath.join(base, path))
-        if ":/" in whole:
-            whole = re.sub(r"^.*(?=/[A-Za-z]:/)|^[A-Za-z]:(?=/)", "", whole)
-        parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
-        for start in range(max(1, len(parts)) if whole.startswith("/") else 1):
-            yield "/".join(parts[start:])
-    parts = [part for part in path.split("/") if part not in ("", ".", "..")] if by_end else []
-    for start in range(len(parts)):
-        for base in dict.fromkeys(bases):
-            yield posixpath.normpath(posixpath.join(base, *parts[start:]))
-
-
 def _listed_in(files: SourceFiles, file: str, bases: Sequence[str], present: Set[str]) -> dict[str, str]:
     """The images that a .txt file lists, with the line of each; one whose label file is there counts as there."""
     lines = {number: line for number, line in enumerate(read_text(files, file).splitlines(), 1) if line.strip()}
     bases = [file.rpartition("/")[0], *bases]
-    places = _places(list(lines.values()), bases, lambda image: image in present or label_file(image) in present)
+    places = find_places(list(lines.values()), bases, lambda image: image in present or label_file(image) in present)
     found: dict[str, str] = {}
     for (number, line), place in zip(lines.items(), places, strict=True):
-        found.setdefault(place or next(_candidates(line, bases)), f"{file}:{number}")
+        found.setdefault(place or next(path_candidates(line, bases)), f"{file}:{number}")
     return found
 
 

@@ -1,8 +1,9 @@
-"""Which image files of a source an annotation means by a name, a path of another machine, or a URL."""
+"""Which files of a source an annotation means by a name, a path of another machine, or a URL."""
 
+import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import PurePosixPath
@@ -61,6 +62,42 @@ def ends(address: str) -> Iterator[str]:
             yield "/".join(parts[start:])
         if UPLOADED.match(parts[-1]) and "upload" in parts:
             yield UPLOADED.sub("", parts[-1])
+
+
+def any_posix(path: str) -> str:
+    """A path of any system, with / between its parts and without a drive."""
+    return re.sub(r"^[A-Za-z]:(?=/)", "", path.strip().replace("\\", "/"))
+
+
+def path_candidates(path: str, bases: Iterable[str], by_end: bool = False) -> Iterator[str]:
+    """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute.
+
+    by_end: then by any end of it, from each base.
+    """
+    path, bases = any_posix(path), list(dict.fromkeys(bases))
+    for base in bases:
+        whole = posixpath.normpath(posixpath.join(base, path))
+        parts = _steps(whole)
+        for start in range(max(1, len(parts)) if whole.startswith("/") else 1):
+            yield "/".join(parts[start:])
+    parts = _steps(path) if by_end else []
+    for start in range(len(parts)):
+        for base in bases:
+            yield posixpath.normpath(posixpath.join(base, *parts[start:]))
+
+
+def _steps(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".", "..")]
+
+
+def find_places(paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool]) -> list[str | None]:
+    """The files or folders that paths mean; by any end of them if as they stand none is there."""
+    places: list[str | None] = []
+    for by_end in (False, True):
+        places = [next(filter(is_there, path_candidates(path, bases, by_end)), None) for path in paths]
+        if any(place is not None for place in places):
+            break
+    return places
 
 
 def ambiguity(name: str, found: Sequence[str]) -> list[tuple[str, str]]:
