@@ -95,6 +95,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent not in whole and not item.get_closest_marker("long"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def scratch(tmp_path_factory) -> None:
+    """Where this process and the forked ones, which delete nothing at their end, unpack compressed archives."""
+    os.environ["FOURFOLD_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory, worker_id) -> Path:
     """A small project, in a folder with a space and an umlaut in its name, in which `dvc repro` ran once.

@@ -3,6 +3,9 @@
 import csv
 import importlib
 import json
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from Data_processing.shared.inspected import Facts
 from Data_processing.sources.files import open_source
 from Datasets.format.records import SCHEMA, Box, empty_record, write_json
 from Datasets.tools.errors import UserError
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import ROOT, refused, stage, succeeded
 from tests.template.Data_processing.sources import SIZE, pack, picture
 
 CONTENT = {"a.png": [("cat", 3, 4, 21, 30), ("dog", 0, 0, 60, 40)], "b.png": [("cat", 12, 10, 15, 20)], "c.png": []}
@@ -119,6 +122,27 @@ def test_an_archive_gives_the_records_of_a_directory(tmp_path, form, kind):
     assert all(row.origin and not row.problems for row in rows)
     in_archive = imported(pack(source, tmp_path / kind), form)
     assert sorted(in_archive, key=lambda row: row.image) == sorted(rows, key=lambda row: row.image)
+
+
+def test_a_compressed_tar_is_unpacked_into_a_temporary_file_that_does_not_stay(tmp_path):
+    archive = pack(write_folders(tmp_path / "s"), tmp_path / "s.tar.gz")
+    (tmp_path / "temporary").mkdir()
+    code = """if True:
+        import os
+        from pathlib import Path
+        from Data_processing.sources.files import open_source
+        files = open_source(Path("s.tar.gz"))
+        found = [files.read(name) for name in reversed(files.names())]
+        assert files.read(files.names()[0]) == found[-1]
+        open_source(Path("s.tar.gz"))
+        print(len(list(Path(os.environ["TMPDIR"]).rglob("*.tar"))))
+    """
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(ROOT)}
+    del environment["FOURFOLD_SCRATCH"]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=archive.parent, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize("form", WRITERS)
