@@ -16,13 +16,17 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import load
 from Deployment.service.worker import Limits
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
@@ -87,10 +91,10 @@ def parse() -> argparse.Namespace:
     add("--waiting", number(0), limits.waiting, "requests that may wait for a worker; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
     add("--keep-alive", number(1), 75, "seconds that an idle connection stays open: longer than your load balancer's")
-    add("--max-bytes", number(1), limits.body, "the largest body, of a batch too")
-    add("--max-pixels", number(1, MAX_PIXELS), limits.pixels, "the most pixels of an image")
-    add("--max-images", number(1), limits.images, "the most images of a batch")
-    add("--max-memory", number(1), limits.memory, "bytes of all bodies that are held at once")
+    add("--max-bytes", number(1), limits.max_bytes, "the largest body, of a batch too")
+    add("--max-pixels", number(1, MAX_PIXELS), limits.max_pixels, "the most pixels of an image")
+    add("--max-images", number(1), limits.max_images, "the most images of a batch")
+    add("--max-memory", number(1), limits.max_memory, "bytes of all bodies that are held at once")
     add("--formats", formats, ",".join(limits.formats), f"image formats, with commas between: {', '.join(FORMATS)}")
     add("--log-level", str, "info", "info has a line for each request", "debug", "info", "warning", "error")
     return parser.parse_args()
@@ -126,55 +130,51 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Run the service until SIGTERM or Ctrl-C. Raises UserError."""
+    """Load the export, then run the service until SIGTERM or Ctrl-C. Raises UserError."""
     from Deployment.service.workers import Workers
 
     key = api_key()
-    limits = Limits(
-        body=options.max_bytes,
-        pixels=options.max_pixels,
-        images=options.max_images,
-        formats=options.formats,
-        seconds=options.seconds,
-        parallel=options.parallel,
-        waiting=options.waiting,
-        memory=max(options.max_memory, options.max_bytes),
-    )
+    limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
     sys.setswitchinterval(SWITCH_SECONDS)
     artifact = load(options.export)
     workers = Workers(options.export, artifact, options.threads, limits)
     try:
         workers.start()
-        import uvicorn  # while the workers load the model; they themselves need neither this nor FastAPI
-
-        from Deployment.service.app import create_app
-        from Deployment.service.monitoring import log_as_json
+        from Deployment.service.app import create_app  # while the workers load the model, who need no FastAPI
 
         app = create_app(artifact, workers, limits, key)
         workers.wait()
         with listen(options.host, options.port) as opened:
-            log_as_json(options.log_level)
-            if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):
-                log = logging.getLogger("fourfold")
-                log.warning(f"listening on {options.host} without authentication; set {KEY}")
-            config = uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=options.keep_alive,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            )
-            signal.signal(signal.SIGTERM, _end)  # uvicorn's own handler calls this one when it has finished
-            host = f"[{options.host}]" if ":" in options.host else options.host
-            print(f"{artifact.manifest['experiment']} answers at http://{host}:{opened.getsockname()[1]}", flush=True)
-            uvicorn.Server(config).run(sockets=[opened])
+            run(app, opened, options, artifact.manifest["experiment"])
     finally:
         workers.stop()
+
+
+def run(app: "FastAPI", opened: socket.socket, options: argparse.Namespace, experiment: str) -> None:
+    """Print the address and serve; after a signal finish running requests, for SHUTDOWN_SECONDS at most."""
+    import uvicorn
+
+    from Deployment.service.monitoring import log_as_json
+
+    log_as_json(options.log_level)
+    if KEY not in os.environ and options.host not in ("127.0.0.1", "localhost", "::1"):
+        logging.getLogger("fourfold").warning(f"listening on {options.host} without authentication; set {KEY}")
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=options.keep_alive,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    signal.signal(signal.SIGTERM, _end)  # uvicorn's own handler calls this one when it has finished
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"{experiment} answers at http://{host}:{opened.getsockname()[1]}", flush=True)
+    uvicorn.Server(config).run(sockets=[opened])
 
 
 def _end(*_: object) -> NoReturn:

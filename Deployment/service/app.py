@@ -174,7 +174,7 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
 
     async def answer(request: Request, batch: bool, threshold: float | None, coco: bool) -> Response:
         deadline = asyncio.get_running_loop().time() + limits.seconds
-        async with uploads.files(request, limits.images if batch else 1, deadline) as files:
+        async with uploads.files(request, limits.max_images if batch else 1, deadline) as files:
             found = await workers.answer(Task(files, batch, threshold, coco), deadline)
         metrics.count_predictions(found.images, found.objects)
         if found.status == 500:
@@ -195,7 +195,7 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
 
     @router.post(
         "/predict/batch",
-        summary=f"What is in each of up to {limits.images} images, the files of a form",
+        summary=f"What is in each of up to {limits.max_images} images, the files of a form",
         response_model=Batch[named] | Coco,
         responses=_errors(400, 408, 413, 415, 422, 503),
         openapi_extra=_request_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),

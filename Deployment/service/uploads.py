@@ -12,7 +12,6 @@ from Deployment.service.worker import Limits
 from Deployment.service.workers import Unavailable
 
 FORM = "multipart/form-data"
-MOST_FIELDS = 1000  # of a form, beside its files
 Files = list[tuple[str, bytes]]  # names and contents
 
 
@@ -23,7 +22,7 @@ class InMemoryParser(MultiPartParser):
 
 
 class Uploads:
-    """Reads request bodies; together they hold at most `limits.memory` bytes."""
+    """Reads request bodies; together they hold at most `limits.max_memory` bytes."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -45,9 +44,9 @@ class Uploads:
             async for chunk in request.stream():
                 held += len(chunk)
                 self._held += len(chunk)
-                if held > self._limits.body:
-                    raise HTTPException(413, f"the body is larger than the limit of {self._limits.body} bytes")
-                if self._held > self._limits.memory:
+                if held > self._limits.max_bytes:
+                    raise HTTPException(413, f"the body is larger than the limit of {self._limits.max_bytes} bytes")
+                if self._held > max(self._limits.max_memory, self._limits.max_bytes):
                     raise Unavailable("the requests of this moment take too much memory; try again")
                 yield chunk
 
@@ -73,7 +72,7 @@ async def _body(chunks: AsyncGenerator[bytes, None]) -> Files:
 
 async def _form_files(request: Request, chunks: AsyncGenerator[bytes, None], most: int) -> Files:
     """The files of a form, whatever the names of their fields."""
-    parser = InMemoryParser(request.headers, chunks, max_files=most, max_fields=MOST_FIELDS)
+    parser = InMemoryParser(request.headers, chunks, max_files=most)
     try:
         form = await parser.parse()
     except MultiPartException as error:

@@ -16,21 +16,16 @@ from Deployment.service.predictor import Predictor
 
 @dataclass(frozen=True)
 class Limits:
-    """The service's limits, each an option of Deployment/serve.py.
+    """The service's limits: options of Deployment/serve.py, whose help explains them."""
 
-    body: bytes, of a batch all together. pixels: of an image. images: of a batch. formats: of image files, Pillow's
-    names. seconds: from the request's headers to its answer. parallel: worker processes. waiting: requests that may
-    wait for one. memory: bytes of all bodies held at once.
-    """
-
-    body: int = 20_000_000
-    pixels: int = 50_000_000
-    images: int = 64
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP")
-    seconds: int = 30
     parallel: int = 1
     waiting: int = 64
-    memory: int = 400_000_000
+    seconds: int = 30
+    max_bytes: int = 20_000_000
+    max_pixels: int = 50_000_000
+    max_images: int = 64
+    max_memory: int = 400_000_000
+    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow's names
 
 
 class Task(NamedTuple):
@@ -81,7 +76,7 @@ class Model:
 
     def _row(self, name: str, data: bytes, threshold: float | None) -> dict[str, Any]:
         try:
-            prediction = self._predictor(data, self._limits.pixels, threshold, self._limits.formats)
+            prediction = self._predictor(data, self._limits.max_pixels, threshold, self._limits.formats)
         except UnreadableImage as error:
             return {"image": name, "error": one_line(error)}
         except MemoryError:
