@@ -1,12 +1,12 @@
 """Clean all sources: each record is accepted, perhaps repaired, or rejected with a reason; none disappears.
 
-    python -m Data_processing.clean --imported DIR --inspected DIR --out DIR --keep cat --keep dog -- digits raccoon
+    python -m Data_processing.clean --keep cat --keep dog -- digits raccoon
 
 Joins what the sources state (import stage) with what their images show (inspect stage), batch by batch, in several
 processes. Writes into --out: accepted.parquet (records, with facts of each image), rejected.csv, rejected.parquet (the
-same, with what the report shows of the images), repairs.csv, classes.json and summary.json, whose imported is the sum
-of its accepted and rejected. Instead of the sources' names after `--`, it also takes params.yaml's `sources` as DVC
-unpacks it: `--digits.format coco --digits.path …`.
+same, with what the report shows of the images), repairs.csv, classes.json; and OUT.json, a summary whose imported is
+the sum of its accepted and rejected. Instead of the sources' names after `--`, it also takes params.yaml's `sources`
+as DVC unpacks it: `--digits.format coco --digits.path …`.
 """
 
 import json
@@ -45,6 +45,8 @@ from Datasets.format.records import Count
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
+
+INTERMEDIATE = Path("Data_processing/intermediate")
 
 
 class WithoutKept(StrEnum):
@@ -177,12 +179,12 @@ def warn_unused(total: Outcome, classes: ClassRules) -> None:
 
 
 def main(
-    imported: Annotated[Path, typer.Option(help="directory of the import stage's files")],
-    inspected: Annotated[Path, typer.Option(help="directory of the inspect stage's files")],
-    out: Annotated[Path, typer.Option(help="directory to write to")],
     sources: Annotated[
         list[str] | None, typer.Argument(help="the sources' names, or params.yaml's `sources` unpacked")
     ] = None,
+    imported: Annotated[Path, typer.Option(help="the import stage's directory")] = INTERMEDIATE / "imported",
+    inspected: Annotated[Path, typer.Option(help="the inspect stage's directory")] = INTERMEDIATE / "inspected",
+    out: Annotated[Path, typer.Option(help="directory to write to; the summary is OUT.json")] = INTERMEDIATE / "clean",
     keep: Annotated[list[str] | None, typer.Option(help="class wanted, in id order; none given keeps all")] = None,
     rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW, done before keep")] = None,
     merge: Annotated[list[str] | None, typer.Option(help="NEW=OLD+OLD, done between rename and keep")] = None,
@@ -243,7 +245,7 @@ def main(
         numbers = summary(total, pc.sum(pc.list_value_length(boxes)).as_py() or 0)
     with replacing(out / "classes.json") as partial:
         write_classes(ids, partial)
-    with replacing(out / "summary.json") as partial:
+    with replacing(out.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     warn_unused(total, classes)
     print_summary(total)

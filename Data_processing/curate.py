@@ -1,6 +1,6 @@
 """Curate: group, split and pack the accepted images into the dataset that everything else reads.
 
-    python -m Data_processing.curate --cleaned DIR --out Datasets/curated --summary FILE
+    python -m Data_processing.curate --train 0.7 --val 0.15 --test 0.15
 
 Reads the clean stage's accepted.parquet and classes.json, and the accepted images, whose sha256 must be that of the
 files inspected. Writes Parquet shards, metadata.json and classes.json (see Datasets/format/curated.py), and a
@@ -42,6 +42,7 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError
 
+INTERMEDIATE = Path("Data_processing/intermediate")
 RECORD_COLUMNS = [*SCHEMA.names, "mask_names", "bytes"]
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 
@@ -121,9 +122,11 @@ def count_boxes(records: Iterable[Record], counts: Mapping[str, Counter[str]]) -
 
 
 def main(
-    cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")],
-    out: Annotated[Path, typer.Option(help="directory to write the dataset to")],
-    summary_file: Annotated[Path, typer.Option("--summary", help="JSON file to write the dataset's numbers to")],
+    cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")] = INTERMEDIATE / "clean",
+    out: Annotated[Path, typer.Option(help="directory to write the dataset to")] = Path("Datasets/curated"),
+    summary_file: Annotated[
+        Path, typer.Option("--summary", help="JSON file to write the dataset's numbers to")
+    ] = INTERMEDIATE / "curated.json",
     group_pattern: Annotated[str, typer.Option(help="regular expression with named parts, over the image's path")] = "",
     near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="of 256 that may differ")] = 24,
     train: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.7,

@@ -1,6 +1,6 @@
 """Import one source: its annotations, in whatever format, become records.
 
-    python -m Data_processing.import_source --source digits --format coco --path Datasets/raw/digits --out FILE
+    python -m Data_processing.import_source --source digits --format coco --path Datasets/raw/digits
 
 Reads annotation files only, from a directory or straight out of a .zip or .tar. Writes a Parquet file of records as the
 source states them (see imported.py); checking them is the clean stage's work. `annotations` with a `*`, such as
@@ -131,7 +131,7 @@ def main(
     source: Annotated[str, typer.Option(help="the source's name")],
     format: Annotated[str, typer.Option(help=f"its annotation format: {', '.join(formats())}")],
     path: Annotated[Path, typer.Option(help="directory, .zip or .tar")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write")],
+    out: Annotated[Path | None, typer.Option(help="Parquet file; intermediate/imported has one a source")] = None,
     annotations: AnnotationsOption = None,
     images: ImagesOption = None,
     preset: PresetOption = None,
@@ -141,6 +141,7 @@ def main(
 ) -> None:
     """Read a source's annotations into records."""
     check_source_name(source)
+    out = out or Path(f"Data_processing/intermediate/imported/{source}.parquet")
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     pa.set_memory_pool(pa.system_memory_pool())  # which keeps pages for the next batch, where others give them back
     files = open_source(path)

@@ -1,6 +1,6 @@
 """Inspect one source's images: each is read and decoded once, in parallel.
 
-    python -m Data_processing.inspect_images --source digits --imported FILE --out FILE
+    python -m Data_processing.inspect_images --source digits
 
 Looks at every image and mask that a record names and at every image file beside them. Writes a Parquet file with a row
 a file: what stage clean judges by, and what duplicates are found by. With --facts, images whose bytes were seen before
@@ -145,8 +145,8 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
 
 def main(
     source: Annotated[str, typer.Option(help="the source's name")],
-    imported: Annotated[Path, typer.Option(help="the import stage's Parquet file")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write")],
+    imported: Annotated[Path | None, typer.Option(help="the import stage's Parquet file")] = None,
+    out: Annotated[Path | None, typer.Option(help="Parquet file; intermediate/inspected has one a source")] = None,
     path: Annotated[Path | None, typer.Option(help="the source, if it is not where it was imported from")] = None,
     facts: Annotated[Path | None, typer.Option(help="SQLite file that keeps facts from run to run")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="larger images are not decoded")] = MAX_PIXELS,
@@ -155,6 +155,8 @@ def main(
     jobs: JobsOption = -1,
 ) -> None:
     """Read and decode each image of a source once and note what is found."""
+    imported = imported or Path(f"Data_processing/intermediate/imported/{source}.parquet")
+    out = out or Path(f"Data_processing/intermediate/inspected/{source}.parquet")
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
     tasks = find_tasks(open_once(path).names(), imported)

@@ -1,7 +1,6 @@
 """Report: one page about the dataset, from the raw datasets to what is trained on.
 
-    python -m Data_processing.report --cleaned DIR --curated Datasets/curated --numbers FILE
-        --out Data_processing/report.html --metrics FILE
+    python -m Data_processing.report
 
 Reads what clean and curate wrote, and of the sources only the rejected images that it shows. Writes one HTML file that
 needs nothing else, pictures included, and numbers that neither clean nor curate gives. The same inputs give the same
@@ -26,6 +25,7 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 
+INTERMEDIATE = Path("Data_processing/intermediate")
 PAGE = Path(__file__).parent / "reporting" / "page.html"
 
 
@@ -63,23 +63,24 @@ def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict
 
 
 def main(
-    cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")],
-    curated: Annotated[Path, typer.Option(help="the curated dataset")],
-    numbers_file: Annotated[Path, typer.Option("--numbers", help="the curate stage's summary")],
-    out: Annotated[Path, typer.Option(help="HTML file to write")],
-    metrics: Annotated[Path, typer.Option(help="JSON file to write further numbers to")],
+    cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")] = INTERMEDIATE / "clean",
+    curated: Annotated[Path, typer.Option(help="the curated dataset")] = Path("Datasets/curated"),
+    numbers_file: Annotated[Path, typer.Option("--numbers", help="the curate stage's summary")] = INTERMEDIATE
+    / "curated.json",
+    out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("Data_processing/report.html"),
+    metrics: Annotated[Path, typer.Option(help="JSON file to write further numbers to")] = INTERMEDIATE / "report.json",
     near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="as for curate")] = 24,
     since: Annotated[str, typer.Option(help="tag or commit to compare the numbers with")] = "",
 ) -> None:
     """Write a page about the dataset."""
-    summary, curated_numbers = read_numbers(cleaned / "summary.json"), read_numbers(numbers_file)
+    summary, curated_numbers = read_numbers(cleaned.with_suffix(".json")), read_numbers(numbers_file)
     accepted = cleaned / "accepted.parquet"
     paths: dict[str, str] = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     dataset = read_dataset(curated, accepted)
     rejected = pq.read_table(cleaned / "rejected.parquet").to_pandas()
     repaired = pd.read_csv(cleaned / "repairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
     further = numbers(dataset)
-    files = {cleaned / "summary.json": summary, numbers_file: curated_numbers, metrics: further}
+    files = {cleaned.with_suffix(".json"): summary, numbers_file: curated_numbers, metrics: further}
     values = {
         "summary": summary,
         "curated": curated_numbers,

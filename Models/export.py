@@ -1,7 +1,6 @@
 """Export a trained model: weights, the script that builds it, an ONNX graph, samples, and a manifest of it all.
 
-    python -m Models.export --experiment e001 --script e001_center_detector --trained Models/outputs/e001/train \\
-        --evaluated Models/outputs/e001/evaluate --out Datasets/pretrained/e001
+    python -m Models.export --experiment e001 --script e001_center_detector
 
 The export is checked before it appears: the model built anew from the exported script, by a Python that sees nothing
 else, and the ONNX graph must answer as the trained model does on the samples. `Models/README.md` lists its files.
@@ -51,13 +50,16 @@ CODE = re.compile(r"Models/|Deployment/|Datasets/(format|pretrained)\b|Data_proc
 def main(
     experiment: Annotated[str, typer.Option(help="id of the experiment, as in params.yaml")],
     script: Annotated[str, typer.Option(help="name of the model script that was trained")],
-    trained: Annotated[Path, typer.Option(help="what Models.train wrote")],
-    evaluated: Annotated[Path, typer.Option(help="what Models.evaluate wrote")],
-    out: Annotated[Path, typer.Option(help="directory to write to")],
+    trained: Annotated[Path | None, typer.Option(help="what Models.train wrote")] = None,
+    evaluated: Annotated[Path | None, typer.Option(help="what Models.evaluate wrote")] = None,
+    out: Annotated[Path | None, typer.Option(help="directory to write to, Datasets/pretrained/ID")] = None,
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     samples: Annotated[int, typer.Option(min=1, help="test images that go along")] = 8,
 ) -> None:
     """Export a trained model: weights, script, ONNX graph, samples and manifest."""
+    trained = trained or Path(f"Models/outputs/{experiment}/train")
+    evaluated = evaluated or Path(f"Models/outputs/{experiment}/evaluate")
+    out = out or Path(f"Datasets/pretrained/{experiment}")
     done = read_run(trained, script)
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
     threshold = metrics["score_threshold"]

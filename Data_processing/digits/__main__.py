@@ -1,6 +1,6 @@
 """Make the demonstration's source: scenes of real handwritten digits, delivered the way a vendor would.
 
-    python -m Data_processing.digits --out Datasets/raw/digits --defects FILE --scenes 1500 --seed 1
+    python -m Data_processing.digits --scenes 1500 --seed 1
 
 Reads `digits_uci.npz`, the 1,797 digits of 8 x 8 pixels of the UCI test set "Optical Recognition of Handwritten Digits"
 (E. Alpaydin and C. Kaynak, 1998, CC BY 4.0). Writes JPEG images of 96 x 96 pixels and a COCO `annotations.json` with
@@ -163,8 +163,10 @@ def write_source(directory: Path, scenes: int, seed: int) -> list[dict[str, str 
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="directory to write the source to")],
-    defects: Annotated[Path, typer.Option(help="JSON file to list the planted defects in")],
+    out: Annotated[Path, typer.Option(help="directory to write the source to")] = Path("Datasets/raw/digits"),
+    defects: Annotated[Path, typer.Option(help="JSON file to list the planted defects in")] = Path(
+        "Data_processing/intermediate/digits_defects.json"
+    ),
     scenes: Annotated[int, typer.Option(min=1, help="scenes without a defect")] = 1500,
     seed: Annotated[int, typer.Option(min=0, help="another seed, another dataset")] = 1,
 ) -> None:

@@ -11,7 +11,7 @@ from tests.template.conftest import AUTHOR, ROOT, Result, edit_params, run_in, s
 
 README = (ROOT / "Datasets/README.md").read_text(encoding="utf-8")
 MORE = "Datasets/raw/more"
-SUMMARY = "Data_processing/intermediate/clean/summary.json"
+SUMMARY = "Data_processing/intermediate/clean.json"
 
 
 def do(directory: Path, line: str) -> Result:

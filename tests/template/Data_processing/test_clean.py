@@ -92,7 +92,7 @@ def test_every_planted_defect_ends_in_the_row_expected(project):
 
 
 def test_imported_is_the_sum_of_accepted_and_rejected(project):
-    summary = json.loads((project / "Data_processing/intermediate/clean/summary.json").read_text())
+    summary = json.loads((project / "Data_processing/intermediate/clean.json").read_text())
     files = {path.name for path in (project / "Datasets/raw/digits/images").iterdir()}
     listed = json.loads((project / "Datasets/raw/digits/annotations.json").read_text())["images"]
     assert (

@@ -72,7 +72,7 @@ def hostile(tmp_path_factory) -> Path:
 def test_the_numbers_on_the_page_are_the_stages_numbers(project):
     text = text_of(project / "Data_processing/report.html")
     work = project / "Data_processing/intermediate"
-    summary = json.loads((work / "clean/summary.json").read_text())
+    summary = json.loads((work / "clean.json").read_text())
     curated = json.loads((work / "curated.json").read_text())
     parts = summary["accepted"], summary["rejected"]
     assert f"{summary['imported']} imported = {parts[0]} accepted + {parts[1]} rejected." in text
@@ -208,7 +208,7 @@ def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = pi
     (directory / "clean/repairs.csv").write_text("source,image,rule,origin,before,after\n")
     summary = {"imported": len(rows), "accepted": len(rows), "rejected": 0, "boxes": 0}
     summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "left_out_by_class": {}}
-    (directory / "clean/summary.json").write_text(json.dumps(summary))
+    (directory / "clean.json").write_text(json.dumps(summary))
     (directory / "curated.json").write_text(json.dumps({"exact_duplicates": 0, "near_duplicates": 0}))
     return directory
 
