@@ -122,21 +122,17 @@ class Samples:
 
     def _targets(self, index: int, square: Letterbox) -> Targets:
         if self.task == "boxes":
-            return self._box_targets(index, square)
+            (singles, kinds), (crowds, crowd_kinds) = self.boxes(index, crowd=False), self.boxes(index, crowd=True)
+            return {
+                "boxes": torch.from_numpy(square.to_square(np.concatenate([singles, crowds]))).float(),
+                "classes": torch.from_numpy(np.concatenate([kinds, crowd_kinds])),
+                "crowd": torch.arange(len(singles) + len(crowds)) >= len(singles),
+            }
         if self.task == "mask":
             mask = square.mask_to_square(self.mask(index), VOID).astype(np.int64)
             return {"mask": torch.from_numpy(np.where(mask == VOID, IGNORED, mask))}
         values = self.labels(index) if self.task == "labels" else self.counts(index)
         return {self.task: torch.from_numpy(values)}
-
-    def _box_targets(self, index: int, square: Letterbox) -> Targets:
-        single, crowd = self.boxes(index, crowd=False), self.boxes(index, crowd=True)
-        boxes = square.to_square(np.concatenate([single[0], crowd[0]]))
-        return {
-            "boxes": torch.from_numpy(boxes).float(),
-            "classes": torch.from_numpy(np.concatenate([single[1], crowd[1]])),
-            "crowd": torch.arange(len(boxes)) >= len(single[0]),
-        }
 
     def _load(self, index: int) -> Letterbox:
         return letterbox(decode(self.file(index)), self._size)

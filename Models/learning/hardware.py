@@ -82,8 +82,7 @@ def launched() -> bool:
 def launch(processes: int, threads: int, module: str, words: Sequence[str]) -> None:
     """Run `python -m MODULE WORDS` in several processes on this machine by torchrun, and wait for their end.
 
-    Interrupted, it ends them too. Raises SystemExit with the code of the first that failed, which reported why, and
-    UserError if one was killed.
+    Raises SystemExit with the code of the first that failed, which reported why, and UserError if one was killed.
     """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -100,9 +99,7 @@ def launch(processes: int, threads: int, module: str, words: Sequence[str]) -> N
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from None
         raise UserError(f"process {rank} of {processes} was killed by {failure.signal_name()}") from None
-    except SignalException as error:
-        if error.sigval == error.sigval.SIGINT:
-            raise KeyboardInterrupt from None
+    except SignalException as error:  # 130 if interrupted
         raise SystemExit(128 + error.sigval) from None
     finally:
         logging.disable(logging.NOTSET)

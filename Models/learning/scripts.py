@@ -7,7 +7,7 @@ import inspect
 import json
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -42,7 +42,7 @@ class Run:
     classes: list[str]
     data: str
     init: dict[str, str] | None
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str]
 
     @property
     def task(self) -> str:
@@ -193,14 +193,9 @@ def write_run(run: Run, directory: Path) -> None:
 
 
 def read_run(directory: Path, script: str) -> Run:
-    """Read `run.json`. Raises UserError if it is missing or damaged, or is of another script."""
+    """Read `run.json`. Raises UserError if it is of another script."""
     path = directory / "run.json"
-    try:
-        run = Run(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the train stage first") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); run the train stage again") from error
+    run = Run(**json.loads(path.read_text(encoding="utf-8")))
     if run.script != script:
         raise UserError(f"{path}: was trained with the script {run.script!r}, not {script!r}; train again")
     return run
@@ -219,9 +214,7 @@ def trained_model(run: Run, directory: Path) -> nn.Module:
     path = directory / "weights.safetensors"
     try:
         model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the train stage first") from None
-    except Exception as error:  # safetensors and torch each raise their own for a damaged or unfitting file
+    except (RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split()[:40])  # torch names the weights in the second line
         raise UserError(f"{path}: does not fit Models/{run.script}.py ({reason}); train again") from error
     return model.eval()
@@ -240,24 +233,21 @@ class Initial:
 def read_initial(source: Path) -> Initial | None:
     """The weights of an export (a directory) or of a safetensors file; None for Datasets/pretrained/random.
 
-    Raises UserError for what is missing or damaged.
+    Raises UserError for weights that are missing or damaged.
     """
     if source.name == RANDOM:
         return None
     file = source / "weights.safetensors" if source.is_dir() else source
     if file.suffix != ".safetensors":
         raise UserError(f"init: {source} is neither an export nor a .safetensors file; `{RANDOM}` starts from nothing")
-    manifest = source / "manifest.json"
+    if not file.is_file():
+        raise UserError(f"init: {file}: not found; export that experiment, or `dvc pull` the file")
+    data, manifest = file.read_bytes(), source / "manifest.json"
+    classes = json.loads(manifest.read_text(encoding="utf-8"))["classes"] if manifest.is_file() else None
     try:
-        data = file.read_bytes()
-        classes = json.loads(manifest.read_text(encoding="utf-8"))["classes"] if manifest.is_file() else None
         return Initial(source.as_posix(), hashlib.sha256(data).hexdigest(), load(data), classes)
-    except FileNotFoundError:
-        raise UserError(f"init: {file}: not found; export that experiment, or `dvc pull` the file") from None
     except SafetensorError as error:
         raise UserError(f"init: {file}: damaged ({error}); export again, or `dvc pull`") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"init: {manifest}: damaged ({error!r}); export again, or `dvc pull`") from error
 
 
 def start_from(model: nn.Module, initial: Initial, classes: Sequence[str]) -> list[str]:

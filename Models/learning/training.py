@@ -205,13 +205,10 @@ def explanation(
     error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options, checkpoint: Path
 ) -> str:
     """The message for a step that failed: its images, and what to do."""
-    names = [samples.records[index]["image"] for index in images]
+    rate, names = options.learning_rate, [samples.records[index]["image"] for index in images]
     shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
     kept = f"; the checkpoint before it is kept: {checkpoint}" if checkpoint.exists() else ""
-    return (
-        f"{error} at step {step + 1}: lower learning_rate (now {options.learning_rate:g}), or look at the images of "
-        f"this step: {shown}{kept}"
-    )
+    return f"{error} at step {step + 1}: lower learning_rate (now {rate:g}), or look at its images: {shown}{kept}"
 
 
 def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root: Path, data: str) -> Path:
