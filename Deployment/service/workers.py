@@ -39,8 +39,13 @@ class Workers:
         self._ready = set[ProcessPool]()
         self._idle = asyncio.LifoQueue[ProcessPool]()  # the one used last is the next: its caches are warm
         self._restarts = set[asyncio.Task[None]]()
+        self._running = dict[ProcessPool, asyncio.Future[Answer]]()
         self._pending = 0  # requests that wait or are processed
-        self.running = 0
+
+    @property
+    def running(self) -> int:
+        """How many requests the workers process."""
+        return len(self._running)
 
     @property
     def waiting(self) -> int:
@@ -98,29 +103,29 @@ class Workers:
             async with asyncio.timeout_at(deadline):
                 while True:
                     pool = await self._idle.get()
-                    with contextlib.suppress(RuntimeError):  # the process had ended before it took the task
-                        return await asyncio.shield(asyncio.create_task(self._run(pool, task)))
+                    if found := await asyncio.shield(asyncio.create_task(self._run(pool, task))):
+                        return found
         except TimeoutError:
             raise Unavailable("the request timed out; try again, or send a smaller image") from None
         finally:
             self._pending -= 1
 
-    async def _run(self, pool: ProcessPool, task: Task) -> Answer:
-        """Have a worker answer, and replace it if it does not within the time of a request."""
-        self.running += 1
+    async def _run(self, pool: ProcessPool, task: Task) -> Answer | None:
+        """A worker's answer; None if its process ended before it took the task. A worker that fails is replaced."""
         try:
             async with asyncio.timeout(self._limits.seconds):
-                found = await asyncio.wrap_future(pool.schedule(answer, (task,)))
+                self._running[pool] = asyncio.wrap_future(pool.schedule(answer, (task,)))
+                found = await self._running[pool]
         except RuntimeError:
             self._replace(pool)
-            raise
+            return None
         except Exception as error:
             self._replace(pool)
             hangs = isinstance(error, TimeoutError)
             log.error("worker exceeded the request timeout; killed" if hangs else f"worker failed: {error!r}")
-            raise Unavailable("the worker process failed on this request; try again") from error
+            return Answer(status=503, error="the worker process failed on this request; try again")
         finally:
-            self.running -= 1
+            self._running.pop(pool, None)
         self._idle.put_nowait(pool)
         return found
 
@@ -135,12 +140,14 @@ class Workers:
         self._idle.put_nowait(pool)
 
     async def _watch(self) -> None:
-        """Replace workers that end while they are idle."""
+        """Replace workers that end without a task."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             for pool in [pool for pool in self._ready if not pool.active]:
-                log.error("worker ended while idle")
+                log.error("worker ended")
                 self._replace(pool)
+                if (lost := self._running.get(pool)) and not lost.done():  # pebble was given it too late to notice
+                    lost.set_exception(RuntimeError())
 
     def _replace(self, pool: ProcessPool) -> None:
         """Kill a worker's process and start another one."""

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,20 @@ def test_an_offer_to_upgrade_is_refused_with_the_reason(guarded: Service) -> Non
     status, answer = guarded.request("POST", "/predict", IMAGE, BEARER | offer)
     assert (status, "HTTP/1.1" in answer["error"]) == (400, True)
     assert guarded.request("POST", "/predict", IMAGE, BEARER)[0] == 200
+
+
+def test_an_idle_connection_stays_open_for_the_seconds_of_keep_alive(guarded: Service, pristine_export: Path) -> None:
+    with serving(pristine_export, "--keep-alive", 1) as brief:
+        connections = [HTTPConnection(each.host, each.port, timeout=20) for each in (brief, guarded)]
+        for connection in connections:
+            connection.request("GET", "/health/live")
+            connection.getresponse().read()
+        time.sleep(6)  # uvicorn's own default is 5
+        closed, kept = (connection.sock for connection in connections)
+        assert closed.recv(1) == b""
+        connections[1].request("GET", "/health/live")
+        assert connections[1].getresponse().status == 200
+        assert connections[1].sock is kept
 
 
 def test_bodies_are_held_only_as_memory_allows(pristine_export: Path) -> None:
