@@ -1,8 +1,7 @@
 """Find a source's annotation format: try the readers on its annotation files and rank what they report.
 
 A reader is tried on files that look like its format (LOOKS). It fits if it reads them, the records state something, and
-images of them are in the source. Where the reader does not find all images by itself, the folder that holds most of
-them is looked for. Images are never opened.
+images of them are in the source. Images are never opened.
 """
 
 import itertools
@@ -23,7 +22,6 @@ from Datasets.tools.errors import UserError
 
 SAMPLE = 20  # files of a folder looked into
 TRIED = 50  # records that are looked for among the images
-MAX_FOLDERS = 30  # of images, tried one after another
 # Of each format the suffixes of its files, and rows of patterns: a file looks like it if all of one row occur in it.
 LOOKS: dict[str, tuple[set[str], list[list[bytes]]]] = {
     "coco": (
@@ -57,14 +55,6 @@ class Candidate:
     annotations: str | None = None
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A candidate that its reader reads, and the folders that its images may be in (None: the reader finds them)."""
-
-    candidate: Candidate
-    images: list[str | None]
-
-
 def recognise(
     files: SourceFiles, options: ImportOptions, form: str | None, ask: Ask
 ) -> tuple[Candidate, ImportOptions]:
@@ -78,17 +68,12 @@ def recognise(
         fits, _ = _try(files, class_folders(files, options, 2), options)
     if not fits:
         raise UserError(max(refused, key=refused.__getitem__, default=f"{files.path}: {_nothing(files)}"))
-    fit = _choose(files.path, fits, ask)
-    images = options.images
-    if len(fit.images) > 1:
-        shown = [folder or "." for folder in fit.images]
-        images = fit.images[ask(f"{files.path}: which folder are the images in?", shown, "--images")]
-    elif images is None:
-        images = fit.images[0]
-    needed = replace(options, annotations=fit.candidate.annotations, images=images)
-    if options.annotations is None and _finds_itself(files, fit.candidate.format, needed):
+    chosen = _choose(files.path, fits, ask)
+    images = _classes_folder(files) if chosen.format == "folders" and options.images is None else options.images
+    needed = replace(options, annotations=chosen.annotations, images=images)
+    if options.annotations is None and _finds_itself(files, chosen.format, needed):
         needed = replace(needed, annotations=None)
-    return fit.candidate, needed
+    return chosen, needed
 
 
 def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> list[Candidate]:
@@ -201,43 +186,30 @@ def common_folder(names: Iterable[str]) -> str:
     return "/".join(parts[0] for parts in same)
 
 
-def _try(files: SourceFiles, found: Iterable[Candidate], options: ImportOptions) -> tuple[list[Fit], dict[str, bool]]:
+def _try(
+    files: SourceFiles, found: Iterable[Candidate], options: ImportOptions
+) -> tuple[list[Candidate], dict[str, bool]]:
     """The candidates that fit; why others do not, and whether they are of the format: a table may be of anything."""
     fits, refused = [], {}
     for candidate in found:
         try:
-            fits.append(Fit(candidate, _image_folders(files, candidate, options)))
+            _check(files, candidate.format, replace(options, annotations=candidate.annotations))
+            fits.append(candidate)
         except UserError as error:
             certain = candidate.format != "csv" and not isinstance(error, WrongFormat)
             refused[f"looks like {candidate.format} ({candidate.what}), but: {error}"] = certain
     return fits, refused
 
 
-def _image_folders(files: SourceFiles, candidate: Candidate, options: ImportOptions) -> list[str | None]:
-    """The folders that hold most images of the first records, if the reader does not find them all by itself.
-
-    Raises UserError if the reader reads none of it, if it states nothing, or if none of its images is there.
-    """
-    options = replace(options, annotations=candidate.annotations)
-    if candidate.format == "folders" and options.images is None:
-        return [_classes_folder(files)]
-    best: list[str | None] = []
-    most, reason = 0, None
-    for folder in [options.images, *(_folders_of_images(files) if options.images is None else ())]:
-        try:
-            found, tried = _count(files, candidate.format, replace(options, images=folder))
-        except UserError as error:
-            reason = reason or error
-            continue
-        if found > most:
-            best, most = [folder], found
-        elif found == most and most and None not in best:
-            best.append(folder)
-        if folder is None and found == tried and found:
-            break
-    if not best:
-        raise reason or UserError(f"{files.path}: none of its images is there; give --images, or add them to it")
-    return best
+def _check(files: SourceFiles, form: str, options: ImportOptions) -> None:
+    """Read the first records. Raises UserError if they state nothing, or none of their images is there."""
+    names = set(files.names())
+    found, _, every = read_annotations(files, form, options)
+    rows = list(itertools.islice(every, TRIED))
+    if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
+        raise UserError(f"{files.path}: {found[0]} states neither labels nor boxes nor masks")
+    if not any(is_there(row, names) for row in rows):
+        raise UserError(f"{files.path}: none of its images is there; give --images, or add them to it")
 
 
 def _classes_folder(files: SourceFiles) -> str | None:
@@ -248,40 +220,20 @@ def _classes_folder(files: SourceFiles) -> str | None:
     return (above if len(folders) == 1 or split_named(last) else common) or None
 
 
-def _folders_of_images(files: SourceFiles) -> list[str]:
-    """Folders of images, with those above them that hold all; not those of VOC's masks."""
-    folders = {name.rpartition("/")[0] for name in images_below(files, "")}
-    folders = {name for name in folders if not name.endswith(("SegmentationClass", "SegmentationObject"))}
-    common = common_folder(f"{folder}/" for folder in folders)
-    above = [str(path) for path in PurePosixPath(common).parents if str(path) != "."] if common else []
-    every = dict.fromkeys(["", common, *above, *sorted(folders, key=lambda name: (name.count("/"), name))])
-    return list(every)[:MAX_FOLDERS]
-
-
-def _count(files: SourceFiles, form: str, options: ImportOptions) -> tuple[int, int]:
-    """How many of the first records have an image, and how many those are. Raises UserError if they state nothing."""
-    names = set(files.names())
-    found, _, every = read_annotations(files, form, options)
-    rows = list(itertools.islice(every, TRIED))
-    if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
-        raise UserError(f"{files.path}: {found[0]} states neither labels nor boxes nor masks")
-    return sum(is_there(row, names) for row in rows), len(rows)
-
-
 def is_there(row: Imported, names: set[str]) -> bool:
     """Whether the source has the image. names: of all its files."""
     return row.image in names or EMBEDDED in row.image
 
 
-def _choose(path: Path, fits: Sequence[Fit], ask: Ask) -> Fit:
-    forms = list(dict.fromkeys(fit.candidate.format for fit in fits))
+def _choose(path: Path, fits: Sequence[Candidate], ask: Ask) -> Candidate:
+    forms = list(dict.fromkeys(fit.format for fit in fits))
     if len(forms) > 1:
-        shown = [f"{form} ({next(f.candidate.what for f in fits if f.candidate.format == form)})" for form in forms]
+        shown = [f"{form} ({next(fit.what for fit in fits if fit.format == form)})" for form in forms]
         form = forms[ask(f"{path}: several formats fit: which one is meant?", shown, "--format")]
-        fits = [fit for fit in fits if fit.candidate.format == form]
+        fits = [fit for fit in fits if fit.format == form]
     if len(fits) == 1:
         return fits[0]
-    shown = [fit.candidate.annotations or "." for fit in fits]
+    shown = [fit.annotations or "." for fit in fits]
     return fits[ask(f"{path}: several annotations in {forms[0]} form fit: which are meant?", shown, "--annotations")]
 
 

@@ -15,6 +15,7 @@ import msgspec
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.sources.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.sources.files import SourceFiles, inside
+from Data_processing.sources.image_names import guess_folder
 from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
 from Datasets.tools.errors import UserError
@@ -51,14 +52,14 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
-    """The folder that the images are in (as the options say, else the file's own, else the source) and the records."""
+    """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     file, names = found[0], set(files.names())
     parts: list[msgspec.Raw] = decode_json(files, file, list[msgspec.Raw], "array of images")
     entries = [_decode(part, f"{files.path}: {file}") for part in parts]
     whole = [entry for entry in entries if isinstance(entry, Entry)]
     own, folder = file.rpartition("/")[0], options.images
     if folder is None:
-        folder = own if any(inside(own, entry.image) in names for entry in whole) else ""
+        folder = guess_folder(files, file, (entry.image for entry in whole), names)
     classes = mask_names(files, own, names) if any(entry.mask is not None for entry in whole) else {}
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 

@@ -2,8 +2,8 @@
 
 Specification: the program's own code, https://github.com/wkentaro/labelme (labelme/_label_file.py). Points are pixels,
 0 at the outer edge of the first one. `imagePath` is relative to the JSON file's folder, or to the option `images`;
-where no such file is, the image of that name beside the JSON file is meant, or else the one inside it (`imageData`),
-which is then named FILE.json#NAME.
+where no such file is, the image of that name beside the JSON file is meant, else the one inside it (`imageData`), which
+is then named FILE.json#NAME, else the one of the source whose path ends so.
 
 Polygons, circles (as polygons of 64 points), rectangles, turned rectangles and masks become boxes with outlines; a
 rectangle's outline is its box. Shapes of one label and one group_id are one object, as for LabelMe's own converters.
@@ -29,6 +29,7 @@ from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, Imp
 from Data_processing.shared.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
 from Data_processing.sources.annotation_files import folder_split, pixels
 from Data_processing.sources.files import EMBEDDED, MissingFile, SourceFiles, folder_name
+from Data_processing.sources.image_names import ImageFinder
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
@@ -68,17 +69,17 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    names = frozenset(files.names())
-    return options.images or "", (_record(files, name, names, options.images) for name in found)
+    names, finder = frozenset(files.names()), ImageFinder(files, options.images)
+    return options.images or "", (_record(files, name, names, finder) for name in found)
 
 
-def _record(files: SourceFiles, file: str, names: frozenset[str], images: str | None) -> Imported:
+def _record(files: SourceFiles, file: str, names: frozenset[str], finder: ImageFinder) -> Imported:
     try:
         content = msgspec.json.decode(files.read(file).removeprefix(codecs.BOM_UTF8), type=LabelFile)
     except (MissingFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         image = posixpath.splitext(file)[0]  # of which nothing is known; the JSON file itself is none
         return Imported(image, file, problems=[("malformed annotation", f"{file}: {error}")])
-    row = Imported(_image(content, file, names, images), file)
+    row = Imported(_image(content, file, names, finder), file)
     row.split = folder_split(row.image)
     row.width, row.height = (pixels(side, row) for side in (content.image_width, content.image_height))
     flags = [name for name, value in (content.flags or {}).items() if value is True]
@@ -93,15 +94,17 @@ def _record(files: SourceFiles, file: str, names: frozenset[str], images: str | 
     return row
 
 
-def _image(content: LabelFile, file: str, names: frozenset[str], images: str | None) -> str:
-    """The file that `imagePath` means; where there is none, the image in the JSON file, if it has one."""
+def _image(content: LabelFile, file: str, names: frozenset[str], finder: ImageFinder) -> str:
+    """The file that `imagePath` means or ends in; where there is none, the image in the JSON file, if it has one."""
     own = posixpath.dirname(file)
     name = (content.image_path or "").replace("\\", "/")
     base = posixpath.basename(name) or "image"
-    folder = own if images is None else images
+    folder = own if finder.folder is None else finder.folder
     paths = [posixpath.normpath(posixpath.join(folder, name)), posixpath.join(folder, base), posixpath.join(own, base)]
-    present = [path for path in paths if path in names]
     embedded = bytes(content.image_data) not in (b"", b"null", b'""')
+    present = [path for path in paths if path in names]
+    if not present and not embedded:
+        present = finder.by_end(name)
     return (present or [f"{file.removesuffix('.json')}{EMBEDDED}{base}" if embedded else paths[0]])[0]
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.sources.annotation_files import mask_names
 from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, inside
+from Data_processing.sources.image_names import guess_folder
 from Datasets.format.files import visible
 from Datasets.format.records import SCHEMA, SPLITS, Count, is_safe_path
 from Datasets.tools.errors import UserError, one_line
@@ -41,11 +42,11 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
-    """The folder that the images are in (as the options say, else the files' own, else the source) and the records."""
-    own, folder, names = found[0].rpartition("/")[0], options.images, set(files.names())
+    """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
+    folder, names = options.images, set(files.names())
     if folder is None:
         first = [name for name in _table(files, found[0])["image"].to_pylist() if name]
-        folder = own if any(inside(own, name) in names for name in first) else ""
+        folder = guess_folder(files, found[0], first, names)
     return folder, chain.from_iterable(_records(files, file, folder, names) for file in found)
 
 

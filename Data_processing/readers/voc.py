@@ -26,7 +26,7 @@ from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, turned_box
 from Data_processing.sources.annotation_files import folder_split, parse_number, parse_xml, pixels, read_text
 from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.sources.image_names import ImageFinder, without_suffix
+from Data_processing.sources.image_names import ImageFinder, guess_folder, without_suffix
 from Datasets.format.files import visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
@@ -72,16 +72,10 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
-    """The folder that the images are in (as the options say, by default VOC's own) and the records."""
-    images = IMAGES if options.images is None else options.images
-    elsewhere = sorted({str(PurePosixPath(name).parent) for name in images_below(files, "")})
-    if elsewhere and not any(images_below(files, images)):
-        raise UserError(
-            f"{files.path}: no images in the folder {images or '.'}; folders that have some: "
-            f"{', '.join(elsewhere[:5])}; set `images`"
-        )
+    """The folder that the images are in (as the options say, VOC's own, or as the names suggest) and the records."""
     annotations = _annotations(options)
     root = _root(annotations)
+    images = _images_folder(files, found, annotations) if options.images is None else options.images
     folder = inside(root, MASKS)
     masks = {without_suffix(n.removeprefix(f"{folder}/")): n for n in visible(files.names(), {".png"}, folder)}
     names = _read_label_map(files, root) if masks else {}
@@ -91,6 +85,16 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     lists = _read_lists(files, root, known)
     folders = Folders(annotations, ImageFinder(files, images), lists, masks, names)
     return images, _records(files, found, folders)
+
+
+def _images_folder(files: SourceFiles, found: Sequence[str], annotations: str) -> str:
+    """VOC's own folder, if it has images, else the one that holds images called as the XML files. Raises UserError."""
+    own = inside(_root(annotations), IMAGES)
+    if any(images_below(files, own)):
+        return own
+    keys = (posixpath.splitext(name.removeprefix(f"{annotations}/"))[0] for name in found)
+    images = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
+    return guess_folder(files, annotations, keys, map(without_suffix, images))
 
 
 def _annotations(options: ImportOptions) -> str:

@@ -38,7 +38,9 @@ def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: It
         return own
     candidates = [folder for folder in folders if stem.endswith(f"_{PurePosixPath(folder).name}")] or sorted(folders)
     if len(candidates) > 1:
-        raise UserError(f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images`")
+        raise UserError(
+            f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images` (--images)"
+        )
     return candidates[0] if candidates else ""
 
 

@@ -83,7 +83,8 @@ def test_the_folder_of_coco_images_is_found(tmp_path, folder):
 def test_voc_folders_are_options_and_the_message_names_those_there_are(tmp_path):
     source = write_voc(tmp_path / "s", CONTENT, annotations="xml", folder="pics")
     refused(import_source(source, tmp_path, "voc")[0], "Annotations", "xml", "set `annotations`")
-    refused(import_source(source, tmp_path, "voc", "--annotations", "xml")[0], "JPEGImages", "pics", "set `images`")
+    succeeded(import_source(source, tmp_path, "voc", "--annotations", "xml")[0])
+    assert images_folder(tmp_path / "imported.parquet") == "pics"
     succeeded(import_source(source, tmp_path, "voc", "--annotations", "xml", "--images", "pics")[0])
 
 
