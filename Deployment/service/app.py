@@ -8,14 +8,14 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_type_hints
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
 
 from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
 from Deployment.service.artifact import Artifact
-from Deployment.service.monitoring import Metrics, Monitoring, error_response
+from Deployment.service.monitoring import IMAGES, MODEL, OBJECTS, Monitoring, WorkerCollector, error_response
 from Deployment.service.pages import add_pages
 from Deployment.service.uploads import FORM, Uploads, is_form
 from Deployment.service.worker import Limits, Task
@@ -79,10 +79,12 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
 
     Every error is answered as {"error": "one line"}.
     """
-    metrics = Metrics(artifact.manifest, workers)
+    commit = (artifact.manifest.get("git") or {}).get("commit")
+    MODEL.labels(artifact.manifest["experiment"], str(commit)).set(1)
+    REGISTRY.register(WorkerCollector(workers))
     app = FastAPI(
         title=f"Fourfold: experiment {artifact.manifest['experiment']}",
-        version=str(artifact.manifest.get("git", {}).get("commit") or "unknown"),
+        version=commit or "unknown",
         description=f"Finds {', '.join(artifact.manifest['classes'])}: {artifact.task}.",
         docs_url=None,
         redoc_url=None,
@@ -90,14 +92,14 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
         servers=[{"url": "."}],  # relative to the document, so that a proxy may add a path before it
         lifespan=workers.serving,
     )
-    app.add_middleware(Monitoring, metrics=metrics)
+    app.add_middleware(Monitoring)
     app.add_exception_handler(AnyHTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(Unavailable, _answer_unavailable)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     protected = APIRouter(dependencies=[Depends(_key_check(key))], responses=_errors(401)) if key else APIRouter()
-    _add_predictions(protected, artifact, workers, limits, metrics)
-    _add_facts(protected, artifact, metrics)
+    _add_predictions(protected, artifact, workers, limits)
+    _add_facts(protected, artifact)
     app.include_router(protected)
     _add_health(app, workers)
     add_pages(app)
@@ -137,7 +139,7 @@ def _add_health(app: FastAPI, workers: Workers) -> None:
         return {"status": "ok"}
 
 
-def _add_facts(router: APIRouter, artifact: Artifact, metrics: Metrics) -> None:
+def _add_facts(router: APIRouter, artifact: Artifact) -> None:
     samples = [(mimetypes.guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
 
     @router.get(
@@ -163,10 +165,10 @@ def _add_facts(router: APIRouter, artifact: Artifact, metrics: Metrics) -> None:
         responses=_content("Prometheus' text format", "text/plain", {"type": "string"}) | _errors(),
     )
     async def figures() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, limits: Limits, metrics: Metrics) -> None:
+def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, limits: Limits) -> None:
     uploads = Uploads(limits)
     prediction: Any = PREDICTIONS[artifact.task]
     fields = {"image": str, **get_type_hints(prediction)}  # image: the file name that its sender gave it
@@ -176,7 +178,9 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
         deadline = asyncio.get_running_loop().time() + limits.seconds
         async with uploads.files(request, limits.max_images if batch else 1, deadline) as files:
             found = await workers.answer(Task(files, batch, threshold, coco), deadline)
-        metrics.count_predictions(found.images, found.objects)
+        IMAGES.inc(found.images)
+        for name, number in found.objects.items():
+            OBJECTS.labels(name).inc(number)
         if found.status == 500:
             raise RuntimeError(found.error)
         if found.error:

@@ -12,12 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fastapi.responses import JSONResponse
-from prometheus_client import Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from Datasets.tools.errors import one_line
@@ -33,7 +32,12 @@ HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
-SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # buckets of the histogram
+BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # seconds
+REQUESTS = Counter("fourfold_requests", "Answered requests", ["path", "status"])
+SECONDS = Histogram("fourfold_request_seconds", "From request to answer", ["path"], buckets=BUCKETS)
+IMAGES = Counter("fourfold_images", "Images with a prediction")
+OBJECTS = Counter("fourfold_objects", "Objects found in them", ["name"])
+MODEL = Gauge("fourfold_model", "The model that answers", ["experiment", "commit"])
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -61,41 +65,11 @@ def log_as_json(level: str) -> None:
     logging.captureWarnings(True)
 
 
-class Metrics:
-    """The service's figures since it started, of all workers."""
-
-    def __init__(self, manifest: Mapping[str, Any], workers: Workers) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        registry.register(WorkerCollector())
-        self.requests = Counter("fourfold_requests", "Answered requests", ["path", "status"], registry=registry)
-        self.seconds = Histogram(
-            "fourfold_request_seconds", "From request to answer", ["path"], buckets=SECONDS, registry=registry
-        )
-        self.images = Counter("fourfold_images", "Images with a prediction", registry=registry)
-        self.objects = Counter("fourfold_objects", "Objects found in them", ["name"], registry=registry)
-        running = Gauge("fourfold_requests_running", "Requests that a worker processes", registry=registry)
-        running.set_function(lambda: workers.running)
-        waiting = Gauge("fourfold_requests_waiting", "Requests that wait for a worker", registry=registry)
-        waiting.set_function(lambda: workers.waiting)
-        alive = Gauge("fourfold_workers", "Worker processes that accept requests", registry=registry)
-        alive.set_function(lambda: workers.alive)
-        model = Gauge("fourfold_model", "The model that answers", ["experiment", "commit"], registry=registry)
-        model.labels(manifest["experiment"], str(manifest.get("git", {}).get("commit"))).set(1)
-
-    def count_predictions(self, images: int, objects: Mapping[str, int]) -> None:
-        """Count images, and the objects found in them by class."""
-        self.images.inc(images)
-        for name, number in objects.items():
-            self.objects.labels(name).inc(number)
-
-    def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
-        return generate_latest(self.registry)
-
-
 class WorkerCollector(Collector):
-    """What the worker processes use, on Linux; ProcessCollector has it of the process that speaks HTTP."""
+    """The worker processes and, on Linux, what they use; prometheus_client has it of the process that speaks HTTP."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         """The figures of this moment; processor time includes workers that have ended."""
@@ -108,15 +82,19 @@ class WorkerCollector(Collector):
                 continue
             seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
             memory += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        gauge, workers = GaugeMetricFamily, self._workers
+        yield gauge("fourfold_requests_running", "Requests that a worker processes", workers.running)
+        yield gauge("fourfold_requests_waiting", "Requests that wait for a worker", workers.waiting)
+        yield gauge("fourfold_workers", "Worker processes that accept requests", workers.alive)
+        yield gauge("fourfold_workers_resident_memory_bytes", "Memory of worker processes", memory)
         yield CounterMetricFamily("fourfold_workers_cpu_seconds", "Processor time of worker processes", seconds)
-        yield GaugeMetricFamily("fourfold_workers_resident_memory_bytes", "Memory of worker processes", memory)
 
 
 class Monitoring:
     """ASGI middleware: request ids, security headers, the log, metrics, and the answer to a request that fails."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -152,8 +130,8 @@ class Monitoring:
         finally:
             seconds = time.perf_counter() - started
             path = getattr(scope.get("route"), "path", "other")  # strangers' paths would make a series each
-            self._metrics.requests.labels(path, status).inc()
-            self._metrics.seconds.labels(path).observe(seconds)
+            REQUESTS.labels(path, status).inc()
+            SECONDS.labels(path).observe(seconds)
             fields = {"request_id": request_id.decode(), "method": method, "path": scope["path"], "status": status}
             fields["ms"] = round(seconds * 1000, 2)
             log.log(logging.ERROR if failure else logging.INFO, "request", exc_info=failure, extra={"fields": fields})

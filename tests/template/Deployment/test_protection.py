@@ -17,10 +17,7 @@ import pytest
 from PIL import Image
 from starlette.requests import Request
 
-from Deployment.service.artifact import Artifact
-from Deployment.service.monitoring import Metrics, Monitoring
-from Deployment.service.worker import Limits
-from Deployment.service.workers import Workers
+from Deployment.service.monitoring import Monitoring
 from tests.template.conftest import png_bomb, until
 from tests.template.Deployment.made_export import SAMPLES, encoded, graph, write_manifest
 from tests.template.Deployment.running_service import Service, command, serving
@@ -267,8 +264,7 @@ def test_requests_cut_off_by_the_shutdown_get_503() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        workers = Workers(Path(), Artifact(Path(), {}, []), 1, Limits())
-        front = Monitoring(endless, Metrics({"experiment": "e900"}, workers))
+        front = Monitoring(endless)
         scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
         task = asyncio.create_task(front(scope, Request(scope).receive, send))
         await asyncio.sleep(0)
