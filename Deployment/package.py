@@ -11,24 +11,32 @@ The same export gives the same bytes.
 import gzip
 import hashlib
 import json
+import platform
+import re
 import shutil
 import tarfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Annotated
+from string import Template
+from typing import Annotated, Any
 
 import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
-from Deployment.packaging.environment import container_files, requirements, service_packages
-from Deployment.packaging.model_card import model_card
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = Path("Deployment/serve.py")
 PAGE = Path("Deployment/service/page.html")
+CONTAINER = ROOT / "Deployment/container"
+CONTAINER_FILES = ("Dockerfile", ".dockerignore", "compose.yaml", "kubernetes.yaml")
 README = """\
 The service of experiment {experiment}; MODEL_CARD.md describes the model. To start it in this directory:
 
@@ -37,6 +45,12 @@ The service of experiment {experiment}; MODEL_CARD.md describes the model. To st
 
 In a container: `docker compose up --build`. On a cluster: kubernetes.yaml.
 """
+ANSWERS = {  # of each task, by score threshold
+    "boxes": "Detections with a score below {} are left out unless asked for.",
+    "mask": "Every pixel gets the most likely class, or background, without a score.",
+    "labels": "A class is named from a score of {} on unless another is asked for.",
+    "counts": "A class is named, and counted as 1 or more, from a score of {} on unless another is asked for.",
+}
 
 
 def write_bundle(artifact: Artifact, bundle: Path) -> None:
@@ -82,6 +96,119 @@ def archive(bundle: Path, name: str, out: Path) -> None:
                 info.size = path.stat().st_size
                 with path.open("rb") as file:
                     tar.addfile(info, file)
+
+
+def service_packages() -> list[str]:
+    """What the service needs by pyproject.toml, its extra `serve`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return project["optional-dependencies"]["serve"]
+
+
+def requirements(packages: Iterable[str]) -> str:
+    """The lines of requirements.txt: NAME==VERSION of the packages and of all that they need, as installed here.
+
+    Raises UserError if a package is not installed.
+    """
+    versions: dict[str, str] = {}
+    waiting = [Requirement(package) for package in packages]
+    seen: set[str] = set()
+    while waiting:
+        requirement = waiting.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        try:
+            installed = distribution(requirement.name)
+        except PackageNotFoundError as error:
+            raise UserError(f"{error.name} is not installed; install this project with its `serve` extra") from error
+        public = installed.version.partition("+")[0]  # no index has 2.7.0+cpu
+        versions[canonicalize_name(requirement.name)] = public
+        waiting += _dependencies(installed.requires or [], requirement.extras)
+    return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
+
+
+def _dependencies(lines: list[str], extras: set[str]) -> list[Requirement]:
+    """The requirements among these lines that apply on this platform, for a package with these extras."""
+    parsed = [Requirement(line) for line in lines]
+    return [
+        each
+        for each in parsed
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+    ]
+
+
+def container_files(experiment: str) -> dict[str, str]:
+    """By name, the text of each file of Deployment/container with $name and $python filled in.
+
+    $name is the experiment as a DNS label. $python is the version that runs here, as in requirements.txt.
+    """
+    label = re.sub(r"[^a-z0-9]+", "-", f"fourfold-{experiment}".lower())[:63].strip("-")
+    python = ".".join(platform.python_version_tuple()[:2])
+    templates = {
+        name: Template((ROOT / "Deployment/container" / name.lstrip(".")).read_text("utf-8"))
+        for name in CONTAINER_FILES
+    }
+    return {name: template.substitute(name=label, python=python) for name, template in templates.items()}
+
+
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """The model card in Markdown (M. Mitchell et al., Model Cards for Model Reporting, 2019), from the manifest."""
+    metrics = manifest.get("metrics", {})
+    single = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
+    parts = [f"# Experiment {manifest['experiment']}", _intended_use(manifest)]
+    parts += ["## Metrics", "On test images that were not trained on:", _table(("metric", "value"), single.items())]
+    for name, values in metrics.items():
+        if isinstance(values, Mapping):
+            parts += [f"### {name} by class", _table(("class", name), values.items())]
+    parts += ["## Training", _table(("parameter", "value"), _training(manifest))]
+    parts += ["## Provenance", _provenance(manifest)]
+    if data := manifest.get("data"):
+        parts += ["Data, by the hashes in dvc.lock:", _table(("file", "md5"), data.items())]
+    if versions := manifest.get("versions"):
+        parts += ["Software:", _table(("package", "version"), versions.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _intended_use(manifest: Mapping[str, Any]) -> str:
+    classes = ", ".join(manifest["classes"])
+    return (
+        f"Task: {manifest['task']}. Classes: {classes}.\n\n"
+        "## Intended use\n\n"
+        f"To find {classes} in images like those of the training data, which is named below. The metrics hold for "
+        "such images; the model was not tested on others, for fairness, or against adversarial images. Do not base a "
+        "decision that matters to a person on its answers alone.\n\n"
+        f"Images are scaled so that their longer side has {manifest['input']['size']} pixels; what is smaller than a "
+        f"few pixels then is not found. {ANSWERS[manifest['task']].format(manifest['score_threshold'])}"
+    )
+
+
+def _training(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    script = manifest.get("script", {})
+    yield "script", script.get("module", "not recorded")
+    yield from script.get("build", {}).items()
+    yield from manifest.get("hyperparameters", {}).items()
+    yield "seed", manifest.get("seed", "not recorded")
+    init = manifest.get("init")
+    yield "init", f"{init['source']}, sha256 {init['sha256']}" if init else "none"
+
+
+def _provenance(manifest: Mapping[str, Any]) -> str:
+    git = manifest.get("git", {})
+    if not git.get("commit"):
+        return "Not made from a commit of a git repository."
+    state = "with uncommitted changes" if git.get("dirty") else "without uncommitted changes"
+    diff = "; the manifest has the diff of the exported scripts" if git.get("diff") else ""
+    return f"Made from commit `{git['commit']}`, {state}{diff}."
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
+    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
+    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
 
 
 def main(

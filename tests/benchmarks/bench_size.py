@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-from Deployment.packaging.environment import requirements, service_packages
+from Deployment.package import requirements, service_packages
 from tests.benchmarks.measuring import ROOT, Figure, exports
 
 TORCH = ("torch", "safetensors")

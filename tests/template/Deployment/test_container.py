@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from Deployment.packaging.environment import container_files
+from Deployment.package import container_files
 from Deployment.serve import KEY, SHUTDOWN_SECONDS, parse
 from Deployment.service.artifact import load
 from Deployment.verify import compare

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from Deployment.packaging.environment import requirements
-from Deployment.packaging.model_card import model_card
+from Deployment.package import model_card, requirements
 from tests.template.conftest import Result, succeeded
 from tests.template.Deployment.image_built import contents
 from tests.template.Deployment.made_export import write_manifest

@@ -17,7 +17,7 @@ from Data_processing.shared.imported import Imported
 from Data_processing.shared.outlines import bounds
 from Datasets.format.coco import encode
 from Datasets.format.predictions import mask_of
-from Deployment.packaging.model_card import model_card
+from Deployment.package import model_card
 from tests.template.Data_processing.annotated import read_imported
 from tests.template.Deployment.made_export import CLASSES, SAMPLES, TRUTH, encoded, mask_of_truth, scene
 from tests.template.Deployment.running_service import command, form, serving
