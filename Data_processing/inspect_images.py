@@ -128,8 +128,8 @@ def find_tasks(names: list[str], imported: Path) -> list[Task]:
 
     names: all files of the source; what it lacks comes at the end. A file that some record names as its mask is a mask.
     """
-    table = pq.ParquetFile(imported).read(columns=["image", "mask.path"])
-    masks = {mask["path"] for mask in table["mask"].to_pylist() if mask}
+    table = pq.ParquetFile(imported).read(columns=["image", "mask"])
+    masks = set(filter(None, table["mask"].to_pylist()))
     named = masks.union(table["image"].to_pylist())
     wanted = named.union(visible(names, IMAGE_SUFFIXES, images_folder(imported)))
     found = [name for name in names if name in wanted] + sorted(named.difference(names))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Data_processing.cleaning.rules import Cleaned, Rules, clean_record
@@ -86,10 +85,10 @@ class Source:
         """The images that several records are about, with the origins of all of them."""
         found: dict[str, list[str]] = {image: [] for image, count in Counter(self.images).items() if count > 1}
         if found:
-            origins = pq.ParquetFile(self.imported).read(columns=["origins.image"])["origins"].to_pylist()
+            origins = pq.ParquetFile(self.imported).read(columns=["origin"])["origin"].to_pylist()
             for image, origin in zip(self.images, origins, strict=True):
                 if image in found:
-                    found[image].append(origin["image"])
+                    found[image].append(origin)
         return found
 
 
@@ -98,8 +97,8 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
     imported, inspected = imported / f"{name}.parquet", inspected / f"{name}.parquet"
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     check_parquet(inspected, INSPECTED_SCHEMA.names, "inspect")
-    table = pq.ParquetFile(imported).read(columns=["image", "mask.path"])
-    images, masks = table["image"].to_pylist(), {mask["path"] for mask in table["mask"].to_pylist() if mask}
+    table = pq.ParquetFile(imported).read(columns=["image", "mask"])
+    images, masks = table["image"].to_pylist(), set(filter(None, table["mask"].to_pylist()))
     facts = read_inspected(inspected)
     if unknown := {*images, *masks}.difference(facts):
         raise UserError(f"{inspected}: knows nothing of {min(unknown)}; inspect {name} again")
@@ -180,7 +179,7 @@ def batches(
     for source in sources:
         facts, repeated = source.facts, source.repeated()
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
-            images, masks = batch["image"].to_pylist(), pc.struct_field(batch["mask"], "path").to_pylist()
+            images, masks = batch["image"].to_pylist(), batch["mask"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]
             yield batch, source.name, pairs, here
@@ -189,5 +188,5 @@ def batches(
         known.update(without)  # another source of the same place is not to reject them once more
         for start in range(0, len(without), BATCH):
             part = without[start : start + BATCH]
-            rows = to_arrow([Imported(image, image) for image in part], source.name)
+            rows = to_arrow([Imported(image, image) for image in part])
             yield rows, source.name, [(facts[image], None) for image in part], {}

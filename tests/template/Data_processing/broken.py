@@ -68,7 +68,7 @@ def judge(form: str, files: dict[str, bytes]) -> None:
         return
     assert rows or form in ("csv", "coco", "json", "parquet", "label_studio")
     assert {rule for row in rows for rule, _ in row.problems} <= set(REMEDIES)
-    for row in from_arrow(to_arrow(rows, "s")):
+    for row in from_arrow(to_arrow(rows)):
         with suppress(Rejection):
             clean_record(row, "s", FACTS, None, Rules())
         assert row.problems or row.mask is None or is_safe_path(row.mask)

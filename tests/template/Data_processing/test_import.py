@@ -11,7 +11,6 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.shared.imported import images_folder
 from Data_processing.shared.outlines import to_rle
-from Datasets.format.records import SCHEMA
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.annotated import read_imported, rows_of
 from tests.template.Data_processing.sources import pack, write_coco, write_voc
@@ -44,9 +43,8 @@ def test_the_same_records_from_any_form_and_container(tmp_path, form, write, kin
     assert "3 records" in succeeded(result).stdout
     assert boxes_of(out) == {image: sorted(boxes) for image, boxes in CONTENT.items()}
     first = pq.read_table(out).to_pylist()[0]
-    assert set(SCHEMA.names) <= set(first)
-    assert (first["width"], first["height"], first["source"]) == (60, 40, "s")
-    assert first["sha256"] is first["split"] is first["mask"] is None
+    assert (first["width"], first["height"]) == (60, 40)
+    assert first["group"] is first["split"] is first["mask"] is None
 
 
 def test_annotations_alone_are_enough(tmp_path):

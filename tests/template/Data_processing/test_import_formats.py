@@ -34,7 +34,7 @@ def imported(path: Path, form: str, **options) -> list[Imported]:
     files, chosen = open_source(path), ImportOptions(**options)
     importer = importlib.import_module(f"Data_processing.readers.{form}")
     _, rows = importer.read(files, importer.find(files, chosen), chosen)
-    return from_arrow(to_arrow(list(check_paths(rows)), "s"))
+    return from_arrow(to_arrow(list(check_paths(rows))))
 
 
 def problems(rows: list[Imported]) -> list[str]:

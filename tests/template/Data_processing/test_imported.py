@@ -30,4 +30,4 @@ row = st.builds(
 
 @given(rows=st.lists(row, max_size=5))
 def test_rows_come_back_as_they_were(rows):
-    assert from_arrow(to_arrow(rows, "s")) == rows
+    assert from_arrow(to_arrow(rows)) == rows
