@@ -7,6 +7,7 @@ compressed into a string.
 """
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ Polygon = list[float]
 MAX_PERIMETER = 2_000_000  # pixels; the library takes memory for each pixel of it
 MAX_MASK = 2**28  # pixels that a mask is unpacked to
 ELLIPSE_POINTS = 64
+COMPRESSED = re.compile("([P-o]{0,6}[0-O])*")  # numbers of at most 35 bits
 
 
 class RunLengths(msgspec.Struct):
@@ -81,12 +83,11 @@ def from_crop(mask: np.ndarray, left: int, top: int, width: int, height: int) ->
 
 def alternating(counts: Sequence[int], width: int, height: int) -> np.ndarray:
     """Run lengths of background and object in turn, row by row, as bool [height, width]. Raises ValueError."""
-    lengths = _integers(list(counts))
     if not 0 < width * height <= MAX_MASK:
         raise ValueError(f"a mask of {width} x {height} pixels")
-    if (lengths < 0).any() or (lengths > width * height).any() or lengths.sum() != width * height:
+    if min(counts, default=0) < 0 or sum(counts) != width * height:
         raise ValueError(f"run lengths that do not add up to {width} x {height} pixels")
-    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(height, width)
 
 
 def rle_pack(packed: bytes, width: int, height: int) -> np.ndarray:
@@ -185,42 +186,30 @@ def _from_run_lengths(found: RunLengths, width: int, height: int) -> Rle:
         raise ValueError(f"run lengths for {width} x {height} pixels")
     if found.size != (height, width):
         raise ValueError(f"run lengths for {found.size[1]} x {found.size[0]}, the image is {width} x {height}")
-    lengths = run_lengths(found.counts) if isinstance(found.counts, str) else _integers(found.counts)
-    if (lengths < 0).any() or lengths.sum() != width * height:
+    lengths = run_lengths(found.counts) if isinstance(found.counts, str) else found.counts
+    if min(lengths, default=0) < 0 or sum(lengths) != width * height:
         raise ValueError(f"run lengths that do not add up to {width} x {height} pixels")
     if isinstance(found.counts, str):
         return Rle(size=[height, width], counts=found.counts)
     return _text(coco_mask.frPyObjects({"size": [height, width], "counts": found.counts}, height, width))
 
 
-def run_lengths(counts: str) -> np.ndarray:
-    """The run lengths, int64 [N], of COCO's compressed string. Raises ValueError.
+def run_lengths(counts: str) -> list[int]:
+    """The run lengths of COCO's compressed string. Raises ValueError.
 
     Each number is written in groups of 5 bits, lowest first, as characters from "0" on; bit 6 says that another
     follows, the highest bit of the last gives the sign. From the fourth on, numbers are differences to the one before
     the last. Source: maskApi.c of the COCO API.
     """
-    codes = np.frombuffer(counts.encode("utf-8"), np.uint8).astype(np.int64) - 48
-    if ((codes < 0) | (codes > 63)).any() or (len(codes) and codes[-1] & 32):
+    if not COMPRESSED.fullmatch(counts):
         raise ValueError("compressed run lengths with a character that does not belong there")
-    last = (codes & 32) == 0
-    start = np.flatnonzero(np.concatenate([[True], last[:-1]])) if len(codes) else np.zeros(0, np.int64)
-    place = np.arange(len(codes)) - np.repeat(start, np.diff(np.append(start, len(codes))))
-    if (place > 6).any():
-        raise ValueError("compressed run lengths with a number beyond 32 bits")
-    values = np.add.reduceat((codes & 31) << (5 * place), start) if len(codes) else codes
-    ends = place[last]
-    values = np.where(codes[last] & 16, values - (np.int64(1) << (5 * (ends + 1))), values)
-    for parity in (1, 2):
-        values[parity::2] = np.cumsum(values[parity::2])
-    return values
-
-
-def _integers(counts: list[int]) -> np.ndarray:
-    try:
-        return np.array(counts, np.int64)
-    except OverflowError as error:
-        raise ValueError("run lengths beyond 64 bits") from error
+    lengths: list[int] = []
+    for number in re.findall("[P-o]*[0-O]", counts):
+        groups = [(ord(character) - 48) & 31 for character in number]
+        value = sum(bits << (5 * place) for place, bits in enumerate(groups))
+        value -= (groups[-1] & 16) << (5 * len(groups) - 4)
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+    return lengths
 
 
 def _text(rle: dict[str, Any]) -> Rle:

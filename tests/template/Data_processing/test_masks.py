@@ -77,7 +77,7 @@ def test_run_lengths_are_read_as_the_coco_api_writes_them(pixels):
     flat = image.ravel(order="F")
     ends = np.append(np.flatnonzero(np.diff(flat)) + 1, flat.size)
     expected = np.diff(np.concatenate([[0] * (1 + flat[0]), ends]))
-    assert run_lengths(rle(image)["counts"]).tolist() == expected.tolist()
+    assert run_lengths(rle(image)["counts"]) == expected.tolist()
     outline = json.dumps(rle(image)).encode()
     assert to_rle(outline, image.shape[1], image.shape[0]) == (rle(image) if image.any() else None)
 
