@@ -12,7 +12,6 @@ import lzma
 import os
 import re
 import shutil
-import stat
 import tarfile
 import tempfile
 import threading
@@ -33,6 +32,7 @@ from Datasets.tools.errors import UserError
 
 EMBEDDED = ".json#"
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+UNREADABLE = (*DAMAGE, pa.ArrowException, NotImplementedError, RuntimeError)  # the last two: unknown or encrypted .zip
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
@@ -61,16 +61,19 @@ class SourceFiles:
 
     def read(self, name: str) -> bytes:
         """A file's bytes, or those of an image inside a JSON file. Raises MissingFile."""
+        file, embedded, _ = name.rpartition(EMBEDDED)
+        if embedded:
+            data = self.read(f"{file}.json")
+            try:
+                return base64.b64decode(msgspec.json.decode(data, type=ImageData).imageData)
+            except (ValueError, RecursionError) as error:  # of JSON, of Unicode and of base64
+                raise MissingFile(f"{file}.json holds no imageData: {error}") from error
         try:
             return self._read(name)
-        except MissingFile:
-            if EMBEDDED not in name:
-                raise
-        file = f"{name.rpartition(EMBEDDED)[0]}.json"
-        try:
-            return base64.b64decode(msgspec.json.decode(self._read(file), type=ImageData).imageData)
-        except (ValueError, RecursionError) as error:  # of JSON, of Unicode and of base64
-            raise MissingFile(f"{file} holds no imageData: {error}") from error
+        except KeyError:
+            raise MissingFile(f"there is no file {name}") from None
+        except UNREADABLE as error:
+            raise MissingFile(f"{name} cannot be read: {error}") from error
 
     @cached_property
     def _sorted(self) -> list[str]:
@@ -86,6 +89,7 @@ class SourceFiles:
         raise NotImplementedError
 
     def _read(self, name: str) -> bytes:
+        """A file's bytes. Raises KeyError if there is no such file, or one of UNREADABLE."""
         raise NotImplementedError
 
 
@@ -147,26 +151,12 @@ class Directory(SourceFiles):
         return found
 
     def _read(self, name: str) -> bytes:
-        file = self._found(name)
-        try:
-            return Path(file).read_bytes()
-        except OSError as error:
-            raise MissingFile(f"{name} cannot be read: {error.strerror or error}") from error
-
-    def _found(self, name: str) -> str:
-        """Where a file really is."""
         file = os.path.realpath(self._root + name) if is_safe_path(name) else ""
         if not file.startswith(self._root) and not DVC_CACHE.search(file):
             raise MissingFile(f"{name} lies outside the source")
-        try:
-            status = Path(file).stat()
-        except FileNotFoundError:
-            raise MissingFile(f"there is no file {name}") from None
-        except OSError as error:
-            raise MissingFile(f"{name} cannot be read: {error.strerror or error}") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise MissingFile(f"there is no file {name}")
-        return file
+        if not Path(file).is_file():
+            raise KeyError(name)
+        return Path(file).read_bytes()
 
 
 class Shards(Directory):
@@ -202,11 +192,7 @@ class Shards(Directory):
         if name not in self._places:
             return super()._read(name)
         shard, group, row, column = self._places[name]
-        try:
-            files = self._column(shard, group, column)
-        except (pa.ArrowException, OSError) as error:
-            raise MissingFile(f"{name} cannot be read from {shard.name}: {error}") from error
-        return files[row].as_py()["bytes"] or b""
+        return self._column(shard, group, column)[row].as_py()["bytes"] or b""
 
 
 def _read_column(shard: Path, group: int, name: str) -> pa.ChunkedArray:
@@ -226,12 +212,7 @@ class Zip(SourceFiles):
         return list(self._members)
 
     def _read(self, name: str) -> bytes:
-        try:
-            return self._zip.read(self._members[name])
-        except KeyError:
-            raise MissingFile(f"there is no file {name}") from None
-        except (*DAMAGE, NotImplementedError, RuntimeError) as error:  # of another kind of compression, or encrypted
-            raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
+        return self._zip.read(self._members[name])
 
 
 class Tar(SourceFiles):
@@ -249,16 +230,11 @@ class Tar(SourceFiles):
         return list(self._members)
 
     def _read(self, name: str) -> bytes:
-        if name not in self._members:
-            raise MissingFile(f"there is no file {name}")
-        try:
-            with self._lock:
-                file = self._tar.extractfile(self._members[name])
-                if file is None:
-                    raise MissingFile(f"{name} is a link to no file")
-                return file.read()
-        except (*DAMAGE, KeyError, RecursionError) as error:  # the last two: links that lead out, or in a circle
-            raise MissingFile(f"{name} cannot be read from the archive: {error}") from error
+        with self._lock:
+            file = self._tar.extractfile(self._members[name])  # KeyError for a link that leads out
+            if file is None:
+                raise KeyError(name)
+            return file.read()
 
     def _check_end(self) -> None:
         """An archive that was cut off between two files reads like a whole one, but for the zeros that end it."""
