@@ -14,6 +14,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,9 +36,7 @@ from Data_processing.cleaning.batches import (
     clean_batch,
     read_source,
 )
-from Data_processing.cleaning.box_rules import BoxRules
-from Data_processing.cleaning.rules import ImageRules, Rules, find_own_rules
-from Data_processing.cleaning.verdicts import Rejection
+from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules
 from Data_processing.shared.imported import BATCH, source_path
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
@@ -71,14 +70,12 @@ def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[P
     stages = YAML(typ="safe").load(pipeline.read_text(encoding="utf-8"))["stages"]
     listed = {dep for dep in stages["clean"]["deps"] if Path(dep).parent in folders and Path(dep).suffix == ".parquet"}
     wanted = {(folder / f"{name}.parquet").as_posix() for name in names for folder in folders}
-    for path in sorted(wanted - listed):
+    if missing := sorted(wanted - listed):
         raise UserError(
-            f"{pipeline}: stage clean does not depend on a source's file; add to its deps the line `- {path}`"
+            f"{pipeline}: stage clean does not depend on a source's file; add to its deps the line `- {missing[0]}`"
         )
-    for path in sorted(listed - wanted):
-        raise UserError(
-            f"{pipeline}: stage clean: {path} is of no source in params.yaml; delete the line from its deps"
-        )
+    if unknown := sorted(listed - wanted):
+        raise UserError(f"{pipeline}: {unknown[0]} is of no source in params.yaml; delete the line from clean's deps")
 
 
 def write_accepted(results: Iterable[tuple[pa.RecordBatch, Outcome]], paths: dict[str, str], partial: Path) -> Outcome:
@@ -195,15 +192,15 @@ def main(
     trust_image_size: Annotated[
         bool, typer.Option(help="where the annotated size is wrong, take the true one")
     ] = False,
-    min_side: Annotated[int, typer.Option(min=1, help="pixels of the shorter side")] = ImageRules.min_side,
-    max_side: Annotated[int, typer.Option(min=1, help="pixels of the longer side")] = ImageRules.max_side,
-    max_aspect: Annotated[float, typer.Option(min=1, help="longer by shorter side")] = ImageRules.max_aspect,
-    min_contrast: Annotated[float, typer.Option(help="standard deviation of luma")] = ImageRules.min_contrast,
-    min_sharpness: Annotated[float, typer.Option(help="variance of the Laplacian")] = ImageRules.min_sharpness,
-    min_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = ImageRules.min_brightness,
-    max_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = ImageRules.max_brightness,
-    max_box_share: Annotated[float, typer.Option(min=0, max=1, help="of the image's area")] = BoxRules.max_box_share,
-    doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = BoxRules.doubled_iou,
+    min_side: Annotated[int, typer.Option(min=1, help="pixels of the shorter side")] = Rules.min_side,
+    max_side: Annotated[int, typer.Option(min=1, help="pixels of the longer side")] = Rules.max_side,
+    max_aspect: Annotated[float, typer.Option(min=1, help="longer by shorter side")] = Rules.max_aspect,
+    min_contrast: Annotated[float, typer.Option(help="standard deviation of luma")] = Rules.min_contrast,
+    min_sharpness: Annotated[float, typer.Option(help="variance of the Laplacian")] = Rules.min_sharpness,
+    min_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = Rules.min_brightness,
+    max_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = Rules.max_brightness,
+    max_box_share: Annotated[float, typer.Option(min=0, max=1, help="of the image's area")] = Rules.max_box_share,
+    doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = Rules.doubled_iou,
     keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels or counts differ")] = False,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="a larger share of rejects fails")] = 0.05,
     engine: EngineOption = Engine.local,
@@ -211,6 +208,7 @@ def main(
     jobs: JobsOption = -1,
 ) -> None:
     """Accept or reject every image with a reason, and repair what can be repaired safely."""
+    options = locals()
     names = source_names(sources or ())
     if not names:
         raise UserError("params.yaml: has no source yet; `python -m Data_processing.add_source NAME PATH` adds one")
@@ -218,18 +216,8 @@ def main(
         check_dependencies(Path("dvc.yaml"), names, (imported, inspected))
     classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
     check_rules(classes)
-    images = ImageRules(
-        trust_image_size=trust_image_size,
-        min_side=min_side,
-        max_side=max_side,
-        max_aspect=max_aspect,
-        min_contrast=min_contrast,
-        min_sharpness=min_sharpness,
-        min_brightness=min_brightness,
-        max_brightness=max_brightness,
-    )
-    negatives = without_kept is WithoutKept.negative
-    rules = Rules(images, BoxRules(classes, max_box_share, doubled_iou), negatives, find_own_rules())
+    limits = {field.name: options[field.name] for field in fields(Rules) if field.name in options}
+    rules = Rules(classes, without_kept is WithoutKept.negative, find_own_rules(), **limits)
     found = [read_source(name, imported, inspected) for name in names]
     few = sum(len(source.images) for source in found) <= 2 * BATCH
     chunks = ((*part, rules) for part in batches(found))

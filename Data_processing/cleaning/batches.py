@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Data_processing.cleaning.rules import Cleaned, Rules, clean_record
-from Data_processing.cleaning.verdicts import Rejection
+from Data_processing.cleaning.records import clean_record
+from Data_processing.cleaning.rules import Rejection, Rules
 from Data_processing.shared.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Datasets.format.images import VOID
@@ -44,8 +44,8 @@ REPAIR_COLUMNS = ("source", "image", "rule", "origin", "before", "after")
 class Outcome:
     """What became of some records.
 
-    accepted: their number. rejected: rows of REJECTED_SCHEMA. repairs: rows of REPAIR_COLUMNS. unwanted: how many of
-    each class are left out. names: all classes that the source states.
+    rejected, repairs: rows of REJECTED_SCHEMA and REPAIR_COLUMNS. unwanted: how many of each class are left out. names:
+    all classes that the source states.
     """
 
     accepted: int = 0
@@ -64,8 +64,7 @@ class Outcome:
 
     def reject(self, source: str, image: str, why: Rejection, **shown: Any) -> None:
         """Take note of a rejection. shown: sha256, reason and boxes."""
-        row = {"source": source, "image": image, "rule": why.rule, "origin": why.origin, "value": why.value}
-        self.rejected.append({**row, "remedy": why.remedy, **shown})
+        self.rejected.append({"source": source, "image": image, **vars(why), **shown})
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def clean_batch(
     facts: of each record's image and mask. repeated: see Source.repeated.
     """
     outcome = Outcome()
-    accepted: list[tuple[Cleaned, Imported, Facts]] = []
+    accepted = []
     for row, (fact, mask) in zip(from_arrow(batch), facts, strict=True):
         if row.image in repeated:
             others = [origin for origin in repeated[row.image] if origin != row.origin]
@@ -136,11 +135,13 @@ def clean_batch(
             shown = {"sha256": fact.sha256, "reason": fact.reason, "boxes": _stated_boxes(row, fact)}
             outcome.reject(source, row.image, rejection, **shown)
             continue
-        accepted.append((result, row, fact))
+        facts_kept = {name: getattr(fact, name) for name in ("phash", "brightness", "sharpness")}
+        names = list(result.mask_names.items()) or None
+        accepted.append({**result.record, "origin": row.origin, "mask_names": names, "bytes": fact.size, **facts_kept})
         outcome.repairs += [{"source": source, "image": row.image, **vars(repair)} for repair in result.repairs]
         outcome.unwanted.update(result.unwanted)
     outcome.accepted = len(accepted)
-    return _to_arrow(accepted), outcome
+    return pa.RecordBatch.from_pylist(accepted, ACCEPTED_SCHEMA), outcome
 
 
 def _stated_boxes(row: Imported, facts: Facts) -> list[dict[str, Any]]:
@@ -152,21 +153,6 @@ def _stated_boxes(row: Imported, facts: Facts) -> list[dict[str, Any]]:
         {"name": box.name, "x1": box.x1 * x, "y1": box.y1 * y, "x2": box.x2 * x, "y2": box.y2 * y}
         for box in row.boxes or ()
     ]
-
-
-def _to_arrow(accepted: Sequence[tuple[Cleaned, Imported, Facts]]) -> pa.RecordBatch:
-    records = [cleaned.record for cleaned, _, _ in accepted]
-    names = [list(cleaned.mask_names.items()) if cleaned.mask_names else None for cleaned, _, _ in accepted]
-    columns = {f.name: pa.array([record[f.name] for record in records], f.type) for f in SCHEMA}  # type: ignore[literal-required]
-    columns |= {
-        "origin": pa.array([row.origin for _, row, _ in accepted], pa.string()),
-        "mask_names": pa.array(names, ACCEPTED_SCHEMA.field("mask_names").type),
-        "bytes": pa.array([facts.size for _, _, facts in accepted], pa.int64()),
-        "phash": pa.array([facts.phash for _, _, facts in accepted], pa.binary(HASH_BYTES)),
-        "brightness": pa.array([facts.brightness for _, _, facts in accepted], pa.float32()),
-        "sharpness": pa.array([facts.sharpness for _, _, facts in accepted], pa.float32()),
-    }
-    return pa.record_batch([columns[name] for name in ACCEPTED_SCHEMA.names], ACCEPTED_SCHEMA)
 
 
 def batches(

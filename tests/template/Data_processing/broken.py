@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from lxml import etree
 
-from Data_processing.cleaning.rules import Rules, clean_record
-from Data_processing.cleaning.verdicts import REMEDIES, Rejection
+from Data_processing.cleaning.records import clean_record
+from Data_processing.cleaning.rules import REMEDIES, Rejection, Rules
 from Data_processing.import_source import check_paths, formats
 from Data_processing.shared.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts

@@ -19,9 +19,8 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.clean import check_dependencies, check_share, source_names
 from Data_processing.cleaning.batches import Outcome
-from Data_processing.cleaning.box_rules import BoxRules
-from Data_processing.cleaning.rules import Rules, clean_record
-from Data_processing.cleaning.verdicts import Rejection
+from Data_processing.cleaning.records import clean_record
+from Data_processing.cleaning.rules import Rejection, Rules
 from Data_processing.inspect_images import write_rows
 from Data_processing.inspecting.image_facts import inspect
 from Data_processing.shared.imported import Imported, ImportedBox, write_imported
@@ -124,7 +123,7 @@ def test_unwanted_classes_leave_a_negative_and_are_counted(tmp_path):
 
 def judged(row: Imported, keep: Sequence[str] = (), values: list[int] | None = None, negatives: bool = True):
     mask = values and msgspec.structs.replace(FACTS, values=values)
-    return clean_record(row, "s", FACTS, mask, Rules(boxes=BoxRules(ClassRules(keep)), keep_negatives=negatives))
+    return clean_record(row, "s", FACTS, mask, Rules(ClassRules(keep), negatives))
 
 
 def test_a_crowd_is_no_double_of_an_object_in_the_same_place():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from Data_processing.cleaning.rules import Rules, clean_record
+from Data_processing.cleaning.records import clean_record
+from Data_processing.cleaning.rules import Rules
 from Data_processing.import_source import parse_columns
 from Data_processing.shared.imported import images_folder
 from Datasets.tools.errors import UserError

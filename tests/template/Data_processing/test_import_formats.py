@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from Data_processing.cleaning.rules import Rules, clean_record
-from Data_processing.cleaning.verdicts import REMEDIES, Rejection
+from Data_processing.cleaning.records import clean_record
+from Data_processing.cleaning.rules import REMEDIES, Rejection, Rules
 from Data_processing.import_source import check_paths
 from Data_processing.shared.imported import Imported, ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts

@@ -1,0 +1,250 @@
+"""Cleaning of one record: pure functions of what a source states and what its image shows.
+
+A box that is certainly wrong rejects its record, as an image of which not every object is marked would teach a model
+that the object is not there. What can be repaired safely is repaired.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from Data_processing.cleaning.rules import Rejection, Repair, Rules
+from Data_processing.shared.imported import Imported, ImportedBox
+from Data_processing.shared.inspected import Facts
+from Data_processing.shared.outlines import to_rle
+from Datasets.format.classes import ClassRules
+from Datasets.format.images import VOID
+from Datasets.format.records import Box, Count, Record, contradictions, empty_record, implied
+
+Corners = tuple[float, float, float, float]  # x1, y1, x2, y2
+ROUNDING = 1e-3  # pixels; coordinates that differ by less do so by rounding, as of a width added to a left edge
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A record fit for training, what was repaired, and what was left out as not wanted.
+
+    mask_names: the wanted name that each value in the record's mask file stands for. unwanted: of each class how many
+    boxes, or how many by counts; 1 of a class that only labels or the mask show.
+    """
+
+    record: Record
+    mask_names: dict[int, str]
+    repairs: list[Repair]
+    unwanted: Counter[str]
+
+
+def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned:
+    """Judge one record; if more than one thing is wrong with it, Rejection is raised for the first.
+
+    facts: of its image. mask: of its mask file, if it names one.
+    """
+    repairs = judge_image(row, facts, rules)
+    judge_mask(row, facts, mask)
+    width, height = facts.width or 0, facts.height or 0
+    boxes, unwanted_boxes = clean_boxes(row, width, height, rules, repairs)
+    names = wanted_names(row, mask, rules.classes)
+    record = empty_record(row.image, source)
+    record |= {"width": width, "height": height, "sha256": facts.sha256, "group": row.group, "split": row.split}
+    record |= {"labels": names.labels, "counts": names.counts}
+    if row.boxes is not None:
+        record["boxes"] = boxes
+    if row.mask is not None:
+        record["mask"] = {"bytes": None, "path": row.mask}
+    as_a_whole = names.labels is not None or names.counts is not None
+    if not as_a_whole and mask is not None:
+        record["labels"] = sorted({*names.of_mask.values(), *(box["name"] for box in boxes)})
+    record = implied(record)
+    unwanted = Counter(unwanted_boxes) | names.unwanted
+    if as_a_whole and (found := contradictions(record)):
+        raise Rejection("contradiction", row.origin, found[0])
+    if unwanted and not (record["labels"] or names.of_mask) and not rules.keep_negatives:
+        raise Rejection("no kept class", row.origin, ", ".join(sorted(unwanted)))
+    for rule in rules.own:
+        if value := rule.check(record, facts):
+            raise Rejection(rule.name, row.origin, value, rule.remedy)
+    return Cleaned(record, names.of_mask, repairs, unwanted)
+
+
+def judge_image(row: Imported, facts: Facts, rules: Rules) -> list[Repair]:
+    """Raise Rejection unless the image can be used and is the one annotated; returns what was wrong with its size."""
+    for rule, value in row.problems:
+        raise Rejection(rule, row.origin, value)
+    if facts.sha256 is None:
+        raise Rejection("missing image", row.origin, facts.reason or "")
+    if facts.reason is not None:
+        raise Rejection("unreadable image", row.origin, facts.reason)
+    if facts.brightness is None:
+        raise Rejection("wrong mask", row.origin, f"{row.image} is named as an image and as a mask")
+    if all(stated is None for stated in (row.labels, row.counts, row.boxes, row.mask)):
+        raise Rejection("no annotation", row.origin, row.image)
+    for rule, fails, value in look_rules(facts, rules):
+        if fails:
+            raise Rejection(rule, row.origin, value)
+    stated, true = (row.width, row.height), (facts.width, facts.height)
+    if None in stated or stated == true:
+        return []
+    before, after = f"{stated[0]} x {stated[1]}", f"{true[0]} x {true[1]}"
+    if rules.trust_image_size:
+        return [Repair("wrong size", row.origin, before, after)]
+    turned = ": turned, as by EXIF, so were the boxes drawn on it upright?" if stated == true[::-1] else ""
+    raise Rejection("wrong size", row.origin, f"annotated for {before}, the image is {after}{turned}")
+
+
+def look_rules(facts: Facts, rules: Rules) -> list[tuple[str, bool, str]]:
+    """By what an image that can be read is still of no use: rule, whether it is broken, the value."""
+    short, long = sorted((facts.width or 0, facts.height or 0))
+    brightness, contrast, sharpness = facts.brightness or 0.0, facts.contrast or 0.0, facts.sharpness or 0.0
+    size, luma = f"{facts.width} x {facts.height}", f"brightness {brightness:.1f}"
+
+    def value(measured: str, limit: str) -> str:
+        return f"{measured}, clean.{limit} is {getattr(rules, limit):g}"
+
+    return [
+        ("too small", short < rules.min_side, value(size, "min_side")),
+        ("too large", long > rules.max_side, value(size, "max_side")),
+        ("extreme shape", long > rules.max_aspect * short, value(size, "max_aspect")),
+        ("too dark", brightness < rules.min_brightness, value(luma, "min_brightness")),
+        ("too bright", brightness > rules.max_brightness, value(luma, "max_brightness")),
+        ("blank", contrast < rules.min_contrast, value(f"contrast {contrast:.1f}", "min_contrast")),
+        ("blurred", sharpness < rules.min_sharpness, value(f"sharpness {sharpness:.1f}", "min_sharpness")),
+    ]
+
+
+def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> None:
+    """Raise Rejection if the mask file that a record names cannot be used."""
+    if row.mask is None or mask is None:
+        return
+    if mask.reason is not None:
+        raise Rejection("unreadable mask", row.origin, f"{row.mask}: {mask.reason}")
+    if (mask.width, mask.height) != (facts.width, facts.height):
+        sizes = f"{mask.width} x {mask.height}, the image is {facts.width} x {facts.height}"
+        raise Rejection("wrong mask", row.origin, f"{row.mask} is {sizes}")
+    if unknown := set(mask.values or ()).difference(row.mask_names or (), (0, VOID)):
+        raise Rejection("unknown mask value", row.origin, f"{row.mask}: {min(unknown)}")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Labels and counts under their wanted names, those of the values in the mask, and how many are left out."""
+
+    labels: list[str] | None
+    counts: list[Count] | None
+    of_mask: dict[int, str]
+    unwanted: Counter[str]
+
+
+def wanted_names(row: Imported, mask: Facts | None, classes: ClassRules) -> Names:
+    """What a record states of its image as a whole, in wanted names. mask: facts of its mask file, if any."""
+    values = set(mask.values or ()) if mask else set()
+    in_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
+    stated = Counter(dict.fromkeys((*(row.labels or ()), *in_mask.values()), 1))
+    counted: Counter[str] = Counter()
+    for count in row.counts or ():
+        counted[count["name"]] += count["count"]
+    wanted = {name: wanted_name(name, row.origin, classes) for name in (*stated, *counted)}
+    totals: Counter[str] = Counter()
+    for name, number in counted.items():
+        totals[wanted[name] or ""] += number
+    del totals[""]
+    return Names(
+        None if row.labels is None else sorted({ours for name in row.labels if (ours := wanted[name])}),
+        None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items()) if n],
+        {value: ours for value, name in in_mask.items() if (ours := wanted[name])},
+        Counter({name: n for name, n in (stated | counted).items() if wanted[name] is None}),
+    )
+
+
+def clean_boxes(
+    row: Imported, width: int, height: int, rules: Rules, repairs: list[Repair]
+) -> tuple[list[Box], list[str]]:
+    """The wanted boxes in pixels, and the names of those not wanted; adds to `repairs`. Raises Rejection."""
+    boxes: list[Box] = []
+    unwanted: list[str] = []
+    origins: list[str] = []
+    for box in row.boxes or ():
+        name = wanted_name(box.name, box.origin, rules.classes)
+        if name is None:
+            unwanted.append(box.name)
+            continue
+        boxes.append(_fit(box, name, row.normalized, width, height, rules.max_box_share, repairs))
+        origins.append(box.origin)
+    doubled = dict(reversed(doubles(boxes, rules.doubled_iou)))
+    for later, first in sorted(doubled.items()):
+        left_out = f"left out, as {origins[first]} is it"
+        repairs.append(Repair("doubled box", origins[later], _in_words(_corners(boxes[later])), left_out))
+    return [box for index, box in enumerate(boxes) if index not in doubled], unwanted
+
+
+def wanted_name(name: str, origin: str, classes: ClassRules) -> str | None:
+    """The name that a class has in the dataset; None if it is not wanted. Raises Rejection for one that is misspelt."""
+    if not name.strip():
+        raise Rejection("unknown category", origin, "a class without a name")
+    wanted = classes.name(name)
+    if wanted is None and (meant := classes.meant(name)):
+        raise Rejection("misspelt class", origin, f"{name!r}, perhaps meant: {meant!r}")
+    return wanted
+
+
+def _fit(
+    box: ImportedBox, name: str, normalized: bool, width: int, height: int, max_share: float, repairs: list[Repair]
+) -> Box:
+    """The box in pixels with its corners in order, clipped to the image, with its mask; adds what that took."""
+    scale_x, scale_y = (width, height) if normalized else (1, 1)
+    stated = box.x1 * scale_x, box.y1 * scale_y, box.x2 * scale_x, box.y2 * scale_y
+    x1, y1, x2, y2 = repair_corners(stated, box.origin, width, height, repairs)
+    if (x2 - x1) * (y2 - y1) > max_share * width * height:
+        raise Rejection("box covers all", box.origin, f"{_in_words(stated)} in an image of {width} x {height}")
+    segmentation = None
+    if box.outline is not None:
+        try:
+            segmentation = to_rle(box.outline, width, height, normalized)
+        except ValueError as error:
+            raise Rejection("malformed segmentation", box.origin, str(error)) from error
+        if segmentation is None:
+            repairs.append(Repair("segmentation left out", box.origin, "no area", "none"))
+    return Box(name=name, x1=x1, y1=y1, x2=x2, y2=y2, crowd=box.crowd, segmentation=segmentation)
+
+
+def repair_corners(stated: Corners, origin: str, width: int, height: int, repairs: list[Repair]) -> Corners:
+    """The corners in order and inside the image; adds what that took. Raises Rejection."""
+    if not all(map(math.isfinite, stated)):
+        raise Rejection("impossible box", origin, f"{_in_words(stated)} has a coordinate that is no number")
+    (x1, x2), (y1, y2) = sorted(stated[0::2]), sorted(stated[1::2])
+    ordered = x1, y1, x2, y2
+    if ordered != stated:
+        repairs.append(Repair("swapped corners", origin, _in_words(stated), _in_words(ordered)))
+    if x1 == x2 or y1 == y2:
+        raise Rejection("box without area", origin, _in_words(stated))
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        raise Rejection("box outside", origin, f"{_in_words(stated)} in an image of {width} x {height}")
+    clipped = max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)
+    if any(abs(one - other) >= ROUNDING for one, other in zip(clipped, ordered, strict=True)):
+        repairs.append(Repair("clipped box", origin, _in_words(ordered), _in_words(clipped)))
+    return clipped
+
+
+def doubles(boxes: Sequence[Box], threshold: float) -> list[tuple[int, int]]:
+    """Pairs (later, first) of boxes of one class, not crowds, that overlap (IoU) by `threshold` or more, in order."""
+    if threshold <= 0 or len(boxes) < 2:
+        return []
+    corners = np.array([_corners(box) for box in boxes])
+    sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])  # x, y, width, height
+    pairs = np.argwhere(np.triu(coco_mask.iou(sides, sides, [False] * len(boxes)) >= threshold, 1)).tolist()
+    return [
+        (later, first)
+        for first, later in pairs
+        if boxes[first]["name"] == boxes[later]["name"] and not (boxes[first]["crowd"] or boxes[later]["crowd"])
+    ]
+
+
+def _corners(box: Box) -> Corners:
+    return box["x1"], box["y1"], box["x2"], box["y2"]
+
+
+def _in_words(corners: Corners) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in corners) + ")"
