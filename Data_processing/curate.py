@@ -22,9 +22,7 @@ import typer
 
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.curating.record_files import RecordFiles
-from Data_processing.shared.inspected import check_parquet
-from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
-from Data_processing.split import (
+from Data_processing.curating.splits import (
     ClassCounts,
     Shares,
     balance,
@@ -35,6 +33,8 @@ from Data_processing.split import (
     name_hashes,
     stated_splits,
 )
+from Data_processing.shared.inspected import check_parquet
+from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SCHEMA, SPLITS, Record

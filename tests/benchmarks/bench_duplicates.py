@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from Data_processing.curating.near_duplicates import Links, compare_alike, near_duplicates
+from Data_processing.curating.duplicates import Links, compare_alike, near_duplicates
 from tests.benchmarks.measuring import Figure
 
 SIZES = (10_000, 100_000, 1_000_000)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from Data_processing.curating.near_duplicates import first_of_component, near_duplicates
+from Data_processing.curating.duplicates import first_of_component, near_duplicates
 
 
 def compared(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,119 @@
+"""Which images train, which validate, which test: a group's split follows from a hash of its name and the seed alone.
+
+So adding images never moves an old one, unless they show that two groups were one. Every class gets its share in
+expectation, and exactly only as far as chance and the groups allow; the seed is the freedom that is left.
+"""
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from Data_processing.curating.duplicates import Groups
+from Datasets.format.records import SPLITS
+from Datasets.tools.errors import UserError
+
+Shares = Mapping[str, float]
+
+
+def check_shares(shares: Shares) -> None:
+    """Raise UserError unless the shares add up to 1."""
+    total = sum(shares.values())
+    if abs(total - 1) > 1e-6:
+        raise UserError(
+            f"curate: the shares {', '.join(f'{k} {v:g}' for k, v in shares.items())} add up to {total:g}, not 1"
+        )
+
+
+def name_hashes(groups: Sequence[str]) -> np.ndarray:
+    """uint64 [G]: the first eight bytes of each name's sha256."""
+    digests = b"".join(hashlib.sha256(group.encode()).digest()[:8] for group in groups)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
+def split_numbers(hashes: np.ndarray, shares: Shares, seed: int) -> np.ndarray:
+    """int64 [G], indices of SPLITS, from name_hashes: where hash and seed together fall in [0, 1), cut up by shares."""
+    places = (_mixed(hashes ^ _mixed(np.full(1, seed % 2**64, np.uint64))) >> np.uint64(11)) * 2.0**-53
+    ends = np.cumsum([shares[split] for split in SPLITS])
+    return np.searchsorted(ends / ends[-1], places, side="right")
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """uint64: a step of SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def stated_splits(groups: Groups, column: pa.ChunkedArray, keep: bool) -> np.ndarray:
+    """int64 [G]: the split that a group's images are stated to be in, or -1; where they differ, that of the most.
+
+    column: what sources state of each image. keep: whether it counts; without, all are -1.
+    The image's group stays whole, so some of a source's images may change sides; how many is printed.
+    """
+    if not keep:
+        return np.full(len(groups.names), -1)
+    numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(SPLITS)), len(SPLITS)).to_numpy()
+    votes = np.zeros((len(groups.names), len(SPLITS) + 1), np.int64)
+    np.add.at(votes, (groups.numbers, numbers), 1)
+    votes = votes[:, : len(SPLITS)]
+    moved = int((votes.sum(axis=1) - votes.max(axis=1)).sum())
+    if moved:
+        print(f"warning: {moved} images do not keep their source's split, as their groups span two", file=sys.stderr)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
+
+
+def deal(hashes: np.ndarray, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
+    """int64 [G], indices of SPLITS: of each group what is stated, or, where that is -1, what hash and seed decide."""
+    return np.where(stated < 0, split_numbers(hashes, shares, seed), stated)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How many images of each class each group has: an entry for each pair that occurs."""
+
+    names: list[str]  # the classes, after "", which stands for all images
+    classes: np.ndarray  # int64 [P], indices of `names`
+    groups: np.ndarray  # int64 [P]
+    images: np.ndarray  # int64 [P]
+
+
+def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
+    """From the group of each image, int64 [N], and the class names in it, lists or null."""
+    lists = labels.combine_chunks()
+    coded = lists.flatten().dictionary_encode()
+    names = ["", *sorted(coded.dictionary.to_pylist())]
+    numbers = pc.index_in(coded.dictionary, value_set=pa.array(names)).to_numpy()
+    classes = np.append(np.zeros(len(groups), np.int64), numbers[coded.indices.to_numpy()])
+    owners = np.append(groups, groups[pc.list_parent_indices(lists).to_numpy()])
+    pairs, images = np.unique(classes * len(groups) + owners, return_counts=True)
+    return ClassCounts(names, pairs // len(groups), pairs % len(groups), images)
+
+
+def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
+    """float64 [classes, splits]: the share of each class's images in each split. splits: of each group, int64 [G]."""
+    cells = counts.classes * len(SPLITS) + splits[counts.groups]
+    found = np.bincount(cells, counts.images, len(counts.names) * len(SPLITS)).reshape(-1, len(SPLITS))
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def deviation(found: np.ndarray, shares: Shares) -> float:
+    """The greatest distance of a class's share in a split from the target; 1 if a split with a share stays empty."""
+    targets = np.array([shares[split] for split in SPLITS])
+    if np.any((targets > 0) & (found[0] == 0)):
+        return 1.0
+    return float(np.abs(found - targets).max())
+
+
+def best_seeds(
+    groups: Sequence[str], counts: ClassCounts, shares: Shares, stated: np.ndarray, tries: int
+) -> list[tuple[float, int]]:
+    """The seeds below `tries` with their deviation, best first. stated: as for `deal`."""
+    hashes = name_hashes(groups)
+    found = (balance(counts, deal(hashes, shares, seed, stated)) for seed in range(tries))
+    return sorted((deviation(parts, shares), seed) for seed, parts in enumerate(found))
