@@ -20,9 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.inspecting.image_facts import Row, Task, hash_chunk, inspect_chunk
 from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, source_path
-from Data_processing.shared.inspected import INSPECTED_SCHEMA, check_parquet
+from Data_processing.shared.inspected import INSPECTED_SCHEMA, Row, Task, check_parquet, hash_chunk, inspect_chunk
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers, batched
 from Data_processing.sources.files import open_once
 from Datasets.format.files import IMAGE_SUFFIXES, visible
@@ -33,7 +32,7 @@ from Datasets.tools.errors import UserError
 
 CHUNK = 32  # images
 FEW = 64  # images, which this process inspects before others have started
-COMPUTED_BY = ("Data_processing/inspecting/image_facts.py", "Datasets/format/images.py")  # facts kept are of this code
+COMPUTED_BY = ("Data_processing/shared/inspected.py", "Datasets/format/images.py")  # facts kept are of this code
 
 
 class FactsStore:

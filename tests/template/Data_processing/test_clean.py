@@ -22,8 +22,8 @@ from Data_processing.cleaning.batches import Outcome
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import Rejection, Rules
 from Data_processing.inspect_images import write_rows
-from Data_processing.inspecting.image_facts import inspect
 from Data_processing.shared.imported import Imported, ImportedBox, write_imported
+from Data_processing.shared.inspected import inspect
 from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
 from tests.template.conftest import ROOT, png_bomb, refused, run_in, stage, succeeded

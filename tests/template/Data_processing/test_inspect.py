@@ -14,9 +14,8 @@ from PIL import Image, ImageFilter
 from scipy.fft import dctn
 
 from Data_processing.inspect_images import FactsStore
-from Data_processing.inspecting.image_facts import Task, inspect_chunk, perceptual_hash, sharpness
-from Data_processing.inspecting.image_facts import inspect as inspect_image
-from Data_processing.shared.inspected import read_inspected
+from Data_processing.shared.inspected import Task, inspect_chunk, perceptual_hash, read_inspected, sharpness
+from Data_processing.shared.inspected import inspect as inspect_image
 from Datasets.format.images import MAX_PIXELS
 from tests.template.conftest import ROOT, refused, run_in, stage, succeeded, until
 from tests.template.Data_processing.sources import pack, picture, write_coco

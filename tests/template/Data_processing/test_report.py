@@ -18,7 +18,7 @@ from PIL import Image
 
 from Data_processing.clean import ACCEPTED_SCHEMA, REJECTED_SCHEMA
 from Data_processing.curating.duplicates import Groups
-from Data_processing.inspecting.image_facts import inspect
+from Data_processing.shared.inspected import inspect
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SCHEMA, SPLITS, empty_record
 from Datasets.tools.command import progress

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from Data_processing.curate import assign, warn_shares
 from Data_processing.curating.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
 from Data_processing.curating.splits import balance, best_seeds, count_classes, name_hashes, split_numbers
-from Data_processing.inspecting.image_facts import perceptual_hash
+from Data_processing.shared.inspected import perceptual_hash
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
