@@ -48,8 +48,8 @@ from Data_processing.import_source import (
     make_options,
     read_annotations,
 )
+from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
-from Data_processing.sources.files import SourceFiles, open_source
 from Datasets.format.classes import ClassRules
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError

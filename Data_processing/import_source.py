@@ -27,9 +27,9 @@ import pyarrow as pa
 import typer
 
 from Data_processing import own_readers, readers
+from Data_processing.shared.annotation_files import matching, split_of
+from Data_processing.shared.files import SourceFiles, folder_name, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
-from Data_processing.sources.annotation_files import matching, split_of
-from Data_processing.sources.files import SourceFiles, folder_name, open_source
 from Datasets.format.records import is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run

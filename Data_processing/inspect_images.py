@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from Data_processing.shared.files import open_once
 from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, source_path
 from Data_processing.shared.inspected import INSPECTED_SCHEMA, Row, Task, check_parquet, hash_chunk, inspect_chunk
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers, batched
-from Data_processing.sources.files import open_once
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS
 from Datasets.tools.atomic import replacing

@@ -18,7 +18,7 @@ import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from Data_processing.sources.files import DVC_CACHE
+from Data_processing.shared.files import DVC_CACHE
 from Datasets.format.classes import ClassRules, parse_merges, parse_renames
 from Datasets.format.files import decode_text
 from Datasets.tools.atomic import replacing

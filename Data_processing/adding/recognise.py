@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.yolo import LABELS, class_files
+from Data_processing.shared.annotation_files import WrongFormat, split_named, split_of, split_pattern
+from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles, folder_name, images_below
 from Data_processing.shared.imported import Imported, ImportOptions
-from Data_processing.sources.annotation_files import WrongFormat, split_named, split_of, split_pattern
-from Data_processing.sources.files import EMBEDDED, MissingFile, SourceFiles, folder_name, images_below
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 

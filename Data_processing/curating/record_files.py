@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.sources.files import read_inspected_file
+from Data_processing.shared.files import read_inspected_file
 from Datasets.format.images import VOID, open_image
 from Datasets.format.records import Box, Record
 from Datasets.tools.errors import UserError

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from Data_processing.shared.annotation_files import decode_json, only_file, pixels
+from Data_processing.shared.files import SourceFiles, inside
+from Data_processing.shared.image_names import ImageFinder, ambiguity, guess_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, turned_box
-from Data_processing.sources.annotation_files import decode_json, only_file, pixels
-from Data_processing.sources.files import SourceFiles, inside
-from Data_processing.sources.image_names import ImageFinder, ambiguity, guess_folder
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
+from Data_processing.shared.annotation_files import only_file, parse_numbers, pixels, read_text, split_named
+from Data_processing.shared.files import SourceFiles, images_below, inside
+from Data_processing.shared.image_names import ImageFinder, ambiguity, guess_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.sources.annotation_files import only_file, parse_numbers, pixels, read_text, split_named
-from Data_processing.sources.files import SourceFiles, images_below, inside
-from Data_processing.sources.image_names import ImageFinder, ambiguity, guess_folder, without_suffix
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 

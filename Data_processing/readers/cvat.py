@@ -16,9 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
-from Data_processing.sources.annotation_files import (
+from Data_processing.shared.annotation_files import (
     WrongFormat,
     only_file,
     parse_number,
@@ -26,8 +24,10 @@ from Data_processing.sources.annotation_files import (
     pixels,
     split_named,
 )
-from Data_processing.sources.files import MissingFile, SourceFiles, inside
-from Data_processing.sources.image_names import ImageFinder, ambiguity
+from Data_processing.shared.files import MissingFile, SourceFiles, inside
+from Data_processing.shared.image_names import ImageFinder, ambiguity
+from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.shared.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
 from Datasets.format.files import visible
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")

@@ -23,11 +23,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from Data_processing.shared import datumaro_items
+from Data_processing.shared.annotation_files import split_named
+from Data_processing.shared.files import MissingFile, SourceFiles, inside
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, turned_box
-from Data_processing.sources import datumaro_items
-from Data_processing.sources.annotation_files import split_named
-from Data_processing.sources.files import MissingFile, SourceFiles, inside
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 

@@ -8,9 +8,9 @@ no class: beside it are masks, or what else, that this form says nothing of.
 import re
 from collections.abc import Iterator
 
+from Data_processing.shared.annotation_files import split_named
+from Data_processing.shared.files import SourceFiles, images_below
 from Data_processing.shared.imported import Imported, ImportOptions
-from Data_processing.sources.annotation_files import split_named
-from Data_processing.sources.files import SourceFiles, images_below
 from Datasets.tools.errors import UserError
 
 NO_CLASS = re.compile("images?|imgs?|JPEGImages|leftImg8bit", re.IGNORECASE)

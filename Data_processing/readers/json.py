@@ -12,10 +12,10 @@ from typing import Annotated
 
 import msgspec
 
+from Data_processing.shared.annotation_files import CLASSES, decode_json, mask_names, only_file
+from Data_processing.shared.files import SourceFiles, inside
+from Data_processing.shared.image_names import guess_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.sources.annotation_files import CLASSES, decode_json, mask_names, only_file
-from Data_processing.sources.files import SourceFiles, inside
-from Data_processing.sources.image_names import guess_folder
 from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
 from Datasets.tools.errors import UserError

@@ -20,11 +20,11 @@ from typing import Any
 
 import msgspec
 
+from Data_processing.shared.annotation_files import decode_json, only_file
+from Data_processing.shared.files import SourceFiles, inside
+from Data_processing.shared.image_names import ImageFinder, ambiguity, ends, path_of
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, ellipse, encode, from_crop, rectangle, rle_pack, turned
-from Data_processing.sources.annotation_files import decode_json, only_file
-from Data_processing.sources.files import SourceFiles, inside
-from Data_processing.sources.image_names import ImageFinder, ambiguity, ends, path_of
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError
 

@@ -25,11 +25,11 @@ import msgspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from Data_processing.shared.annotation_files import folder_split, pixels
+from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles, folder_name
+from Data_processing.shared.image_names import ImageFinder
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
-from Data_processing.sources.annotation_files import folder_split, pixels
-from Data_processing.sources.files import EMBEDDED, MissingFile, SourceFiles, folder_name
-from Data_processing.sources.image_names import ImageFinder
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 

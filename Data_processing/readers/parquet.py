@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from Data_processing.shared.annotation_files import mask_names
+from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
+from Data_processing.shared.image_names import guess_folder
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
-from Data_processing.sources.annotation_files import mask_names
-from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, inside
-from Data_processing.sources.image_names import guess_folder
 from Datasets.format.files import visible
 from Datasets.format.records import SCHEMA, SPLITS, Count, is_safe_path
 from Datasets.tools.errors import UserError, one_line

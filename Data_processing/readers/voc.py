@@ -22,11 +22,11 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
+from Data_processing.shared.annotation_files import folder_split, parse_number, parse_xml, pixels, read_text
+from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
+from Data_processing.shared.image_names import ImageFinder, guess_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, turned_box
-from Data_processing.sources.annotation_files import folder_split, parse_number, parse_xml, pixels, read_text
-from Data_processing.sources.files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.sources.image_names import ImageFinder, guess_folder, without_suffix
 from Datasets.format.files import visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError

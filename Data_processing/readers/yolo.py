@@ -27,11 +27,11 @@ from urllib.parse import unquote
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from Data_processing.shared.annotation_files import folder_split, parse_numbers, read_text, split_named
+from Data_processing.shared.files import MissingFile, SourceFiles, inside
+from Data_processing.shared.image_names import any_posix, find_places, path_candidates
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import encode
-from Data_processing.sources.annotation_files import folder_split, parse_numbers, read_text, split_named
-from Data_processing.sources.files import MissingFile, SourceFiles, inside
-from Data_processing.sources.image_names import any_posix, find_places, path_candidates
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError, one_line
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.reporting.data import CORNERS, Dataset, box_measures, by_class
 from Data_processing.reporting.pictures import Picture, picture, stated_picture
-from Data_processing.sources.files import read_inspected_file
+from Data_processing.shared.files import read_inspected_file
 from Datasets.format.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from Data_processing.sources.files import MissingFile, open_once
+from Data_processing.shared.files import MissingFile, open_once
 from Datasets.format.images import FORMATS, UnreadableImage, open_image, to_rgb
 from Datasets.tools.errors import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from Data_processing.import_source import check_paths
+from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import Imported, ImportOptions, from_arrow
-from Data_processing.sources.files import open_source
 from tests.template.Data_processing.sources import SIZE, picture, write_voc
 
 BOX = (3, 4, 20, 30)

@@ -16,9 +16,9 @@ from lxml import etree
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import REMEDIES, Rejection, Rules
 from Data_processing.import_source import check_paths, formats
+from Data_processing.shared.files import MissingFile, SourceFiles
 from Data_processing.shared.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
-from Data_processing.sources.files import MissingFile, SourceFiles
 from Datasets.format.records import SCHEMA, is_safe_path
 from Datasets.tools.errors import UserError
 from tests.template.Data_processing.annotated import (

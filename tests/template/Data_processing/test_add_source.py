@@ -20,8 +20,8 @@ from Data_processing.add_source import check_project, entry_of, try_import
 from Data_processing.adding.project import class_rules, not_kept, with_dependencies, with_entry
 from Data_processing.adding.recognise import recognise
 from Data_processing.import_source import main as import_source
+from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
-from Data_processing.sources.files import open_source
 from Datasets.tools.errors import UserError
 from tests.template.conftest import ROOT, copy_checkout, refused, run_in, succeeded, until
 from tests.template.Data_processing import annotated, test_import_formats

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import REMEDIES, Rejection, Rules
 from Data_processing.import_source import check_paths
+from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import Imported, ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
-from Data_processing.sources.files import open_source
 from Datasets.format.records import SCHEMA, Box, empty_record, write_json
 from Datasets.tools.errors import UserError
 from tests.template.conftest import ROOT, refused, stage, succeeded
@@ -130,7 +130,7 @@ def test_a_compressed_tar_is_unpacked_into_a_temporary_file_that_does_not_stay(t
     code = """if True:
         import os
         from pathlib import Path
-        from Data_processing.sources.files import open_source
+        from Data_processing.shared.files import open_source
         files = open_source(Path("s.tar.gz"))
         found = [files.read(name) for name in reversed(files.names())]
         assert files.read(files.names()[0]) == found[-1]

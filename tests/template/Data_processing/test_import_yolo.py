@@ -6,8 +6,8 @@ import pytest
 
 from Data_processing.adding.recognise import candidates
 from Data_processing.readers import yolo
+from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
-from Data_processing.sources.files import open_source
 from Datasets.tools.errors import UserError
 from tests.template.Data_processing.test_import_formats import imported, pack, problems, write
 

@@ -13,9 +13,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.curating import record_files as masks
+from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import Imported, ImportedBox, write_imported
 from Data_processing.shared.outlines import encode, run_lengths, to_rle
-from Data_processing.sources.files import open_source
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
 from Datasets.format.records import empty_record

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from Data_processing.import_source import check_paths, read_annotations
+from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import Imported, ImportOptions
 from Data_processing.shared.outlines import to_rle
-from Data_processing.sources.files import open_source
 from Datasets.export import Format as Exported
 from Datasets.export import main as export
 from Datasets.exporters.voc import objects

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 from lxml import etree
 
+from Data_processing.shared.files import MissingFile, SourceFiles, inside
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
-from Data_processing.sources.files import MissingFile, SourceFiles, inside
 from Datasets.format.files import decode_text
 from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError

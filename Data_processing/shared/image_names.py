@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from posixpath import splitext
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from Data_processing.sources.files import SourceFiles, images_below, inside
+from Data_processing.shared.files import SourceFiles, images_below, inside
 from Datasets.format.files import IMAGE_SUFFIXES
 from Datasets.tools.errors import UserError
 
