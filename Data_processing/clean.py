@@ -135,7 +135,7 @@ def check_share(total: Outcome, max_rejected: float, rejected_csv: Path) -> None
     too_many = rejected > max_rejected * imported
     why = f"more than clean.max_rejected = {max_rejected:g} allows" if too_many else "so nothing is left"
     raise UserError(
-        f"{rejected} of {imported} images rejected, {why}: {_listed(_rules(total.rejected))}; see {rejected_csv}; "
+        f"{rejected} of {imported} images rejected, {why}: {_listed(_by_rule(total.rejected))}; see {rejected_csv}; "
         "the first: {origin}: {rule}: {value}; {remedy}".format(**total.rejected[0])
     )
 
@@ -146,8 +146,8 @@ def summary(total: Outcome, boxes: int) -> dict[str, Any]:
         "imported": total.accepted + len(total.rejected),
         "accepted": total.accepted,
         "rejected": len(total.rejected),
-        "rejected_by_rule": dict(sorted(_rules(total.rejected).items())),
-        "repairs_by_rule": dict(sorted(_rules(total.repairs).items())),
+        "rejected_by_rule": _by_rule(total.rejected),
+        "repairs_by_rule": _by_rule(total.repairs),
         "boxes": boxes,
         "left_out_by_class": dict(sorted(total.unwanted.items())),
     }
@@ -168,11 +168,10 @@ def write_tables(total: Outcome, out: Path) -> None:
 def warn_unused(total: Outcome, classes: ClassRules) -> None:
     """Warn of names that the user gave and no source has."""
     renamed = {classes.rename.get(name, name) for name in total.names}
-    named = {"rename": (classes.rename, total.names), "merge": (classes.merge, renamed)}
-    for option, (names, seen) in {**named, "drop": (classes.drop, total.names)}.items():
-        for name in names:
-            if name not in seen:
-                print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
+    named = {"rename": classes.rename, "merge": classes.merge, "drop": classes.drop}
+    for option, names in named.items():
+        for name in sorted(set(names) - (renamed if option == "merge" else total.names)):
+            print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
 
 
 def main(
@@ -236,27 +235,24 @@ def main(
     with replacing(out.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     warn_unused(total, classes)
-    print_summary(total)
+    print_summary(numbers)
 
 
-def print_summary(total: Outcome) -> None:
+def print_summary(numbers: Mapping[str, Any]) -> None:
     """Print the sum and its parts."""
-    rejected = len(total.rejected)
-    print(f"{total.accepted + rejected} images imported = {total.accepted} accepted + {rejected} rejected")
-    if total.rejected:
-        print(f"rejected: {_listed(_rules(total.rejected))}")
-    if total.repairs:
-        print(f"repaired: {_listed(_rules(total.repairs))}")
-    if total.unwanted:
-        print(f"objects and labels of classes not kept: {_listed(total.unwanted)}")
+    print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))
+    parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule"}
+    for words, key in {**parts, "objects and labels of classes not kept": "left_out_by_class"}.items():
+        if numbers[key]:
+            print(f"{words}: {_listed(numbers[key])}")
 
 
-def _rules(rows: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    return Counter(row["rule"] for row in rows)
+def _by_rule(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    return dict(sorted(Counter(row["rule"] for row in rows).items()))
 
 
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(counts).most_common())
 
 
 if __name__ == "__main__":

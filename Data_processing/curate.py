@@ -81,15 +81,27 @@ def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, state
     return splits
 
 
-def compare_shares(groups: Groups, splits: np.ndarray, shares: Shares) -> dict[str, dict[str, float]]:
-    """For each split its share of all images, the target, and the share of its largest group."""
-    sizes = np.bincount(groups.numbers) / len(groups.numbers)
+def summary(
+    groups: Groups, splits: np.ndarray, boxes: Mapping[str, Mapping[str, int]], shares: Shares
+) -> dict[str, Any]:
+    """The groups in numbers, for `dvc metrics diff`; of each split its share of all images, and its largest group's.
+
+    splits: of each group, int64 [G]. boxes: their number by split and class.
+    """
+    images = np.bincount(groups.numbers)
     found = {}
     for number, split in enumerate(SPLITS):
-        inside = sizes[splits == number]
+        inside = images[splits == number] / images.sum()
         share, largest = float(inside.sum()), float(inside.max(initial=0))
         found[split] = {"target": shares[split], "share": round(share, 4), "largest_group": round(largest, 4)}
-    return found
+    return {
+        "images": {split: int(images[splits == number].sum()) for number, split in enumerate(SPLITS)},
+        "groups": {split: int((splits == number).sum()) for number, split in enumerate(SPLITS)},
+        "exact_duplicates": len(groups.exact),
+        "near_duplicates": len(groups.near),
+        "boxes": boxes,
+        "shares": found,
+    }
 
 
 def warn_shares(found: Mapping[str, Mapping[str, float]]) -> None:
@@ -102,16 +114,16 @@ def warn_shares(found: Mapping[str, Mapping[str, float]]) -> None:
         print(f"warning: {hint}; of a fixed camera, lower curate.near_duplicate_bits", file=sys.stderr)
 
 
-def print_balance(names: list[str], found: np.ndarray, shares: Shares) -> None:
-    """Print the share of all images and of each class's images in each split."""
-    width = max(len("all images"), *map(len, names))
+def print_shares(names: list[str], found: np.ndarray, shares: Shares) -> None:
+    """Print the share of all images in each split, and warn of the classes that a split lacks.
+
+    found: see `balance`.
+    """
+    print("all images  " + "  ".join(f"{split} {part:.3f}" for split, part in zip(SPLITS, found[0], strict=True)))
     for name, parts in zip(names, found, strict=True):
-        line = "  ".join(f"{split} {part:.3f}" for split, part in zip(SPLITS, parts, strict=True))
-        print(f"{name or 'all images':{width}}  {line}")
-        for split, part in zip(SPLITS, parts, strict=True):
-            if shares[split] > 0 and not part:
-                hint = "try the seeds of Data_processing.split"
-                print(f"warning: {split} has no image with {name}; {hint}", file=sys.stderr)
+        if lacking := [split for split, part in zip(SPLITS, parts, strict=True) if shares[split] > 0 and not part]:
+            hint = "try the seeds of Data_processing.split"
+            print(f"warning: {' and '.join(lacking)}: no image with {name}; {hint}", file=sys.stderr)
 
 
 def count_boxes(records: Iterable[Record], counts: Mapping[str, Counter[str]]) -> Iterator[Record]:
@@ -152,27 +164,12 @@ def main(
     paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
     boxes = write(accepted, groups, splits, read, Workers(engine, scheduler, jobs), out)
-    found = compare_shares(groups, splits, shares)
+    numbers = summary(groups, splits, boxes, shares)
     with replacing(summary_file) as partial:
-        numbers = summary(groups, splits) | {"boxes": boxes, "shares": found}
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     groups.report(group_pattern)
-    print_balance(counts.names, balance(counts, splits), shares)
-    warn_shares(found)
-
-
-def summary(groups: Groups, splits: np.ndarray) -> dict[str, Any]:
-    """The groups in numbers, for `dvc metrics diff`. splits: of each group, int64 [G]."""
-
-    def by_split(numbers: np.ndarray) -> dict[str, int]:
-        return dict(zip(SPLITS, np.bincount(numbers, minlength=len(SPLITS)).tolist(), strict=True))
-
-    return {
-        "images": by_split(splits[groups.numbers]),
-        "groups": by_split(splits),
-        "exact_duplicates": len(groups.exact),
-        "near_duplicates": len(groups.near),
-    }
+    print_shares(counts.names, balance(counts, splits), shares)
+    warn_shares(numbers["shares"])
 
 
 def write(

@@ -1,26 +1,26 @@
-"""Make the demonstration's source: scenes of real handwritten digits, delivered the way a vendor would.
+"""Make the demonstration's source: scenes of real handwritten digits, with the defects of real raw datasets.
 
     python -m Data_processing.digits --scenes 1500 --seed 1
 
 Reads `digits_uci.npz`, the 1,797 digits of 8 x 8 pixels of the UCI test set "Optical Recognition of Handwritten Digits"
 (E. Alpaydin and C. Kaynak, 1998, CC BY 4.0). Writes JPEG images of 96 x 96 pixels and a COCO `annotations.json` with
 boxes and segmentations. The samples are dealt into pools; a scene draws from one pool, and the file name tells which:
-POOL_SCENE_CAMERA.jpg. Besides the scenes asked for there is one for each defect that deliveries are known for;
---defects lists them for tests and nobody else. Each scene follows from [seed, scene] alone: the same options give the
+POOL_SCENE_CAMERA.jpg. Besides the scenes asked for there is one for each defect that raw datasets are known for;
+--defects lists them, for tests. Each scene follows from [seed, scene] alone: the same options give the
 same bytes.
 """
 
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from Data_processing.digits.defects import DEFECTS, Annotations, Delivery, deliver
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 
@@ -29,7 +29,9 @@ POOLS = 40
 SIDE = 96
 MISSPELT = "sevn"
 Generator = np.random.Generator
+Annotations = list[dict[str, Any]]  # COCO's, with a class name in place of ids
 Scene = tuple[Image.Image, Annotations]
+Plant = Callable[[Image.Image, Annotations], list["Entry"]]
 
 
 def load_samples() -> tuple[np.ndarray, np.ndarray]:
@@ -111,8 +113,82 @@ def annotate(name: str, mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def deliveries(scenes: int, seed: int) -> Iterator[tuple[str | None, int, list[Delivery]]]:
-    """The scenes without a defect, then one for each defect: its name, the pool, and what is delivered."""
+class Entry(NamedTuple):
+    """One image of the raw dataset: its file (None if it was forgotten) and what the annotation file says of it.
+
+    width, height: in pixels, as annotated. annotations: None if the annotation file does not list the image.
+    """
+
+    file: bytes | None
+    width: int
+    height: int
+    annotations: Annotations | None
+    suffix: str = ".jpg"
+
+
+def entry(image: Image.Image, annotations: Annotations, /, **wrong: Any) -> Entry:
+    """A scene as it should be, but for the fields that are `wrong`."""
+    return Entry(encode(image), image.width, image.height, annotations)._replace(**wrong)
+
+
+def encode(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    """An image as the bytes of a file."""
+    file = io.BytesIO()
+    image.save(file, form, **{"quality": 90, **options})
+    return file.getvalue()
+
+
+def near_duplicate(image: Image.Image, annotations: Annotations) -> Entry:
+    """A scene at three quarters of its size, compressed more."""
+    small = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.BICUBIC)
+    scaled = [
+        {**a, "bbox": [v * 0.75 for v in a["bbox"]], "area": a["area"] * 0.5625, "segmentation": []}
+        for a in annotations
+    ]
+    return entry(small, scaled, file=encode(small, quality=60))
+
+
+def rotated(image: Image.Image, annotations: Annotations) -> Entry:
+    """A scene stored lying down, with the EXIF entry that it must be turned 90 degrees clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return entry(image, annotations, file=encode(image.transpose(Image.Transpose.ROTATE_90), exif=exif))
+
+
+def sixteen_bit(image: Image.Image, annotations: Annotations) -> Entry:
+    """A scene as a grey PNG of 16 bits."""
+    deep = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    return entry(image, annotations, file=encode(deep, "PNG"), suffix=".png")
+
+
+def first_box(change: Callable[[float, float, float, float], list[float]]) -> Plant:
+    """The defect of a first box x, y, width, height that is changed."""
+    return lambda image, a: [entry(image, [{**a[0], "bbox": change(*a[0]["bbox"])}, *a[1:]])]
+
+
+# The defects that raw datasets are known for: what a scene with it comes as, one image, or the original and its double.
+DEFECTS: dict[str, Plant] = {
+    "truncated": lambda image, a: [entry(image, a, file=encode(image)[: len(encode(image)) * 6 // 10])],
+    "not an image": lambda image, a: [entry(image, a, file=b"<html><body>404 Not Found</body></html>\n")],
+    "image without annotation": lambda image, a: [entry(image, a, annotations=None)],
+    "annotation without image": lambda image, a: [entry(image, a, file=None)],
+    "exact duplicate": lambda image, a: [entry(image, a), entry(image, a)],
+    "near duplicate": lambda image, a: [entry(image, a), near_duplicate(image, a)],
+    "swapped corners": first_box(lambda x, y, w, h: [x + w, y + h, -w, -h]),
+    "zero area": first_box(lambda x, y, w, h: [x, y, 0.0, h]),
+    "partly outside": first_box(lambda x, y, w, h: [-5.0, y, x + w + 5, h]),
+    "wholly outside": first_box(lambda x, y, w, h: [x + 1000, y, w, h]),
+    "misspelt class": lambda image, a: [entry(image, [{**a[0], "name": MISSPELT}, *a[1:]])],
+    "wrong size": lambda image, a: [entry(image, a, width=640, height=480)],
+    "EXIF orientation 6": lambda image, a: [rotated(image, a)],
+    "grey": lambda image, a: [entry(image.convert("L"), a)],
+    "CMYK": lambda image, a: [entry(image.convert("CMYK"), a)],
+    "16-bit PNG": lambda image, a: [sixteen_bit(image, a)],
+}
+
+
+def entries(scenes: int, seed: int) -> Iterator[tuple[str | None, int, list[Entry]]]:
+    """The scenes without a defect, then one for each defect: its name, the pool, and its images."""
     samples, labels = load_samples()
     pools = deal_pools(labels, seed)
     for number, defect in enumerate([None] * scenes + list(DEFECTS)):
@@ -120,18 +196,18 @@ def deliveries(scenes: int, seed: int) -> Iterator[tuple[str | None, int, list[D
         pool = number % POOLS
         height = 72 if defect == "EXIF orientation 6" else SIDE  # not square, or nobody could tell that it was turned
         image, annotations = make_scene(rng, samples[pools[pool]], labels[pools[pool]], SIDE, height)
-        yield defect, pool, DEFECTS[defect](image, annotations) if defect else [deliver(image, annotations)]
+        yield defect, pool, DEFECTS[defect](image, annotations) if defect else [entry(image, annotations)]
 
 
-def to_coco(listed: list[tuple[str, Delivery]]) -> dict[str, Any]:
+def to_coco(listed: list[tuple[str, Entry]]) -> dict[str, Any]:
     """A COCO annotation file of images by their names."""
     ids = {name: number for number, name in enumerate([*NAMES, MISSPELT], 1)}
     images: list[dict[str, Any]] = []
     annotations: Annotations = []
-    for image_id, (file_name, delivery) in enumerate(listed, 1):
-        size = {"width": delivery.width, "height": delivery.height}
+    for image_id, (file_name, image) in enumerate(listed, 1):
+        size = {"width": image.width, "height": image.height}
         images.append({"id": image_id, "file_name": file_name, **size})
-        for annotation in delivery.annotations or ():
+        for annotation in image.annotations or ():
             fields = {key: value for key, value in annotation.items() if key != "name"}
             own = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[annotation["name"]]}
             annotations.append({**own, **fields})
@@ -143,18 +219,18 @@ def to_coco(listed: list[tuple[str, Delivery]]) -> dict[str, Any]:
 def write_source(directory: Path, scenes: int, seed: int) -> list[dict[str, str | None]]:
     """Write the source into `directory` and return its planted defects: defect, image and of which other image."""
     planted: list[dict[str, str | None]] = []
-    listed: list[tuple[str, Delivery]] = []
+    listed: list[tuple[str, Entry]] = []
     number = 0
     (directory / "images").mkdir(parents=True)
-    for defect, pool, parts in progress(deliveries(scenes, seed), scenes + len(DEFECTS), "digits", "scenes"):
+    for defect, pool, parts in progress(entries(scenes, seed), scenes + len(DEFECTS), "digits", "scenes"):
         original = None
-        for double, delivery in enumerate(parts):  # a double pretends to come from another pool
-            name = f"{(pool + double) % POOLS:02d}_{number:04d}_{1 + number // POOLS % 2}{delivery.suffix}"
+        for double, image in enumerate(parts):  # a double pretends to come from another pool
+            name = f"{(pool + double) % POOLS:02d}_{number:04d}_{1 + number // POOLS % 2}{image.suffix}"
             number += 1
-            if delivery.file is not None:
-                (directory / "images" / name).write_bytes(delivery.file)
-            if delivery.annotations is not None:
-                listed.append((name, delivery))
+            if image.file is not None:
+                (directory / "images" / name).write_bytes(image.file)
+            if image.annotations is not None:
+                listed.append((name, image))
             if defect and (original or len(parts) == 1):
                 planted.append({"defect": defect, "image": f"images/{name}", "of": original})
             original = f"images/{name}"
