@@ -7,7 +7,6 @@ JSON, and `classes.json` maps class names to ids.
 """
 
 import hashlib
-import io
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -150,7 +149,7 @@ def write_shard(path: Path, records: Sequence[Record], read: ReadFiles) -> list[
     held = sum(len(row["image"]["bytes"]) for row in rows)
     group = max(1, len(rows) * ROW_GROUP_BYTES // max(1, held))
     table = pa.Table.from_pylist(rows, schema=CURATED_SCHEMA)
-    pq.write_table(table, path, row_group_size=group, compression=_compression(), use_dictionary=False)
+    pq.write_table(table, path, row_group_size=group, compression="zstd", use_dictionary=False)
     masks = [row["mask"] and {**row["mask"], "bytes": None} for row in rows]
     return [Record(**{**record, "mask": mask}) for record, mask in zip(records, masks, strict=True)]
 
@@ -159,15 +158,6 @@ def _row(record: Record, image: bytes, mask: bytes | None) -> dict[str, Any]:
     path = image_path(record)
     row = {**record, "image": {"bytes": image, "path": path}}
     return row if mask is None else {**row, "mask": {"bytes": mask, "path": f"{path}.mask.png"}}
-
-
-def _compression() -> dict[str, str]:
-    """Images are compressed already: their bytes are stored as they are, every other column with zstd."""
-    buffer = io.BytesIO()
-    pq.write_table(CURATED_SCHEMA.empty_table(), buffer)
-    schema = pq.ParquetFile(buffer).schema
-    paths = [schema.column(number).path for number in range(len(schema.names))]
-    return {path: "none" if path == "image.bytes" else "zstd" for path in paths}
 
 
 def write_annotations(directory: Path, records: Iterable[Record], classes: Mapping[str, int]) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import datasets
 import duckdb
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 import Datasets.format.curated as module
@@ -62,14 +61,6 @@ def test_records_and_images_come_back_in_many_shards_and_row_groups(tmp_path, mo
     next(tmp_path.glob("val-*")).unlink()
     with pytest.raises(UserError, match="0 shards of val, which"):
         dataset.records("val")
-
-
-def test_image_bytes_are_stored_uncompressed_and_apart_from_annotations(tmp_path):
-    write(tmp_path, 10)
-    group = pq.ParquetFile(next(tmp_path.glob("train-*"))).metadata.row_group(0)
-    codecs = {group.column(i).path_in_schema: group.column(i).compression for i in range(group.num_columns)}
-    assert codecs.pop("image.bytes") == "UNCOMPRESSED"
-    assert set(codecs.values()) == {"ZSTD"}
 
 
 CHANGES = {
