@@ -1,6 +1,6 @@
 """COCO's JSON form, as written for datasets, predictions and by the service: images, annotations and categories.
 
-Specification: https://cocodataset.org/#format-data. NumPy and Pillow only, as the service imports this.
+Specification: https://cocodataset.org/#format-data.
 
 Category ids are class ids + 1. An object has its `bbox`, [x, y, width, height] in pixels of the upright image with 0 at
 the outer edge of the first pixel, and as `area` that of its segmentation or else of its box. A semantic mask has one
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from Datasets.format.images import VOID
 from Datasets.format.predictions import mask_of
@@ -91,35 +92,13 @@ def _extent(first: float, last: float) -> float:
 
 def stuff_entries(mask: np.ndarray) -> Iterator[Entry]:
     """The annotations of a semantic mask, uint8 [H, W] of class ids + 1, 0 for background, 255 for not annotated."""
-    areas = np.bincount(mask.ravel(), minlength=VOID)[:VOID]
-    for category in np.flatnonzero(areas[1:]).tolist():
-        inside = mask == category + 1
-        (top, bottom), (left, right) = (np.flatnonzero(inside.any(axis))[[0, -1]].tolist() for axis in (1, 0))
-        bbox = [left, top, right + 1 - left, bottom + 1 - top]
-        region = {"bbox": bbox, "area": int(areas[category + 1]), "iscrowd": 1, "segmentation": encode(inside)}
-        yield {"category_id": category + 1, **region}
+    for category in sorted(set(np.unique(mask).tolist()) - {0, VOID}):
+        region = encode(mask == category)
+        bbox, area = coco_mask.toBbox(region).tolist(), int(coco_mask.area(region))
+        yield {"category_id": category, "bbox": bbox, "area": area, "iscrowd": 1, "segmentation": region}
 
 
 def encode(mask: np.ndarray) -> Rle:
-    """The run lengths of a mask, bool [H, W]: of pixels outside and inside in turn, down the columns.
-
-    As rleEncode and rleToString in https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c.
-    """
-    pixels = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(pixels, prepend=False))
-    return Rle(size=list(mask.shape), counts=_text(np.diff(changes, prepend=0, append=pixels.size)))
-
-
-def _text(lengths: np.ndarray) -> str:
-    """Each length, from the fourth on as the difference to the last but one, as digits of five bits, lowest first."""
-    left = lengths.astype(np.int64)
-    left[3:] -= lengths[1:-2]
-    columns, going = [], np.ones(len(left), bool)
-    while going.any():
-        digits = left & 31
-        left >>= 5
-        more = np.where(digits & 16, left != -1, left != 0)  # the highest bit written is the sign
-        columns.append(np.where(going, digits + 32 * more + 48, 0).astype(np.uint8))
-        going &= more
-    written = np.stack(columns, axis=1)
-    return written[written > 0].tobytes().decode("ascii")
+    """The run lengths of a mask, bool [H, W]."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return Rle(size=encoded["size"], counts=encoded["counts"].decode())
