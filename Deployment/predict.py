@@ -36,8 +36,6 @@ from Deployment.service.predictor import Predictor
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LISTS = (".txt", ".lst")
-PART_IMAGES = 8  # that a thread takes at once: a small model takes less time for several images together
-PART_BYTES = 1_000_000
 Read = Callable[[], bytes]
 Row = dict[str, Any]  # `image` with `sha256` and a prediction, or with `error`
 
@@ -119,15 +117,15 @@ class Journal:
                 rows.append(json.loads(line))
         return rows
 
-    def keep(self, done: Sequence[Row], parts: Iterable[list[Row]]) -> Iterator[Row]:
-        """Pass the rows of all `parts` through, each once it is in the file, after those that are done."""
+    def keep(self, done: Iterable[Row], rows: Iterable[Row]) -> Iterator[Row]:
+        """Pass `rows` through, each once it is in the file, after those that are done."""
         with replacing(self.path) as partial_file:
             partial_file.write_text(self._head + "".join(map(_line, done)), encoding="utf-8")
         with self.path.open("a", encoding="utf-8") as file:
-            for part in parts:
-                file.writelines(map(_line, part))
+            for row in rows:
+                file.write(_line(row))
                 file.flush()
-                yield from part
+                yield row
 
 
 def _line(row: Row) -> str:
@@ -136,48 +134,31 @@ def _line(row: Row) -> str:
 
 def unchanged(row: Row, images: Mapping[str, Read]) -> bool:
     """Whether a row's image is still there with the same content."""
-    with suppress(Exception):  # as for _parts
+    with suppress(Exception):  # as for `content` below
         return hashlib.sha256(images[row["image"]]()).hexdigest() == row["sha256"]
     return False
 
 
-def predict(
-    predictor: Predictor, images: Mapping[str, Read], jobs: int, max_pixels: int, threshold: float | None
-) -> Iterator[list[Row]]:
-    """A row for each image, in their order and a few at a time, made by so many threads."""
+def predict(images: Mapping[str, Read], predictor: Callable[[bytes], Prediction], jobs: int) -> Iterator[Row]:
+    """A row for each image, in their order. Threads predict; one reads, as archives must be."""
 
-    def rows(part: list[tuple[str, bytes | Exception]]) -> list[Row]:
-        answers = iter(predictor.several([data for _, data in part if isinstance(data, bytes)], max_pixels, threshold))
-        return [_row(name, data, next(answers) if isinstance(data, bytes) else None) for name, data in part]
-
-    threads = Parallel(jobs, backend="threading", return_as="generator", batch_size=1)
-    yield from threads(delayed(rows)(part) for part in _parts(images))
-
-
-def _row(name: str, data: bytes | Exception, answer: Prediction | UnreadableImage | None) -> Row:
-    if isinstance(data, Exception):
-        reason = data.strerror if isinstance(data, OSError) else one_line(data)
-        return {"image": name, "error": f"cannot be read: {reason or type(data).__name__}"}
-    if isinstance(answer, UnreadableImage):
-        return {"image": name, "error": one_line(answer)}
-    return {"image": name, "sha256": hashlib.sha256(data).hexdigest(), **(answer or {})}
-
-
-def _parts(images: Mapping[str, Read]) -> Iterator[list[tuple[str, bytes | Exception]]]:
-    """The images' files, small ones several together, read by one thread as archives must be."""
-    part: list[tuple[str, bytes | Exception]] = []
-    size = 0
-    for name, read in images.items():
+    def row(name: str, data: bytes | Exception) -> Row:
+        if isinstance(data, Exception):
+            reason = data.strerror if isinstance(data, OSError) else one_line(data)
+            return {"image": name, "error": f"cannot be read: {reason or type(data).__name__}"}
         try:
-            data: bytes | Exception = read()
+            return {"image": name, "sha256": hashlib.sha256(data).hexdigest(), **predictor(data)}
+        except UnreadableImage as error:
+            return {"image": name, "error": one_line(error)}
+
+    def content(read: Read) -> bytes | Exception:
+        try:
+            return read()
         except Exception as error:  # of a file, or nearly anything of a damaged archive
-            data = error
-        part.append((name, data))
-        size += len(data) if isinstance(data, bytes) else 0
-        if len(part) == PART_IMAGES or size > PART_BYTES:
-            yield part
-            part, size = [], 0
-    yield part
+            return error
+
+    threads = Parallel(jobs, backend="threading", return_as="generator")
+    yield from threads(delayed(row)(name, content(read)) for name, read in images.items())
 
 
 def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
@@ -215,8 +196,8 @@ def main(
     if done:
         print(f"{to}: continues after {len(done)} images")
     left = {name: read for name, read in files.items() if name not in done}
-    parts = predict(Predictor(artifact), left, jobs, max_pixels, threshold)
-    new = progress(journal.keep(list(done.values()), parts), len(left), "predict", "images")
+    predictor = partial(Predictor(artifact), max_pixels=max_pixels, threshold=threshold)
+    new = progress(journal.keep(done.values(), predict(left, predictor, jobs)), len(left), "predict", "images")
     by_name = done | {row["image"]: row for row in new}
     rows = [by_name[name] for name in files]
     write(rows, artifact, to)
