@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 import typer
 
 from Data_processing.reporting import sections
-from Data_processing.reporting.charts import charts
-from Data_processing.reporting.data import changes, numbers, read_dataset
+from Data_processing.reporting.data import changes, charts, numbers, read_dataset
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
