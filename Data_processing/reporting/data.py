@@ -1,9 +1,9 @@
-"""The curated dataset as tables to count in, a row an image, a label, a box; what is measured of it, as numbers and charts.
+"""The curated dataset as tables, a row an image, a label, a box; and what is measured of it, as numbers and charts.
 
 No image is read until it is shown.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ IMAGE_COLUMNS = ["source", "split", "group", "sha256", "width", "height"]
 CORNERS = ["x1", "y1", "x2", "y2"]
 _BOX_COLUMNS = [f"boxes.list.element.{name}" for name in ("name", *CORNERS)]
 BINS = 32
+LUMA_EDGES = np.linspace(0, 255, BINS + 1)
 CELLS = 48  # a side of the map of where boxes lie
 CELL_COLOUR = (63, 111, 216)
 COCO_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}  # box area in square pixels
@@ -206,9 +207,7 @@ def charts(dataset: Dataset) -> list[Chart]:
         image_sizes(images["width"].to_numpy(), images["height"].to_numpy()),
         *(_box_charts(dataset) if len(dataset.boxes) else ()),
         *([counts("Images in a group", groups, members)] if members.max() > 1 else ()),
-        histogram(
-            "Brightness", f"Mean luma, 0 is black and 255 white. {_middle(luma)}", luma, np.linspace(0, 255, BINS + 1)
-        ),
+        histogram("Brightness", f"Mean luma, 0 is black and 255 white. {_middle(luma)}", luma, LUMA_EDGES),
         histogram("Sharpness", words, sharp, edges),
     ]
 
@@ -225,18 +224,16 @@ def _box_charts(dataset: Dataset) -> list[Chart]:
     return [
         counts("Boxes in an image", f"{_middle(number)} The most is {int(number.max()):,}.", number),
         histogram("Sizes of boxes", percent, side, np.linspace(0, 100, BINS + 1)),
-        histogram("Shapes of boxes", width, ratio, np.geomspace(1 / 8, 8, BINS + 1), _ratio),
+        histogram("Shapes of boxes", width, ratio, np.geomspace(1 / 8, 8, BINS + 1)),
         Chart("Where boxes lie", shape, map=to_uri(Image.fromarray(pixels))),
     ]
 
 
-def histogram(
-    title: str, words: str, values: np.ndarray, edges: np.ndarray, form: Callable[[float], str] | None = None
-) -> Chart:
+def histogram(title: str, words: str, values: np.ndarray, edges: np.ndarray) -> Chart:
     """How many values lie in each of BINS parts between `edges`; those beyond are in the end bins."""
     numbers, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     ranges = [f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges)]
-    return Chart(title, words, tuple(map(form or _short, edges[:: BINS // 4])), _bars(ranges, numbers))
+    return Chart(title, words, tuple(map(_short, edges[:: BINS // 4])), _bars(ranges, numbers))
 
 
 def counts(title: str, words: str, values: np.ndarray) -> Chart:
@@ -257,7 +254,8 @@ def image_sizes(width: np.ndarray, height: np.ndarray) -> Chart:
     """A circle for each size, or about it, whose area grows with the number of images; equal scales from 0."""
     sizes, numbers = np.unique(np.stack([width, height], 1), axis=0, return_counts=True)
     first = np.argsort(-numbers, kind="stable")[:2]
-    often = ", ".join(f"{sizes[k][0]} x {sizes[k][1]} ({numbers[k]:,})" for k in first)
+    often = " and ".join(f"{sizes[k][0]} x {sizes[k][1]} ({numbers[k]:,})" for k in first)
+    words = f"Width by height in pixels. {len(sizes):,} different; most often {often}."
     if len(sizes) == 1:
         return Chart("Sizes of images", f"Width by height in pixels: all are {often}.")
     cell = sizes.max() / 40
@@ -267,12 +265,7 @@ def image_sizes(width: np.ndarray, height: np.ndarray) -> Chart:
     labels = [f"about {x:.0f} x {y:.0f}: {n:,.0f}" for (x, y), n in zip(middles, images, strict=True)]
     points = zip(*percent.round(2).T.tolist(), radius.round(1).tolist(), labels, strict=True)
     ticks = "0", f"{width.max():,} x {height.max():,}"
-    return Chart(
-        "Sizes of images",
-        f"Width by height in pixels. {len(sizes):,} different; most often {often}.",
-        ticks,
-        points=tuple(points),
-    )
+    return Chart("Sizes of images", words, ticks, points=tuple(points))
 
 
 def _middle(values: np.ndarray) -> str:
@@ -283,7 +276,3 @@ def _middle(values: np.ndarray) -> str:
 def _short(value: float) -> str:
     """Three digits, without an exponent."""
     return f"{float(f'{value:.3g}'):,.10g}"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2g}:1" if value >= 1 else f"1:{1 / value:.2g}"

@@ -33,26 +33,22 @@ Part = tuple[str, int, str]  # name, count, CSS class
 
 def flow(dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str]) -> list[tuple[str, list[Part]]]:
     """Where every image went, as lines of parts that each add up to all."""
-    images, by_rule = dataset.images, rejected["rule"].value_counts()
+    images = dataset.images
     of_source = pd.concat([images["source"], rejected["source"]]).value_counts()
     of_split = images["split"].value_counts()
+    ends: list[Part] = [(split, int(of_split.get(split, 0)), split) for split in SPLITS]
+    ends += [(rule, count, "rejected") for rule, count in _by_rule(rejected).items()]
     return [
         ("imported from", [(name, int(of_source.get(name, 0)), "source") for name in sources]),
         ("found to be", [("accepted", len(images), "accepted"), ("rejected", len(rejected), "rejected")]),
-        (
-            "ended in",
-            [
-                *((split, int(of_split.get(split, 0)), split) for split in SPLITS),
-                *((rule, int(by_rule[rule]), "rejected") for rule in _by_number(rejected["rule"])),
-            ],
-        ),
+        ("ended in", ends),
     ]
 
 
-def _by_number(rules: pd.Series) -> list[str]:
-    """The rules that occur, most frequent first."""
-    counts = rules.value_counts()
-    return sorted(counts.index, key=lambda rule: (-counts[rule], rule))
+def _by_rule(rejected: pd.DataFrame) -> dict[str, int]:
+    """How many images each rule rejected, the most first."""
+    counts = rejected["rule"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    return {str(rule): int(count) for rule, count in counts.items()}
 
 
 def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
@@ -60,8 +56,8 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
 
     rejected: the clean stage's rejected.parquet. paths: where each source lies.
     """
-    counts, remedies = rejected["rule"].value_counts(), rejected.groupby("rule")["remedy"].first()
-    rules = [{"name": r, "count": int(counts[r]), "remedy": remedies[r]} for r in _by_number(rejected["rule"])]
+    remedies = rejected.groupby("rule")["remedy"].first()
+    rules = [{"name": rule, "count": count, "remedy": remedies[rule]} for rule, count in _by_rule(rejected).items()]
     shown = rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)].to_dict("records")
     return {"rules": rules, "cards": [_rejected_card(row, paths[row["source"]]) for row in shown]}
 
