@@ -3,19 +3,15 @@
 import asyncio
 import json
 import logging
-import multiprocessing
-import os
 import re
-import resource
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 from fastapi.responses import JSONResponse
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,28 +62,17 @@ def log_as_json(level: str) -> None:
 
 
 class WorkerCollector(Collector):
-    """The worker processes and, on Linux, what they use; prometheus_client has it of the process that speaks HTTP."""
+    """The worker processes and the requests that they have."""
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
-        """The figures of this moment; processor time includes workers that have ended."""
-        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds, memory = ended.ru_utime + ended.ru_stime, 0
-        for process in multiprocessing.active_children():
-            try:
-                fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended, or the system has no /proc
-                continue
-            seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            memory += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        """The figures of this moment."""
         gauge, workers = GaugeMetricFamily, self._workers
         yield gauge("fourfold_requests_running", "Requests that a worker processes", workers.running)
         yield gauge("fourfold_requests_waiting", "Requests that wait for a worker", workers.waiting)
         yield gauge("fourfold_workers", "Worker processes that accept requests", workers.alive)
-        yield gauge("fourfold_workers_resident_memory_bytes", "Memory of worker processes", memory)
-        yield CounterMetricFamily("fourfold_workers_cpu_seconds", "Processor time of worker processes", seconds)
 
 
 class Monitoring:

@@ -138,7 +138,6 @@ def test_prometheus_counts_requests_images_and_objects(pristine_export: Path) ->
     assert values["fourfold_requests_waiting",] == 0
     assert values["fourfold_model", "None", "e900"] == 1
     assert values["process_resident_memory_bytes",] > 1e6
-    assert values["fourfold_workers_resident_memory_bytes",] > 1e6
 
 
 def test_every_endpoint_is_documented_with_every_status(schema: Any) -> None:

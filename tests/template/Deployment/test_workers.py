@@ -47,10 +47,6 @@ def alive(service: Service) -> float:
 
 def test_workers_that_are_killed_while_idle_are_replaced(service: Service) -> None:
     first = workers_of(service)
-    memory = sum(worker.memory_info().rss for worker in first)
-    assert metric(service, "fourfold_workers_resident_memory_bytes") == pytest.approx(memory, rel=0.1)
-    used = metric(service, "fourfold_workers_cpu_seconds_total")
-    assert used == pytest.approx(sum(sum(worker.cpu_times()[:2]) for worker in first), rel=0.2, abs=0.2)
     for worker in first:
         worker.kill()
     until(lambda: service.request("GET", "/health/ready")[0] == 503)
@@ -60,7 +56,6 @@ def test_workers_that_are_killed_while_idle_are_replaced(service: Service) -> No
     assert service.request("GET", "/health/ready")[0] == 200
     assert service.predict(IMAGE)[1]["labels"] == ["blue", "red"]
     assert not {worker.pid for worker in workers_of(service)} & {worker.pid for worker in first}
-    assert metric(service, "fourfold_workers_cpu_seconds_total") > used  # of those that have ended too
 
 
 def test_requests_just_after_a_kill_are_answered_by_another_worker(pristine_export: Path) -> None:
