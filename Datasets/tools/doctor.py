@@ -9,12 +9,12 @@ nothing. --objects also reads every object in the cache. Exit code 1 if there is
 import hashlib
 import logging
 import os
+import platform
 import shlex
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -103,25 +103,30 @@ def check_versions(root: Path) -> Iterator[Finding]:
     """What pyproject.toml requires is installed, in the versions of constraints.txt."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
-    from packaging.utils import canonicalize_name
 
-    installed = {canonicalize_name(found.name): found.version for found in distributions() if found.name}
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [Requirement(text).name for text in project["dependencies"]]
-    if missing := [name for name in needed if canonicalize_name(name) not in installed]:
+    if missing := [name for name in needed if not _version(name)]:
         yield Finding(f"{_some(missing)}: not installed", f"{INSTALL} .")
     pins = [Requirement(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line]
-    versions = [(pin, installed.get(canonicalize_name(pin.name))) for pin in pins]
     other = [
-        f"{pin.name} {version} instead of {str(pin.specifier).removeprefix('==')}"
-        for pin, version in versions
-        if version and not pin.specifier.contains(version, prereleases=True)
+        f"{pin.name} {found} instead of {str(pin.specifier).removeprefix('==')}"
+        for pin in pins
+        if (found := _version(pin.name)) and not pin.specifier.contains(found, prereleases=True)
     ]
     if other:
         yield Finding(f"{_some(other)}: not the tested versions", f"{INSTALL} '.[train,serve,dev]'")
-    wanted, python = project.get("requires-python", ""), sys.version.split()[0]
+    wanted, python = project.get("requires-python", ""), platform.python_version()
     if not SpecifierSet(wanted).contains(python, prereleases=True):
         yield Finding(f"Python {python}: pyproject.toml requires {wanted}", "make test PYTHON=PATH")
+
+
+def _version(name: str) -> str | None:
+    """The installed version of a package."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def check_processes(root: Path) -> Iterator[Finding]:
