@@ -1,6 +1,5 @@
 """The service as its callers see it: real processes, real HTTP."""
 
-import hashlib
 import io
 import json
 import signal
@@ -206,12 +205,6 @@ def no_answer_expected(export: Path) -> None:
     write_manifest(export)
 
 
-def outside(export: Path) -> None:
-    digest = hashlib.sha256(b"").hexdigest()
-    files = json.loads((export / "manifest.json").read_text())["files"]
-    write_manifest(export, files=files | {"../other": digest})
-
-
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -229,7 +222,6 @@ def outside(export: Path) -> None:
         (lambda export: write_manifest(export, task="sound"), "'sound'"),
         (lambda export: write_manifest(export, input={"size": 64, "resize": "stretch"}), "'stretch'"),
         (lambda export: write_manifest(export, classes=["red"]), "fails on sample 000.jpg"),
-        (outside, "points outside"),
     ],
 )
 def test_a_damaged_export_is_refused(export: Path, spoil: Callable[[Path], None], words: str) -> None:
