@@ -6,29 +6,58 @@ Image files are written as they were delivered, byte by byte. Datasets/exporters
 format. The command prints how much there was that the format cannot express.
 """
 
-import importlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
 
+from Datasets.exporters import coco, voc, yolo
+from Datasets.exporters.files import Names, write_file
+from Datasets.format.classes import write_classes
 from Datasets.format.curated import Curated
-from Datasets.format.records import SPLITS
+from Datasets.format.records import SPLITS, Record, write_json
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError
 
 
+def write_json_form(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
+    """Write the form of Datasets/format/records.py, images and masks beside it.
+
+    JSON cannot express size, hash, group, segmentations, and that a box is a crowd's: it becomes one like any other.
+    """
+    names = Names()
+    written = []
+    for split in splits:
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
+            image, mask = names.keep(f"images/{split}/{record['image']}"), None
+            write_file(directory / image, data)
+            if record["mask"] is not None:
+                path = names.keep(f"masks/{split}/{PurePosixPath(record['image']).with_suffix('.png')}")
+                mask = {"bytes": None, "path": path}
+                write_file(directory / path, record["mask"]["bytes"])
+            written.append(Record(**{**record, "image": image, "mask": mask}))
+            lost["crowds, written as boxes like any other"] += sum(box["crowd"] for box in record["boxes"] or [])
+            lost["segmentations"] += sum(box["segmentation"] is not None for box in record["boxes"] or [])
+            yield record
+    write_json(written, directory / "metadata.json")
+    write_classes(dataset.classes, directory / "classes.json")
+
+
 class Format(StrEnum):
-    """The formats, each a module of Datasets.exporters."""
+    """The names of the formats."""
 
     coco = "coco"
     yolo = "yolo"
     voc = "voc"
     json = "json"
+
+
+# Each writes splits, yields a record once its image is written, and counts what its format cannot express
+WRITERS = {Format.coco: coco.write, Format.yolo: yolo.write, Format.voc: voc.write, Format.json: write_json_form}
 
 
 def chosen_splits(dataset: Curated, wanted: Sequence[str]) -> dict[str, int]:
@@ -54,11 +83,10 @@ def main(
     """Write the curated dataset in another tool's format, with its image files."""
     dataset = Curated(curated)
     splits = chosen_splits(dataset, split or [])
-    exporter = importlib.import_module(f"Datasets.exporters.{to.value}")
     lost: Counter[str] = Counter()
     with replacing(out.resolve()) as partial:
         partial.mkdir()
-        records = exporter.write(partial, dataset, list(splits), lost)
+        records = WRITERS[to](partial, dataset, list(splits), lost)
         for _ in progress(records, sum(splits.values()), "export", "images"):
             pass
     print(f"{out}: " + ", ".join(f"{number} {name}" for name, number in splits.items()) + f" images as {to.value}")

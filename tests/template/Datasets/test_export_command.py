@@ -108,12 +108,6 @@ def test_a_mistake_is_reported_in_one_line_and_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "good"]
 
 
-def test_more_objects_than_a_voc_image_has_values_are_refused(tmp_path):
-    full = {"size": [6, 8], "counts": "0`1"}
-    write_dataset(tmp_path / "many", [record("a.png", boxes=[box(segmentation=full)] * 255)])
-    refused(export(tmp_path / "many", "voc", tmp_path / "out"), "s/a.png", "255 objects", "254", "coco")
-
-
 def test_an_interrupted_export_leaves_nothing(tmp_path):
     write_dataset(tmp_path / "curated", [record(f"{i}.png", boxes=[]) for i in range(8_000)])
     command = ("-m", "Datasets.export", "--curated", tmp_path / "curated", "--to", "coco", "--out", tmp_path / "out")
