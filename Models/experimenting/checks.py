@@ -30,7 +30,11 @@ from Models.learning.scripts import RANDOM, load_script
 BATCHES = 2  # to train on
 FEW = 8  # images to evaluate on
 STAGES = ("train", "evaluate", "export")
-PATHS = ("--curated", "--out", "--trained", "--evaluated")  # options that `try` leads into the temporary directory
+PATHS = {  # of each stage, in the temporary directory of `try`
+    "train": {"--curated": "curated", "--out": "train"},
+    "evaluate": {"--curated": "curated", "--trained": "train", "--out": "evaluate"},
+    "export": {"--curated": "curated", "--trained": "train", "--evaluated": "evaluate", "--out": "export"},
+}
 
 
 def try_experiments(root: Path, experiments: Sequence[str], curated: Path) -> None:
@@ -94,16 +98,17 @@ def write_few(curated: Path, out: Path, task: str, train: int) -> None:
 def run_here(words: Sequence[str], place: Path) -> None:
     """Run a stage's command on the files in `place`, in this process, which saves loading torch again."""
     module = words[words.index("-m") + 1]
+    stage = module.partition(".")[2]
     rest = list(words[words.index("-m") + 2 :])
     for index, word in enumerate(rest[:-1]):
         if word == "--init" and not Path(rest[index + 1]).exists():
             print(f"{rest[index + 1]}: does not exist yet; trying random weights", file=sys.stderr)
             rest[index + 1] = str(Path(rest[index + 1]).with_name(RANDOM))
-        if word in PATHS:
-            rest[index + 1] = str(place / ("curated" if word == "--curated" else rest[index + 1]))
-    if module == "Models.train":
-        end = rest.index("--") if "--" in rest else len(rest)
-        rest[end:end] = ["--epochs", "1"]
+    more = [text for option, path in PATHS[stage].items() for text in (option, str(place / path))]
+    if stage == "train":
+        more += ["--epochs", "1"]
+    end = rest.index("--") if "--" in rest else len(rest)
+    rest[end:end] = more  # the last value of an option counts
     sys.argv = [module, *rest]
     try:
         run(importlib.import_module(module).main)

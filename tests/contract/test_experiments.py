@@ -61,6 +61,7 @@ def test_the_outputs_are_those_of_the_task_whatever_the_size_of_the_batch(experi
 def test_an_experiment_trains_evaluates_and_exports(experiment, curated_project):
     done = run_in(curated_project, "python", "-m", "Models.experiment", "try", experiment)
     assert f"{experiment} trains, evaluates and exports" in succeeded(done).stdout
+    assert not (curated_project / "Datasets/pretrained" / experiment).exists(), "trying an experiment keeps nothing"
 
 
 def test_script_and_graph_of_the_export_answer_as_the_trained_model_does(project):
