@@ -39,8 +39,8 @@ def read_numbers(path: Path) -> dict[str, Any]:
 def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The numbers that differ from those of a revision; `lacking` are the files that it does not have.
 
-    files: path of each metrics file from the project's root, and its numbers now. Raises UserError if there is no such
-    revision, or none of the files in it.
+    files: path of each metrics file, and its numbers now. Raises UserError if there is no such revision, or none of the
+    files in it.
     """
     import dvc.api
     from dvc.exceptions import DvcException
@@ -95,14 +95,9 @@ def main(
         "bits": near_duplicate_bits,
         "since": changed_since(since, {path.as_posix(): now for path, now in files.items()}) if since else None,
     }
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(values).lstrip()
+    undefined = jinja2.StrictUndefined
+    environment = jinja2.Environment(autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(values).strip() + "\n"
     with replacing(metrics) as partial:
         partial.write_text(json.dumps(further, indent=1) + "\n", encoding="utf-8")
     with replacing(out) as partial:

@@ -84,7 +84,7 @@ def read_dataset(curated: Path, accepted: Path) -> Dataset:
 
 def _labels(table: pa.Table, classes: list[str]) -> pd.DataFrame:
     rows, names = pc.list_parent_indices(table["labels"]), pc.list_flatten(table["labels"])
-    return pd.DataFrame({"row": rows.to_numpy(), "name": _ids(names, classes)}).drop_duplicates(ignore_index=True)
+    return pd.DataFrame({"row": rows.to_numpy(), "name": _ids(names, classes)})
 
 
 def _boxes(table: pa.Table, classes: list[str]) -> pd.DataFrame:
@@ -138,19 +138,16 @@ def numbers(dataset: Dataset) -> dict[str, Any]:
     """What the clean and curate stages' summaries do not say of the dataset, for `dvc metrics diff`."""
     images, counts, measures = dataset.images, by_class(dataset, dataset.labels), box_measures(dataset)
     missing = {split: int((counts[split] == 0).sum()) for split in SPLITS if (images["split"] == split).any()}
+    by_split = {split: dict(sorted(zip(dataset.classes, map(int, counts[split]), strict=True))) for split in SPLITS}
     found = {
-        "images_by_class": {
-            split: dict(sorted(zip(dataset.classes, map(int, counts[split]), strict=True))) for split in SPLITS
-        },
+        "images_by_class": by_split,
         "classes_missing": missing,
         "images_of_nothing": int((images["labels"] == 0).sum()),
         **{name: spread(images[name]) for name in ("width", "height", "brightness", "sharpness")},
     }
     if len(dataset.boxes):
-        found["boxes_per_image"] = spread(images["boxes"])
-        found["box_sizes"] = coco_sizes(measures["area"])
-        found["box_side_share"] = spread(measures["side"])
-        found["box_aspect_ratio"] = spread(measures["ratio"])
+        found |= {"boxes_per_image": spread(images["boxes"]), "box_sizes": coco_sizes(measures["area"])}
+        found |= {"box_side_share": spread(measures["side"]), "box_aspect_ratio": spread(measures["ratio"])}
     return found
 
 
@@ -168,16 +165,8 @@ def spread(values: pd.Series) -> dict[str, float]:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
     """The numbers that differ between two nested mappings: name, before, now; None where there was none."""
-    before, now = _flat(old), _flat(new)
-    names = [*now, *(name for name in before if name not in now)]
-    return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name} / ") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+    before, now = (pd.json_normalize(dict(tree), sep=" / ").to_dict("records")[0] for tree in (old, new))
+    return [(str(k), before.get(k), now.get(k)) for k in {**now, **before} if before.get(k) != now.get(k)]
 
 
 @dataclass(frozen=True)

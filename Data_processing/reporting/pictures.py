@@ -1,10 +1,10 @@
 """Pictures in the report: small JPEGs inside the page, with boxes and masks drawn in."""
 
 import base64
-import colorsys
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bo
     shown = shrink(pixels, side)
     for degrees, layer in _layers(row, classes, hues):
         alpha = Image.fromarray(layer.astype(np.uint8) * round(255 * OPACITY)).resize(shown.size)
-        shown.paste(Image.new("RGB", shown.size, _rgb(degrees)), mask=alpha)
+        shown.paste(Image.new("RGB", shown.size, _colour(degrees)), mask=alpha)
     draw_boxes(shown, [(box, hues[box["name"]]) for box in row["boxes"] or ()], shown.width / pixels.shape[1], names)
     tally = [(c["name"], c["count"], hues[c["name"]]) for c in row["counts"] or () if c["count"]]
     if row["counts"] is None:
@@ -94,30 +94,24 @@ def draw_boxes(
     larger = max(1.0, image.width / SHOWN[0], image.height / SHOWN[1])
     letter, line = round(LETTER * larger), round(LINE * larger)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(letter)
-    placed: list[tuple[list[float], list[float], str, int]] = []
+    placed = []
     for box, degrees in boxes:
         corners = np.array([[box["x1"], box["y1"]], [box["x2"], box["y2"]]], float) * scale
         low, high = np.sort(corners, axis=0)
         if np.isfinite(corners).all() and (low < image.size).all() and (high >= 0).all():
-            end = np.subtract(image.size, 1)
-            placed.append((np.clip(low, 0, end).tolist(), np.clip(high, 0, end).tolist(), box["name"], degrees))
-    for (x1, y1), (x2, y2), name, degrees in sorted(placed, key=_area, reverse=True):
-        draw.rectangle((x1, y1, x2, y2), outline=_rgb(degrees), width=line)
+            (x1, y1), (x2, y2) = np.clip((low, high), 0, np.subtract(image.size, 1)).tolist()
+            placed.append(((x2 - x1) * (y2 - y1), (x1, y1, x2, y2), box["name"], degrees))
+    for _, (x1, y1, x2, y2), name, degrees in sorted(placed, key=itemgetter(0), reverse=True):
+        draw.rectangle((x1, y1, x2, y2), outline=_colour(degrees), width=line)
         if names and name.isascii():
             width = font.getlength(name) + 4
             left, top = max(0, min(x1, image.width - width)), max(0, y1 - letter - 2)
-            draw.rectangle((left, top, left + width, top + letter + 2), fill=_rgb(degrees, 0.3))
+            draw.rectangle((left, top, left + width, top + letter + 2), fill=_colour(degrees, 30))
             draw.text((left + 2, top), name, fill="white", font=font)
 
 
-def _area(placed: tuple[list[float], list[float], str, int]) -> float:
-    (x1, y1), (x2, y2), *_ = placed
-    return (x2 - x1) * (y2 - y1)
-
-
-def _rgb(degrees: int, lightness: float = 0.5) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hls_to_rgb(degrees / 360, lightness, 0.85)
-    return round(red * 255), round(green * 255), round(blue * 255)
+def _colour(degrees: int, lightness: int = 50) -> str:
+    return f"hsl({degrees}, 85%, {lightness}%)"
 
 
 def to_uri(image: Image.Image) -> str:

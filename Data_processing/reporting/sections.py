@@ -18,16 +18,6 @@ from Datasets.format.records import SPLITS
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
 SIDE, SMALL_SIDE = 480, 160  # pixels of a picture's longer side
 COMPARED = 1000  # members of a group that are compared
-EXTREMES = {
-    "Darkest": "Mean luma, of 255.",
-    "Brightest": "Mean luma, of 255.",
-    "Least sharp": "Variance of the Laplacian.",
-    "Smallest": "Pixels of the longer side.",
-    "Most boxes": "Boxes in the image.",
-    "Smallest boxes": "Square root of the box's share of the image, in percent.",
-}
-
-
 Part = tuple[str, int, str]  # name, count, CSS class
 
 
@@ -97,7 +87,7 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     near, exact = near_pairs(images, bits), exact_pairs(images)
     copies = exact[: max(SHOWN_EXACT, SHOWN_PAIRS - len(near))]
     pairs = [*((*pair, -1) for pair in copies), *near][:SHOWN_PAIRS]
-    numbers = [*chosen, *(row for part in ends.values() for row, _ in part), *(n for pair in pairs for n in pair[:2])]
+    numbers = [*chosen, *(row for *_, values in ends for row in values.index), *(n for pair in pairs for n in pair[:2])]
     rows = dataset.rows(numbers)
 
     def show(number: int) -> Picture:
@@ -108,12 +98,12 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
         bare = {"labels": None, "counts": None, "mask": None, "boxes": boxes}
         return picture({**rows[number], **bare}, dataset.classes, SMALL_SIDE, names=False)
 
+    def strip(values: pd.Series, boxed: bool) -> list[tuple[Picture, float]]:
+        return [(show_small(row, boxed), value) for row, value in zip(values.index, values.tolist(), strict=True)]
+
     return {
         "gallery": [(show(number), images["split"][number]) for number in chosen],
-        "extremes": [
-            (name, EXTREMES[name], [(show_small(row, "boxes" in name), value) for row, value in values])
-            for name, values in ends.items()
-        ],
+        "extremes": [(name, words, strip(values, "boxes" in name)) for name, words, values in ends],
         "pairs": [
             {
                 "shown": [show(one), show(other)],
@@ -179,22 +169,22 @@ def gallery(dataset: Dataset, most: int) -> list[int]:
     return sorted(int(row) for row in [*chosen, *turns[: most - len(chosen)]])
 
 
-def extremes(dataset: Dataset, most: int) -> dict[str, list[tuple[int, float]]]:
-    """The images at the ends of what was measured, where mistakes gather: for each heading images and values."""
+def extremes(dataset: Dataset, most: int) -> list[tuple[str, str, pd.Series]]:
+    """The images at the ends of what was measured, where mistakes gather: heading, words, and values by image."""
     images = dataset.images
-    found = {
-        "Darkest": images["brightness"].nsmallest(most),
-        "Brightest": images["brightness"].nlargest(most),
-        "Least sharp": images["sharpness"].nsmallest(most),
-        "Smallest": images[["width", "height"]].max(axis=1).nsmallest(most),
-    }
+    found = [
+        ("Darkest", "Mean luma, of 255.", images["brightness"].nsmallest(most)),
+        ("Brightest", "Mean luma, of 255.", images["brightness"].nlargest(most)),
+        ("Least sharp", "Variance of the Laplacian.", images["sharpness"].nsmallest(most)),
+        ("Smallest", "Pixels of the longer side.", images[["width", "height"]].max(axis=1).nsmallest(most)),
+    ]
     if len(dataset.boxes):
-        smallest = box_measures(dataset)["side"].groupby(dataset.boxes["row"]).min()
-        found["Most boxes"] = images["boxes"].nlargest(most)
-        found["Smallest boxes"] = smallest.nsmallest(most) * 100
-    return {
-        name: list(zip(part.index.tolist(), part.astype(float).tolist(), strict=True)) for name, part in found.items()
-    }
+        shares = box_measures(dataset)["side"].groupby(dataset.boxes["row"]).min().nsmallest(most) * 100
+        found += [
+            ("Most boxes", "Boxes in the image.", images["boxes"].nlargest(most)),
+            ("Smallest boxes", "Square root of the box's share of the image, in percent.", shares),
+        ]
+    return found
 
 
 def exact_pairs(images: pd.DataFrame) -> list[tuple[int, int]]:
