@@ -38,18 +38,19 @@ COMPUTED_BY = ("Data_processing/shared/inspected.py", "Datasets/format/images.py
 class FactsStore:
     """The rows of files that were inspected before, in a SQLite file that can be deleted at any time.
 
-    It forgets everything when the code or a library that the facts come from changes. All methods raise UserError if
-    the file is damaged, or something else.
+    It forgets everything when the code or a library that the facts come from changes. path: None for a temporary file.
+    All methods raise UserError if the file is damaged, or something else.
     """
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
+    def __init__(self, path: Path | None, max_pixels: int) -> None:
         code = [(Path(__file__).parents[1] / name).read_bytes() for name in COMPUTED_BY]
         versions = [f"{name} {metadata.version(name)}".encode() for name in ("pillow", "numpy")]
         self._recipe = hashlib.sha256(b"\0".join([*code, *versions, str(max_pixels).encode()])).digest()[:8]
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with self._one_line():
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+            self._connection = sqlite3.connect(path or "", isolation_level=None, timeout=60)
             self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
             self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._recipe,))
 
@@ -88,15 +89,12 @@ class FactsStore:
             raise UserError(f"{self._path}: {error}; delete this file, it only saves time") from error
 
 
-def inspect_all(
-    path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore | None = None
-) -> Iterator[Row]:
+def inspect_all(path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore) -> Iterator[Row]:
     """The rows of all tasks in order; files whose bytes `store` knows are read, but not decoded."""
-    known = {} if store is None or store.is_empty() else _find_known(path, tasks, workers, store)
-    others = [task for task in tasks if task not in known]
-    decoded = _decode(path, others, max_pixels, workers, store)
+    known = {} if store.is_empty() else _find_known(path, tasks, workers, store)
+    decoded = _decode(path, [task for task in tasks if task not in known], max_pixels, workers, store)
     for task in tasks:
-        row = store.get(known[task], task.is_mask) if store and task in known else next(decoded)
+        row = store.get(known[task], task.is_mask) if task in known else next(decoded)
         assert row
         yield {**row, "image": task.name}
 
@@ -111,14 +109,11 @@ def _find_known(path: Path, tasks: list[Task], workers: Workers, store: FactsSto
     }
 
 
-def _decode(
-    path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore | None
-) -> Iterator[Row]:
+def _decode(path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore) -> Iterator[Row]:
     chunks = ((path, part, max_pixels) for part in batched(tasks, CHUNK))
     results = workers.run(inspect_chunk, chunks, len(tasks) <= FEW)
     for part, rows in zip(batched(tasks, CHUNK), results, strict=True):
-        if store:
-            store.put(part, rows)
+        store.put(part, rows)
         yield from rows
 
 
@@ -159,8 +154,7 @@ def main(
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
     tasks = find_tasks(open_once(path).names(), imported)
-    store = FactsStore(facts, max_pixels) if facts else None
-    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), store)
+    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), FactsStore(facts, max_pixels))
     with replacing(out) as partial:
         write_rows(progress(rows, len(tasks), f"inspect {source}", "images"), partial)
 

@@ -43,8 +43,7 @@ class Groups:
 
     def report(self, pattern: str) -> None:
         """Print how many there are, and a warning if `pattern` was not found in all paths that it was meant for."""
-        duplicates = f"{len(self.exact)} exact and {len(self.near)} near duplicates"
-        print(f"{self.words()}; {duplicates}")
+        print(f"{self.words()}; {len(self.exact)} exact and {len(self.near)} near duplicates")
         if pattern and not self.matched:
             where = "no path of an image whose source states no group"
             print(f"warning: curate.group_pattern: {pattern!r} matches {where}", file=sys.stderr)
@@ -57,8 +56,7 @@ def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
     """Join the accepted images, of which COLUMNS are read, by `pattern`, by sha256 and by near duplicates.
 
     Images of one key (see own_key) and duplicates belong together, directly or by a chain. A group takes the key of its
-    first image. So images that come later in the order of the records neither rename a group nor move an old image,
-    unless they show that two groups were one, where the first one's name wins.
+    first image: images that come later rename no group, unless they show that two groups were one.
     """
     compiled = compile_pattern(pattern)
     columns = (accepted[name].to_pylist() for name in ("image", "source", "group", "sha256"))
@@ -159,8 +157,7 @@ def first_of_component(number: int, one: np.ndarray, other: np.ndarray) -> np.nd
 def near_duplicates(hashes: np.ndarray, bits: int) -> Links:
     """What connects hashes uint8 [N, 8 * k], no two alike, of which two are near if they differ in at most `bits` bits.
 
-    Exact for any `bits`. Memory grows with N alone. Where the parts would leave more pairs than there are, as when all
-    images look alike without being near, every pair is compared once.
+    Memory grows with N alone. Where the parts would leave more pairs than there are, every pair is compared once.
     """
     links, words = Links(len(hashes)), np.ascontiguousarray(hashes).view(np.uint64)
     keys = part_keys(hashes, bits)

@@ -22,11 +22,9 @@ Shares = Mapping[str, float]
 
 def check_shares(shares: Shares) -> None:
     """Raise UserError unless the shares add up to 1."""
-    total = sum(shares.values())
+    total, stated = sum(shares.values()), ", ".join(f"{split} {share:g}" for split, share in shares.items())
     if abs(total - 1) > 1e-6:
-        raise UserError(
-            f"curate: the shares {', '.join(f'{k} {v:g}' for k, v in shares.items())} add up to {total:g}, not 1"
-        )
+        raise UserError(f"curate: the shares {stated} add up to {total:g}, not 1")
 
 
 def name_hashes(groups: Sequence[str]) -> np.ndarray:
@@ -53,8 +51,8 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 def stated_splits(groups: Groups, column: pa.ChunkedArray, keep: bool) -> np.ndarray:
     """int64 [G]: the split that a group's images are stated to be in, or -1; where they differ, that of the most.
 
-    column: what sources state of each image. keep: whether it counts; without, all are -1.
-    The image's group stays whole, so some of a source's images may change sides; how many is printed.
+    column: what sources state of each image. keep: whether it counts; without, all are -1. As groups stay whole, some
+    of a source's images may change sides; how many is printed.
     """
     if not keep:
         return np.full(len(groups.names), -1)

@@ -132,8 +132,8 @@ def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False) -> R
 def _look(image: Image.Image) -> Row:
     """What an image looks like: brightness, contrast, sharpness and perceptual hash.
 
-    What it looks like is measured after averaging squares of whole pixels, such that the longer side has at most LOOK:
-    many times as fast as resizing to LOOK itself. What that does to the sharpness is undone by SHARPENING.
+    Measured after averaging squares of whole pixels, such that the longer side has at most LOOK, as that is many times
+    as fast as resizing to LOOK itself. What it does to the sharpness is undone by SHARPENING.
     """
     grey = image.convert("L") if image.mode in ("RGB", "L") else Image.fromarray(to_rgb(image)).convert("L")
     factor = math.ceil(max(grey.size) / LOOK)
@@ -147,10 +147,9 @@ def _look(image: Image.Image) -> Row:
 def perceptual_hash(grey: Image.Image) -> bytes:
     """pHash of 256 bits: which of the 16 x 16 lowest frequencies of the 64 x 64 image are above their median.
 
-    Images that look alike differ in few bits, unrelated ones in about half. The usual 64 bits are too few where large
-    smooth areas look alike: unrelated demonstration scenes come as close as 4 bits, but not below 58 of 256.
-    C. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010; the bits are those of the
-    library imagehash. The DCT is two products of matrices, as to import SciPy's takes as long as a hundred images.
+    Images that look alike differ in few bits, unrelated ones in about half. The usual 64 bits are too few: unrelated
+    demonstration scenes come as close as 4 bits, but not below 58 of 256. C. Zauner, "Implementation and Benchmarking
+    of Perceptual Image Hash Functions", 2010; the bits are those of the library imagehash.
     """
     small = grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     low = (COSINES @ np.asarray(small, np.float64) @ COSINES.T).round(3)  # so that what is 0 is so on every processor
