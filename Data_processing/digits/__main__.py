@@ -2,12 +2,10 @@
 
     python -m Data_processing.digits --scenes 1500 --seed 1
 
-Reads `digits_uci.npz`, the 1,797 digits of 8 x 8 pixels of the UCI test set "Optical Recognition of Handwritten Digits"
-(E. Alpaydin and C. Kaynak, 1998, CC BY 4.0). Writes JPEG images of 96 x 96 pixels and a COCO `annotations.json` with
-boxes and segmentations. The samples are dealt into pools; a scene draws from one pool, and the file name tells which:
+Reads `digits_uci.npz` (see README.md). Writes JPEG images of 96 x 96 pixels and COCO `annotations.json` with boxes and
+segmentations. The samples are dealt into pools; a scene draws from one pool, and the file name tells which:
 POOL_SCENE_CAMERA.jpg. Besides the scenes asked for there is one for each defect that raw datasets are known for;
---defects lists them, for tests. Each scene follows from [seed, scene] alone: the same options give the
-same bytes.
+--defects lists them, for tests. Each scene follows from [seed, scene] alone: the same options give the same bytes.
 """
 
 import io
@@ -104,13 +102,9 @@ def make_scene(rng: Generator, samples: np.ndarray, labels: np.ndarray, width: i
 def annotate(name: str, mask: np.ndarray) -> dict[str, Any]:
     """A COCO annotation (without its ids) of a mask bool [H, W]."""
     rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {
-        "name": name,
-        "bbox": coco_mask.toBbox(rle).tolist(),
-        "area": int(mask.sum()),
-        "iscrowd": 0,
-        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-    }
+    segmentation = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+    measured = {"bbox": coco_mask.toBbox(rle).tolist(), "area": int(mask.sum())}
+    return {"name": name, **measured, "iscrowd": 0, "segmentation": segmentation}
 
 
 class Entry(NamedTuple):
@@ -141,10 +135,8 @@ def encode(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
 def near_duplicate(image: Image.Image, annotations: Annotations) -> Entry:
     """A scene at three quarters of its size, compressed more."""
     small = image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.BICUBIC)
-    scaled = [
-        {**a, "bbox": [v * 0.75 for v in a["bbox"]], "area": a["area"] * 0.5625, "segmentation": []}
-        for a in annotations
-    ]
+    areas = [{"bbox": [v * 0.75 for v in a["bbox"]], "area": a["area"] * 0.5625} for a in annotations]
+    scaled = [{**a, **area, "segmentation": []} for a, area in zip(annotations, areas, strict=True)]
     return entry(small, scaled, file=encode(small, quality=60))
 
 
