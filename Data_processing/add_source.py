@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,10 +137,9 @@ def ask(question: str, answers: Sequence[str], option: str) -> int:
 
 def entry_of(form: str, path: Path, options: ImportOptions) -> dict[str, Any]:
     """The source's entry in params.yaml."""
-    entry: dict[str, Any] = {"format": form, "path": path.as_posix(), "annotations": options.annotations}
+    entry = {"format": form, "path": path.as_posix(), **asdict(options)}
     entry["images"] = "." if options.images == "" else options.images
-    entry |= {"preset": options.preset, "columns": [f"{ours}={theirs}" for ours, theirs in options.columns.items()]}
-    entry |= {"normalized": options.normalized, "delimiter": options.delimiter}
+    entry["columns"] = [f"{ours}={theirs}" for ours, theirs in options.columns.items()]
     return {key: value for key, value in entry.items() if value not in (None, [])}
 
 

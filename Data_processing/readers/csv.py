@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
-from Data_processing.shared.annotation_files import only_file, parse_numbers, pixels, read_text, split_named
+from Data_processing.shared.annotation_files import only_file, pixels, read_text, split_named
 from Data_processing.shared.files import SourceFiles, images_below, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, guess_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -248,7 +248,7 @@ class Table:
         row.boxes = row.boxes or []
         stated = [cells[name].replace(",", ".") if self._commas else cells[name] for name in self._corners]
         try:
-            x1, y1, x2, y2 = parse_numbers(stated)
+            x1, y1, x2, y2 = map(float, stated)
             if not cells["label"]:
                 raise ValueError("a box without a class")
             crowd = TRUTH[cells.get("crowd", "").lower()]

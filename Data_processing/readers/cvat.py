@@ -19,7 +19,6 @@ from lxml import etree
 from Data_processing.shared.annotation_files import (
     WrongFormat,
     only_file,
-    parse_number,
     parse_xml,
     pixels,
     split_named,
@@ -138,7 +137,7 @@ def _mask(shape: etree._Element, row: Imported) -> bytes:
     if not all(0 <= value <= MAX_SIDE for value in place):
         raise ValueError(f"a mask at {place}")
     left, top, width, height = map(int, place)
-    counts = [int(text) for text in (shape.get("rle") or "").replace("_", "?").split(",")]  # Python reads over _
+    counts = [int(text) for text in (shape.get("rle") or "").split(",")]
     return from_crop(alternating(counts, width, height), left, top, row.width, row.height)
 
 
@@ -149,7 +148,7 @@ def _point(shape: etree._Element) -> list[float]:
 
 
 def _points(text: str) -> list[float]:
-    pairs = [[parse_number(value) for value in pair.split(",")] for pair in text.split(";")]
+    pairs = [[float(value) for value in pair.split(",")] for pair in text.split(";")]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"points {text[:60]!r}")
     return [value for pair in pairs for value in pair]
@@ -159,4 +158,4 @@ def _number(shape: etree._Element, key: str, default: str | None = None) -> floa
     text = shape.get(key, default)
     if text is None:
         raise ValueError(f"no {key}")
-    return parse_number(text)
+    return float(text)

@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import folder_split, parse_number, parse_xml, pixels, read_text
+from Data_processing.shared.annotation_files import folder_split, parse_xml, pixels, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.image_names import ImageFinder, guess_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -222,7 +222,7 @@ def _box(element: etree._Element, origin: str) -> ImportedBox:
     if not stated:
         raise ValueError(f"{name}: an object without bndbox")
     try:
-        x1, y1, x2, y2 = (parse_number(text or "") for text in texts)
+        x1, y1, x2, y2 = (float(text or "") for text in texts)
     except ValueError:
         raise ValueError(f"bndbox {texts}") from None
     (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
@@ -237,7 +237,7 @@ def _rotation(element: etree._Element) -> float:
     for attribute in element.iterfind("attributes/attribute"):
         if attribute.findtext("name") == "rotation":
             with suppress(ValueError):  # what is no number is an attribute of the user's
-                return parse_number(attribute.findtext("value") or "")
+                return float(attribute.findtext("value") or "")
     return 0.0
 
 

@@ -27,7 +27,7 @@ from urllib.parse import unquote
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from Data_processing.shared.annotation_files import folder_split, parse_numbers, read_text, split_named
+from Data_processing.shared.annotation_files import folder_split, read_text, split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, inside
 from Data_processing.shared.image_names import any_posix, find_places, path_candidates
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -296,7 +296,7 @@ def _boxes(row: Imported, text: str, file: str, dataset: Dataset) -> list[Import
         if not (fields := line.split()):
             continue
         try:
-            index, *values = parse_numbers(fields)
+            index, *values = map(float, fields)
             name = dataset.names.get(index)  # type: ignore[call-overload]  # 1.0 is the same key as 1
             if name is None:
                 row.problems.append(("unknown category", f"class {fields[0]:.80} at {origin}"))

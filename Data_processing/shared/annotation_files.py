@@ -2,9 +2,8 @@
 
 import codecs
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -70,12 +69,7 @@ def split_of(file: str) -> str | None:
 
 def folder_split(path: str) -> str | None:
     """The split that the folders of an image are called, as train or, by YOLO's programs, obj_train_data; if one is."""
-    return _folder_split(path.rpartition("/")[0])
-
-
-@cache
-def _folder_split(folder: str) -> str | None:
-    found = {split_named(OBJ_DATA.sub(r"\1", part)) for part in folder.split("/")} - {None}
+    found = {split_named(OBJ_DATA.sub(r"\1", part)) for part in path.split("/")[:-1]} - {None}
     return found.pop() if len(found) == 1 else None
 
 
@@ -108,12 +102,10 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
         raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:
         raise WrongFormat(f"{files.path}: {name}: no {what}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(
             f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
         ) from error
-    except RecursionError as error:
-        raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
 
 
 def parse_xml(data: bytes, tag: str) -> etree._Element:
@@ -145,22 +137,10 @@ def mask_names(files: SourceFiles, folder: str, names: Container[str]) -> dict[i
     return {number + 1: name for name, number in classes.items()}
 
 
-def parse_number(text: str) -> float:
-    """A number as text; without `_`, which Python reads over. Raises ValueError."""
-    if "_" in text:
-        raise ValueError(f"could not convert string to float: {text!r}")
-    return float(text)
-
-
-def parse_numbers(texts: Sequence[str]) -> list[float]:
-    """Numbers as parse_number reads them. Raises ValueError."""
-    return [parse_number(text) for text in texts]
-
-
 def pixels(stated: str | float | None, row: Imported) -> int | None:
     """A width or height; None where it is not stated (null, blank, 0) or makes no sense, a problem of the record."""
     try:
-        value = parse_number(stated.strip() or "0") if isinstance(stated, str) else stated or 0
+        value = float(stated.strip() or "0") if isinstance(stated, str) else stated or 0
     except ValueError:
         value = -1
     if 1 <= value <= MAX_SIDE:

@@ -150,7 +150,6 @@ def test_a_confidence_or_a_track_behind_the_coordinates_is_left_out(tmp_path):
         ("0 30 20 10 10", "malformed box"),
         ("0 0.5 0.5 0.2 0.4 0.5 0.5 2 0.6 0.6 0", "malformed box"),
         ("0 0,5 0,5 0,1 0,1", "malformed box"),
-        ("0 0.5 0.5 0.1 0.0_1", "malformed box"),
         ("cat 0.5 0.5 0.1 0.1", "malformed box"),
         (b"\xff\xfe0\x00", "malformed annotation"),
     ],
