@@ -22,12 +22,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
@@ -41,6 +41,8 @@ from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Artifact, load
 
+T = TypeVar("T")
+R = TypeVar("R")
 UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # environment variables that the service does not inherit
 STOP_SECONDS = 10
 ANSWER_SECONDS = 120  # a large model may take seconds, and several requests wait for it at once
@@ -80,6 +82,30 @@ def compare(artifact: Artifact, image: str, served: Any, expected: Any) -> Compa
     return Comparison(image, served, expected, difference, excess)
 
 
+def predict(connection: HTTPConnection, image: bytes) -> Any:
+    """A service's answer for an image file.
+
+    Raises UserError for a status other than 200, OSError or HTTPException for no answer.
+    """
+    connection.request("POST", "/predict", image)
+    answer = connection.getresponse()
+    data = answer.read()
+    if answer.status != 200:
+        raise UserError(f"POST /predict: {answer.status} {data[:200].decode(errors='replace')}")
+    return json.loads(data)
+
+
+def ask_all(port: int, connections: int, items: Sequence[T], ask: Callable[[HTTPConnection, T], R]) -> list[R]:
+    """What `ask` returns for each of `items`, over so many connections at once."""
+
+    def share(first: int) -> list[R]:
+        connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+        return [ask(connection, item) for item in items[first::connections]]
+
+    with ThreadPoolExecutor(connections) as threads:
+        return list(chain.from_iterable(threads.map(share, range(connections))))
+
+
 def compare_all(
     port: int, artifact: Artifact, expected: Mapping[str, Prediction], read: Callable[[str], bytes], connections: int
 ) -> dict[str, Any]:
@@ -88,22 +114,17 @@ def compare_all(
     read: gives an image's file by its name. Raises UserError naming the worst image if a difference is beyond its
     tolerance, and naming an image that the service refuses.
     """
-    names, reading = list(expected), threading.Lock()
+    reading = threading.Lock()
 
-    def ask(first: int) -> list[Comparison]:
-        client, compared = Client(port), []
-        for name in names[first::connections]:
-            with reading:
-                image = read(name)
-            try:
-                served = client.predict(image)
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from error
-            compared.append(compare(artifact, name, served, expected[name]))
-        return compared
+    def ask(connection: HTTPConnection, name: str) -> Comparison:
+        with reading:
+            image = read(name)
+        try:
+            return compare(artifact, name, predict(connection, image), expected[name])
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
 
-    with ThreadPoolExecutor(connections) as threads:
-        compared = list(chain.from_iterable(threads.map(ask, range(connections))))
+    compared = ask_all(port, connections, list(expected), ask)
     worst = max(compared, key=lambda one: one.excess)
     if worst.excess > 1:
         wrong = sum(one.excess > 1 for one in compared)
@@ -144,56 +165,39 @@ def image_reader(curated: Path, names: Sequence[str]) -> Callable[[str], bytes]:
 def measure(port: int, images: Sequence[bytes], requests: int, connections: int) -> tuple[list[float], float]:
     """Seconds that each prediction took, the images in turn, and predictions a second over all connections."""
 
-    def ask(_: int) -> list[float]:
-        client, seconds = Client(port), []
-        for image in islice(cycle(images), -(-requests // connections)):
-            asked = time.perf_counter()
-            client.predict(image)
-            seconds.append(time.perf_counter() - asked)
-        return seconds
+    def ask(connection: HTTPConnection, image: bytes) -> float:
+        asked = time.perf_counter()
+        predict(connection, image)
+        return time.perf_counter() - asked
 
     started = time.perf_counter()
-    with ThreadPoolExecutor(connections) as threads:
-        seconds = list(chain.from_iterable(threads.map(ask, range(connections))))
+    seconds = ask_all(port, connections, list(islice(cycle(images), requests)), ask)
     return seconds, len(seconds) / (time.perf_counter() - started)
-
-
-class Client:
-    """One connection to a service on this machine, kept open."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
-
-    def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """The answer's body. Raises UserError for a status other than 200, OSError or HTTPException for no answer."""
-        self._connection.request(method, path, body)
-        answer = self._connection.getresponse()
-        data = answer.read()
-        if answer.status != 200:
-            raise UserError(f"{method} {path}: {answer.status} {data[:200].decode(errors='replace')}")
-        return data
-
-    def predict(self, image: bytes) -> Any:
-        """The answer for an image file."""
-        return json.loads(self.request("POST", "/predict", image))
 
 
 @contextmanager
 def running(bundle: Path) -> Iterator[tuple[int, float]]:
     """Start a copy of `bundle` in an empty directory; yield its port and the seconds from start to ready.
 
-    It takes images of any format and size, as evaluation does, and is stopped at the end of the block. Raises UserError
-    with the last line of its log if it does not become ready, or does not answer within the block.
+    It takes images of any format and size, as evaluation does, and is stopped at the end of the block; its errors
+    appear on stderr. Raises UserError if it does not start, or does not answer within the block.
     """
+    limits = ["--max-bytes", MAX_BYTES, "--max-pixels", MAX_PIXELS, "--seconds", ANSWER_SECONDS]
+    options = ["--port", 0, "--formats", ",".join(FORMATS), "--log-level", "error", *limits]
+    command = [sys.executable, "-m", "Deployment.serve", ".", *map(str, options)]
+    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     with tempfile.TemporaryDirectory(prefix="fourfold-") as empty:
-        directory, log = shutil.copytree(bundle, Path(empty, "bundle")), Path(empty, "log")
+        directory = shutil.copytree(bundle, Path(empty, "bundle"))
         started = time.perf_counter()
-        process = _start(directory, log)
+        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True)
         try:
-            port = _wait_until_ready(process)
-            yield port, time.perf_counter() - started
+            assert process.stdout
+            address = re.search(r":(\d+)$", process.stdout.readline())  # printed once it is ready
+            if not address:
+                raise UserError(f"{bundle}: the service did not start, exit code {process.wait()}; see above")
+            yield int(address[1]), time.perf_counter() - started
         except (OSError, HTTPException) as error:
-            raise UserError(f"{bundle}: the service failed: {_reason(process, log) or error}") from error
+            raise UserError(f"{bundle}: the service failed: {error}; see above") from error
         finally:
             process.terminate()
             try:
@@ -201,38 +205,6 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _start(directory: Path, log: Path) -> subprocess.Popen[str]:
-    limits = ["--max-bytes", MAX_BYTES, "--max-pixels", MAX_PIXELS, "--seconds", ANSWER_SECONDS]
-    options = ["--port", 0, "--formats", ",".join(FORMATS), *limits]
-    command = [sys.executable, "-m", "Deployment.serve", ".", *map(str, options)]
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    with log.open("wb") as stderr:
-        return subprocess.Popen(
-            command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
-
-
-def _wait_until_ready(process: subprocess.Popen[str]) -> int:
-    """The port, which the service prints once it is ready; nothing if it fails to start."""
-    assert process.stdout
-    address = re.search(r":(\d+)$", process.stdout.readline())
-    if not address:
-        raise ConnectionError
-    port = int(address[1])
-    Client(port).request("GET", "/health/ready")
-    return port
-
-
-def _reason(process: subprocess.Popen[str], log: Path) -> str:
-    """The last line of the log that is not a request's, which are JSON; else the exit code, if the process ended."""
-    lines = log.read_text(encoding="utf-8").splitlines()
-    if messages := [line for line in lines if line and not line.startswith("{")]:
-        return messages[-1].removeprefix("error: ")
-    with suppress(subprocess.TimeoutExpired):  # of a killed process, connections close first
-        return f"exit code {process.wait(1)}"
-    return ""
 
 
 def verify(bundle: Path, export: Path | None, curated: Path | None, requests: int, connections: int) -> dict[str, Any]:

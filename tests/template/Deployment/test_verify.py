@@ -213,21 +213,27 @@ def test_a_tampered_file_is_an_error(bundle: Path, tmp_path: Path) -> None:
     assert "expected.json: damaged" in process.stderr
 
 
-def test_the_last_words_of_a_service_that_dies_are_passed_on(bundle: Path, tmp_path: Path) -> None:
+def test_the_last_words_of_a_service_that_dies_are_shown(bundle: Path, tmp_path: Path) -> None:
     shutil.rmtree(bundle / "Datasets")
     seal(bundle, "e900")
     process = verify(bundle, tmp_path / "metrics.json")
-    assert is_one_line(process)
     assert "No module named 'Datasets'" in process.stderr
+    assert process.stderr.endswith(f"error: {bundle}: the service did not start, exit code 1; see above\n")
+
+
+def wait_for_service(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The service that verify started, once verify has connected to it."""
+    service = psutil.Process(process.pid).children
+    until(lambda: any(one.status == "ESTABLISHED" for each in service() for one in each.net_connections("inet")))
+    return service()
 
 
 def test_how_a_service_ended_that_was_killed_is_said(bundle: Path, tmp_path: Path) -> None:
     process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
-    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/log")))
-    [service] = psutil.Process(process.pid).children()
+    [service] = wait_for_service(process)
     service.kill()
     _, stderr = process.communicate(timeout=30)
-    assert stderr == f"error: {bundle}: the service failed: exit code -9\n"
+    assert f"error: {bundle}: the service failed: " in stderr
 
 
 def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
@@ -239,7 +245,7 @@ def test_a_missing_bundle_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_verify_leaves_no_process(bundle: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = start(bundle, tmp_path / "metrics.json", "--requests", "100000")
-    until(lambda: any(log.stat().st_size for log in (tmp_path / "temporary").glob("*/log")))
+    wait_for_service(process)
     process.send_signal(number)
     try:
         assert process.wait(15) == 130
