@@ -102,8 +102,11 @@ def ask_all(port: int, connections: int, items: Sequence[T], ask: Callable[[HTTP
         connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
         return [ask(connection, item) for item in items[first::connections]]
 
-    with ThreadPoolExecutor(connections) as threads:
+    threads = ThreadPoolExecutor(connections)
+    try:
         return list(chain.from_iterable(threads.map(share, range(connections))))
+    finally:
+        threads.shutdown(wait=False)  # after an error or Ctrl-C they end once the service does
 
 
 def compare_all(
