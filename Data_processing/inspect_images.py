@@ -7,113 +7,35 @@ a file: what stage clean judges by, and what duplicates are found by. With --fac
 are not decoded again, also after a kill; the output is the same to the byte.
 """
 
-import hashlib
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
 from Data_processing.shared.files import open_once
 from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, source_path
-from Data_processing.shared.inspected import INSPECTED_SCHEMA, Row, Task, check_parquet, hash_chunk, inspect_chunk
+from Data_processing.shared.inspected import INSPECTED_SCHEMA, FactsStore, Row, Task, check_parquet, inspect_chunk
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers, batched
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
-from Datasets.tools.errors import UserError
 
 CHUNK = 32  # images
 FEW = 64  # images, which this process inspects before others have started
-COMPUTED_BY = ("Data_processing/shared/inspected.py", "Datasets/format/images.py")  # facts kept are of this code
 
 
-class FactsStore:
-    """The rows of files that were inspected before, in a SQLite file that can be deleted at any time.
-
-    It forgets everything when the code or a library that the facts come from changes. path: None for a temporary file.
-    All methods raise UserError if the file is damaged, or something else.
-    """
-
-    def __init__(self, path: Path | None, max_pixels: int) -> None:
-        code = [(Path(__file__).parents[1] / name).read_bytes() for name in COMPUTED_BY]
-        versions = [f"{name} {metadata.version(name)}".encode() for name in ("pillow", "numpy")]
-        self._recipe = hashlib.sha256(b"\0".join([*code, *versions, str(max_pixels).encode()])).digest()[:8]
-        self._path = path
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with self._one_line():
-            self._connection = sqlite3.connect(path or "", isolation_level=None, timeout=60)
-            self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
-            self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._recipe,))
-
-    def is_empty(self) -> bool:
-        """Whether no row is kept."""
-        with self._one_line():
-            return self._connection.execute("SELECT 1 FROM facts LIMIT 1").fetchone() is None
-
-    def get(self, sha256: str, is_mask: bool) -> Row | None:
-        """The row of a file of these bytes, `image` being any name; None if none was inspected."""
-        with self._one_line():
-            query = "SELECT facts FROM facts WHERE key = ?"
-            found = self._connection.execute(query, (self._key(sha256, is_mask),)).fetchone()
-        return found and msgspec.msgpack.decode(found[0])
-
-    def put(self, tasks: Iterable[Task], rows: Iterable[Row]) -> None:
-        """Keep the rows of tasks, all at once; not those of missing files."""
-        values = [
-            (self._key(row["sha256"], task.is_mask), msgspec.msgpack.encode(row))
-            for task, row in zip(tasks, rows, strict=True)
-            if row["sha256"]
-        ]
-        with self._one_line():
-            self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
-            self._connection.execute("COMMIT")
-
-    def _key(self, sha256: str, is_mask: bool) -> bytes:
-        return self._recipe + bytes([is_mask]) + bytes.fromhex(sha256)
-
-    @contextmanager
-    def _one_line(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise UserError(f"{self._path}: {error}; delete this file, it only saves time") from error
-
-
-def inspect_all(path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore) -> Iterator[Row]:
-    """The rows of all tasks in order; files whose bytes `store` knows are read, but not decoded."""
-    known = {} if store.is_empty() else _find_known(path, tasks, workers, store)
-    decoded = _decode(path, [task for task in tasks if task not in known], max_pixels, workers, store)
-    for task in tasks:
-        row = store.get(known[task], task.is_mask) if task in known else next(decoded)
-        assert row
-        yield {**row, "image": task.name}
-
-
-def _find_known(path: Path, tasks: list[Task], workers: Workers, store: FactsStore) -> dict[Task, str]:
-    """The tasks whose files were inspected before, with their sha256."""
-    chunks = ((path, part) for part in batched(tasks, CHUNK))
-    digests = (digest for part in workers.run(hash_chunk, chunks, len(tasks) <= FEW) for digest in part)
-    shown = progress(digests, len(tasks), "look for changed images", "images")
-    return {
-        task: sha256 for task, sha256 in zip(tasks, shown, strict=True) if sha256 and store.get(sha256, task.is_mask)
-    }
-
-
-def _decode(path: Path, tasks: list[Task], max_pixels: int, workers: Workers, store: FactsStore) -> Iterator[Row]:
-    chunks = ((path, part, max_pixels) for part in batched(tasks, CHUNK))
+def inspect_all(path: Path, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None) -> Iterator[Row]:
+    """The rows of all tasks in order. facts: where the rows of earlier runs are kept, and those of this one will be."""
+    store = FactsStore(facts, max_pixels) if facts else None
+    chunks = ((path, part, max_pixels, facts) for part in batched(tasks, CHUNK))
     results = workers.run(inspect_chunk, chunks, len(tasks) <= FEW)
     for part, rows in zip(batched(tasks, CHUNK), results, strict=True):
-        store.put(part, rows)
+        if store:
+            store.put(part, rows)
         yield from rows
 
 
@@ -154,7 +76,7 @@ def main(
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
     tasks = find_tasks(open_once(path).names(), imported)
-    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), FactsStore(facts, max_pixels))
+    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)
     with replacing(out) as partial:
         write_rows(progress(rows, len(tasks), f"inspect {source}", "images"), partial)
 

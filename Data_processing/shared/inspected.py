@@ -3,7 +3,11 @@
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +26,7 @@ HASH_SIDE, FREQUENCIES = 64, 16  # of the perceptual hash: pixels of a side, fre
 HASH_BYTES = FREQUENCIES**2 // 8
 COSINES = 2 * np.cos(np.pi * np.outer(np.arange(FREQUENCIES), 2 * np.arange(HASH_SIDE) + 1) / (2 * HASH_SIDE))
 SHARPENING = 2.5  # the power of its side with which a smaller image gets sharper; between sharp, 2, and very blurred, 4
+COMPUTED_BY = ("Data_processing/shared/inspected.py", "Datasets/format/images.py")  # facts kept are of this code
 Row = dict[str, Any]  # of INSPECTED_SCHEMA
 INSPECTED_SCHEMA = pa.schema(
     {
@@ -90,27 +95,72 @@ class Task(NamedTuple):
     is_mask: bool
 
 
-def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int) -> list[Row]:
-    """Read and inspect files of the source at `path`; a process that is given many chunks opens the source once."""
-    files, rows = open_once(path), []
+class FactsStore:
+    """The rows of files that were inspected before, in a SQLite file that can be deleted at any time.
+
+    It forgets everything when the code or a library that the facts come from changes. All methods raise UserError if
+    the file is damaged, or something else.
+    """
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        code = [(Path(__file__).parents[2] / name).read_bytes() for name in COMPUTED_BY]
+        versions = [f"{name} {metadata.version(name)}".encode() for name in ("pillow", "numpy")]
+        self._recipe = hashlib.sha256(b"\0".join([*code, *versions, str(max_pixels).encode()])).digest()[:8]
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._one_line():
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
+            self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
+            self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._recipe,))
+
+    def get(self, sha256: str, is_mask: bool) -> Row | None:
+        """The row of a file of these bytes, `image` being any name; None if none was inspected."""
+        with self._one_line():
+            query = "SELECT facts FROM facts WHERE key = ?"
+            found = self._connection.execute(query, (self._key(sha256, is_mask),)).fetchone()
+        return found and msgspec.msgpack.decode(found[0])
+
+    def put(self, tasks: Iterable[Task], rows: Iterable[Row]) -> None:
+        """Keep the rows of tasks, all at once; not those of missing files, nor those kept before."""
+        values = [
+            (self._key(row["sha256"], task.is_mask), msgspec.msgpack.encode(row))
+            for task, row in zip(tasks, rows, strict=True)
+            if row["sha256"]
+        ]
+        with self._one_line():
+            self._connection.execute("BEGIN")
+            self._connection.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", values)
+            self._connection.execute("COMMIT")
+
+    def _key(self, sha256: str, is_mask: bool) -> bytes:
+        return self._recipe + bytes([is_mask]) + bytes.fromhex(sha256)
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: {error}; delete this file, it only saves time") from error
+
+
+open_facts = lru_cache(maxsize=1)(FactsStore)
+
+
+def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None = None) -> list[Row]:
+    """Read files of the source at `path` and inspect those whose bytes are not known to the store at `facts`.
+
+    A process that is given many chunks opens both once.
+    """
+    files, store, rows = open_once(path), open_facts(facts, max_pixels) if facts else None, []
     for name, is_mask in tasks:
         try:
-            rows.append(inspect(name, files.read(name), max_pixels, is_mask))
+            data = files.read(name)
         except MissingFile as error:
             rows.append({**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)})
+            continue
+        known = store.get(hashlib.sha256(data).hexdigest(), is_mask) if store else None
+        rows.append({**known, "image": name} if known else inspect(name, data, max_pixels, is_mask))
     return rows
-
-
-def hash_chunk(path: Path, tasks: Sequence[Task]) -> list[str | None]:
-    """The sha256 of each file of the source at `path`; None for one that is missing."""
-    files = open_once(path)
-    digests: list[str | None] = []
-    for name, _ in tasks:
-        try:
-            digests.append(hashlib.sha256(files.read(name)).hexdigest())
-        except MissingFile:
-            digests.append(None)
-    return digests
 
 
 def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False) -> Row:

@@ -57,7 +57,8 @@ def test_a_kept_fact_is_used_and_a_new_image_is_looked_at(tmp_path, source):
     facts = FactsStore(tmp_path / "facts.sqlite", MAX_PIXELS)
     rows = read_inspected(tmp_path / "a.parquet")
     altered = facts.get(rows["images/5.png"].sha256, False) | {"brightness": 7.0}
-    facts.put([Task("", False)], [altered])
+    (tmp_path / "facts.sqlite").unlink()
+    FactsStore(tmp_path / "facts.sqlite", MAX_PIXELS).put([Task("", False)], [altered])
     (source / "images/5.png").rename(source / "images/renamed.png")
     (source / "images/6.png").write_bytes(picture(777))
     succeeded(inspect(common, tmp_path / "b.parquet", *store))
