@@ -3,6 +3,7 @@
 No image is read until it is shown.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,15 +49,15 @@ class Dataset:
 
     def rows(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
         """The whole rows of some images, their files too, by number; each row group is read once."""
-        wanted, start = sorted(set(numbers)), 0
+        wanted, start = set(numbers), 0
         found: dict[int, dict[str, Any]] = {}
         for file in map(pq.ParquetFile, self.shards):
             for group in range(file.num_row_groups):
-                end = start + file.metadata.row_group(group).num_rows
-                if inside := [number for number in wanted if start <= number < end]:
+                size = file.metadata.row_group(group).num_rows
+                if inside := wanted.intersection(range(start, start + size)):
                     table = file.read_row_group(group)
                     found |= {number: table.slice(number - start, 1).to_pylist()[0] for number in inside}
-                start = end
+                start += size
         return found
 
 
@@ -66,6 +67,7 @@ def read_dataset(curated: Path, accepted: Path) -> Dataset:
     Raises UserError if an image of the dataset is not among the accepted ones.
     """
     classes = list(read_classes(curated / "classes.json"))
+    ids = functools.partial(pc.index_in, value_set=pa.array(classes, pa.string()))
     shards = [shard for split in SPLITS for shard in sorted(curated.glob(f"{split}-*-of-*.parquet"))]
     if not shards:
         raise UserError(f"{curated}: holds no shards; run the curate stage, or `dvc pull`")
@@ -75,34 +77,17 @@ def read_dataset(curated: Path, accepted: Path) -> Dataset:
     images.insert(0, "image", pc.struct_field(table["image"], "path").to_pandas())
     images["boxes"] = pc.list_value_length(table["boxes"]).to_pandas().astype(float)
     images["labels"] = pc.list_value_length(table["labels"]).to_pandas().astype(float)
-    images = images.join(_facts(accepted), on="image")
+    seen = pq.read_table(accepted, columns=["source", "image", "phash", "brightness", "sharpness"]).to_pandas()
+    seen.index = pd.Index(seen.pop("source") + "/" + seen.pop("image"))
+    images = images.join(seen, on="image")
     unknown = images.loc[images["phash"].isna(), "image"]
     if len(unknown):
         raise UserError(f"{curated}: {unknown.iloc[0]} is not among the accepted images; run `dvc repro` again")
-    return Dataset(classes, images, _labels(table, classes), _boxes(table, classes), shards)
-
-
-def _labels(table: pa.Table, classes: list[str]) -> pd.DataFrame:
-    rows, names = pc.list_parent_indices(table["labels"]), pc.list_flatten(table["labels"])
-    return pd.DataFrame({"row": rows.to_numpy(), "name": _ids(names, classes)})
-
-
-def _boxes(table: pa.Table, classes: list[str]) -> pd.DataFrame:
+    labels = {"row": pc.list_parent_indices(table["labels"]), "name": ids(pc.list_flatten(table["labels"]))}
     flat = pc.list_flatten(table["boxes"])
-    columns = {side: pc.struct_field(flat, side).to_numpy() for side in CORNERS}
-    names = _ids(pc.struct_field(flat, "name"), classes)
-    return pd.DataFrame({"row": pc.list_parent_indices(table["boxes"]).to_numpy(), "name": names, **columns})
-
-
-def _ids(names: pa.ChunkedArray, classes: list[str]) -> np.ndarray:
-    return pc.index_in(names, value_set=pa.array(classes, pa.string())).to_numpy()
-
-
-def _facts(accepted: Path) -> pd.DataFrame:
-    """phash, brightness and sharpness of the accepted images, by SOURCE/IMAGE."""
-    facts = ["phash", "brightness", "sharpness"]
-    table = pq.read_table(accepted, columns=["source", "image", *facts]).to_pandas()
-    return table.set_index(table["source"] + "/" + table["image"])[facts]
+    boxes = {"row": pc.list_parent_indices(table["boxes"]), "name": ids(pc.struct_field(flat, "name"))}
+    boxes |= {side: pc.struct_field(flat, side) for side in CORNERS}
+    return Dataset(classes, images, pa.table(labels).to_pandas(), pa.table(boxes).to_pandas(), shards)
 
 
 def by_class(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:

@@ -146,27 +146,17 @@ def evenly(rules: pd.Series, most: int) -> pd.Index:
 def gallery(dataset: Dataset, most: int) -> list[int]:
     """At most `most` images: one of nothing, and those that between them show every class in every split.
 
-    Of the pairs of class and split not yet seen, the rarest comes next, in its image with the fewest boxes. What is
-    left of `most` is filled with images of each split in turn. Ties are broken by sha256.
+    Of the pairs of class and split the rarest comes first, in its image with the fewest boxes. What is left of `most`
+    is filled with images of each split in turn. Ties are broken by sha256.
     """
-    images = dataset.images
+    images, row = dataset.images, dataset.labels["row"].to_numpy()
     rank = np.argsort(images.sort_values(["boxes", "sha256"]).index)
-    labels = dataset.labels.assign(
-        split=images["split"].to_numpy()[dataset.labels["row"]], rank=rank[dataset.labels["row"]]
-    )
+    labels = dataset.labels.assign(split=images["split"].to_numpy()[row], rank=rank[row])
     labels["images"] = labels.groupby(["name", "split"])["row"].transform("size")
-    candidates = labels.sort_values("rank").drop_duplicates(["name", "split"]).sort_values("images", kind="stable")
-    shown = labels[labels["row"].isin(candidates["row"])]
-    pairs = {row: set(zip(part["name"], part["split"], strict=True)) for row, part in shown.groupby("row")}
-    chosen = list(images.index[images["labels"] == 0][:1])
-    seen: set[tuple[int, str]] = set()
-    for row, pair in zip(candidates["row"], zip(candidates["name"], candidates["split"], strict=True), strict=True):
-        if pair not in seen and len(chosen) < most:
-            chosen.append(row)
-            seen |= pairs[row]
-    others = images.drop(index=chosen).sort_values("sha256")
-    turns = others.groupby("split").cumcount().sort_values(kind="stable").index
-    return sorted(int(row) for row in [*chosen, *turns[: most - len(chosen)]])
+    shown = labels.sort_values("rank").drop_duplicates(["name", "split"]).sort_values("images", kind="stable")["row"]
+    turns = images.sort_values("sha256").groupby("split").cumcount().sort_values(kind="stable").index
+    chosen = dict.fromkeys([*images.index[images["labels"] == 0][:1], *shown, *turns])
+    return sorted(map(int, list(chosen)[:most]))
 
 
 def extremes(dataset: Dataset, most: int) -> list[tuple[str, str, pd.Series]]:
