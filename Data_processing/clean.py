@@ -175,9 +175,7 @@ def warn_unused(total: Outcome, classes: ClassRules) -> None:
 
 
 def main(
-    sources: Annotated[
-        list[str] | None, typer.Argument(help="the sources' names, or params.yaml's `sources` unpacked")
-    ] = None,
+    sources: Annotated[list[str] | None, typer.Argument(help="names, or params.yaml's `sources` unpacked")] = None,
     imported: Annotated[Path, typer.Option(help="the import stage's directory")] = INTERMEDIATE / "imported",
     inspected: Annotated[Path, typer.Option(help="the inspect stage's directory")] = INTERMEDIATE / "inspected",
     out: Annotated[Path, typer.Option(help="directory to write to; the summary is OUT.json")] = INTERMEDIATE / "clean",
@@ -185,12 +183,8 @@ def main(
     rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW, done before keep")] = None,
     merge: Annotated[list[str] | None, typer.Option(help="NEW=OLD+OLD, done between rename and keep")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="class left out though it resembles a kept one")] = None,
-    without_kept: Annotated[
-        WithoutKept, typer.Option(help="an image with none of the kept classes")
-    ] = WithoutKept.negative,
-    trust_image_size: Annotated[
-        bool, typer.Option(help="where the annotated size is wrong, take the true one")
-    ] = False,
+    without_kept: Annotated[WithoutKept, typer.Option(help="images of no kept class")] = WithoutKept.negative,
+    trust_image_size: Annotated[bool, typer.Option(help="take the true size where the annotated one differs")] = False,
     min_side: Annotated[int, typer.Option(min=1, help="pixels of the shorter side")] = Rules.min_side,
     max_side: Annotated[int, typer.Option(min=1, help="pixels of the longer side")] = Rules.max_side,
     max_aspect: Annotated[float, typer.Option(min=1, help="longer by shorter side")] = Rules.max_aspect,

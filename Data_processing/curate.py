@@ -10,13 +10,14 @@ summary.
 import functools
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
@@ -37,7 +38,7 @@ from Data_processing.shared.inspected import check_parquet
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import write_annotations, write_curated
-from Datasets.format.records import SCHEMA, SPLITS, Record
+from Datasets.format.records import SCHEMA, SPLITS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError
@@ -126,19 +127,10 @@ def print_shares(names: list[str], found: np.ndarray, shares: Shares) -> None:
             print(f"warning: {' and '.join(lacking)}: no image with {name}; {hint}", file=sys.stderr)
 
 
-def count_boxes(records: Iterable[Record], counts: Mapping[str, Counter[str]]) -> Iterator[Record]:
-    """Pass records through and count their boxes by split and class."""
-    for record in records:
-        counts[str(record["split"])].update(box["name"] for box in record["boxes"] or ())
-        yield record
-
-
 def main(
     cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")] = INTERMEDIATE / "clean",
     out: Annotated[Path, typer.Option(help="directory to write the dataset to")] = Path("Datasets/curated"),
-    summary_file: Annotated[
-        Path, typer.Option("--summary", help="JSON file to write the dataset's numbers to")
-    ] = INTERMEDIATE / "curated.json",
+    summary_file: Annotated[Path, typer.Option("--summary", help="JSON file to write")] = INTERMEDIATE / "curated.json",
     group_pattern: Annotated[str, typer.Option(help="regular expression with named parts, over the image's path")] = "",
     near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="of 256 that may differ")] = 24,
     train: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.7,
@@ -185,13 +177,17 @@ def write(
     sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}
     records = {split: SplitRecords(table.drop_columns("bytes"), rows[split], groups, split) for split in SPLITS}
     few = sum(map(sum, sizes.values())) < FEW_BYTES
-    boxes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with replacing(out, "classes.json", "metadata.json", "*-of-*.parquet") as partial:
         partial.mkdir()
         written = write_curated(partial, records, sizes, read, functools.partial(workers.run, few=few))
-        counted = count_boxes(progress(written, len(table), "curate", "images"), boxes)
-        write_annotations(partial, counted, read.classes)
-    return {split: dict(sorted(counts.items())) for split, counts in boxes.items()}
+        write_annotations(partial, progress(written, len(table), "curate", "images"), read.classes)
+    return {split: count_boxes(table["boxes"].take(pa.array(rows[split]))) for split in SPLITS}
+
+
+def count_boxes(column: pa.ChunkedArray) -> dict[str, int]:
+    """How many boxes of each class there are in a column of records."""
+    counts = pc.value_counts(pc.struct_field(pc.list_flatten(column), "name")).to_pylist()
+    return {pair["values"]: pair["counts"] for pair in sorted(counts, key=itemgetter("values"))}
 
 
 if __name__ == "__main__":

@@ -64,8 +64,7 @@ def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict
 def main(
     cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")] = INTERMEDIATE / "clean",
     curated: Annotated[Path, typer.Option(help="the curated dataset")] = Path("Datasets/curated"),
-    numbers_file: Annotated[Path, typer.Option("--numbers", help="the curate stage's summary")] = INTERMEDIATE
-    / "curated.json",
+    numbers_file: Annotated[Path, typer.Option("--numbers", help="curate's summary")] = INTERMEDIATE / "curated.json",
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("Data_processing/report.html"),
     metrics: Annotated[Path, typer.Option(help="JSON file to write further numbers to")] = INTERMEDIATE / "report.json",
     near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="as for curate")] = 24,

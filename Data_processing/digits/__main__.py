@@ -26,6 +26,7 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 POOLS = 40
 SIDE = 96
 MISSPELT = "sevn"
+DEFECTS_FILE = Path("Data_processing/intermediate/digits_defects.json")
 Generator = np.random.Generator
 Annotations = list[dict[str, Any]]  # COCO's, with a class name in place of ids
 Scene = tuple[Image.Image, Annotations]
@@ -232,9 +233,7 @@ def write_source(directory: Path, scenes: int, seed: int) -> list[dict[str, str 
 
 def main(
     out: Annotated[Path, typer.Option(help="directory to write the source to")] = Path("Datasets/raw/digits"),
-    defects: Annotated[Path, typer.Option(help="JSON file to list the planted defects in")] = Path(
-        "Data_processing/intermediate/digits_defects.json"
-    ),
+    defects: Annotated[Path, typer.Option(help="JSON file to list the planted defects in")] = DEFECTS_FILE,
     scenes: Annotated[int, typer.Option(min=1, help="scenes without a defect")] = 1500,
     seed: Annotated[int, typer.Option(min=0, help="another seed, another dataset")] = 1,
 ) -> None:

@@ -73,7 +73,7 @@ class Imported:
 
     origin: file and line or id. mask: the path inside the source of a PNG file of the image's size; mask_names: the
     class that a value of its pixels stands for; 0 is background, 255 not annotated. normalized: whether boxes and
-    outlines are in fractions of the image's width and height. problems: pairs of a rule of cleaning/verdicts.py and the
+    outlines are in fractions of the image's width and height. problems: pairs of a rule of cleaning/rules.py and the
     value at fault, of statements that no record can have.
     """
 
