@@ -31,8 +31,7 @@ from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError, one_line
-from Deployment.service.artifact import MANIFEST, Artifact, load
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import MANIFEST, Artifact, Predictor, load
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LISTS = (".txt", ".lst")

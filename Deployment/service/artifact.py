@@ -1,4 +1,6 @@
-"""Loads an export, or the part of one that a bundle carries, and refuses what is missing, damaged or of another format.
+"""Loads an export, or the part of one that a bundle carries, and predicts with it.
+
+What is missing, damaged or of another format is refused.
 
 An export is a directory with `manifest.json`, `model.onnx` and `sample/`; weights and scripts may be missing, as they
 are in a bundle. The manifest has the sha256 of every file; a bundle's own files are listed in `bundle.json`.
@@ -6,13 +8,14 @@ are in a bundle. The manifest has the sha256 of every file; a bundle's own files
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from Datasets.format.images import FILL
-from Datasets.format.predictions import OUTPUTS, Prediction
-from Datasets.tools.errors import UserError
+from Datasets.format.images import FILL, FORMATS, MAX_PIXELS, decode, letterbox
+from Datasets.format.predictions import OUTPUTS, Prediction, to_prediction
+from Datasets.tools.errors import UserError, one_line
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -62,6 +65,49 @@ class Artifact:
         if not isinstance(expected, dict) or not expected:
             raise UserError(f"{path}: holds no samples; export the experiment again")
         return {name: ((path.parent / name).read_bytes(), answer) for name, answer in sorted(expected.items())}
+
+
+class Predictor:
+    """An export's ONNX graph, ready to answer; one may serve many threads at once.
+
+    threads: for the operators of one image; with a small model a second one is slower. Raises UserError for a graph
+    that cannot be loaded.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read on import
+        import onnxruntime
+
+        self._artifact = artifact
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # errors are raised as well
+        path = artifact.directory / MODEL
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no other base class
+            reason = one_line(error)
+            raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
+
+    def __call__(
+        self,
+        data: bytes,
+        max_pixels: int = MAX_PIXELS,
+        threshold: float | None = None,
+        formats: tuple[str, ...] = FORMATS,
+    ) -> Prediction:
+        """What the model finds in an image file, with a score of at least `threshold` (default: the manifest's).
+
+        formats: those accepted, by Pillow's names. Raises Datasets.format.images.UnreadableImage.
+        """
+        task, classes = self._artifact.task, self._artifact.manifest["classes"]
+        image = decode(data, max_pixels, formats)
+        height, width = image.shape[:2]
+        boxed = letterbox(image, self._artifact.size)
+        outputs = self._session.run(OUTPUTS[task], {"images": boxed.pixels.transpose(2, 0, 1)[None]})
+        of_image = {name: values[0] for name, values in zip(OUTPUTS[task], outputs, strict=True)}
+        least = self._artifact.threshold if threshold is None else threshold
+        return to_prediction(task, of_image, boxed, width, height, classes, least)
 
 
 def load(directory: Path) -> Artifact:

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from Datasets.format.coco import predictions_to_coco
 from Datasets.format.images import UnreadableImage
 from Datasets.tools.errors import UserError, one_line
-from Deployment.service.artifact import Artifact
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import Artifact, Predictor
 
 
 @dataclass(frozen=True)

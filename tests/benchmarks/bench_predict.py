@@ -23,8 +23,7 @@ import onnxruntime
 from Datasets.format.images import MAX_PIXELS, UnreadableImage, decode, letterbox
 from Datasets.format.predictions import OUTPUTS
 from Deployment.predict import Journal, Read, image_files, predict
-from Deployment.service.artifact import MODEL, load
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import MODEL, Predictor, load
 from tests.benchmarks.generated import write_images
 from tests.benchmarks.measuring import Figure, exports
 

@@ -31,8 +31,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from Deployment.service.artifact import load
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import Predictor, load
 from Deployment.serve import listen
 from anyio.to_thread import current_default_thread_limiter
 import os

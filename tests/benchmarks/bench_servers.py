@@ -9,7 +9,7 @@ PYTHON: the interpreter of an environment of its own, for both bring packages th
     python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml onnxruntime numpy pillow
 
 All three get the same form with an image, decode it, run the same onnxruntime session with one thread and answer with
-the same JSON, by the same code (Deployment/service/predictor.py); the others with one process or one for each core, the
+the same JSON, by the same code (Deployment/service/artifact.py); the others with one process or one for each core, the
 faster of which counts. All run on this machine with the client, in turns; only the ratio means anything.
 """
 
@@ -36,8 +36,7 @@ LITSERVE = """
 import os
 from pathlib import Path
 import litserve
-from Deployment.service.artifact import load
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import Predictor, load
 
 class Api(litserve.LitAPI):
     def setup(self, device):
@@ -61,8 +60,7 @@ import os
 from pathlib import Path
 from typing import Any
 import bentoml
-from Deployment.service.artifact import load
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import Predictor, load
 
 @bentoml.service(workers=int(os.environ["PROCESSES"]))
 class Api:

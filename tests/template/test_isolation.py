@@ -84,7 +84,7 @@ def test_an_edit_of_a_cleaning_rule_makes_clean_due_and_no_import(copy):
 
 
 def test_an_edit_of_the_service_makes_only_package_and_verify_due(copy):
-    assert due_after(copy, "Deployment/service/predictor.py") == {"package@e001", "verify@e001"}
+    assert due_after(copy, "Deployment/service/artifact.py") == {"package@e001", "verify@e001"}
 
 
 def test_other_versions_of_packages_make_bundles_due(copy):

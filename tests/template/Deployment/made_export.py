@@ -12,8 +12,7 @@ from PIL import Image
 
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SPLITS, Record, empty_record, implied
-from Deployment.service.artifact import Artifact
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import Artifact, Predictor
 
 SIZE = 64
 CLASSES = ["red", "green", "blue"]

@@ -18,8 +18,7 @@ from Datasets.format.curated import Curated, write_annotations, write_curated
 from Datasets.format.records import Record, empty_record
 from Datasets.format.scored_records import read_predictions, write_predictions
 from Deployment.package import seal
-from Deployment.service.artifact import load
-from Deployment.service.predictor import Predictor
+from Deployment.service.artifact import Predictor, load
 from Deployment.verify import compare
 from tests.template.conftest import until
 from tests.template.Deployment.made_export import CLASSES, SAMPLES, encoded, write_manifest
