@@ -5,8 +5,8 @@
 
 The score threshold is chosen on the val split. Writes into --out: predictions.parquet (the answer for each test image,
 boxes from a score of 0.001; Datasets/format/scored_records.py), precision_recall.csv and confusion.csv (plots),
-worst.png (the test images with most mistakes, truth and prediction drawn) and, last, metrics.json. The modules in
-Models/metrics define each task's figures.
+worst.png (the test images with most mistakes, truth and prediction drawn) and, last, metrics.json. Models/learning/
+*metrics.py define each task's figures.
 """
 
 import colorsys
@@ -28,12 +28,11 @@ from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
+from Models.learning.box_metrics import above, match
 from Models.learning.data_loading import Samples
+from Models.learning.evaluation import TASKS, predict
+from Models.learning.metrics import Measured, predicted_counts, scores_of
 from Models.learning.scripts import read_run, trained_model
-from Models.metrics.boxes import above, match
-from Models.metrics.evaluation import TASKS, predict
-from Models.metrics.labels import predicted_counts, scores_of
-from Models.metrics.measured import Measured
 
 PANEL = 300  # pixels of the longer side of an image as drawn
 MARGIN, LINE, FONT_SIZE = 8, 20, 13

@@ -35,9 +35,9 @@ from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
 from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import Samples
+from Models.learning.evaluation import validate
 from Models.learning.hardware import Precision, is_first
 from Models.learning.training import Options, Row, State, checkpoint_path, train
-from Models.metrics.evaluation import validate
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,9 +14,7 @@ from Datasets.format.coco import predictions_to_coco
 from Datasets.format.curated import Curated
 from Datasets.format.scored_records import read_predictions
 from Models.evaluate import draw_worst
-from Models.learning.data_loading import Samples
-from Models.learning.scripts import read_run, trained_model
-from Models.metrics.boxes import (
+from Models.learning.box_metrics import (
     best_threshold,
     coco_precision,
     coco_truth,
@@ -24,7 +22,9 @@ from Models.metrics.boxes import (
     match,
     measure,
 )
-from Models.metrics.evaluation import predict
+from Models.learning.data_loading import Samples
+from Models.learning.evaluation import predict
+from Models.learning.scripts import read_run, trained_model
 from tests.template.Models.shape_scenes import refused, write_scenes
 
 

@@ -16,12 +16,12 @@ from Datasets.tools.errors import UserError
 from Models import e002_coarse_to_fine as e002
 from Models import e003_density_counter as e003
 from Models.evaluate import draw_worst, named_confusion
+from Models.learning import metrics
 from Models.learning.augmentation import Augmentation, check_augmentation
 from Models.learning.data_loading import IGNORED, Samples
+from Models.learning.evaluation import validate
 from Models.learning.scripts import read_initial, start_from
 from Models.learning.training import train
-from Models.metrics import labels, mask
-from Models.metrics.evaluation import validate
 from tests.template.conftest import AUTHOR, edit_params, run_in, succeeded
 from tests.template.Models.shape_scenes import png, write_scenes
 
@@ -139,9 +139,9 @@ def test_iou_is_of_all_annotated_pixels_and_the_mean_of_the_classes_in_truth():
     found = [[[1, 1, 1, 0], [1, 0, 2, 2]], [[0, 0, 0, 0], [0, 2, 2, 0]]]
     samples = Fixed("mask", truth)
     answers = [segmentation(np.array(each, np.uint8)) for each in found]
-    measured = mask.measure(samples, answers, 0.0)
+    measured = metrics.measure_masks(samples, answers, 0.0)
     assert measured.metrics == {"mIoU": 0.6, "pixel_accuracy": round(10 / 14, 6), "IoU": {"disc": 0.6}}
-    assert mask.validate(samples, answers) == {"val_mIoU": 0.6}
+    assert metrics.validate_masks(samples, answers) == {"mIoU": 0.6}
     assert measured.curve == [(0.75, 0.75)] and measured.confusion == [("disc", "disc"), (None, "square")]
     assert measured.mistakes == pytest.approx([2 / 6, 2 / 8])
 
@@ -155,30 +155,32 @@ def test_f1_and_counts_are_as_reckoned_by_hand():
         counting((0.7, 0.9), (0.3, 2.6)),  # a disc where there is none, 3 squares
     ]
     samples = Fixed("counts", truth)
-    measured = labels.measure(samples, answers, 0.5)
+    measured = metrics.measure_labels(samples, answers, 0.5)
     assert measured.metrics["F1"] == {"disc": 0.8, "square": round(2 / 3, 6)}
     assert measured.metrics["macroF1"] == pytest.approx((0.8 + 2 / 3) / 2, abs=1e-6)
     assert (measured.metrics["MAE"], measured.metrics["total_MAE"]) == (0.5, 0.25) and measured.mistakes == [0, 2, 0, 1]
     assert measured.metrics["exact_count"] == 0.5
     assert measured.confusion.count(("square", "disc")) == 1 and (None, "disc") in measured.confusion
-    shown = labels.measure(Fixed("labels", truth), answers, 0.5).metrics
+    shown = metrics.measure_labels(Fixed("labels", truth), answers, 0.5).metrics
     assert (shown["macroF1"], shown["exact"]) == (measured.metrics["macroF1"], 0.5)
-    assert labels.best_threshold(samples, answers) == 0.21, "the lowest without a false square: only a disc is wrong"
-    assert labels.validate(samples, answers)["val_macroF1"] == 0.9
-    assert labels.validate(samples, answers)["val_exact_count"] == 0.5
+    assert metrics.best_label_threshold(samples, answers) == 0.21, (
+        "the lowest without a false square: only a disc is wrong"
+    )
+    assert metrics.validate_labels(samples, answers)["macroF1"] == 0.9
+    assert metrics.validate_labels(samples, answers)["exact_count"] == 0.5
     assert measured.curve[0] == (0.0, 1.0) and measured.curve[-1] == (1.0, 0.8)
 
 
 def test_perfect_answers_are_perfect_and_each_task_is_drawn(shapes):
     samples = samples_of(shapes, "mask", "val")
     perfect = [segmentation(samples.mask(index)) for index in range(len(samples))]
-    assert mask.measure(samples, perfect, 0.0).metrics["mIoU"] == 1
+    assert metrics.measure_masks(samples, perfect, 0.0).metrics["mIoU"] == 1
     assert draw_worst(samples, perfect, [0.1] * len(samples), 0.0, 3).size[0] > 600
     for task in ("counts", "labels"):
         samples = samples_of(shapes, task, "val")
         truth = [getattr(samples, task)(index) for index in range(len(samples))]
         perfect = [counting((each > 0).astype(float), each) for each in truth]
-        assert labels.measure(samples, perfect, 0.5).metrics["macroF1"] == 1
+        assert metrics.measure_labels(samples, perfect, 0.5).metrics["macroF1"] == 1
         assert draw_worst(samples, perfect, [1] * len(samples), 0.5, 3).size[0] > 600
 
 
@@ -186,7 +188,7 @@ def test_a_class_called_background_is_not_confused_with_no_object():
     samples = Fixed("labels", [[1, 0], [0, 1]])
     samples.classes = ["background", "disc"]
     answers = [{"scores": {"background": 0.9, "disc": 0.9}}, {"scores": {"background": 0.1, "disc": 0.1}}]
-    measured = labels.measure(samples, answers, 0.5)
+    measured = metrics.measure_labels(samples, answers, 0.5)
     pairs = named_confusion(measured, samples.classes)
     assert pairs == [("background", "background"), ("(background)", "disc"), ("disc", "(background)")]
     assert ("background", "disc") in named_confusion(measured, ["ring", "disc"])

@@ -1,17 +1,35 @@
 """A model's answers for the images of a split, and the metrics of its task."""
 
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from Datasets.format.predictions import to_prediction
+from Models.learning import box_metrics, metrics
 from Models.learning.data_loading import Samples
-from Models.metrics import boxes, labels, mask
+from Models.learning.metrics import Measured, rounded
 
-TASKS: dict[str, ModuleType] = {"boxes": boxes, "mask": mask, "labels": labels, "counts": labels}
 MIN_SCORE = 0.001  # detections below it change no figure
+
+
+class Metrics(NamedTuple):
+    """A task's functions of Samples and of the answers to them, one Prediction per image.
+
+    validate: figures for the history; the first decides which epoch is best, the last is drawn by `dvc plots`.
+    best_threshold: the score from which an answer counts. measure: at that threshold, what the evaluate stage writes.
+    """
+
+    validate: Callable[[Samples, Sequence[Any]], dict[str, float]]
+    best_threshold: Callable[[Samples, Sequence[Any]], float]
+    measure: Callable[[Samples, Sequence[Any], float], Measured]
+
+
+BOXES = Metrics(box_metrics.validate, box_metrics.best_threshold, box_metrics.measure)
+MASKS = Metrics(metrics.validate_masks, lambda samples, predictions: 0.0, metrics.measure_masks)
+LABELS = Metrics(metrics.validate_labels, metrics.best_label_threshold, metrics.measure_labels)
+TASKS = {"boxes": BOXES, "mask": MASKS, "labels": LABELS, "counts": LABELS}
 
 
 def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
@@ -35,5 +53,5 @@ def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = M
 def validate(model: nn.Module, samples: Samples, batch: int) -> dict[str, float]:
     """The figures for a row of the history; the first decides which epoch is best."""
     samples.cache()
-    figures: dict[str, float] = TASKS[samples.task].validate(samples, predict(model, samples, batch))
-    return figures
+    figures = TASKS[samples.task].validate(samples, predict(model, samples, batch))
+    return rounded({f"val_{name}": value for name, value in figures.items()})

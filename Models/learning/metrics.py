@@ -1,35 +1,110 @@
-"""Metrics of labels and counts: F1 of each class, their mean (macro-F1), and errors of the counts.
+"""Metrics of masks, labels and counts.
 
-The counts of an answer: of each class with a score from the threshold on, at least 1; of the others 0.
+Masks: intersection over union of the classes, over all annotated pixels, in the images' own pixels. Labels and counts:
+F1 of each class, their mean (macro-F1), and errors of the counts. The counts of an answer: of each class with a score
+from the threshold on, at least 1; of the others 0.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from Datasets.format.images import VOID
+from Datasets.format.predictions import mask_of
 from Models.learning.data_loading import Samples
-from Models.metrics.measured import Measured, Pair, mean, rounded
 
 THRESHOLDS = np.arange(1, 100) / 100
+Pair = tuple[str | None, str | None]  # actual and predicted class; None: no object
 
 
-def validate(samples: Samples, predictions: Sequence[Any]) -> dict[str, float]:
+class Measured(NamedTuple):
+    """What the evaluate stage writes of a model.
+
+    metrics: numbers, and groups of numbers by class. printed: names of those to print. curve: pairs (recall,
+    precision). mistakes: of each image, the more the worse.
+    """
+
+    metrics: dict[str, Any]
+    printed: Sequence[str]
+    curve: Sequence[tuple[float, float]]
+    confusion: Sequence[Pair]
+    mistakes: Sequence[float]
+
+
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures with six digits."""
+    return {name: round(float(value), 6) for name, value in figures.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean, or 0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
+
+
+def validate_masks(samples: Samples, predictions: Sequence[Any]) -> dict[str, float]:
+    """Mean IoU."""
+    table = np.sum([*pixel_tables(samples, predictions)], axis=0)
+    return {"mIoU": mean(list(class_iou(table, samples.classes).values()))}
+
+
+def measure_masks(samples: Samples, predictions: Sequence[Any], threshold: float = 0) -> Measured:
+    """mIoU (mean over the classes that have a pixel in truth, without background), IoU of each class, pixel accuracy.
+
+    The curve has a point per class: the share of its pixels that were found, and of the pixels found that are its own.
+    A mask has no scores, and the threshold no meaning.
+    """
+    each = list(pixel_tables(samples, predictions))
+    table = np.sum(each, axis=0)
+    iou = class_iou(table, samples.classes)
+    figures = {"mIoU": mean(list(iou.values())), "pixel_accuracy": np.trace(table) / max(1, table.sum())}
+    right, actual, found = (values[1:] for values in (np.diag(table), table.sum(1), table.sum(0)))
+    curve = [(r / a, r / max(1, f)) for r, a, f in zip(right, actual, found, strict=True) if a]
+    pairs = [pair for one in each for pair in mask_confusion(one, samples.classes)]
+    mistakes = [float(1 - np.trace(one) / max(1, one.sum())) for one in each]
+    return Measured({**rounded(figures), "IoU": rounded(iou)}, list(figures), sorted(curve), pairs, mistakes)
+
+
+def pixel_tables(samples: Samples, predictions: Sequence[Any]) -> Iterator[np.ndarray]:
+    """For each image the number of annotated pixels, int64 [C + 1, C + 1], by actual and by predicted value."""
+    values = len(samples.classes) + 1
+    for index, prediction in enumerate(predictions):
+        actual = samples.mask(index)
+        known = actual != VOID
+        both = actual[known].astype(np.int64) * values + mask_of(prediction)[known]
+        yield np.bincount(both, minlength=values**2).reshape(values, values)
+
+
+def class_iou(table: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """Intersection over union of each class that has a pixel in truth."""
+    right, actual, found = np.diag(table), table.sum(1), table.sum(0)
+    return {name: float(right[i] / (actual[i] + found[i] - right[i])) for i, name in enumerate(classes, 1) if actual[i]}
+
+
+def mask_confusion(table: np.ndarray, classes: Sequence[str]) -> list[Pair]:
+    """For each class in an image, what most of its pixels were predicted as; and what was predicted for background."""
+    names = [None, *classes]
+    present = [i for i in range(1, len(names)) if table[i].any()]
+    extra = [i for i in range(1, len(names)) if table[:, i].any() and not table[i].any() and not table[:, i].argmax()]
+    return [(names[i], names[table[i].argmax()]) for i in present] + [(None, names[i]) for i in extra]
+
+
+def validate_labels(samples: Samples, predictions: Sequence[Any]) -> dict[str, float]:
     """Macro-F1 at the threshold at which it is best, and there the errors of the counts, if the task is counts."""
-    threshold = best_threshold(samples, predictions)
+    threshold = best_label_threshold(samples, predictions)
     figures = {"macroF1": macro_f1(labels_of(samples), scores_of(samples, predictions) >= threshold)}
     if samples.task == "counts":
         figures |= count_errors(counts_of(samples), predicted_counts(samples, predictions, threshold))
-    return rounded({f"val_{name}": value for name, value in figures.items()})
+    return figures
 
 
-def best_threshold(samples: Samples, predictions: Sequence[Any]) -> float:
+def best_label_threshold(samples: Samples, predictions: Sequence[Any]) -> float:
     """The lowest of THRESHOLDS at which macro-F1 is best."""
     actual, scores = labels_of(samples), scores_of(samples, predictions)
     return float(max(THRESHOLDS, key=lambda threshold: macro_f1(actual, scores >= threshold)))
 
 
-def measure(samples: Samples, predictions: Sequence[Any], threshold: float) -> Measured:
+def measure_labels(samples: Samples, predictions: Sequence[Any], threshold: float) -> Measured:
     """macroF1 (mean over the classes that an image shows) and F1 of each class.
 
     For labels also `exact`, the share of images with all labels right; for counts the errors of the counts.
@@ -47,7 +122,7 @@ def measure(samples: Samples, predictions: Sequence[Any], threshold: float) -> M
         printed = ["macroF1", "exact"]
     by_class = zip(samples.classes, f1(labels, positive).tolist(), np.asarray(labels.any(0)).tolist(), strict=True)
     metrics = {**rounded(figures), "F1": rounded({name: value for name, value, present in by_class if present})}
-    pairs = confusion(actual, predicted, samples.classes)
+    pairs = count_confusion(actual, predicted, samples.classes)
     mistakes = np.abs(actual - predicted).sum(1).tolist()
     return Measured(metrics, printed, precision_recall(labels, scores), pairs, mistakes)
 
@@ -108,7 +183,7 @@ def precision_recall(actual: np.ndarray, scores: np.ndarray) -> list[tuple[float
     return [(i / 100, float(np.append(precision, 0.0)[place])) for i, place in enumerate(places)]
 
 
-def confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[Pair]:
+def count_confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[Pair]:
     """(actual, predicted) of each object in int [N, C], and of each that was predicted too many.
 
     Where exactly one object of an image was missed and exactly one is too many, the one was confused with the other.

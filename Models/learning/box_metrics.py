@@ -16,7 +16,7 @@ from pycocotools import mask
 from Datasets.format.coco import Document, object_entry, predictions_to_coco
 from Datasets.format.predictions import Detection
 from Models.learning.data_loading import Samples
-from Models.metrics.measured import Measured, Pair, rounded
+from Models.learning.metrics import Measured, Pair, rounded
 
 IOU = 0.5  # from which a detection matches an object, where one figure is asked for
 
@@ -36,7 +36,7 @@ class Match(NamedTuple):
 def validate(samples: Samples, predictions: Sequence[Detection]) -> dict[str, float]:
     """COCO's mAP, and mAP50."""
     precision, _ = coco_precision(samples, predictions)
-    return rounded({"val_mAP": precision.mean(), "val_mAP50": precision[0].mean()})
+    return {"mAP": precision.mean(), "mAP50": precision[0].mean()}
 
 
 def best_threshold(samples: Samples, predictions: Sequence[Detection]) -> float:
