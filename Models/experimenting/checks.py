@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -23,37 +24,46 @@ from Datasets.format.records import SPLITS
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
 from Models.experimenting.run import git
-from Models.exporting.parts import agreement
-from Models.exporting.rebuild import rebuilt_answers
+from Models.export import agreement
 from Models.learning.scripts import RANDOM, load_script
+from Models.rebuild import rebuilt_answers
 
 BATCHES = 2  # to train on
 FEW = 8  # images to evaluate on
 STAGES = ("train", "evaluate", "export")
-PATHS = {  # of each stage, in the temporary directory of `try`
-    "train": {"--curated": "curated", "--out": "train"},
-    "evaluate": {"--curated": "curated", "--trained": "train", "--out": "evaluate"},
-    "export": {"--curated": "curated", "--trained": "train", "--evaluated": "evaluate", "--out": "export"},
-}
 
 
 def try_experiments(root: Path, experiments: Sequence[str], curated: Path) -> None:
-    """Run the stages' own commands, as DVC resolves them, on a few images of `curated`.
+    """Run the stages' own commands, as DVC resolves them, on a few images of `curated`, in a temporary directory.
 
     Raises UserError for an experiment that params.yaml does not have; a stage that fails exits with its own message.
     """
-    commands = stage_commands(root, experiments)
-    for experiment, stages in commands.items():
+    curated = curated.resolve()
+    os.environ["PYTHONPATH"] = str(root)  # for the processes of a training
+    for experiment, stages in stage_commands(root, experiments).items():
         begun = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory:
+        train = stages["train"]
+        batch = option(train, "--batch")
+        images = BATCHES * (int(batch) if batch.isdigit() else 16)  # the stage itself refuses what is not a number
+        task = load_script(option(train, "--script")).TASK
+        train[train.index("--init") + 1] = available(root, option(train, "--init"))
+        end = train.index("--") if "--" in train else len(train)
+        train[end:end] = ["--epochs", "1"]
+        with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory, chdir(directory):
             os.environ["DVC_ROOT"] = directory  # where checkpoints go
-            batch = option(stages["train"], "--batch")
-            images = BATCHES * (int(batch) if batch.isdigit() else 16)  # the stage itself refuses what is not a number
-            task = load_script(option(stages["train"], "--script")).TASK
-            write_few(curated, Path(directory) / "curated", task, images)
+            write_few(curated, Path("Datasets/curated"), task, images)
             for stage in STAGES:
-                run_here(stages[stage], Path(directory))
+                run_here(stages[stage])
         print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, nothing kept")
+
+
+def available(root: Path, init: str) -> str:
+    """The weights to start from: random ones where those of the experiment are not there yet."""
+    path = root / init
+    if path.exists():
+        return str(path)
+    print(f"{init}: does not exist yet; trying random weights", file=sys.stderr)
+    return RANDOM
 
 
 def stage_commands(root: Path, experiments: Sequence[str]) -> dict[str, dict[str, list[str]]]:
@@ -84,7 +94,7 @@ def write_few(curated: Path, out: Path, task: str, train: int) -> None:
     train: number of images in the split train.
     """
     classes = Curated(curated).classes
-    out.mkdir()
+    out.mkdir(parents=True)
     write_classes(classes, out / "classes.json")
     known = ds.field(task).is_valid()
     learnable = known if task == "mask" else pc.list_value_length(ds.field(task)) > 0
@@ -95,21 +105,10 @@ def write_few(curated: Path, out: Path, task: str, train: int) -> None:
         pq.write_table(rows if len(rows) else images.head(count, filter=known), out / f"{split}-00000-of-00001.parquet")
 
 
-def run_here(words: Sequence[str], place: Path) -> None:
-    """Run a stage's command on the files in `place`, in this process, which saves loading torch again."""
-    module = words[words.index("-m") + 1]
-    stage = module.partition(".")[2]
-    rest = list(words[words.index("-m") + 2 :])
-    for index, word in enumerate(rest[:-1]):
-        if word == "--init" and not Path(rest[index + 1]).exists():
-            print(f"{rest[index + 1]}: does not exist yet; trying random weights", file=sys.stderr)
-            rest[index + 1] = str(Path(rest[index + 1]).with_name(RANDOM))
-    more = [text for option, path in PATHS[stage].items() for text in (option, str(place / path))]
-    if stage == "train":
-        more += ["--epochs", "1"]
-    end = rest.index("--") if "--" in rest else len(rest)
-    rest[end:end] = more  # the last value of an option counts
-    sys.argv = [module, *rest]
+def run_here(words: Sequence[str]) -> None:
+    """Run the command `python -m MODULE ...` in this process, which saves loading torch again."""
+    _, _, module, *options = words
+    sys.argv = [module, *options]
     try:
         run(importlib.import_module(module).main)
     except SystemExit as ended:

@@ -19,10 +19,11 @@ from Datasets.format.images import decode, letterbox
 from Datasets.format.import_closure import import_closure
 from Datasets.format.predictions import to_prediction
 from Datasets.tools.errors import UserError
-from Models.export import describe, git_state
-from Models.exporting.parts import (
+from Models.export import (
     agreement,
+    describe,
     foreign_imports,
+    git_state,
     isolated_answers,
     onnx_detector,
     write_onnx,
@@ -49,7 +50,7 @@ def test_it_opens_in_an_empty_directory_through_its_own_script(elsewhere):
     with (elsewhere / "script/Models/e001_center_detector.py").open("a") as script:
         script.write("\nprint('what a model script prints is no part of the answer')\n")
     images = sorted(str(path) for path in (elsewhere / "sample").glob("*.png"))
-    command = [sys.executable, "-E", "-s", "-m", "Models.exporting.rebuild", *images]
+    command = [sys.executable, "-E", "-s", "-m", "Models.rebuild", *images]
     environment = {"PATH": os.environ["PATH"]}
     done = subprocess.run(
         command, cwd=elsewhere / "script", env=environment, capture_output=True, text=True, check=False
@@ -138,7 +139,7 @@ def test_the_manifest_says_where_it_all_comes_from(outputs):
         "script/Models/backbones/tiny.py",
         "script/Models/e001_center_detector.py",
         "script/Models/exporting/__init__.py",
-        "script/Models/exporting/rebuild.py",
+        "script/Models.rebuild.py",
     }
     assert manifest["format_version"] == 1 and manifest["task"] == "boxes" and manifest["classes"] == ["disc", "square"]
     assert manifest["script"] == {"module": "Models.e001_center_detector", "build": {"classes": 2, "width": 16}}
@@ -223,9 +224,7 @@ def test_a_missing_input_is_named_and_nothing_written(outputs, shapes, tmp_path,
 def exported_checkout(outputs, tmp_path):
     """The code and an export in a folder of their own, without git."""
     copy_code(tmp_path, "Datasets", "Datasets/format", "Datasets/tools", "Models")
-    copy_code(
-        tmp_path, *(f"Models/{name}" for name in ("backbones", "experimenting", "exporting", "learning", "metrics"))
-    )
+    copy_code(tmp_path, *(f"Models/{name}" for name in ("backbones", "experimenting", "learning")))
     shutil.copytree(outputs / "export", tmp_path / "Datasets/pretrained/e001")
     return tmp_path
 

@@ -1,6 +1,6 @@
 """Run an exported model from its own script and weights, with nothing but the export at hand.
 
-    cd script && python -m Models.exporting.rebuild ../sample/000.jpg
+    cd script && python -m Models.rebuild ../sample/000.jpg
 
 prints what the model sees in the images, as JSON. It needs torch, safetensors, NumPy and Pillow. This file travels with
 each export, and the export's own check runs it there.
@@ -22,7 +22,7 @@ from torch import nn
 from Datasets.format.images import decode, letterbox
 from Datasets.format.predictions import Prediction, to_prediction
 
-EXPORT = Path(__file__).resolve().parents[3]  # where this file lies in an export
+EXPORT = Path(__file__).resolve().parents[2]  # where this file lies in an export
 Detect = Callable[[np.ndarray], Mapping[str, np.ndarray]]  # uint8 [1, 3, H, W] to the outputs of forward
 
 
