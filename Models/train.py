@@ -17,12 +17,12 @@ each step among processes:
 
 import csv
 import functools
+import inspect
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,21 +36,14 @@ from Models.learning import hardware, scripts
 from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import Samples
 from Models.learning.evaluation import validate
-from Models.learning.hardware import Precision, is_first
-from Models.learning.training import Options, Row, State, checkpoint_path, train
+from Models.learning.hardware import is_first
+from Models.learning.training import Keep, Options, Row, State, checkpoint_path, train
 
 if TYPE_CHECKING:
     from torch import nn
 
 STAGE = Path("Models/train.py")  # imports all code that a training depends on, except the model script
 RESULTS = ("weights.safetensors", "best.safetensors", "last.safetensors", "run.json", "metrics.json")
-
-
-class Keep(StrEnum):
-    """Which epoch's weights the next stages use."""
-
-    last = "last"
-    best = "best"
 
 
 def main(
@@ -64,34 +57,23 @@ def main(
     init: Annotated[
         Path, typer.Option(help="weights to start from: an export's directory, or a .safetensors file")
     ] = Path("Datasets/pretrained/random"),
-    size: Annotated[int, typer.Option(min=32, max=8192, help="side of the letterboxed square, in pixels")] = 96,
-    epochs: Annotated[int, typer.Option(min=1, help="how often each image is seen")] = 20,
-    batch: Annotated[int, typer.Option(min=1, help="images in a step")] = 16,
-    learning_rate: Annotated[float, typer.Option(min=0, max=1e6, help="highest rate of the one-cycle schedule")] = 6e-3,
-    weight_decay: Annotated[float, typer.Option(min=0, max=1e6, help="AdamW's weight decay")] = 0.01,
-    flip: Annotated[bool, typer.Option(help="mirror images at random; wrong for digits and letters")] = False,
-    zoom: Annotated[float, typer.Option(min=0, max=4, help="scale and shift at random, by up to 1 + zoom")] = 0.25,
-    crop: Annotated[float, typer.Option(min=0, max=0.9, help="cut out parts, of sides from 1 - crop to all")] = 0.0,
-    colour: Annotated[float, typer.Option(min=0, max=1, help="vary brightness, contrast and saturation")] = 0.0,
-    clip: Annotated[float, typer.Option(min=0, max=1e6, help="largest norm of the gradient; 0 sets no limit")] = 10.0,
-    patience: Annotated[int, typer.Option(min=0, help="stop after so many epochs without gain on val; 0: never")] = 0,
-    keep: Annotated[Keep, typer.Option(help="weights for the next stages; the schedule ends in its best")] = Keep.last,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of weights, order and augmentation")] = 0,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads; they decide the last bits")] = 2,
-    device: Annotated[str, typer.Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu",
-    deterministic: Annotated[bool, typer.Option(help="use only operations that give the same bits each time")] = True,
-    precision: Annotated[Precision, typer.Option(help="auto: bf16 where the device has it")] = Precision.fp32,
-    processes: Annotated[int, typer.Option(min=1, max=1024, help="that share each step, started by torchrun")] = 1,
+    **options: Any,
 ) -> None:
     """Train a model script on the curated dataset."""
-    options = Options(**{name: value for name, value in locals().items() if name in Options.__annotations__})
-    if processes > batch:
-        raise UserError(f"processes: {processes} cannot share the {batch} images of a step; raise batch or lower it")
-    if processes > 1 and not hardware.launched():
-        hardware.launch(processes, threads, "Models.train", sys.argv[1:])
+    how = Options(**options)
+    if how.processes > how.batch:
+        raise UserError(f"processes: {how.processes} cannot share the {how.batch} images of a step; raise batch")
+    if how.processes > 1 and not hardware.launched():
+        hardware.launch(how.processes, how.threads, "Models.train", sys.argv[1:])
         return
-    with hardware.joined(device):
-        learn(prepare(script, helpers, model or [], curated, init, options), out)
+    with hardware.joined(how.device):
+        learn(prepare(script, helpers, model or [], curated, init, how), out)
+
+
+# in place of **options, the command has an option for each field of Options
+*_own, _ = inspect.signature(main).parameters.values()
+main.__signature__ = inspect.Signature([*_own, *inspect.signature(Options).parameters.values()])  # type: ignore[attr-defined]
+main.__annotations__ |= Options.__annotations__
 
 
 @dataclass(frozen=True)
@@ -115,8 +97,8 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     check_augmentation(options.augmentation(), module.TASK)
     samples, validation = (Samples(data, split, options.size, module.TASK) for split in ("train", "val"))
     hardware.set_up_torch(options.device, options.threads, options.deterministic, options.seed)
-    precision = hardware.resolve_precision(Precision(options.precision), options.device)
-    options = replace(options, precision=precision.value, processes=hardware.count())
+    precision = hardware.resolve_precision(options.precision, options.device)
+    options = replace(options, precision=precision, processes=hardware.count())
     initial = scripts.read_initial(init)
     origin = {"source": initial.source, "sha256": initial.sha256} if initial else None
     classes, versions = list(data.classes), scripts.library_versions()

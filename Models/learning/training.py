@@ -17,11 +17,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
+from typer import Option
 
 from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
@@ -29,7 +31,7 @@ from Datasets.tools.command import EpochProgress
 from Datasets.tools.errors import UserError
 from Models.learning.augmentation import Augmentation, augment
 from Models.learning.data_loading import Batch, Samples, epoch_order
-from Models.learning.hardware import Loss, autocast, count, from_first, is_first, loss_of, mean, rank, share
+from Models.learning.hardware import Loss, Precision, autocast, count, from_first, is_first, loss_of, mean, rank, share
 from Models.learning.scripts import check_losses
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
@@ -40,28 +42,35 @@ DIGEST_BYTES = 32
 Row = dict[str, float | int]
 
 
+class Keep(StrEnum):
+    """Which epoch's weights the next stages use."""
+
+    last = "last"
+    best = "best"
+
+
 @dataclass(frozen=True)
 class Options:
-    """All that decides the result of a training beside code and data; Models/train.py explains each."""
+    """All that decides the result of a training beside code and data: options of the command line."""
 
-    size: int
-    epochs: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-    flip: bool
-    zoom: float
-    crop: float
-    colour: float
-    clip: float
-    patience: int
-    keep: str  # "last" or "best"
-    seed: int
-    threads: int
-    device: str
-    deterministic: bool
-    precision: str = "fp32"  # or "bf16"; "auto" until it is resolved
-    processes: int = 1
+    size: Annotated[int, Option(min=32, max=8192, help="side of the letterboxed square, in pixels")] = 96
+    epochs: Annotated[int, Option(min=1, help="how often each image is seen")] = 20
+    batch: Annotated[int, Option(min=1, help="images in a step")] = 16
+    learning_rate: Annotated[float, Option(min=0, max=1e6, help="highest rate of the one-cycle schedule")] = 6e-3
+    weight_decay: Annotated[float, Option(min=0, max=1e6, help="AdamW's weight decay")] = 0.01
+    flip: Annotated[bool, Option(help="mirror images at random; wrong for digits and letters")] = False
+    zoom: Annotated[float, Option(min=0, max=4, help="scale and shift at random, by up to 1 + zoom")] = 0.25
+    crop: Annotated[float, Option(min=0, max=0.9, help="cut out parts, of sides from 1 - crop to all")] = 0.0
+    colour: Annotated[float, Option(min=0, max=1, help="vary brightness, contrast and saturation")] = 0.0
+    clip: Annotated[float, Option(min=0, max=1e6, help="largest norm of the gradient; 0 sets no limit")] = 10.0
+    patience: Annotated[int, Option(min=0, help="stop after so many epochs without gain on val; 0: never")] = 0
+    keep: Annotated[Keep, Option(help="weights for the next stages; the schedule ends in its best")] = Keep.last
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="of weights, order and augmentation")] = 0
+    threads: Annotated[int, Option(min=1, max=1024, help="CPU threads; they decide the last bits")] = 2
+    device: Annotated[str, Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu"
+    deterministic: Annotated[bool, Option(help="use only operations that give the same bits each time")] = True
+    precision: Annotated[Precision, Option(help="auto: bf16 where the device has it")] = Precision.fp32
+    processes: Annotated[int, Option(min=1, max=1024, help="that share each step, started by torchrun")] = 1
 
     def augmentation(self) -> Augmentation:
         """The augmentation among the options."""
