@@ -1,7 +1,6 @@
 """Evaluate a trained model on the test split.
 
-    python -m Models.evaluate --script e001_center_detector --trained Models/outputs/e001/train \\
-        --out Models/outputs/e001/evaluate
+    python -m Models.evaluate --trained Models/outputs/e001/train
 
 The score threshold is chosen on the val split. Writes into --out: predictions.parquet (the answer for each test image,
 boxes from a score of 0.001; Datasets/format/scored_records.py), precision_recall.csv and confusion.csv (plots),
@@ -44,14 +43,14 @@ Colour = tuple[int, int, int]
 
 
 def main(
-    script: Annotated[str, typer.Option(help="name of the model script that was trained")],
     trained: Annotated[Path, typer.Option(help="what Models.train wrote")],
-    out: Annotated[Path, typer.Option(help="directory to write to")],
+    out: Annotated[Path | None, typer.Option(help="directory to write to, by default `evaluate` beside it")] = None,
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     worst: Annotated[int, typer.Option(min=1, help="how many images to draw")] = 8,
 ) -> None:
     """Evaluate a trained model on the test split."""
-    done = read_run(trained, script)
+    out = out or trained.with_name("evaluate")
+    done = read_run(trained)
     data = Curated(curated)
     if list(data.classes) != done.classes:
         raise UserError(f"{curated}: has other classes than {trained}/run.json was trained on; train again")
@@ -66,7 +65,7 @@ def main(
 
     answers = zip(test.records, predictions, strict=True)
     rows = [{"image": record["image"], "sha256": record["sha256"], **answer} for record, answer in answers]
-    write_predictions(rows, script, out / "predictions.parquet")
+    write_predictions(rows, done.script, out / "predictions.parquet")
     curve = [(f"{recall:.6g}", f"{precision:.6f}") for recall, precision in measured.curve]
     write_csv(out / "precision_recall.csv", ["recall", "precision"], curve)
     write_csv(out / "confusion.csv", ["actual", "predicted"], named_confusion(measured, test.classes))

@@ -1,6 +1,6 @@
 """Export a trained model: weights, the script that builds it, an ONNX graph, samples, and a manifest of it all.
 
-    python -m Models.export --experiment e001 --script e001_center_detector
+    python -m Models.export --experiment e001
 
 The export is checked before it appears: the model built anew from the exported script, by a Python that sees nothing
 else, and the ONNX graph must answer as the trained model does on the samples. `Models/README.md` lists its files.
@@ -50,7 +50,6 @@ CODE = re.compile(r"Models/|Deployment/|Datasets/(format|pretrained)\b|Data_proc
 
 def main(
     experiment: Annotated[str, typer.Option(help="id of the experiment, as in params.yaml")],
-    script: Annotated[str, typer.Option(help="name of the model script that was trained")],
     trained: Annotated[Path | None, typer.Option(help="what Models.train wrote")] = None,
     evaluated: Annotated[Path | None, typer.Option(help="what Models.evaluate wrote")] = None,
     out: Annotated[Path | None, typer.Option(help="directory to write to, Datasets/pretrained/ID")] = None,
@@ -61,7 +60,7 @@ def main(
     trained = trained or Path(f"Models/outputs/{experiment}/train")
     evaluated = evaluated or Path(f"Models/outputs/{experiment}/evaluate")
     out = out or Path(f"Datasets/pretrained/{experiment}")
-    done = read_run(trained, script)
+    done = read_run(trained)
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
     threshold = metrics["score_threshold"]
     model = trained_model(done, trained)
@@ -70,7 +69,7 @@ def main(
         partial.mkdir()
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
         shutil.copyfile(evaluated / PREDICTIONS, partial / PREDICTIONS)
-        scripts = copy_scripts(script_file(script), ROOT, partial / "script")
+        scripts = copy_scripts(script_file(done.script), ROOT, partial / "script")
         write_onnx(model, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
         write_json(answers(torch_detector(model), images, done, threshold), partial / "sample" / "expected.json")

@@ -192,13 +192,9 @@ def write_run(run: Run, directory: Path) -> None:
         partial.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
 
 
-def read_run(directory: Path, script: str) -> Run:
-    """Read `run.json`. Raises UserError if it is of another script."""
-    path = directory / "run.json"
-    run = Run(**json.loads(path.read_text(encoding="utf-8")))
-    if run.script != script:
-        raise UserError(f"{path}: was trained with the script {run.script!r}, not {script!r}; train again")
-    return run
+def read_run(directory: Path) -> Run:
+    """Read `run.json`."""
+    return Run(**json.loads((directory / "run.json").read_text(encoding="utf-8")))
 
 
 def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:

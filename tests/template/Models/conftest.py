@@ -38,9 +38,8 @@ def outputs(shapes, tmp_path_factory, worker_id):
 
 def write_outputs(shapes, out):
     """Train, evaluate and export."""
-    common = ["--script", "e001_center_detector", "--curated", shapes]
-    run_stage("train", *common, "--out", out / "train", *TINY, "--", "--width", "16", home=out)
-    trained = ["--trained", out / "train"]
-    run_stage("evaluate", *common, *trained, "--out", out / "evaluate", home=out)
+    script, curated, trained = ["--script", "e001_center_detector"], ["--curated", shapes], ["--trained", out / "train"]
+    run_stage("train", *script, *curated, "--out", out / "train", *TINY, "--", "--width", "16", home=out)
+    run_stage("evaluate", *curated, *trained, home=out)
     evaluated = ["--evaluated", out / "evaluate"]
-    run_stage("export", "--experiment", "e001", *common, *trained, *evaluated, "--out", out / "export", home=out)
+    run_stage("export", "--experiment", "e001", *curated, *trained, *evaluated, "--out", out / "export", home=out)

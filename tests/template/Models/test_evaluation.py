@@ -147,7 +147,7 @@ def test_the_images_with_most_mistakes_are_found_and_drawn(samples):
 def test_what_evaluating_writes(outputs, shapes):
     out = outputs / "evaluate"
     metrics = json.loads((out / "metrics.json").read_text())
-    model = trained_model(read_run(outputs / "train", "e001_center_detector"), outputs / "train")
+    model = trained_model(read_run(outputs / "train"), outputs / "train")
     val, test = (Samples(Curated(shapes), split, 48) for split in ("val", "test"))
     on_val, on_test = (best_threshold(each, predict(model, each, 8)) for each in (val, test))
     assert metrics["score_threshold"] == pytest.approx(on_val, abs=1e-3) and abs(on_val - on_test) > 1e-3
@@ -163,6 +163,6 @@ def test_what_evaluating_writes(outputs, shapes):
 
 def test_a_test_split_without_boxes_is_reported(outputs, tmp_path):
     curated = write_scenes(tmp_path / "curated", {"train": 2, "val": 2, "test": 0})
-    words = ["--script", "e001_center_detector", "--curated", curated, "--trained", outputs / "train"]
+    words = ["--curated", curated, "--trained", outputs / "train"]
     assert "no image of the test split has boxes to learn" in refused("evaluate", *words, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

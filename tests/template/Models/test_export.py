@@ -138,8 +138,7 @@ def test_the_manifest_says_where_it_all_comes_from(outputs):
         "script/Models/backbones/__init__.py",
         "script/Models/backbones/tiny.py",
         "script/Models/e001_center_detector.py",
-        "script/Models/exporting/__init__.py",
-        "script/Models.rebuild.py",
+        "script/Models/rebuild.py",
     }
     assert manifest["format_version"] == 1 and manifest["task"] == "boxes" and manifest["classes"] == ["disc", "square"]
     assert manifest["script"] == {"module": "Models.e001_center_detector", "build": {"classes": 2, "width": 16}}
@@ -196,7 +195,7 @@ def test_the_versions_are_those_of_the_training_and_of_the_graph(outputs, tmp_pa
     done = json.loads((outputs / "train/run.json").read_text())
     done["versions"] |= {"python": "3.11.0", "torch": "2.7.0"}  # what it ran with before an upgrade
     (tmp_path / "run.json").write_text(json.dumps(done))
-    described = describe("e001", read_run(tmp_path, "e001_center_detector"), {"score_threshold": 0.5})
+    described = describe("e001", read_run(tmp_path), {"score_threshold": 0.5})
     found = {name: version(name) for name in ("numpy", "pillow", "onnx", "onnxruntime")}
     assert described["versions"] == {"python": "3.11.0", "torch": "2.7.0", **found}
 
@@ -214,7 +213,7 @@ def test_a_missing_input_is_named_and_nothing_written(outputs, shapes, tmp_path,
     for name in ("train", "evaluate"):
         shutil.copytree(outputs / name, tmp_path / name)
     (tmp_path / missing).unlink()
-    words = ["--experiment", "e001", "--script", "e001_center_detector", "--curated", shapes]
+    words = ["--experiment", "e001", "--curated", shapes]
     words += ["--trained", tmp_path / "train", "--evaluated", tmp_path / "evaluate", "--out", tmp_path / "out"]
     assert f"{missing}: " in refused("export", *words)
     assert not (tmp_path / "out").exists()

@@ -370,7 +370,7 @@ def test_one_class_is_enough(tmp_path):
     run_stage("train", *common, "--out", trained, "--", "--width", "8", home=tmp_path)
     assert json.loads((trained / "run.json").read_text())["classes"] == ["disc"]
     assert load_file(trained / "weights.safetensors")["kind.weight"].shape[0] == 1
-    run_stage("evaluate", *common[:4], "--trained", trained, "--out", tmp_path / "evaluated", home=tmp_path)
+    run_stage("evaluate", "--curated", curated, "--trained", trained, "--out", tmp_path / "evaluated", home=tmp_path)
     assert list(json.loads((tmp_path / "evaluated/metrics.json").read_text())["AP"]) == ["disc"]
 
 
