@@ -65,12 +65,9 @@ def script_file(name: str) -> Path:
 
 
 def load_script(name: str) -> ModuleType:
-    """Import a model script. Raises UserError if it is missing or fails, or has no build() or no known TASK."""
+    """Import a model script. Raises UserError if it is missing, or has no build() or no known TASK."""
     file = script_file(name)
-    try:
-        script = importlib.import_module(f"Models.{name}")
-    except Exception as error:  # whatever a script does when it is imported
-        raise UserError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
+    script = importlib.import_module(f"Models.{name}")
     missing = [part for part in ("TASK", "build") if not hasattr(script, part)]
     if missing:
         raise UserError(f"{file}: has no {missing[0]}; Models/README.md explains model scripts")
@@ -143,30 +140,29 @@ def check_outputs(script: ModuleType, model: nn.Module, size: int, classes: int)
     with torch.no_grad():
         outputs = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
     model.train()
-    task = script.TASK
-    for name in OUTPUTS[task]:
-        if not isinstance(outputs, Mapping) or name not in outputs:
-            expected = ", ".join(OUTPUTS[task])
-            raise UserError(f"{_file(script)}: forward() gives no {name!r}; a task of {task} has: {expected}")
-    places = outputs["boxes"].shape[1:2] if task == "boxes" and isinstance(outputs["boxes"], Tensor) else (classes,)
-    shapes = {"boxes": (2, *places, 4), "scores": (2, *places), "classes": (2, *places), "mask": (2, size, size)}
-    limits = {"scores": (0, 1), "classes": (-1, classes - 1), "mask": (0, classes)}  # a class of -1: no box there
-    for name in OUTPUTS[task]:
-        integer = name in ("classes", "mask")
-        wrong = _mismatch(outputs[name], shapes.get(name, (2, classes)), integer, limits.get(name))
-        if wrong:
-            raise UserError(f"{_file(script)}: of two images of {classes} classes, forward() gives {name} as {wrong}")
+    file, task = _file(script), script.TASK
+    wanted = OUTPUTS[task]
+    if not isinstance(outputs, Mapping) or not all(isinstance(outputs.get(name), Tensor) for name in wanted):
+        raise UserError(f"{file}: forward() gives no dict with the tensors of a task of {task}: {', '.join(wanted)}")
+    each = outputs["boxes"].shape[1] if task == "boxes" else classes
+    expected = {  # shape and limits
+        "boxes": ((2, each, 4), None),
+        "scores": ((2, each), (0, 1)),
+        "classes": ((2, each), (-1, classes - 1)),  # -1: no box there
+        "counts": ((2, each), None),
+        "mask": ((2, size, size), (0, classes)),
+    }
+    for name in wanted:
+        if wrong := _mismatch(outputs[name], *expected[name], integer=name in ("classes", "mask")):
+            raise UserError(f"{file}: of two images of {classes} classes, forward() gives {name} as {wrong}")
 
 
-def _mismatch(values: Any, shape: tuple[int, ...], integer: bool, limits: tuple[int, int] | None) -> str:
+def _mismatch(values: Tensor, shape: tuple[int, ...], limits: tuple[int, int] | None, integer: bool) -> str:
     """How an output differs from the expected shape, kind of numbers, and limits; empty if it does not."""
-    if not isinstance(values, Tensor):
-        return f"a {type(values).__name__}, not a tensor"
     if values.shape != shape:
         return f"{list(values.shape)}, not {list(shape)}"
-    kind = str(values.dtype).removeprefix("torch.")
     if integer == values.is_floating_point() or values.dtype == torch.bfloat16:
-        return f"{kind}, not {'int64' if integer else 'float32'}"
+        return f"{values.dtype}, not {'int64' if integer else 'float32'}"
     if limits and values.numel() and not limits[0] - 1e-3 <= values.min() <= values.max() <= limits[1] + 1e-3:
         return f"numbers from {values.min():g} to {values.max():g}, not {limits[0]} to {limits[1]}"
     return ""
@@ -268,10 +264,7 @@ def start_from(model: nn.Module, initial: Initial, classes: Sequence[str]) -> li
     lines = [f"init: {len(fitting)} of {len(mine)} tensors from {initial.source}"]
     lines += [f"init: {len(names)} {what}: {_some(names)}" for what, names in others.items() if names]
     if initial.classes not in (None, list(classes)):
-        lines.append(
-            f"init: its classes ({_some(initial.classes or [])}) are not the data's ({_some(classes)}): what "
-            f"distinguishes classes is learnt anew"
-        )
+        lines.append(f"init: its classes ({_some(initial.classes or [])}) are not the data's ({_some(classes)})")
     return lines
 
 
