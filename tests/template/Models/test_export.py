@@ -215,7 +215,7 @@ def test_a_missing_input_is_named_and_nothing_written(outputs, shapes, tmp_path,
     (tmp_path / missing).unlink()
     words = ["--experiment", "e001", "--curated", shapes]
     words += ["--trained", tmp_path / "train", "--evaluated", tmp_path / "evaluate", "--out", tmp_path / "out"]
-    assert f"{missing}: " in refused("export", *words)
+    assert missing in refused("export", *words)
     assert not (tmp_path / "out").exists()
 
 
