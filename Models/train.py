@@ -31,6 +31,7 @@ import typer
 from Datasets.format.curated import Curated
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
+from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
 from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import Samples
@@ -60,6 +61,8 @@ def main(
 ) -> None:
     """Train a model script on the curated dataset."""
     how = Options(**options)
+    if how.processes > how.batch:
+        raise UserError(f"processes: {how.processes} cannot share the {how.batch} images of a step; raise batch")
     if how.processes > 1 and not hardware.launched():
         hardware.launch(how.processes, how.threads, "Models.train", sys.argv[1:])
         return

@@ -92,7 +92,7 @@ def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--processes", "3", "--batch", "2"], "processes: 3 cannot share the 2 images of a step"),
+        (["--processes", "9", "--batch", "8"], "processes: 9 cannot share the 8 images of a step"),
         (["--processes", "0"], "--processes"),
         (["--precision", "fp8"], "--precision"),
     ],
