@@ -34,7 +34,7 @@ def learning(curated: Path, threads: int = 2) -> tuple[Any, Any, Any]:
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
     samples = Samples(Curated(curated), "train", 96)
-    options = Options(96, 12, BATCH, 6e-3, 0.01, False, 0.25, 0.0, 0.0, 10.0, 0, "last", 0, threads, "cpu", True)
+    options = Options(epochs=12, batch=BATCH, threads=threads)
     return samples, options, start(e001.build(classes=10), options, 10_000)
 
 
