@@ -44,7 +44,7 @@ Colour = tuple[int, int, int]
 
 def main(
     trained: Annotated[Path, typer.Option(help="what Models.train wrote")],
-    out: Annotated[Path | None, typer.Option(help="directory to write to, by default `evaluate` beside it")] = None,
+    out: Annotated[Path | None, typer.Option(help="directory to write to, `evaluate` beside it")] = None,
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     worst: Annotated[int, typer.Option(min=1, help="how many images to draw")] = 8,
 ) -> None:

@@ -50,15 +50,14 @@ CODE = re.compile(r"Models/|Deployment/|Datasets/(format|pretrained)\b|Data_proc
 
 def main(
     experiment: Annotated[str, typer.Option(help="id of the experiment, as in params.yaml")],
-    trained: Annotated[Path | None, typer.Option(help="what Models.train wrote")] = None,
-    evaluated: Annotated[Path | None, typer.Option(help="what Models.evaluate wrote")] = None,
+    trained: Annotated[Path | None, typer.Option(help="what Models.train wrote, Models/outputs/ID/train")] = None,
     out: Annotated[Path | None, typer.Option(help="directory to write to, Datasets/pretrained/ID")] = None,
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     samples: Annotated[int, typer.Option(min=1, help="test images that go along")] = 8,
 ) -> None:
     """Export a trained model: weights, script, ONNX graph, samples and manifest."""
     trained = trained or Path(f"Models/outputs/{experiment}/train")
-    evaluated = evaluated or Path(f"Models/outputs/{experiment}/evaluate")
+    evaluated = trained.with_name("evaluate")
     out = out or Path(f"Datasets/pretrained/{experiment}")
     done = read_run(trained)
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))

@@ -41,5 +41,4 @@ def write_outputs(shapes, out):
     script, curated, trained = ["--script", "e001_center_detector"], ["--curated", shapes], ["--trained", out / "train"]
     run_stage("train", *script, *curated, "--out", out / "train", *TINY, "--", "--width", "16", home=out)
     run_stage("evaluate", *curated, *trained, home=out)
-    evaluated = ["--evaluated", out / "evaluate"]
-    run_stage("export", "--experiment", "e001", *curated, *trained, *evaluated, "--out", out / "export", home=out)
+    run_stage("export", "--experiment", "e001", *curated, *trained, "--out", out / "export", home=out)

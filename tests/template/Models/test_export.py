@@ -214,7 +214,7 @@ def test_a_missing_input_is_named_and_nothing_written(outputs, shapes, tmp_path,
         shutil.copytree(outputs / name, tmp_path / name)
     (tmp_path / missing).unlink()
     words = ["--experiment", "e001", "--curated", shapes]
-    words += ["--trained", tmp_path / "train", "--evaluated", tmp_path / "evaluate", "--out", tmp_path / "out"]
+    words += ["--trained", tmp_path / "train", "--out", tmp_path / "out"]
     assert missing in refused("export", *words)
     assert not (tmp_path / "out").exists()
 
