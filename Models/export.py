@@ -18,14 +18,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import onnx
-import torch
 import typer
 from ruamel.yaml import YAML
-from torch import nn
 
 from Datasets.format.curated import Curated
 from Datasets.format.images import FILL
@@ -37,6 +35,9 @@ from Datasets.tools.errors import UserError
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import ROOT, Run, read_run, script_file, trained_model
 from Models.rebuild import Detect, predict_files, torch_detector
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORMAT_VERSION = 1
 OPSET = 20
@@ -89,7 +90,7 @@ def answers(detect: Detect, images: Sequence[Path], done: Run, threshold: float)
     return predict_files(detect, done.task, images, done.train["size"], done.classes, threshold)
 
 
-def compare(model: nn.Module, export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
+def compare(model: "nn.Module", export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
     """The largest differences of the exported script and the ONNX graph from the trained model on the samples.
 
     Raises UserError if one is above its tolerance.
@@ -208,11 +209,13 @@ def write_samples(samples: Samples, count: int, out: Path) -> list[Path]:
     return sorted(out.iterdir())
 
 
-def write_onnx(model: nn.Module, size: int, path: Path) -> None:
+def write_onnx(model: "nn.Module", size: int, path: Path) -> None:
     """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
 
     Raises UserError if `forward` does what a graph cannot.
     """
+    import torch  # not before Datasets.tools.command, which sets how its threads wait
+
     model.cpu()
     example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     sides = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
