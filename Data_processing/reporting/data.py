@@ -172,15 +172,13 @@ class Chart:
 
 def charts(dataset: Dataset) -> list[Chart]:
     """All charts of a dataset."""
-    images, members = dataset.images, dataset.images.groupby("group").size().to_numpy()
+    images = dataset.images
     luma, sharp = images["brightness"].to_numpy(), images["sharpness"].to_numpy().clip(0.1)
-    groups = f"No split divides a group. Groups: {len(members):,}; the largest has {members.max():,} images."
     edges = np.geomspace(max(0.1, float(sharp.min())) / 1.1, float(sharp.max()) * 1.1, BINS + 1)
     words = f"Variance of the Laplacian, low where nothing has an edge. {_middle(sharp)}"
     return [
         image_sizes(images["width"].to_numpy(), images["height"].to_numpy()),
         *(_box_charts(dataset) if len(dataset.boxes) else ()),
-        *([counts("Images in a group", groups, members)] if members.max() > 1 else ()),
         histogram("Brightness", f"Mean luma, 0 is black and 255 white. {_middle(luma)}", luma, LUMA_EDGES),
         histogram("Sharpness", words, sharp, edges),
     ]
