@@ -69,13 +69,11 @@ def draw_mask(boxes: Sequence[Box], classes: Mapping[str, int], width: int, heig
 
     Drawn from the largest to the smallest, so that none is hidden by what it lies on; of equals, in their order.
     """
-    segmentations = [box["segmentation"] for box in boxes if box["segmentation"] is not None]
-    if len(segmentations) < len(boxes):
+    if any(box["segmentation"] is None for box in boxes):
         return None
     mask = np.zeros((height, width), np.uint8)
-    areas = [int(coco_mask.area(segmentation)) for segmentation in segmentations]
-    for index in sorted(range(len(boxes)), key=lambda index: -areas[index]):
-        mask[coco_mask.decode(segmentations[index]).astype(bool)] = classes[boxes[index]["name"]] + 1
+    for box in sorted(boxes, key=lambda box: -int(coco_mask.area(box["segmentation"]))):
+        mask[coco_mask.decode(box["segmentation"]).astype(bool)] = classes[box["name"]] + 1
     return mask
 
 

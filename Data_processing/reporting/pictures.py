@@ -32,14 +32,11 @@ class Picture:
     tally: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-def hue(index: int) -> int:
-    """A class's hue in degrees: neighbouring ids lie far apart."""
-    return int((210 + index * 137.508) % 360)
-
-
 def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bool = True) -> Picture:
     """A row of the curated dataset, annotated. side: pixels of the longer side at most. names: whether on the boxes."""
-    hues = {name: hue(number) for number, name in enumerate(classes)}
+    hues = {
+        name: int((210 + number * 137.508) % 360) for number, name in enumerate(classes)
+    }  # neighbours lie far apart
     pixels = decode(row["image"]["bytes"])
     shown = shrink(pixels, side)
     for degrees, layer in _layers(row, classes, hues):

@@ -15,7 +15,6 @@ from Datasets.tools.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-TIMEOUT = 5  # seconds for a scheduler to answer
 
 
 class Engine(StrEnum):
@@ -68,7 +67,7 @@ def _on_cluster(address: str, function: Callable[..., Result], chunks: Iterable[
     import joblib
 
     try:
-        client = distributed.Client(address, timeout=TIMEOUT, set_as_default=False)
+        client = distributed.Client(address, timeout=5, set_as_default=False)  # seconds
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"scheduler {address!r} does not answer ({error}); start it, or set engine: local") from error
     with client:
