@@ -144,11 +144,8 @@ def container_files(experiment: str) -> dict[str, str]:
     """
     label = re.sub(r"[^a-z0-9]+", "-", f"fourfold-{experiment}".lower())[:63].strip("-")
     python = ".".join(platform.python_version_tuple()[:2])
-    templates = {
-        name: Template((ROOT / "Deployment/container" / name.lstrip(".")).read_text("utf-8"))
-        for name in CONTAINER_FILES
-    }
-    return {name: template.substitute(name=label, python=python) for name, template in templates.items()}
+    texts = {name: (CONTAINER / name.lstrip(".")).read_text("utf-8") for name in CONTAINER_FILES}
+    return {name: Template(text).substitute(name=label, python=python) for name, text in texts.items()}
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:

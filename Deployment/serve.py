@@ -162,15 +162,10 @@ def run(app: "FastAPI", opened: socket.socket, options: argparse.Namespace, expe
         timeout_keep_alive=options.keep_alive,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    signal.signal(signal.SIGTERM, _end)  # uvicorn's own handler calls this one when it has finished
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # which uvicorn's own handler calls when it has finished
     host = f"[{options.host}]" if ":" in options.host else options.host
     print(f"{experiment} answers at http://{host}:{opened.getsockname()[1]}", flush=True)
     uvicorn.Server(config).run(sockets=[opened])
-
-
-def _end(*_: object) -> NoReturn:
-    """End as intended: nothing is left to finish."""
-    sys.exit(0)
 
 
 def main() -> None:

@@ -8,14 +8,14 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_type_hints
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
 
 from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
 from Deployment.service.artifact import Artifact
-from Deployment.service.monitoring import IMAGES, MODEL, OBJECTS, Monitoring, WorkerCollector, error_response
+from Deployment.service.monitoring import IMAGES, MODEL, OBJECTS, RUNNING, WAITING, WORKERS, Monitoring, error_response
 from Deployment.service.pages import add_pages
 from Deployment.service.uploads import FORM, Uploads, is_form
 from Deployment.service.worker import Limits, Task
@@ -81,7 +81,9 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
     """
     commit = (artifact.manifest.get("git") or {}).get("commit")
     MODEL.labels(artifact.manifest["experiment"], str(commit)).set(1)
-    REGISTRY.register(WorkerCollector(workers))
+    RUNNING.set_function(lambda: workers.running)
+    WAITING.set_function(lambda: workers.waiting)
+    WORKERS.set_function(lambda: workers.alive)
     app = FastAPI(
         title=f"Fourfold: experiment {artifact.manifest['experiment']}",
         version=commit or "unknown",

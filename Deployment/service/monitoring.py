@@ -6,17 +6,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from fastapi.responses import JSONResponse
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from Datasets.tools.errors import one_line
-from Deployment.service.workers import Workers
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
@@ -34,6 +31,9 @@ SECONDS = Histogram("fourfold_request_seconds", "From request to answer", ["path
 IMAGES = Counter("fourfold_images", "Images with a prediction")
 OBJECTS = Counter("fourfold_objects", "Objects found in them", ["name"])
 MODEL = Gauge("fourfold_model", "The model that answers", ["experiment", "commit"])
+RUNNING = Gauge("fourfold_requests_running", "Requests that a worker processes")
+WAITING = Gauge("fourfold_requests_waiting", "Requests that wait for a worker")
+WORKERS = Gauge("fourfold_workers", "Worker processes that accept requests")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -59,20 +59,6 @@ def log_as_json(level: str) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-
-
-class WorkerCollector(Collector):
-    """The worker processes and the requests that they have."""
-
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[Metric]:
-        """The figures of this moment."""
-        gauge, workers = GaugeMetricFamily, self._workers
-        yield gauge("fourfold_requests_running", "Requests that a worker processes", workers.running)
-        yield gauge("fourfold_requests_waiting", "Requests that wait for a worker", workers.waiting)
-        yield gauge("fourfold_workers", "Worker processes that accept requests", workers.alive)
 
 
 class Monitoring:
