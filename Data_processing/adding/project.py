@@ -178,7 +178,10 @@ def target_of(name: str, path: Path) -> Path:
     if raw.is_relative_to(whole):
         raise UserError(f"{path}: {RAW} is in it; name the raw dataset itself")
     if whole.is_relative_to(raw):
-        return RAW / whole.relative_to(raw)
+        target = RAW / whole.relative_to(raw)
+        if re.search(r"[\"$`\\\n]", str(target)):  # stages are run by a shell
+            raise UserError(f'{target}: a name with one of " $ ` \\ cannot stand in a command; rename it')
+        return target
     suffix = re.search(r"(\.tar)?\.\w+$", path.name)
     target = RAW / f"{name}{suffix[0] if suffix and path.is_file() else ''}"
     for file in (target, pointer_of(target)):

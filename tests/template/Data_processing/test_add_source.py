@@ -286,6 +286,8 @@ def test_what_cannot_be_added_is_refused_and_changes_nothing(bare, tmp_path):
     write(tmp_path, {"cut.zip": b"PK"})
     refused(add(bare, "s", tmp_path / "cut.zip"), "no whole .zip")
     write(bare, {"Datasets/raw/s/other.txt": "mine"})
+    shutil.copytree(source, bare / "Datasets/raw/a$(touch x)")
+    refused(add(bare, "t", bare / "Datasets/raw/a$(touch x)"), "cannot stand in a command; rename it")
     before = state(bare)
     refused(add(bare, "s", source), "Datasets/raw/s: is there already")
     for end in ("/etc", "out"):
