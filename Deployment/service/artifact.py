@@ -1,7 +1,5 @@
 """Loads an export, or the part of one that a bundle carries, and predicts with it.
 
-What is missing, damaged or of another format is refused.
-
 An export is a directory with `manifest.json`, `model.onnx` and `sample/`; weights and scripts may be missing, as they
 are in a bundle. The manifest has the sha256 of every file; a bundle's own files are listed in `bundle.json`.
 """
@@ -24,14 +22,6 @@ BUNDLE = "bundle.json"
 MODEL = "model.onnx"
 EXPECTED = "sample/expected.json"
 _SERVED = (MODEL, "sample/")  # what a service needs of an export, beside its manifest
-_KEYS: dict[str, type | tuple[type, ...]] = {
-    "experiment": str,
-    "task": str,
-    "classes": list,
-    "input": dict,
-    "score_threshold": (int, float),
-    "files": dict,
-}
 _INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
 
 
@@ -123,7 +113,9 @@ def load(directory: Path) -> Artifact:
     directory = directory / "export" if bundle == directory else directory
     path = directory / MANIFEST
     manifest = _read_json(path, FORMAT_VERSION)
-    _check_manifest(manifest, path)
+    for key, value in _INPUT.items():
+        if manifest["input"].get(key) != value:
+            raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
     files = manifest["files"]
     served = sorted(name for name in files if name.startswith(_SERVED))
     for name in (MODEL, EXPECTED):
@@ -146,20 +138,6 @@ def _read_json(path: Path, version: int | None = None) -> Any:
     if version is not None and found != version:
         raise UserError(f"{path}: format_version is {found!r}, this code reads {version}; export or package again")
     return content
-
-
-def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
-    for key, kind in _KEYS.items():
-        if not isinstance(manifest.get(key), kind):
-            raise UserError(f"{path}: {key!r} is missing or of the wrong type; export the experiment again")
-    if manifest["task"] not in OUTPUTS:
-        raise UserError(f"{path}: task is {manifest['task']!r}; those that can be served are {', '.join(OUTPUTS)}")
-    size = manifest["input"].get("size")
-    if not isinstance(size, int) or size < 1:
-        raise UserError(f"{path}: input size is {size!r}; export the experiment again")
-    for key, value in _INPUT.items():
-        if manifest["input"].get(key) != value:
-            raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
 
 
 def _check_file(directory: Path, name: str, digest: object, listed_in: str, required: bool = True) -> None:

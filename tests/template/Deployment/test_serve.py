@@ -218,8 +218,6 @@ def no_answer_expected(export: Path) -> None:
         (lambda export: (export / "sample/expected.json").unlink(), "expected.json: not found"),
         (no_answer_expected, "holds no samples"),
         (lambda export: write_manifest(export, format_version=2), "format_version is 2"),
-        (lambda export: write_manifest(export, classes="red"), "'classes'"),
-        (lambda export: write_manifest(export, task="sound"), "'sound'"),
         (lambda export: write_manifest(export, input={"size": 64, "resize": "stretch"}), "'stretch'"),
         (lambda export: write_manifest(export, classes=["red"]), "fails on sample 000.jpg"),
     ],
