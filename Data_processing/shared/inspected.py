@@ -5,7 +5,7 @@ import io
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -98,8 +98,8 @@ class Task(NamedTuple):
 class FactsStore:
     """The rows of files that were inspected before, in a SQLite file that can be deleted at any time.
 
-    It forgets everything when the code or a library that the facts come from changes. All methods raise UserError if
-    the file is damaged, or something else.
+    It forgets everything when the code or a library that the facts come from changes. Raises UserError if the file is
+    damaged, or something else.
     """
 
     def __init__(self, path: Path, max_pixels: int) -> None:
@@ -114,11 +114,12 @@ class FactsStore:
             self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._recipe,))
 
     def get(self, sha256: str, is_mask: bool) -> Row | None:
-        """The row of a file of these bytes, `image` being any name; None if none was inspected."""
-        with self._one_line():
-            query = "SELECT facts FROM facts WHERE key = ?"
+        """The row of a file of these bytes, `image` being any name; None if none is kept, or it cannot be read."""
+        query = "SELECT facts FROM facts WHERE key = ?"
+        with suppress(sqlite3.Error):  # as perhaps on another machine: decoding the image again does no harm
             found = self._connection.execute(query, (self._key(sha256, is_mask),)).fetchone()
-        return found and msgspec.msgpack.decode(found[0])
+            return found and msgspec.msgpack.decode(found[0])
+        return None
 
     def put(self, tasks: Iterable[Task], rows: Iterable[Row]) -> None:
         """Keep the rows of tasks, all at once; not those of missing files, nor those kept before."""
