@@ -73,14 +73,16 @@ class Log:
         self.lines = read_text(path, START).split("\n")
         self.experiments: dict[str, Experiment] = {}
         current: Experiment | None = None
-        code = False  # inside a block of code
+        code: int | None = None  # the line that opened a block of code
         for index, line in enumerate(self.lines):
             if line.startswith("```"):
-                code = not code
-            elif not code:
+                code = index if code is None else None
+            elif code is None:
                 current = self._read_line(index, line, current)
             if current and line.strip():
                 current.end = index + 1
+        if code is not None:
+            raise self._wrong(code, "opens a block of code that is never closed")
         for each in self.experiments.values():
             if not each.state:
                 raise self._wrong(each.heading, f"{each.id} has no line `State: open` or `State: concluded`")

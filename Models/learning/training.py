@@ -6,10 +6,11 @@ processes share the images of each step; see Models/learning/hardware.py.
 
 Checkpoints are not outputs of the pipeline, as DVC deletes outputs before a run or resets them. They lie in
 `$DVC_ROOT/.checkpoints/KEY/`, KEY being a hash of parameters, code and data, so that a changed run never meets
-another's.
+another's. A file is the sha256 of what follows, then torch's format, read without unpickling objects.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -36,6 +37,7 @@ from Models.learning.scripts import check_losses
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
 CHECKPOINT_STEPS = 50  # a checkpoint costs about a third of a step
 NAMED = 8  # images named when a step fails
+DIGEST_BYTES = 32
 
 Row = dict[str, float | int]
 
@@ -237,9 +239,12 @@ def save(state: State, path: Path) -> None:
         return
     saved = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
     saved |= {name: getattr(state, name) for name in ("step", "sums", "history", "best")}
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    data = buffer.getvalue()
     try:
         with replacing(path) as partial:
-            torch.save(saved, partial)
+            partial.write_bytes(hashlib.sha256(data).digest() + data)
     except OSError as error:
         print(f"step {state.step}: {path} cannot be written ({error.strerror}); training goes on", file=sys.stderr)
 
@@ -260,8 +265,8 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The state saved last, or None if there is none; a damaged file is reported and counts as none."""
     if not path.is_file():
         return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError):
+    digest, data = (content := path.read_bytes())[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if hashlib.sha256(data).digest() != digest:
         print(f"{path}: damaged checkpoint; training starts from the beginning", file=sys.stderr)
         return None
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -128,6 +128,7 @@ def test_the_journal_links_to_the_experiment(checkout):
         ("## e7", "## e001 again", 28, "e001 is already at line 5"),
         ("State: open", "State: opne", 5, "e001 has no line `State: open`"),
         ("2. [ ]", "1. [ ]", 19, "step 1 of e001 is already at line 17"),
+        ("heading\n```", "heading", 21, "never closed"),
         ("(Anna)", "(J\udcf6rg)", 8, "not UTF-8"),
     ],
 )
