@@ -245,7 +245,9 @@ def test_the_code_that_runs_decides_which_checkpoint_is_met(tmp_path, monkeypatc
     assert checkpoint() != first
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-100], lambda data: b"", lambda data: data[:500] + b"\0" + data[501:]]
+)
 def test_a_damaged_checkpoint_counts_as_none(tmp_path, capsys, damage):
     path = tmp_path / "checkpoint.pt"
     save(start(e001.build(2, width=4), tiny_options(), 10), path)
