@@ -1,6 +1,6 @@
 """Pascal VOC: an XML file of boxes for each image, lists of images, and palette images; README.md lists the files.
 
-VOC cannot express crowds, boxes narrower than a pixel, counts without boxes, and the segmentation of each object.
+VOC cannot express crowds as objects, boxes narrower than a pixel, counts without boxes, and overlapping segmentations.
 """
 
 import io
@@ -38,13 +38,13 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             name = names.flat(record["image"])
             stem = PurePosixPath(name).stem
             write_file(directory / "JPEGImages" / name, data)
-            pixels = class_pixels(record, dataset.classes)
-            if pixels is not None:
-                write_file(directory / "SegmentationClass" / f"{stem}.png", _palette_png(pixels))
+            segmentations = segmentation_images(record, dataset.classes)
+            for folder, pixels in segmentations.items():
+                write_file(directory / folder / f"{stem}.png", _palette_png(pixels))
             if record["boxes"] is not None:
-                text = annotation(record, name, data, pixels is not None)
+                text = annotation(record, name, data, bool(segmentations))
                 write_file(directory / "Annotations" / f"{stem}.xml", text)
-            entries.append(Entry(stem, record, pixels is not None))
+            entries.append(Entry(stem, record, bool(segmentations)))
             _count_losses(record, lost)
             yield record
         _write_lists(directory / "ImageSets", split, entries, dataset.classes)
@@ -102,20 +102,35 @@ def _add(parent: etree._Element, **texts: object) -> None:
         etree.SubElement(parent, tag).text = str(text)
 
 
-def class_pixels(record: Record, classes: Mapping[str, int]) -> np.ndarray | None:
-    """The pixels uint8 [height, width] of SegmentationClass: the mask, or else the segmentations if each box has one.
+def segmentation_images(record: Record, classes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The pixels uint8 [height, width] of SegmentationObject and SegmentationClass, as far as a record knows them.
 
-    Where segmentations overlap, the smaller lies on top. Raises UserError for more classes than there are values.
+    Raises UserError for more objects or classes than there are pixel values.
     """
+    found = {}
+    boxes = record["boxes"] or []
+    if any(box["segmentation"] for box in boxes):
+        numbered = [(box, number) for number, box in enumerate(objects(record), 1)]
+        _check_limit(record, len(numbered), "objects")
+        found["SegmentationObject"] = _paint(record, [*((box, VOID) for box in boxes if box["crowd"]), *numbered])
     if record["mask"] is not None:
-        return mask_pixels(record)
-    regions = [(box["segmentation"], classes[box["name"]] + 1) for box in record["boxes"] or []]
-    if not regions or not all(rle for rle, _ in regions):
-        return None
-    if len(classes) >= VOID:
-        raise UserError(f"{record['image']}: {len(classes)} classes; VOC's images hold {VOID - 1}: export to coco")
+        found["SegmentationClass"] = mask_pixels(record)
+    elif boxes and all(box["segmentation"] for box in boxes):
+        _check_limit(record, len(classes), "classes")
+        found["SegmentationClass"] = _paint(record, [(box, classes[box["name"]] + 1) for box in boxes])
+    return found
+
+
+def _check_limit(record: Record, number: int, what: str) -> None:
+    if number >= VOID:
+        raise UserError(f"{record['image']}: {number} {what}; VOC's images hold {VOID - 1}: export to coco")
+
+
+def _paint(record: Record, values: Sequence[tuple[Box, int]]) -> np.ndarray:
+    """Each box's segmentation in its value: crowds at the bottom, then the larger ones."""
     pixels = np.zeros((record["height"] or 0, record["width"] or 0), np.uint8)
-    for rle, value in sorted(regions, key=lambda region: -int(coco_mask.area(region[0]))):
+    segmented = [(box["segmentation"], value) for box, value in values if box["segmentation"]]
+    for rle, value in sorted(segmented, key=lambda pair: (pair[1] != VOID, -int(coco_mask.area(pair[0])))):
         pixels[coco_mask.decode(rle) > 0] = value
     return pixels
 
@@ -155,5 +170,4 @@ def _count_losses(record: Record, lost: Counter[str]) -> None:
     boxes = [box for box in record["boxes"] or [] if not box["crowd"]]
     lost["crowds, which are left out"] += len(record["boxes"] or []) - len(boxes)
     lost["boxes narrower than a pixel, which are left out"] += len(boxes) - len(objects(record))
-    lost["segmentations of objects"] += sum(box["segmentation"] is not None for box in boxes)
     lost["images with counts, but without boxes"] += record["boxes"] is None and bool(record["counts"])

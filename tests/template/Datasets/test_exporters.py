@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from ruamel.yaml import YAML
 
 from Datasets.export import Format, main
-from Datasets.exporters.voc import class_pixels, objects
+from Datasets.exporters.voc import objects, segmentation_images
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS, Record, empty_record
 from tests.template.Datasets.random_datasets import CLASSES, datasets, png, write_dataset
@@ -157,10 +157,15 @@ def voc_box(element: etree._Element) -> dict:
 
 def check_pictures(out: Path, stem: str, record: Record) -> None:
     """The palette images are there where something is known, and each pixel has a value that it may have."""
-    boxes, by_class = record["boxes"] or [], out / f"SegmentationClass/{stem}.png"
+    boxes, drawn = record["boxes"] or [], objects(record)
+    by_object, by_class = (out / f"Segmentation{kind}/{stem}.png" for kind in ("Object", "Class"))
+    assert by_object.exists() == any(box["segmentation"] for box in boxes)
     complete = bool(boxes) and all(box["segmentation"] for box in boxes)
     assert by_class.exists() == (record["mask"] is not None or complete)
-    assert (stem in listed(out, f"Segmentation/{record['split']}")) == by_class.exists()
+    assert (stem in listed(out, f"Segmentation/{record['split']}")) == (by_object.exists() or by_class.exists())
+    if by_object.exists():
+        values = {id(box): number for number, box in enumerate(drawn, 1)} | {id(b): 255 for b in boxes if b["crowd"]}
+        check_pixels(by_object, [(box, values[id(box)]) for box in boxes if id(box) in values])
     if record["mask"]:
         assert np.array_equal(Image.open(by_class), Image.open(io.BytesIO(record["mask"]["bytes"])))
     elif complete:
@@ -191,11 +196,9 @@ def test_in_voc_the_smaller_of_two_overlapping_segmentations_lies_on_top():
     small[1:3, 1:3] = True
     place = {"name": "car", "x1": 0.0, "y1": 0.0, "x2": 5.0, "y2": 4.0, "crowd": False}
     for order in ([small, large], [large, small]):
-        boxes = [
-            {**place, "name": name, "segmentation": rle(pixels)} for name, pixels in zip(CLASSES, order, strict=False)
-        ]
+        boxes = [{**place, "segmentation": rle(pixels)} for pixels in order]
         record = {**empty_record("a.png", "s"), "width": 5, "height": 4, "boxes": boxes}
-        found = class_pixels(record, CLASSES)
+        found = segmentation_images(record, CLASSES)["SegmentationObject"]
         assert np.array_equal(found == 1, order[0] & (small if order[0] is small else ~small))
 
 
