@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 KEY = "FOURFOLD_API_KEY"
 KEY_LENGTH = 16  # a shorter key could be guessed
 SHUTDOWN_SECONDS = 8  # for running requests to end after SIGTERM
-SWITCH_SECONDS = 0.0005  # Python's 0.005 would let the threads that pass on tasks and answers wait for the event loop
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "QUOTA PERIOD" in microseconds, or "max PERIOD"
 
 
@@ -86,7 +85,7 @@ def parse() -> argparse.Namespace:
     add("--host", str, "127.0.0.1", "the address to listen at; 0.0.0.0 to be reached from elsewhere")
     add("--port", number(0, 65535), 8000, "0 takes any free one")
     add("--threads", number(1), 1, "threads for the operators of one image")
-    add("--parallel", number(1, 256), usable_cores(), "worker processes, each with the model")
+    add("--parallel", number(1, 256), usable_cores() + 1, "worker processes, each with the model; one more than cores")
     add("--waiting", number(0), limits.waiting, "requests that may wait for a worker; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
     add("--keep-alive", number(1), 75, "seconds that an idle connection stays open: longer than your load balancer's")
@@ -126,7 +125,6 @@ def serve(options: argparse.Namespace) -> None:
 
     key = api_key()
     limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
-    sys.setswitchinterval(SWITCH_SECONDS)
     artifact = load(options.export)
     workers = Workers(options.export, artifact, options.threads, limits)
     try:

@@ -1,10 +1,13 @@
 """What a worker process does: load the model once, then answer one task after the other."""
 
 import json
+import signal
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from Datasets.format.coco import predictions_to_coco
@@ -90,16 +93,15 @@ class Model:
         return {name: value for name, value in rows[0].items() if name != "image"}
 
 
-_model: Model  # of this process
-
-
-def load_model(artifact: Artifact, threads: int, limits: Limits) -> None:
-    """The first task of a process. Raises UserError."""
-    global _model
+def work(pipe: Connection, artifact: Artifact, threads: int, limits: Limits) -> None:
+    """The process: load the model, report why it failed or None, and answer tasks until the service ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the service ends it
     warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
-    _model = Model(artifact, threads, limits)
-
-
-def answer(task: Task) -> Answer:
-    """The other tasks of a process."""
-    return _model.answer(task)
+    try:
+        model = Model(artifact, threads, limits)
+    except UserError as error:
+        return pipe.send(str(error))
+    pipe.send(None)
+    with suppress(EOFError, OSError):  # the service has ended
+        while True:
+            pipe.send(model.answer(pipe.recv()))

@@ -1,33 +1,97 @@
 """The worker processes from the service's side: an image that hangs or crashes one costs its own request and no other.
 
-Each process is a pebble pool of its own, because the processes of one pool share a pipe and its locks: one that is
-killed while it holds them would stop the others.
+Each process has a pipe of its own, which the event loop reads: whatever happens to one, the others go on. Only the
+standard library: through pebble's pools, or with a thread for each worker, the service gave 0.6 of the answers.
 """
 
 import asyncio
 import contextlib
 import logging
 import multiprocessing
-from collections.abc import AsyncIterator
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
-from pebble import ProcessExpired, ProcessPool
-
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Artifact, load
-from Deployment.service.worker import Answer, Limits, Task, answer, load_model
+from Deployment.service.worker import Answer, Limits, Task, work
 
 log = logging.getLogger("fourfold")
 START_SECONDS = 120  # for a worker to load the model
-CHECK_SECONDS = 1  # between two looks whether an idle worker still runs
+BUFFERED = 100_000  # bytes of images that a pipe takes at once; more could block the event loop
 PAUSES = (0, 1, 2)  # seconds before each attempt to start another worker, then always LONGEST_PAUSE
 LONGEST_PAUSE = 5
+KILL_SECONDS = 1  # for a killed process to end
 
 
 class Unavailable(Exception):
     """The service cannot answer this request now; the same request may succeed later."""
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, artifact: Artifact, threads: int, limits: Limits) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=work, args=(theirs, artifact, threads, limits), daemon=True)
+        self._process.start()
+        self._answer: asyncio.Future[Answer] | None = None
+        self._ended: Callable[[], None] = lambda: None
+        theirs.close()
+
+    def wait(self) -> None:
+        """Block until it has loaded the model. Raises UserError."""
+        try:
+            if not self._pipe.poll(START_SECONDS):
+                raise UserError(f"a worker process has not loaded the model in {START_SECONDS} s")
+            failure = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join()
+            raise UserError(f"a worker process ended with exit code {self._process.exitcode} at its start") from error
+        if failure:
+            raise UserError(failure)
+
+    def watch(self, ended: Callable[[], None]) -> None:
+        """Receive answers in the event loop from now on; `ended` is called if the process ends without a task."""
+        self._ended = ended
+        asyncio.get_running_loop().add_reader(self._pipe, self._receive)
+
+    async def answer(self, task: Task, seconds: float) -> Answer | None:
+        """The answer to a task; None if the process ended before it was sent.
+
+        Raises TimeoutError, and EOFError or OSError if the process ends meanwhile.
+        """
+        self._answer = asyncio.get_running_loop().create_future()
+        async with asyncio.timeout(seconds):
+            try:
+                if sum(len(data) for _, data in task.files) < BUFFERED:
+                    self._pipe.send(task)
+                else:
+                    await asyncio.to_thread(self._pipe.send, task)
+            except OSError:
+                return None
+            return await self._answer
+
+    def _receive(self) -> None:
+        waiting = self._answer if self._answer and not self._answer.done() else None
+        try:
+            found = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            asyncio.get_running_loop().remove_reader(self._pipe)
+            if waiting:
+                waiting.set_exception(error)
+            else:
+                self._ended()
+        else:
+            if waiting:
+                waiting.set_result(found)
+
+    def kill(self) -> None:
+        """End the process, whatever it does; what waits for it fails."""
+        self._process.kill()
+        self._process.join(KILL_SECONDS)
 
 
 class Workers:
@@ -35,17 +99,11 @@ class Workers:
 
     def __init__(self, export: Path, artifact: Artifact, threads: int, limits: Limits) -> None:
         self._export, self._artifact, self._threads, self._limits = export, artifact, threads, limits
-        self._loading = dict[ProcessPool, Future[None]]()
-        self._ready = set[ProcessPool]()
-        self._idle = asyncio.LifoQueue[ProcessPool]()  # the one used last is the next: its caches are warm
+        self._loading, self._ready = set[Worker](), set[Worker]()
+        self._idle = asyncio.LifoQueue[Worker]()  # the one used last is the next: its caches are warm
         self._restarts = set[asyncio.Task[None]]()
-        self._running = dict[ProcessPool, asyncio.Future[Answer]]()
+        self.running = 0  # requests that the workers process
         self._pending = 0  # requests that wait or are processed
-
-    @property
-    def running(self) -> int:
-        """How many requests the workers process."""
-        return len(self._running)
 
     @property
     def waiting(self) -> int:
@@ -64,32 +122,25 @@ class Workers:
 
     def wait(self) -> None:
         """Wait until all have loaded the model. Raises UserError."""
-        for pool, loaded in list(self._loading.items()):
-            try:
-                loaded.result(START_SECONDS)
-            except ProcessExpired as error:
-                raise UserError(f"a worker process ended with exit code {error.exitcode} at its start") from error
-            except TimeoutError as error:
-                raise UserError(f"a worker process has not loaded the model in {START_SECONDS} s") from error
-            self._accept(pool)
+        for worker in list(self._loading):
+            worker.wait()
+            self._accept(worker)
 
     def stop(self) -> None:
         """End all processes, whatever they do."""
-        pools = [*self._loading, *self._ready]
-        for pool in pools:
-            pool.stop()
-        for process in multiprocessing.active_children():
-            process.kill()
-        for pool in pools:
-            pool.join()
+        for worker in (*self._loading, *self._ready):
+            worker.kill()
 
     @contextlib.asynccontextmanager
     async def serving(self, _: object) -> AsyncIterator[None]:
         """Replace workers that end, until the block does: the application's lifespan."""
-        watch = asyncio.create_task(self._watch())
+        for worker in self._ready:
+            worker.watch(partial(self._replace, worker))
         yield
-        for task in (watch, *self._restarts):
+        for task in self._restarts:
             task.cancel()
+        for worker in self._loading:
+            worker.kill()  # or the thread that waits for it would go on
 
     async def answer(self, task: Task, deadline: float) -> Answer:
         """The answer to a task. deadline: by the event loop's clock.
@@ -102,78 +153,64 @@ class Workers:
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
-                    pool = await self._idle.get()
-                    if found := await asyncio.shield(asyncio.create_task(self._run(pool, task))):
+                    worker = await self._idle.get()
+                    if found := await asyncio.shield(asyncio.create_task(self._run(worker, task))):
                         return found
         except TimeoutError:
             raise Unavailable("the request timed out; try again, or send a smaller image") from None
         finally:
             self._pending -= 1
 
-    async def _run(self, pool: ProcessPool, task: Task) -> Answer | None:
+    async def _run(self, worker: Worker, task: Task) -> Answer | None:
         """A worker's answer; None if its process ended before it took the task. A worker that fails is replaced."""
+        self.running += 1
         try:
-            async with asyncio.timeout(self._limits.seconds):
-                self._running[pool] = asyncio.wrap_future(pool.schedule(answer, (task,)))
-                found = await self._running[pool]
-        except RuntimeError:
-            self._replace(pool)
-            return None
-        except Exception as error:
-            self._replace(pool)
+            found = await worker.answer(task, self._limits.seconds)
+        except (EOFError, OSError) as error:  # TimeoutError is one
+            self._replace(worker)
             hangs = isinstance(error, TimeoutError)
-            log.error("worker exceeded the request timeout; killed" if hangs else f"worker failed: {error!r}")
+            log.error("worker exceeded the request timeout; killed" if hangs else "worker failed: its process ended")
             return Answer(status=503, error="the worker process failed on this request; try again")
         finally:
-            self._running.pop(pool, None)
-        self._idle.put_nowait(pool)
+            self.running -= 1
+        if found is None:
+            self._replace(worker)
+        else:
+            self._idle.put_nowait(worker)
         return found
 
-    def _start(self) -> ProcessPool:
-        pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
-        self._loading[pool] = pool.schedule(load_model, (self._artifact, self._threads, self._limits))
-        return pool
+    def _start(self) -> Worker:
+        worker = Worker(self._artifact, self._threads, self._limits)
+        self._loading.add(worker)
+        return worker
 
-    def _accept(self, pool: ProcessPool) -> None:
-        del self._loading[pool]
-        self._ready.add(pool)
-        self._idle.put_nowait(pool)
+    def _accept(self, worker: Worker) -> None:
+        self._loading.remove(worker)
+        self._ready.add(worker)
+        self._idle.put_nowait(worker)
 
-    async def _watch(self) -> None:
-        """Replace workers that end without a task."""
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            for pool in [pool for pool in self._ready if not pool.active]:
-                log.error("worker ended")
-                self._replace(pool)
-                if (lost := self._running.get(pool)) and not lost.done():  # pebble was given it too late to notice
-                    lost.set_exception(RuntimeError())
-
-    def _replace(self, pool: ProcessPool) -> None:
+    def _replace(self, worker: Worker) -> None:
         """Kill a worker's process and start another one."""
-        if pool in self._ready:
-            self._ready.remove(pool)
-            self._kill(pool)
+        if worker in self._ready:
+            log.error("worker ended; another one starts")
+            self._ready.remove(worker)
+            worker.kill()
             restart = asyncio.create_task(self._restart())
             self._restarts.add(restart)
             restart.add_done_callback(self._restarts.discard)
-
-    def _kill(self, pool: ProcessPool) -> None:
-        pool.stop()
-        asyncio.get_running_loop().run_in_executor(None, pool.join)  # takes 3 s where the process hangs
 
     async def _restart(self) -> None:
         """Start a worker with the same export, again and again until one is ready."""
         for pause in chain(PAUSES, repeat(LONGEST_PAUSE)):
             await asyncio.sleep(pause)
-            pool = self._start()
+            worker = self._start()
             try:
                 if await asyncio.to_thread(load, self._export) != self._artifact:
                     raise UserError(f"{self._export}: has changed since the service started; start it again")
-                async with asyncio.timeout(START_SECONDS):
-                    await asyncio.wrap_future(self._loading[pool])
-                return self._accept(pool)
-            except (UserError, RuntimeError, OSError) as error:
+                await asyncio.to_thread(worker.wait)
+                worker.watch(partial(self._replace, worker))
+                return self._accept(worker)
+            except (UserError, OSError) as error:
                 log.error(f"no new worker, trying again: {error}")
-                del self._loading[pool]
-                self._kill(pool)
+                self._loading.remove(worker)
+                worker.kill()
