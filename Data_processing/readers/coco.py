@@ -95,6 +95,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def _key(found: Id | None) -> Id | None:
     """An id to compare by: the number that a text is; 1.0 equals 1 anyhow."""
+    if type(found) is int:  # as nearly all are
+        return found
     return int(found) if isinstance(found, str) and re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
 
 
@@ -167,7 +169,7 @@ def _is_label(annotation: Annotation) -> bool:
 def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
     """The box, or the one around the segmentation where there is none. Raises ValueError."""
     segmentation = bytes(annotation.segmentation)
-    outline = None if segmentation in NO_OUTLINE else segmentation
+    outline = None if len(segmentation) < 5 and segmentation in NO_OUTLINE else segmentation
     if annotation.bbox is None:
         return ImportedBox(name, *bounds(segmentation), origin, bool(annotation.iscrowd), outline)
     if len(annotation.bbox) != 4:

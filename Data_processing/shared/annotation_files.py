@@ -102,7 +102,9 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
         raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:
         raise WrongFormat(f"{files.path}: {name}: no {what}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
+        raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
         ) from error
