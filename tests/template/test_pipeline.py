@@ -89,6 +89,7 @@ def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(proj
         print(f"{kill.__name__} after {delay:.3f} s")  # pytest shows it if the test fails
         process = subprocess.Popen(["dvc", "repro", *BEFORE], cwd=checkout, env=environment, start_new_session=True)
         time.sleep(delay)
+        until(psutil.Process(process.pid).children)  # a stage runs; DVC itself is not safe while it writes dvc.lock
         kill(process.pid, signal.SIGKILL)
         process.wait()
         until(lambda: working_in(checkout) == [])
