@@ -135,7 +135,7 @@ class Workers:
     async def serving(self, _: object) -> AsyncIterator[None]:
         """Replace workers that end, until the block does: the application's lifespan."""
         for worker in self._ready:
-            worker.watch(partial(self._replace, worker))
+            worker.watch(partial(self._replace_ended, worker))
         yield
         for task in self._restarts:
             task.cancel()
@@ -174,7 +174,7 @@ class Workers:
         finally:
             self.running -= 1
         if found is None:
-            self._replace(worker)
+            self._replace_ended(worker)
         else:
             self._idle.put_nowait(worker)
         return found
@@ -189,10 +189,15 @@ class Workers:
         self._ready.add(worker)
         self._idle.put_nowait(worker)
 
+    def _replace_ended(self, worker: Worker) -> None:
+        """Replace a worker that ended without a task; one that was killed is replaced already."""
+        if worker in self._ready:
+            log.error("worker ended while idle")
+            self._replace(worker)
+
     def _replace(self, worker: Worker) -> None:
         """Kill a worker's process and start another one."""
         if worker in self._ready:
-            log.error("worker ended; another one starts")
             self._ready.remove(worker)
             worker.kill()
             restart = asyncio.create_task(self._restart())
@@ -208,7 +213,7 @@ class Workers:
                 if await asyncio.to_thread(load, self._export) != self._artifact:
                     raise UserError(f"{self._export}: has changed since the service started; start it again")
                 await asyncio.to_thread(worker.wait)
-                worker.watch(partial(self._replace, worker))
+                worker.watch(partial(self._replace_ended, worker))
                 return self._accept(worker)
             except (UserError, OSError) as error:
                 log.error(f"no new worker, trying again: {error}")
