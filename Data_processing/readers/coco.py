@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from Data_processing.shared.annotation_files import decode_json, only_file, pixels
+from Data_processing.shared.annotation_files import NOT_THAT, decode_json, only_file, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, guess_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -188,5 +188,5 @@ def _rotation(annotation: Annotation) -> float:
         return 0.0
     try:
         return msgspec.json.decode(annotation.attributes, type=Attributes, strict=False).rotation or 0.0
-    except msgspec.ValidationError:  # others have attributes of their own
+    except NOT_THAT:  # others have attributes of their own
         return 0.0

@@ -12,13 +12,12 @@ from typing import Annotated
 
 import msgspec
 
-from Data_processing.shared.annotation_files import CLASSES, decode_json, mask_names, only_file
+from Data_processing.shared.annotation_files import CLASSES, NOT_THAT, decode_json, mask_names, only_file
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import guess_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
-from Datasets.tools.errors import UserError
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 Number = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
@@ -55,7 +54,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     file, names = found[0], set(files.names())
     parts: list[msgspec.Raw] = decode_json(files, file, list[msgspec.Raw], "array of images")
-    entries = [_decode(part, f"{files.path}: {file}") for part in parts]
+    entries = [_decode(part) for part in parts]
     whole = [entry for entry in entries if isinstance(entry, Entry)]
     own, folder = file.rpartition("/")[0], options.images
     if folder is None:
@@ -64,14 +63,12 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 
 
-def _decode(part: msgspec.Raw, where: str) -> Entry | str:
-    """The entry, or why it is none. Raises UserError for what is not even JSON."""
+def _decode(part: msgspec.Raw) -> Entry | str:
+    """The entry, or why it is none."""
     try:
         return msgspec.json.decode(part, type=Entry)
-    except msgspec.ValidationError as error:
+    except NOT_THAT as error:
         return f"{error} in {_short(part)}"
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: not JSON: {error}") from error
 
 
 def _record(entry: Entry | str, origin: str, folder: str, classes: dict[int, str]) -> Imported:
@@ -94,7 +91,7 @@ def _record(entry: Entry | str, origin: str, folder: str, classes: dict[int, str
             try:
                 box = msgspec.json.decode(part, type=Box)
                 row.boxes.append(ImportedBox(box.name, box.x1, box.y1, box.x2, box.y2, place))
-            except msgspec.ValidationError as error:
+            except NOT_THAT as error:
                 row.problems.append(("malformed box", f"{error} in {_short(part)} at {place}"))
     return row
 

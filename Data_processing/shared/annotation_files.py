@@ -22,6 +22,7 @@ LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
 OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
+NOT_THAT = msgspec.DecodeError, UnicodeDecodeError  # what decoding a msgspec.Raw raises, whose text nobody checked yet
 
 
 class WrongFormat(UserError):

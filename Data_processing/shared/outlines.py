@@ -159,7 +159,7 @@ def _decode(outline: bytes) -> list[Polygon] | RunLengths:
     try:
         return _DECODER.decode(outline)
     except msgspec.ValidationError as error:
-        with suppress(msgspec.ValidationError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
             return [_FLAT.decode(outline)]  # one polygon without the list around it
         raise ValueError(f"neither polygons nor run lengths: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

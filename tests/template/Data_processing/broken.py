@@ -161,6 +161,7 @@ WRONG = [
     lambda text: text.decode().encode("utf-32-le"),
     lambda text: text.replace(b"a", "ä".encode("latin-1")),
     lambda text: text.replace(b"a", b"\0"),
+    lambda text: text.replace(b'": "', b'": "\x80'),
     lambda text: text[: len(text) // 2],
     lambda text: text + text,
     lambda text: b"[" * 1000 + b"]" * 1000,
