@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from Data_processing.shared.annotation_files import NOT_THAT, decode_json, only_file, pixels
+from Data_processing.shared.annotation_files import decode_json, only_file, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, guess_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import bounds, encode, turned_box
+from Data_processing.shared.outlines import outlined, turned_box
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
@@ -168,25 +168,21 @@ def _is_label(annotation: Annotation) -> bool:
 
 def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
     """The box, or the one around the segmentation where there is none. Raises ValueError."""
-    segmentation = bytes(annotation.segmentation)
+    segmentation, crowd = bytes(annotation.segmentation), bool(annotation.iscrowd)
     outline = None if len(segmentation) < 5 and segmentation in NO_OUTLINE else segmentation
     if annotation.bbox is None:
-        return ImportedBox(name, *bounds(segmentation), origin, bool(annotation.iscrowd), outline)
+        return outlined(name, segmentation, origin, crowd)
     if len(annotation.bbox) != 4:
         raise ValueError(f"bbox {annotation.bbox}")
     x, y, width, height = annotation.bbox
-    corners = x, y, x + width, y + height
-    if outline is None and (degrees := _rotation(annotation)):
-        outline = encode([turned_box(*corners, degrees)])
-        corners = bounds(outline)
-    return ImportedBox(name, *corners, origin, bool(annotation.iscrowd), outline)
+    if outline is None and len(annotation.attributes):
+        return turned_box(name, (x, y, x + width, y + height), _rotation(annotation), origin, crowd)
+    return ImportedBox(name, x, y, x + width, y + height, origin, crowd, outline)
 
 
 def _rotation(annotation: Annotation) -> float:
     """Degrees that the box is turned by, as CVAT states it."""
-    if not len(annotation.attributes):
-        return 0.0
     try:
         return msgspec.json.decode(annotation.attributes, type=Attributes, strict=False).rotation or 0.0
-    except NOT_THAT:  # others have attributes of their own
+    except msgspec.ValidationError:  # others have attributes of their own
         return 0.0

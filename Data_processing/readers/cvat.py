@@ -16,17 +16,11 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import (
-    WrongFormat,
-    only_file,
-    parse_xml,
-    pixels,
-    split_named,
-)
+from Data_processing.shared.annotation_files import WrongFormat, only_file, parse_xml, pixels, split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import alternating, bounds, ellipse, encode, from_crop, turned, turned_box
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.outlines import alternating, ellipse, encode, flat, from_crop, outlined, turned, turned_box
 from Datasets.format.files import visible
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
@@ -105,10 +99,11 @@ def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
     if shape.tag in WITHOUT_AREA:
         x, y = _point(shape)
         return ImportedBox(label, x, y, x, y, origin)
-    if shape.tag == "box" and not _number(shape, "rotation", "0"):
-        return ImportedBox(label, *_corners(shape), origin)
+    if shape.tag == "box":
+        x1, y1, x2, y2 = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
+        return turned_box(label, (x1, y1, x2, y2), float(shape.get("rotation", 0)), origin)
     outline = _mask(shape, row) if shape.tag == "mask" else encode([_polygon(shape)])
-    return ImportedBox(label, *bounds(outline), origin, outline=outline)
+    return outlined(label, outline, origin)
 
 
 def _polygon(shape: etree._Element) -> list[float]:
@@ -116,27 +111,16 @@ def _polygon(shape: etree._Element) -> list[float]:
         points = _points(shape.get("points") or "")
         if len(points) < 6:
             raise ValueError(f"a polygon of {len(points) // 2} points")
-        return turned(points, 0, 0, 0)
-    if shape.tag == "box":
-        return turned_box(*_corners(shape), _number(shape, "rotation"))
+        return points
     if shape.tag == "ellipse":
-        x, y, radius_x, radius_y = (_number(shape, key) for key in ("cx", "cy", "rx", "ry"))
-        return turned(ellipse(x, y, radius_x, radius_y), _number(shape, "rotation", "0"), x, y)
+        x, y, radius_x, radius_y = _numbers(shape, "cx", "cy", "rx", "ry")
+        return turned(ellipse(x, y, radius_x, radius_y), float(shape.get("rotation", 0)), x, y)
     raise ValueError("a shape of a kind that is not known")
-
-
-def _corners(shape: etree._Element) -> tuple[float, float, float, float]:
-    return _number(shape, "xtl"), _number(shape, "ytl"), _number(shape, "xbr"), _number(shape, "ybr")
 
 
 def _mask(shape: etree._Element, row: Imported) -> bytes:
     """CVAT's run lengths: of background and object in turn, row by row, of the rectangle that the mask fills."""
-    if row.width is None or row.height is None:
-        raise ValueError("a mask in an image without width and height")
-    place = [_number(shape, key) for key in ("left", "top", "width", "height")]
-    if not all(0 <= value <= MAX_SIDE for value in place):
-        raise ValueError(f"a mask at {place}")
-    left, top, width, height = map(int, place)
+    left, top, width, height = (int(shape.get(key) or "") for key in ("left", "top", "width", "height"))
     counts = [int(text) for text in (shape.get("rle") or "").split(",")]
     return from_crop(alternating(counts, width, height), left, top, row.width, row.height)
 
@@ -151,11 +135,11 @@ def _points(text: str) -> list[float]:
     pairs = [[float(value) for value in pair.split(",")] for pair in text.split(";")]
     if any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"points {text[:60]!r}")
-    return [value for pair in pairs for value in pair]
+    return flat(pairs)
 
 
-def _number(shape: etree._Element, key: str, default: str | None = None) -> float:
-    text = shape.get(key, default)
-    if text is None:
-        raise ValueError(f"no {key}")
-    return float(text)
+def _numbers(shape: etree._Element, *keys: str) -> list[float]:
+    missing = [key for key in keys if key not in shape.attrib]
+    if missing:
+        raise ValueError(f"no {missing[0]}")
+    return [float(shape.attrib[key]) for key in keys]

@@ -25,9 +25,9 @@ import msgspec
 
 from Data_processing.shared import datumaro_items
 from Data_processing.shared.annotation_files import split_named
-from Data_processing.shared.files import MissingFile, SourceFiles, inside
+from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import bounds, encode, turned_box
+from Data_processing.shared.outlines import bounds, encode, rectangle, turned
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
@@ -47,7 +47,8 @@ class Annotation(msgspec.Struct):
 
     def __post_init__(self) -> None:
         if self.box and self.rotation:
-            self.outline = [turned_box(*self.box, self.rotation)]
+            x1, y1, x2, y2 = self.box
+            self.outline = [turned(rectangle(*self.box), self.rotation, (x1 + x2) / 2, (y1 + y2) / 2)]
             self.box = bounds(encode(self.outline))
 
 
@@ -74,10 +75,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def _records(files: SourceFiles, options: ImportOptions) -> Iterator[Imported]:
     left_out: Counter[str] = Counter()
-    folder = inside("", options.annotations or "")
+    folder = folder_name(options.annotations or ".")
     with _directory(files) as directory:
         for item in _items(directory / folder, str(options.preset)):
-            yield _record(item, "" if folder == "." else folder, left_out)
+            yield _record(item, folder, left_out)
     for kind, number in left_out.items():
         print(f"warning: {files.path}: {number} annotations of type {kind} are left out", file=sys.stderr)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-from Data_processing.shared.annotation_files import CLASSES, NOT_THAT, decode_json, mask_names, only_file
+from Data_processing.shared.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import guess_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -67,7 +67,7 @@ def _decode(part: msgspec.Raw) -> Entry | str:
     """The entry, or why it is none."""
     try:
         return msgspec.json.decode(part, type=Entry)
-    except NOT_THAT as error:
+    except msgspec.DecodeError as error:
         return f"{error} in {_short(part)}"
 
 
@@ -91,7 +91,7 @@ def _record(entry: Entry | str, origin: str, folder: str, classes: dict[int, str
             try:
                 box = msgspec.json.decode(part, type=Box)
                 row.boxes.append(ImportedBox(box.name, box.x1, box.y1, box.x2, box.y2, place))
-            except NOT_THAT as error:
+            except msgspec.DecodeError as error:
                 row.problems.append(("malformed box", f"{error} in {_short(part)} at {place}"))
     return row
 

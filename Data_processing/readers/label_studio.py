@@ -14,8 +14,8 @@ skipped annotations; in a file that has nothing else, no image has annotations. 
 is marked as ground truth counts; where none is, the record is rejected as one of several about its image.
 """
 
-from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+import posixpath
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ from Data_processing.shared.annotation_files import decode_json, only_file
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, ends, path_of
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import bounds, ellipse, encode, from_crop, rectangle, rle_pack, turned
+from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_crop, rectangle, rle_pack, turned
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError
 
@@ -91,21 +91,20 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def _records(tasks: list[Task], file: str, finder: ImageFinder) -> Iterator[Imported]:
     results = [result for task in tasks for annotation in task.annotations for result in annotation.result]
-    kinds = {result.type for result in results}
-    labelled = "choices" in kinds or any(result.type == "taxonomy" and _of_whole(result) for result in results)
-    drawn = not kinds or any(_shape(kind) or kind == "labels" for kind in kinds)
+    labelled = any(result.type == "choices" or _is_choice(result) for result in results)
+    drawn = not results or any(result.type.removesuffix("labels") in ("", *SHAPES) for result in results)
     for number, task in enumerate(tasks, 1):
-        origin = f"{file}: task {f'number {number}' if task.id is None else task.id}"
-        row = _named(task, origin, finder)
+        row = _named(task, f"{file}: task {f'number {number}' if task.id is None else task.id}", finder)
         annotation = _chosen(task, row)
         if annotation is not None:
-            _add(row, annotation, drawn, labelled)
+            _add(row, annotation.result, drawn, labelled)
         yield row
 
 
 def _named(task: Task, origin: str, finder: ImageFinder) -> Imported:
     """A record of the image that the task is about."""
-    urls = [value for value in task.data.values() if isinstance(value, str) and _suffix(value) in IMAGE_SUFFIXES]
+    texts = [value for value in task.data.values() if isinstance(value, str)]
+    urls = [text for text in texts if posixpath.splitext(path_of(text))[1].lower() in IMAGE_SUFFIXES]
     image = task.data.get("image", urls[0] if len(urls) == 1 else None)
     if not isinstance(image, str) or not image.strip() or image.startswith("data:"):
         value = f"{len(urls)} image addresses in its data, and none called `image`; not one that is embedded"
@@ -113,10 +112,6 @@ def _named(task: Task, origin: str, finder: ImageFinder) -> Imported:
     found = finder.by_end(image)
     path = found[0] if found else inside(finder.folder or "", list(ends(image))[-1])
     return Imported(path, origin, problems=ambiguity(image, found))
-
-
-def _suffix(url: str) -> str:
-    return PurePosixPath(path_of(url)).suffix.lower()
 
 
 def _chosen(task: Task, row: Imported) -> Annotation | None:
@@ -131,53 +126,46 @@ def _chosen(task: Task, row: Imported) -> Annotation | None:
     return best[-1] if best else None
 
 
-def _add(row: Imported, annotation: Annotation, drawn: bool, labelled: bool) -> None:
+def _add(row: Imported, results: list[Result], drawn: bool, labelled: bool) -> None:
     """Boxes, if any task has some, and labels of whole images, if any task has some."""
     row.normalized = True
-    row.width, row.height = _size(annotation.result, row)
-    named = {result.id for result in annotation.result if _names(result)}
-    if any(result.image_rotation for result in annotation.result):
+    row.width, row.height = _size(results, row)
+    named = {result.id for result in results if _names(result)}
+    if any(result.image_rotation for result in results):
         row.problems.append(("malformed annotation", "regions drawn on the turned image; annotate it upright"))
     boxes: list[ImportedBox] = []
-    for number, result in enumerate(annotation.result, 1):
+    for number, result in enumerate(results, 1):
         origin = f"{row.origin}, region {number if result.id is None else result.id}"
         kind = _kind(result)
-        if kind is None or (not _names(result) and result.id in named):
+        if kind not in SHAPES or (not _names(result) and result.id in named):
             continue
         try:
             boxes += _boxes(result, kind, row, origin)
-        except (ValueError, OverflowError) as error:
-            row.problems.append(("malformed box", f"{error} in {origin}"))
+        except (ValueError, OverflowError, msgspec.ValidationError) as error:
+            row.problems.append(("malformed box", f"a {kind}: {error} in {origin}"))
     row.boxes = boxes if drawn else None
-    row.labels = sorted({*_choices(annotation, row), *(box.name for box in boxes)}) if labelled else None
+    row.labels = sorted({*_choices(results, row), *(box.name for box in boxes)}) if labelled else None
 
 
 def _size(results: list[Result], row: Imported) -> tuple[int | None, int | None]:
-    sizes = {
-        (result.original_width, result.original_height)
-        for result in results
-        if result.original_width and result.original_height
-    }
-    if not sizes:
+    sizes = {(result.original_width, result.original_height) for result in results}
+    stated = [(int(width), int(height)) for width, height in sizes if width and height]
+    if not stated:
         return None, None
-    width, height = next(iter(sizes))
-    if len(sizes) > 1 or not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        row.problems.append(("malformed annotation", f"regions of an image of {sorted(sizes)[:3]} pixels"))
+    (width, height), *others = stated
+    if others or not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        row.problems.append(("malformed annotation", f"regions of an image of {sorted(stated)[:3]} pixels"))
         return None, None
-    return int(width), int(height)
+    return width, height
 
 
-def _shape(kind: str) -> str | None:
-    return next((shape for shape in SHAPES if kind in (shape, f"{shape}labels")), None)
-
-
-def _kind(result: Result) -> str | None:
-    """The shape of a region: as its type says or, for the type `labels`, as its value shows; None if it has none."""
-    if result.type != "labels":
-        return _shape(result.type)
+def _kind(result: Result) -> str:
+    """The shape of a region: as its type says or, for the type `labels`, as its value shows; "" if it has none."""
     value = result.value
+    if result.type != "labels":
+        return result.type.removesuffix("labels")
     if "start" in value or not GEOMETRY.intersection(value):
-        return None
+        return ""
     by_key = {"rle": "brush", "points": "polygon", "radiusX": "ellipse", "vertices": "vector", "height": "rectangle"}
     return next((shape for key, shape in by_key.items() if key in value), "keypoint")
 
@@ -187,46 +175,43 @@ def _names(result: Result) -> list[Any]:
     return names if isinstance(names, list) else []
 
 
-def _of_whole(result: Result) -> bool:
-    return not GEOMETRY.intersection(result.value)
+def _is_choice(result: Result) -> bool:
+    """Whether a result is about the whole image, chosen from a list or a tree."""
+    return result.type in ("choices", "taxonomy") and not GEOMETRY.intersection(result.value)
 
 
-def _choices(annotation: Annotation, row: Imported) -> list[str]:
+def _choices(results: list[Result], row: Imported) -> list[str]:
     found: list[Any] = []
-    for result in annotation.result:
-        if result.type in ("choices", "taxonomy") and _of_whole(result):
-            choices = result.value.get(result.type)
-            chosen = choices if isinstance(choices, list) else [choices]
-            found += (
-                chosen if result.type == "choices" else [p[-1] if isinstance(p, list) and p else None for p in chosen]
-            )
+    for result in filter(_is_choice, results):
+        chosen = result.value.get(result.type)
+        for choice in chosen if isinstance(chosen, list) else [chosen]:
+            found.append(choice[-1] if isinstance(choice, list) and choice else choice)
     if not all(isinstance(name, str) and name for name in found):
         row.problems.append(("malformed annotation", f"choices {found[:3]}"))
     return [name for name in found if isinstance(name, str) and name]
 
 
-def _boxes(result: Result, kind: str, row: Imported, origin: str) -> Iterable[ImportedBox]:
-    """A box for each label. Raises ValueError, saying what is wrong."""
+def _boxes(result: Result, kind: str, row: Imported, origin: str) -> list[ImportedBox]:
+    """A box for each label. Raises ValueError or ValidationError, saying what is wrong."""
     names = _names(result)
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(f"a {kind} with the labels {names[:3]}")
+        raise ValueError(f"the labels {names[:3]}")
     if kind == "bitmask":
-        raise ValueError("a bitmask; export it as brush strokes")
-    try:
-        shape = msgspec.convert(result.value, Shape)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"a {kind}: {error}") from error
+        raise ValueError("export it as brush strokes")
+    shape = msgspec.convert(result.value, Shape)
+    outline = None
     if kind in ("keypoint", "vector"):
-        x, y = (shape.x or 0) / 100, (shape.y or 0) / 100
-        return [ImportedBox(name, x, y, x, y, origin) for name in names]
-    if kind == "rectangle" and not shape.rotation:
-        x, y, width, height = _fractions(shape.x, shape.y, shape.width, shape.height)
-        return [ImportedBox(name, x, y, x + width, y + height, origin) for name in names]
-    outline = _brush(shape.rle, row) if kind == "brush" else encode([_polygon(shape, kind, row)])
-    x1, y1, x2, y2 = bounds(outline)
-    if kind == "brush":
-        across, down = _side(row.width, kind), _side(row.height, kind)
-        x1, y1, x2, y2 = x1 / across, y1 / down, x2 / across, y2 / down
+        x1, y1 = x2, y2 = (shape.x or 0) / 100, (shape.y or 0) / 100
+    elif kind == "brush":
+        width, height = row.width or 0, row.height or 0
+        outline = from_crop(rle_pack(bytes(shape.rle), width, height), 0, 0, row.width, row.height)
+        x1, y1, x2, y2 = bounds(outline)
+        x1, y1, x2, y2 = x1 / width, y1 / height, x2 / width, y2 / height
+    else:
+        outline = encode([_polygon(shape, kind, row)])
+        x1, y1, x2, y2 = bounds(outline)
+        if kind == "rectangle" and not shape.rotation:
+            outline = None
     return [ImportedBox(name, x1, y1, x2, y2, origin, outline=outline) for name in names]
 
 
@@ -234,34 +219,21 @@ def _polygon(shape: Shape, kind: str, row: Imported) -> list[float]:
     """In fractions of the image's width and height."""
     if kind == "polygon":
         if len(shape.points) < 3:
-            raise ValueError("a polygon of less than three points")
-        return [value / 100 for point in shape.points for value in point]
-    across, down = row.width or 1, row.height or 1
-    if shape.rotation:
-        across, down = _side(row.width, kind), _side(row.height, kind)
-    x, y, width, height = _fractions(
-        shape.x,
-        shape.y,
-        *((shape.radius_x, shape.radius_y) if kind == "ellipse" else (shape.width, shape.height)),
-    )
-    x, y, width, height = x * across, y * down, width * across, height * down
-    points = ellipse(x, y, width, height) if kind == "ellipse" else rectangle(x, y, x + width, y + height)
-    pixels = turned(points, shape.rotation or 0, x, y)
-    return [value / (across, down)[index % 2] for index, value in enumerate(pixels)]
+            raise ValueError("less than three points")
+        return [value / 100 for value in flat(shape.points)]
+    sides = (shape.radius_x, shape.radius_y) if kind == "ellipse" else (shape.width, shape.height)
+    stated = [value / 100 for value in (shape.x, shape.y, *sides) if value is not None]
+    if len(stated) < 4:
+        raise ValueError("without x, y, width, height or radii")
+    if not shape.rotation:
+        return _drawn(kind, *stated)
+    if row.width is None or row.height is None:
+        raise ValueError("turned, but without original_width and original_height")
+    scale = (row.width, row.height)
+    x, y, width, height = (value * scale[index % 2] for index, value in enumerate(stated))
+    pixels = turned(_drawn(kind, x, y, width, height), shape.rotation, x, y)
+    return [value / scale[index % 2] for index, value in enumerate(pixels)]
 
 
-def _brush(packed: list[int], row: Imported) -> bytes:
-    width, height = _side(row.width, "brush stroke"), _side(row.height, "brush stroke")
-    return from_crop(rle_pack(bytes(packed), width, height), 0, 0, width, height)
-
-
-def _side(side: int | None, kind: str) -> int:
-    if side is None:
-        raise ValueError(f"a {kind} without original_width and original_height")
-    return side
-
-
-def _fractions(*percent: float | None) -> list[float]:
-    if None in percent:
-        raise ValueError(f"a region with x, y, width, height or radii {percent}")
-    return [value / 100 for value in percent if value is not None]
+def _drawn(kind: str, x: float, y: float, width: float, height: float) -> list[float]:
+    return ellipse(x, y, width, height) if kind == "ellipse" else rectangle(x, y, x + width, y + height)

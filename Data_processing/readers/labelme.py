@@ -23,13 +23,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from Data_processing.shared.annotation_files import folder_split, pixels
 from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles, folder_name
 from Data_processing.shared.image_names import ImageFinder
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import MAX_MASK, Polygon, bounds, ellipse, encode, from_crop, rectangle
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.outlines import Polygon, bounds, ellipse, encode, flat, from_crop, outlined, rectangle
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
@@ -84,11 +84,11 @@ def _record(files: SourceFiles, file: str, names: frozenset[str], finder: ImageF
     row.width, row.height = (pixels(side, row) for side in (content.image_width, content.image_height))
     flags = [name for name, value in (content.flags or {}).items() if value is True]
     boxes: list[ImportedBox] = []
-    for shapes in _objects(content.shapes):
+    for origin, shapes in _objects(content.shapes, file):
         try:
-            boxes.append(_box(shapes, file, row))
+            boxes.append(_box(shapes, origin, row))
         except ValueError as error:
-            row.problems.append(("malformed box", f"{error} in {_origin(file, shapes)}"))
+            row.problems.append(("malformed box", f"{error} in {origin}"))
     row.boxes = boxes if content.shapes or not flags else None
     row.labels = sorted({*flags, *(box.name for box in boxes)}) if content.flags else None
     return row
@@ -102,44 +102,36 @@ def _image(content: LabelFile, file: str, names: frozenset[str], finder: ImageFi
     folder = own if finder.folder is None else finder.folder
     paths = [posixpath.normpath(posixpath.join(folder, name)), posixpath.join(folder, base), posixpath.join(own, base)]
     embedded = bytes(content.image_data) not in (b"", b"null", b'""')
-    present = [path for path in paths if path in names]
-    if not present and not embedded:
-        present = finder.by_end(name)
-    return (present or [f"{file.removesuffix('.json')}{EMBEDDED}{base}" if embedded else paths[0]])[0]
+    found = [path for path in paths if path in names] or ([] if embedded else finder.by_end(name))
+    if found or not embedded:
+        return (found or paths)[0]
+    return f"{file.removesuffix('.json')}{EMBEDDED}{base}"
 
 
-def _objects(shapes: list[Shape]) -> list[list[tuple[int, Shape]]]:
-    """The shapes, numbered from 1, those of one object together."""
-    objects: dict[tuple[Any, ...], list[tuple[int, Shape]]] = defaultdict(list)
+def _objects(shapes: list[Shape], file: str) -> Iterator[tuple[str, list[Shape]]]:
+    """The shapes of each object, and what to call them."""
+    objects: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for number, shape in enumerate(shapes, 1):
         alone = shape.group_id is None or shape.shape_type in WITHOUT_AREA
-        objects[(number,) if alone else (shape.label, shape.group_id)].append((number, shape))
-    return list(objects.values())
+        objects[(number,) if alone else (shape.label, shape.group_id)].append(number)
+    for numbers in objects.values():
+        parts = [shapes[number - 1] for number in numbers]
+        named = f"shape{'s' * (len(numbers) > 1)} {' and '.join(map(str, numbers))}"
+        yield f"{file}: {named} ({parts[0].shape_type or 'polygon'})", parts
 
 
-def _origin(file: str, shapes: list[tuple[int, Shape]]) -> str:
-    numbers = " and ".join(str(number) for number, _ in shapes)
-    return f"{file}: shape{'s' * (len(shapes) > 1)} {numbers} ({shapes[0][1].shape_type or 'polygon'})"
-
-
-def _box(shapes: list[tuple[int, Shape]], file: str, row: Imported) -> ImportedBox:
+def _box(shapes: list[Shape], origin: str, row: Imported) -> ImportedBox:
     """Raises ValueError, saying what is wrong."""
-    first, origin = shapes[0][1], _origin(file, shapes)
-    if not first.label.strip():
-        raise ValueError("no label")
-    if not all(shape.points for _, shape in shapes):
-        raise ValueError("no points")
+    first, alone = shapes[0], len(shapes) == 1
+    if not first.label.strip() or not all(shape.points for shape in shapes):
+        raise ValueError("no points" if first.label.strip() else "no label")
     if first.shape_type in WITHOUT_AREA:
         return ImportedBox(first.label, *first.points[0], *first.points[0], origin)
-    if len(shapes) == 1 and first.shape_type == "rectangle":
-        return ImportedBox(first.label, *bounds(encode([_polygon(first)])), origin)
-    if any(shape.shape_type == "mask" for _, shape in shapes):
-        if len(shapes) > 1:
-            raise ValueError("a mask in a group with other shapes")
-        outline = _mask(first, row)
-    else:
-        outline = encode(_polygon(shape) for _, shape in shapes)
-    return ImportedBox(first.label, *bounds(outline), origin, outline=outline)
+    outline = _mask(first, row) if alone and first.shape_type == "mask" else encode(map(_polygon, shapes))
+    box = outlined(first.label, outline, origin)
+    if alone and first.shape_type == "rectangle":
+        box.outline = None
+    return box
 
 
 def _polygon(shape: Shape) -> Polygon:
@@ -148,26 +140,22 @@ def _polygon(shape: Shape) -> Polygon:
         radius = math.dist(*points)
         return ellipse(*points[0], radius, radius)
     if kind == "rectangle" and len(points) in (2, 4):
-        x1, y1, x2, y2 = bounds(encode([[value for point in points for value in point]]))
-        return rectangle(x1, y1, x2, y2)
+        return rectangle(*bounds(encode([flat(points)])))
     if kind in POLYGONS and len(points) > 2:
-        return [value for point in points for value in point]
-    raise ValueError(f"a {kind} of {len(points)} points")
+        return flat(points)
+    raise ValueError(f"a {kind} of {len(points)} points{' in a group' * (kind == 'mask')}")
 
 
 def _mask(shape: Shape, row: Imported) -> bytes:
     """The run lengths of a mask: a PNG in base64 of the pixels from the first to the last point, both included."""
-    if row.width is None or row.height is None:
-        raise ValueError("a mask without imageWidth and imageHeight")
-    if len(shape.points) != 2 or not all(abs(value) <= MAX_SIDE for point in shape.points for value in point):
-        raise ValueError(f"a mask with the points {shape.points[:3]}")
+    if len(shape.points) != 2:
+        raise ValueError(f"a mask of {len(shape.points)} points")
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape.points)
-    size = right - left + 1, bottom - top + 1
     try:
         image = Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"])
-        if image.size != size or size[0] * size[1] > MAX_MASK:
-            raise ValueError(f"a mask of {image.size} pixels between points for {size}")
+        if image.size != (right - left + 1, bottom - top + 1):
+            raise ValueError(f"a mask of {image.size} pixels between the points {shape.points}")
         pixels = np.asarray(image.convert("L")) > 0
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("a mask that is no PNG") from error  # Pillow's words hold an address, another each time
     return from_crop(pixels, left, top, row.width, row.height)

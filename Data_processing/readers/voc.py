@@ -12,13 +12,11 @@ called train, val or test state its split. SegmentationObject is not read. An ob
 state a rotation is turned about its centre, clockwise by so many degrees.
 """
 
-import posixpath
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from posixpath import dirname, splitext
 
 from lxml import etree
 
@@ -26,12 +24,12 @@ from Data_processing.shared.annotation_files import folder_split, parse_xml, pix
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.image_names import ImageFinder, guess_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import bounds, encode, turned_box
+from Data_processing.shared.outlines import turned_box
 from Datasets.format.files import visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
-ANNOTATIONS, IMAGES, MASKS, OBJECTS = "Annotations", "JPEGImages", "SegmentationClass", "SegmentationObject"
+IMAGES, MASKS, OBJECTS = "JPEGImages", "SegmentationClass", "SegmentationObject"
 LISTS = ("train", "val", "test", "trainval")
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -40,14 +38,11 @@ CLASSES = (
 
 
 @dataclass(frozen=True)
-class Folders:
-    """The folders of annotations and of images, and what stands beside the annotations.
+class Layout:
+    """The images, and what describes them, by an image's name without suffix: XML files, lists that name it, masks."""
 
-    lists: the lists that name an image, by its name without suffix. masks: those of images, by the same.
-    """
-
-    annotations: str
     images: ImageFinder
+    described: Mapping[str, str]
     lists: Mapping[str, Sequence[str]]
     masks: Mapping[str, str]
     mask_names: Mapping[int, str]
@@ -59,13 +54,12 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     Raises UserError naming the folders that hold XML files where there are neither.
     """
     folder = _annotations(options)
-    present = files.names()
-    names = [*visible(present, {".xml"}, folder), *_list_files(files, _root(folder), "Segmentation").values()]
+    names = [*visible(files.names(), {".xml"}, folder), *_list_files(files, dirname(folder), "Segmentation").values()]
     if not names:
-        folders = sorted({str(PurePosixPath(name).parent) for name in visible(present, {".xml"})})
+        folders = sorted({dirname(name) or "." for name in visible(files.names(), {".xml"})})
         raise UserError(
             f"{files.path}: no XML files in the folder {folder or '.'}, nor train, val, test or trainval.txt in "
-            f"{inside(_root(folder), 'ImageSets/Segmentation')}; folders that have XML files: "
+            f"{inside(dirname(folder), 'ImageSets/Segmentation')}; folders that have XML files: "
             f"{', '.join(folders[:5]) or 'none'}; set `annotations`"
         )
     return names
@@ -74,43 +68,34 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, VOC's own, or as the names suggest) and the records."""
     annotations = _annotations(options)
-    root = _root(annotations)
-    images = _images_folder(files, found, annotations) if options.images is None else options.images
-    folder = inside(root, MASKS)
-    masks = {without_suffix(n.removeprefix(f"{folder}/")): n for n in visible(files.names(), {".png"}, folder)}
+    root = dirname(annotations)
+    described = _by_key(visible(found, {".xml"}, annotations), annotations)
+    masks = _by_key(visible(files.names(), {".png"}, inside(root, MASKS)), inside(root, MASKS))
+    images = options.images
+    if images is None and any(images_below(files, inside(root, IMAGES))):
+        images = inside(root, IMAGES)
+    if images is None:
+        others = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
+        images = guess_folder(files, annotations, described, map(without_suffix, others))
+    lists = _read_lists(files, root, {*masks, *described})
     names = _read_label_map(files, root) if masks else {}
-    if next(visible(files.names(), {".png"}, inside(root, OBJECTS)), None):
-        print(f"warning: {files.path}: {OBJECTS} is not read: boxes have no segmentations", file=sys.stderr)
-    known = {*masks, *(name.removeprefix(f"{annotations}/").removesuffix(".xml") for name in found)}
-    lists = _read_lists(files, root, known)
-    folders = Folders(annotations, ImageFinder(files, images), lists, masks, names)
-    return images, _records(files, found, folders)
-
-
-def _images_folder(files: SourceFiles, found: Sequence[str], annotations: str) -> str:
-    """VOC's own folder, if it has images, else the one that holds images called as the XML files. Raises UserError."""
-    own = inside(_root(annotations), IMAGES)
-    if any(images_below(files, own)):
-        return own
-    keys = (posixpath.splitext(name.removeprefix(f"{annotations}/"))[0] for name in found)
-    images = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
-    return guess_folder(files, annotations, keys, map(without_suffix, images))
+    layout = Layout(ImageFinder(files, images), described, lists, masks, names)
+    return images, _records(files, layout)
 
 
 def _annotations(options: ImportOptions) -> str:
-    return ANNOTATIONS if options.annotations is None else folder_name(options.annotations)
+    return folder_name(options.annotations or "Annotations")
 
 
-def _root(annotations: str) -> str:
-    return folder_name(str(PurePosixPath(annotations).parent))
+def _by_key(names: Iterator[str], folder: str) -> dict[str, str]:
+    """Files of a folder by their names in it, without suffix, as lists have them."""
+    return {splitext(name.removeprefix(f"{folder}/"))[0]: name for name in names}
 
 
 def _list_files(files: SourceFiles, root: str, folder: str) -> dict[str, str]:
-    """The files in a folder of ImageSets by the lists that they are, in whatever case the list is written."""
-    below = f"{inside(root, f'ImageSets/{folder}')}/"
-    there = (name for name in files.names() if name.startswith(below))  # train.txt after Train.txt: it is meant
-    called = {name.removeprefix(below).lower(): name for name in there}
-    return {name: called[f"{name}.txt"] for name in LISTS if f"{name}.txt" in called}
+    """The files in a folder of ImageSets by the lists that they are, in whatever case they are written."""
+    lists = {inside(root, f"ImageSets/{folder}/{name}.txt").lower(): name for name in LISTS}
+    return {lists[name.lower()]: name for name in files.names() if name.lower() in lists}
 
 
 def _read_lists(files: SourceFiles, root: str, known: Set[str]) -> dict[str, list[str]]:
@@ -123,7 +108,7 @@ def _read_lists(files: SourceFiles, root: str, known: Set[str]) -> dict[str, lis
         for name, file in _list_files(files, root, folder).items():
             lines = [line.split() for line in read_text(files, file).splitlines() if line.strip()]
             if all(len(words) == 1 for words in lines):
-                for image in (words[0] for words in lines):
+                for (image,) in lines:
                     found[image if image in known else without_suffix(image)].append(f"{folder}/{name}")
     return found
 
@@ -140,33 +125,23 @@ def _read_label_map(files: SourceFiles, root: str) -> dict[int, str]:
     return dict(enumerate(names[1:], 1))
 
 
-def _records(files: SourceFiles, found: list[str], folders: Folders) -> Iterator[Imported]:
-    described = set()
-    for file in found:
-        if file.lower().endswith(".xml"):
-            key = _key(file, folders)
-            described.add(key)
-            row = _record(files, file, folders)
-            _add_lists(row, key, folders)
-            yield row
-    for key, lists in folders.lists.items():
+def _records(files: SourceFiles, layout: Layout) -> Iterator[Imported]:
+    for key, file in layout.described.items():
+        row = _record(files, file, key, layout)
+        _add_lists(row, key, layout)
+        yield row
+    for key, lists in layout.lists.items():
         segmented = [name for name in lists if name.startswith("Segmentation/")]
-        if segmented and key not in described:
-            file = inside(folders.annotations, f"{key}.xml")
-            image = _image("", file, folders) if is_safe_path(key) else key  # an absolute path is a problem later
+        if segmented and key not in layout.described:
+            image = _image("", key, layout) if is_safe_path(key) else key  # an absolute path is a problem later
             row = Imported(image, f"ImageSets/{segmented[0]}.txt: {key}")
-            _add_lists(row, key, folders)
+            _add_lists(row, key, layout)
             yield row
 
 
-def _key(file: str, folders: Folders) -> str:
-    """An XML file's name as lists have it: without suffix, relative to the folder of annotations."""
-    return posixpath.splitext(file.removeprefix(f"{folders.annotations}/"))[0]
-
-
-def _add_lists(row: Imported, key: str, folders: Folders) -> None:
+def _add_lists(row: Imported, key: str, layout: Layout) -> None:
     """What lists and masks say of a record."""
-    lists = folders.lists.get(key, ())
+    lists = layout.lists.get(key, ())
     main = [name for name in lists if name.startswith("Main/")]
     splits = {name.rpartition("/")[2] for name in main or lists}
     if splits & {"train", "val"}:
@@ -177,67 +152,55 @@ def _add_lists(row: Imported, key: str, folders: Folders) -> None:
         row.split = splits.pop().replace("trainval", "train")
     else:
         row.split = folder_split(row.image)
-    if key in folders.masks:
-        row.mask, row.mask_names = folders.masks[key], folders.mask_names
+    if key in layout.masks:
+        row.mask, row.mask_names = layout.masks[key], layout.mask_names
 
 
-def _record(files: SourceFiles, file: str, folders: Folders) -> Imported:
+def _record(files: SourceFiles, file: str, key: str, layout: Layout) -> Imported:
     try:
         root = parse_xml(files.read(file), "annotation")
     except (MissingFile, ValueError) as error:
-        return Imported(_image("", file, folders), file, problems=[("malformed annotation", f"{file}: {error}")])
-    row = Imported(_image((root.findtext("filename") or "").strip(), file, folders), file)
+        return Imported(_image("", key, layout), file, problems=[("malformed annotation", f"{file}: {error}")])
+    row = Imported(_image((root.findtext("filename") or "").strip(), key, layout), file)
     row.width, row.height = pixels(root.findtext("size/width"), row), pixels(root.findtext("size/height"), row)
-    row.boxes = []
-    for element in root.findall("object"):
+    boxes = row.boxes = []
+    for element in root.iterfind("object"):
+        origin = f"{file}:{element.sourceline}"
         try:
-            row.boxes.append(_box(element, f"{file}:{element.sourceline}"))
+            boxes.append(_box(element, origin))
         except ValueError as error:
-            row.problems.append(("malformed box", f"{error} at {file}:{element.sourceline}"))
+            row.problems.append(("malformed box", f"{error} at {origin}"))
     return row
 
 
-def _image(filename: str, file: str, folders: Folders) -> str:
+def _image(filename: str, key: str, layout: Layout) -> str:
     """The image that `filename` names; where there is none of that name, the one named like the XML file.
 
     Either is looked for below the folder of images where the XML file is below that of annotations, then in it.
     """
-    key = _key(file, folders)
     within, _, own = key.rpartition("/")
-    named = [*([inside(within, filename)] if within else []), filename] if filename else []
+    named = [inside(within, filename), filename] if filename else []
     for name in [*named, *map(without_suffix, named), key, own]:
-        found = folders.images.find(name)
+        found = layout.images.find(name)
         if len(found) == 1:
             return found[0]
-    return inside(folders.images.folder or "", named[-1] if named else key)
+    return inside(layout.images.folder or "", filename or key)
 
 
 def _box(element: etree._Element, origin: str) -> ImportedBox:
     """Raises ValueError for an object without a name or without four numbers."""
     name = (element.findtext("name") or "").strip()
     stated = {side.tag: side.text or "" for side in element.iterfind("bndbox/*")}  # far sooner than a search for each
-    texts = [stated.get(key) for key in ("xmin", "ymin", "xmax", "ymax")]
-    if not name:
-        raise ValueError("an object without a name")
-    if not stated:
-        raise ValueError(f"{name}: an object without bndbox")
-    try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
-    except ValueError:
-        raise ValueError(f"bndbox {texts}") from None
+    if not name or not stated:
+        raise ValueError(f"an object without {'bndbox' if name else 'a name'}")
+    x1, y1, x2, y2 = (float(stated.get(key, "")) for key in ("xmin", "ymin", "xmax", "ymax"))
     (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
-    degrees = _rotation(element)
-    if degrees:
-        outline = encode([turned_box(x1, y1, x2, y2, degrees)])
-        return ImportedBox(name, *bounds(outline), origin, outline=outline)
-    return ImportedBox(name, x1, y1, x2, y2, origin)
+    return turned_box(name, (x1, y1, x2, y2), _rotation(element), origin)
 
 
 def _rotation(element: etree._Element) -> float:
-    for attribute in element.iterfind("attributes/attribute"):
-        if attribute.findtext("name") == "rotation":
-            with suppress(ValueError):  # what is no number is an attribute of the user's
-                return float(attribute.findtext("value") or "")
+    with suppress(ValueError):  # what is no number is an attribute of the user's
+        return float(element.findtext("attributes/attribute[name='rotation']/value") or 0)
     return 0.0
 
 

@@ -1,6 +1,5 @@
 """What readers share: find annotation files and the split they are about, read text, JSON and numbers."""
 
-import codecs
 import re
 from collections.abc import Container, Iterable
 from fnmatch import fnmatchcase
@@ -22,7 +21,6 @@ LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
 OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
-NOT_THAT = msgspec.DecodeError, UnicodeDecodeError  # what decoding a msgspec.Raw raises, whose text nobody checked yet
 
 
 class WrongFormat(UserError):
@@ -98,14 +96,12 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
     strict: whether a number written as text, or a whole one as 1.0, is none.
     """
     try:
-        return msgspec.json.decode(files.read(name).removeprefix(codecs.BOM_UTF8), type=kind, strict=strict)
-    except MissingFile as error:
-        raise UserError(f"{files.path}: {error}") from error
+        return msgspec.json.decode(read_text(files, name), type=kind, strict=strict)
     except msgspec.ValidationError as error:
         raise WrongFormat(f"{files.path}: {name}: no {what}: {error}") from error
     except RecursionError as error:
         raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise UserError(
             f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
         ) from error

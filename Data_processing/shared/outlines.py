@@ -9,16 +9,17 @@ compressed into a string.
 import math
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from Data_processing.shared.imported import ImportedBox
 from Datasets.format.coco import Rle
 
 Polygon = list[float]
+Corners = tuple[float, float, float, float]  # x1, y1, x2, y2
 MAX_PERIMETER = 2_000_000  # pixels; the library takes memory for each pixel of it
 MAX_MASK = 2**28  # pixels that a mask is unpacked to
 ELLIPSE_POINTS = 64
@@ -38,12 +39,15 @@ def encode(polygons: Iterable[Sequence[float]]) -> bytes:
 
 
 def turned(points: Sequence[float], degrees: float, x: float, y: float) -> Polygon:
-    """A polygon turned about (x, y), clockwise as one sees it, as y points down. Raises ValueError for no numbers."""
-    if not np.isfinite([*points, degrees, x, y]).all():
-        raise ValueError(f"a coordinate that is no number: {list(points)[:8]}, turned by {degrees}")
+    """A polygon turned about (x, y), clockwise as one sees it, as y points down."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    away = np.array(points, float).reshape(-1, 2) - (x, y)
-    return (away @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y)).ravel().tolist()
+    away = [(right - x, down - y) for right, down in zip(points[0::2], points[1::2], strict=True)]
+    return flat((x + cosine * right - sine * down, y + sine * right + cosine * down) for right, down in away)
+
+
+def flat(points: Iterable[Sequence[float]]) -> Polygon:
+    """Pairs of coordinates as a polygon."""
+    return [coordinate for point in points for coordinate in point]
 
 
 def rectangle(x1: float, y1: float, x2: float, y2: float) -> Polygon:
@@ -51,25 +55,33 @@ def rectangle(x1: float, y1: float, x2: float, y2: float) -> Polygon:
     return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
-def turned_box(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Polygon:
-    """The four corners of a box turned about its centre, as `turned` does it. Raises ValueError for no numbers."""
-    return turned(rectangle(x1, y1, x2, y2), degrees, (x1 + x2) / 2, (y1 + y2) / 2)
-
-
 def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Polygon:
     """64 points of an ellipse about (x, y). Their polygon has 99.8 % of its area and touches its box on all sides."""
-    angles = np.arange(ELLIPSE_POINTS) * (2 * math.pi / ELLIPSE_POINTS)
-    points = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], 1)
-    if not np.isfinite(points).all():
-        raise ValueError(f"an ellipse about ({x}, {y}) with radii {radius_x} and {radius_y}")
-    return points.ravel().tolist()
+    angles = (number * math.tau / ELLIPSE_POINTS for number in range(ELLIPSE_POINTS))
+    return flat((x + radius_x * math.cos(angle), y + radius_y * math.sin(angle)) for angle in angles)
 
 
-def from_crop(mask: np.ndarray, left: int, top: int, width: int, height: int) -> bytes:
+def outlined(name: str, outline: bytes, origin: str, crowd: bool = False) -> ImportedBox:
+    """The box around an outline, with it. Raises ValueError for one without a point."""
+    return ImportedBox(name, *bounds(outline), origin, crowd, outline)
+
+
+def turned_box(name: str, corners: Corners, degrees: float, origin: str, crowd: bool = False) -> ImportedBox:
+    """A box turned about its centre as `turned` does it: the box around it, with its outline; or an upright one."""
+    if not degrees:
+        return ImportedBox(name, *corners, origin, crowd)
+    x1, y1, x2, y2 = corners
+    polygon = turned(rectangle(*corners), degrees, (x1 + x2) / 2, (y1 + y2) / 2)
+    return outlined(name, encode([polygon]), origin, crowd)
+
+
+def from_crop(mask: np.ndarray, left: int, top: int, width: int | None, height: int | None) -> bytes:
     """A mask, bool [h, w], whose upper left pixel is (left, top) of an image of `width` x `height`, as run lengths.
 
-    Raises ValueError for a mask that sets no pixel or reaches outside the image.
+    Raises ValueError for a mask that sets no pixel or reaches outside the image, or where its size is not stated.
     """
+    if width is None or height is None:
+        raise ValueError("a mask in an image whose width and height are not stated")
     if min(left, top) < 0 or left + mask.shape[1] > width or top + mask.shape[0] > height:
         raise ValueError(f"a mask of {mask.shape[1]} x {mask.shape[0]} at ({left}, {top}) of {width} x {height} pixels")
     if width * height > MAX_MASK:
@@ -120,7 +132,7 @@ def rle_pack(packed: bytes, width: int, height: int) -> np.ndarray:
     return values.reshape(height, width, 4)[:, :, 3] > 0
 
 
-def bounds(outline: bytes) -> tuple[float, float, float, float]:
+def bounds(outline: bytes) -> Corners:
     """x1, y1, x2, y2 of the box around an outline, in its units. Raises ValueError for one without a point."""
     found = _decode(outline)
     if isinstance(found, RunLengths):
@@ -156,12 +168,9 @@ _FLAT = msgspec.json.Decoder(Polygon)
 
 
 def _decode(outline: bytes) -> list[Polygon] | RunLengths:
+    alone = re.match(rb"\[\s*[-\d]", outline)  # one polygon without the list around it
     try:
-        return _DECODER.decode(outline)
-    except msgspec.ValidationError as error:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            return [_FLAT.decode(outline)]  # one polygon without the list around it
-        raise ValueError(f"neither polygons nor run lengths: {error}") from error
+        return [_FLAT.decode(outline)] if alone else _DECODER.decode(outline)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"neither polygons nor run lengths: {error}") from error
 
