@@ -23,6 +23,7 @@ from string import Template
 from typing import Annotated, Any
 
 import typer
+from jinja2 import ChainableUndefined, Environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -45,12 +46,6 @@ The service of experiment {experiment}; MODEL_CARD.md describes the model. To st
 
 In a container: `docker compose up --build`. On a cluster: kubernetes.yaml.
 """
-ANSWERS = {  # of each task, by score threshold
-    "boxes": "Detections with a score below {} are left out unless asked for.",
-    "mask": "Every pixel gets the most likely class, or background, without a score.",
-    "labels": "A class is named from a score of {} on unless another is asked for.",
-    "counts": "A class is named, and counted as 1 or more, from a score of {} on unless another is asked for.",
-}
 
 
 def write_bundle(artifact: Artifact, bundle: Path) -> None:
@@ -110,31 +105,26 @@ def requirements(packages: Iterable[str]) -> str:
     Raises UserError if a package is not installed.
     """
     versions: dict[str, str] = {}
-    waiting = [Requirement(package) for package in packages]
-    seen: set[str] = set()
+    done = set[Requirement]()
+    waiting = set(map(Requirement, packages))
     while waiting:
         requirement = waiting.pop()
-        if str(requirement) in seen:
-            continue
-        seen.add(str(requirement))
+        done.add(requirement)
         try:
             installed = distribution(requirement.name)
         except PackageNotFoundError as error:
             raise UserError(f"{error.name} is not installed; install this project with its `serve` extra") from error
         public = installed.version.partition("+")[0]  # no index has 2.7.0+cpu
         versions[canonicalize_name(requirement.name)] = public
-        waiting += _dependencies(installed.requires or [], requirement.extras)
+        needed = map(Requirement, installed.requires or [])
+        waiting |= {each for each in needed if _applies(each, requirement.extras)} - done
     return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
 
 
-def _dependencies(lines: list[str], extras: set[str]) -> list[Requirement]:
-    """The requirements among these lines that apply on this platform, for a package with these extras."""
-    parsed = [Requirement(line) for line in lines]
-    return [
-        each
-        for each in parsed
-        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras))
-    ]
+def _applies(requirement: Requirement, extras: set[str]) -> bool:
+    """Whether a package with these extras needs the requirement on this platform."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
 
 
 def container_files(experiment: str) -> dict[str, str]:
@@ -150,60 +140,13 @@ def container_files(experiment: str) -> dict[str, str]:
 
 def model_card(manifest: Mapping[str, Any]) -> str:
     """The model card in Markdown (M. Mitchell et al., Model Cards for Model Reporting, 2019), from the manifest."""
-    metrics = manifest.get("metrics", {})
-    single = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
-    parts = [f"# Experiment {manifest['experiment']}", _intended_use(manifest)]
-    parts += ["## Metrics", "On test images that were not trained on:", _table(("metric", "value"), single.items())]
-    for name, values in metrics.items():
-        if isinstance(values, Mapping):
-            parts += [f"### {name} by class", _table(("class", name), values.items())]
-    parts += ["## Training", _table(("parameter", "value"), _training(manifest))]
-    parts += ["## Provenance", _provenance(manifest)]
-    if data := manifest.get("data"):
-        parts += ["Data, by the hashes in dvc.lock:", _table(("file", "md5"), data.items())]
-    if versions := manifest.get("versions"):
-        parts += ["Software:", _table(("package", "version"), versions.items())]
-    return "\n\n".join(parts) + "\n"
-
-
-def _intended_use(manifest: Mapping[str, Any]) -> str:
-    classes = ", ".join(manifest["classes"])
-    return (
-        f"Task: {manifest['task']}. Classes: {classes}.\n\n"
-        "## Intended use\n\n"
-        f"To find {classes} in images like those of the training data, which is named below. The metrics hold for "
-        "such images; the model was not tested on others, for fairness, or against adversarial images. Do not base a "
-        "decision that matters to a person on its answers alone.\n\n"
-        f"Images are scaled so that their longer side has {manifest['input']['size']} pixels; what is smaller than a "
-        f"few pixels then is not found. {ANSWERS[manifest['task']].format(manifest['score_threshold'])}"
-    )
-
-
-def _training(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    script = manifest.get("script", {})
-    yield "script", script.get("module", "not recorded")
-    yield from script.get("build", {}).items()
-    yield from manifest.get("hyperparameters", {}).items()
-    yield "seed", manifest.get("seed", "not recorded")
-    init = manifest.get("init")
-    yield "init", f"{init['source']}, sha256 {init['sha256']}" if init else "none"
-
-
-def _provenance(manifest: Mapping[str, Any]) -> str:
-    git = manifest.get("git", {})
-    if not git.get("commit"):
-        return "Not made from a commit of a git repository."
-    state = "with uncommitted changes" if git.get("dirty") else "without uncommitted changes"
-    diff = "; the manifest has the diff of the exported scripts" if git.get("diff") else ""
-    return f"Made from commit `{git['commit']}`, {state}{diff}."
-
-
-def _table(head: tuple[str, str], rows: Iterable[tuple[str, Any]]) -> str:
-    lines = [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
-    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *lines])
+    templates = Environment(trim_blocks=True, undefined=ChainableUndefined)
+    templates.filters["cell"] = _cell
+    return templates.from_string((CONTAINER / "model_card.md").read_text("utf-8")).render(manifest)
 
 
 def _cell(value: Any) -> str:
+    """A value as the cell of a table in Markdown."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
 
