@@ -20,14 +20,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection, HTTPException
-from itertools import chain, cycle, islice
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -41,8 +42,6 @@ from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Artifact, load
 
-T = TypeVar("T")
-R = TypeVar("R")
 UNSET = ("PYTHONPATH", "FOURFOLD_API_KEY")  # environment variables that the service does not inherit
 STOP_SECONDS = 10
 ANSWER_SECONDS = 120  # a large model may take seconds, and several requests wait for it at once
@@ -82,52 +81,46 @@ def compare(artifact: Artifact, image: str, served: Any, expected: Any) -> Compa
     return Comparison(image, served, expected, difference, excess)
 
 
-def predict(connection: HTTPConnection, image: bytes) -> Any:
-    """A service's answer for an image file.
+def ask_all(
+    port: int, read: Callable[[str], bytes], connections: int, names: Sequence[str]
+) -> Iterator[tuple[str, Any, float]]:
+    """Each image's name, the served answer and the seconds it took, in order, over so many connections at once.
 
-    Raises UserError for a status other than 200, OSError or HTTPException for no answer.
+    read: gives an image's file by its name. Raises UserError for an image that the service refuses, OSError or
+    HTTPException for no answer.
     """
-    connection.request("POST", "/predict", image)
-    answer = connection.getresponse()
-    data = answer.read()
-    if answer.status != 200:
-        raise UserError(f"POST /predict: {answer.status} {data[:200].decode(errors='replace')}")
-    return json.loads(data)
+    own, reading = threading.local(), threading.Lock()
 
+    def connect() -> None:
+        own.connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
 
-def ask_all(port: int, connections: int, items: Sequence[T], ask: Callable[[HTTPConnection, T], R]) -> list[R]:
-    """What `ask` returns for each of `items`, over so many connections at once."""
+    def ask(name: str) -> tuple[str, Any, float]:
+        with reading:
+            image = read(name)
+        asked = time.perf_counter()
+        own.connection.request("POST", "/predict", image)
+        answer = own.connection.getresponse()
+        data = answer.read()
+        seconds = time.perf_counter() - asked
+        if answer.status != 200:
+            raise UserError(f"{name}: POST /predict: {answer.status} {data[:200].decode(errors='replace')}")
+        return name, json.loads(data), seconds
 
-    def share(first: int) -> list[R]:
-        connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
-        return [ask(connection, item) for item in items[first::connections]]
-
-    threads = ThreadPoolExecutor(connections)
+    threads = ThreadPoolExecutor(connections, initializer=connect)
     try:
-        return list(chain.from_iterable(threads.map(share, range(connections))))
+        yield from threads.map(ask, names)
     finally:
-        threads.shutdown(wait=False)  # after an error or Ctrl-C they end once the service does
+        threads.shutdown(wait=False, cancel_futures=True)  # those that run end once the service does
 
 
 def compare_all(
-    port: int, artifact: Artifact, expected: Mapping[str, Prediction], read: Callable[[str], bytes], connections: int
+    artifact: Artifact, answers: Iterable[tuple[str, Any, float]], expected: Mapping[str, Prediction]
 ) -> dict[str, Any]:
-    """Compare the served answers with the expected ones, by image; metrics: the largest differences.
+    """Compare the served answers with the expected ones; metrics: the largest differences.
 
-    read: gives an image's file by its name. Raises UserError naming the worst image if a difference is beyond its
-    tolerance, and naming an image that the service refuses.
+    Raises UserError naming the worst image if a difference is beyond its tolerance.
     """
-    reading = threading.Lock()
-
-    def ask(connection: HTTPConnection, name: str) -> Comparison:
-        with reading:
-            image = read(name)
-        try:
-            return compare(artifact, name, predict(connection, image), expected[name])
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
-
-    compared = ask_all(port, connections, list(expected), ask)
+    compared = [compare(artifact, name, served, expected[name]) for name, served, _ in answers]
     worst = max(compared, key=lambda one: one.excess)
     if worst.excess > 1:
         wrong = sum(one.excess > 1 for one in compared)
@@ -136,24 +129,21 @@ def compare_all(
     return {"images": len(compared), "difference": difference, "worst_image": worst.image}
 
 
-def kept_predictions(artifact: Artifact, export: Path) -> dict[str, Prediction]:
+def kept_predictions(artifact: Artifact, export: Path) -> dict[str, Any]:
     """What evaluation predicted for the test images, with boxes from the manifest's score threshold on.
 
     Raises UserError if the bundle's artifact is not from this export.
     """
     if load(export).manifest != artifact.manifest:
         raise UserError(f"{export}: is not the export that the bundle was made from; package again")
-    kept = read_predictions(export / PREDICTIONS)
-    return {name: _above(prediction, artifact.threshold) for name, prediction in kept.items()}
+    kept: dict[str, Any] = dict(read_predictions(export / PREDICTIONS))
+    for prediction in kept.values():
+        if "boxes" in prediction:
+            prediction["boxes"] = [box for box in prediction["boxes"] if box["score"] >= artifact.threshold]
+    return kept
 
 
-def _above(prediction: Any, threshold: float) -> Any:
-    if "boxes" not in prediction:
-        return prediction
-    return {**prediction, "boxes": [box for box in prediction["boxes"] if box["score"] >= threshold]}
-
-
-def image_reader(curated: Path, names: Sequence[str]) -> Callable[[str], bytes]:
+def image_reader(curated: Path, names: Iterable[str]) -> Callable[[str], bytes]:
     """A function that gives a test image's file by its name. Raises UserError if the dataset lacks one of `names`."""
     data = Curated(curated)
     rows = {record["image"]: row for row, record in enumerate(data.records("test", masks=False))}
@@ -163,19 +153,6 @@ def image_reader(curated: Path, names: Sequence[str]) -> Callable[[str], bytes]:
         )
     images = data.images("test")
     return lambda name: images[rows[name]]
-
-
-def measure(port: int, images: Sequence[bytes], requests: int, connections: int) -> tuple[list[float], float]:
-    """Seconds that each prediction took, the images in turn, and predictions a second over all connections."""
-
-    def ask(connection: HTTPConnection, image: bytes) -> float:
-        asked = time.perf_counter()
-        predict(connection, image)
-        return time.perf_counter() - asked
-
-    started = time.perf_counter()
-    seconds = ask_all(port, connections, list(islice(cycle(images), requests)), ask)
-    return seconds, len(seconds) / (time.perf_counter() - started)
 
 
 @contextmanager
@@ -213,16 +190,18 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
 def verify(bundle: Path, export: Path | None, curated: Path | None, requests: int, connections: int) -> dict[str, Any]:
     """The metrics of a bundle that answers as it should. Raises UserError for one that does not."""
     artifact = load(bundle)
-    samples = artifact.samples()
-    files = {name: file for name, (file, _) in samples.items()}
-    expected = {name: answer for name, (_, answer) in samples.items()}
+    files = {name: file for name, (file, _) in artifact.samples().items()}
+    expected = {name: answer for name, (_, answer) in artifact.samples().items()}
     kept = kept_predictions(artifact, export) if export else {}
-    read = image_reader(curated, list(kept)) if curated else files.__getitem__
+    read = image_reader(curated, kept) if curated else files.__getitem__
+    timed = list(islice(cycle(files), requests))
     with running(bundle) as (port, ready):
-        found = compare_all(port, artifact, expected, files.__getitem__, connections)
-        test = {"test": compare_all(port, artifact, kept, read, connections)} if kept else {}
-        seconds, _ = measure(port, list(files.values()), requests, connections=1)
-        _, rate = measure(port, list(files.values()), requests, connections)
+        ask = partial(ask_all, port, files.__getitem__)
+        found = compare_all(artifact, ask(connections, list(files)), expected)
+        test = {"test": compare_all(artifact, ask_all(port, read, connections, list(kept)), kept)} if kept else {}
+        seconds = [took for _, _, took in ask(1, timed)]
+        started = time.perf_counter()
+        rate = sum(1 for _ in ask(connections, timed)) / (time.perf_counter() - started)
     p50, p99 = np.percentile(seconds, [50, 99]) * 1000
     return {
         "samples": found["images"],
