@@ -14,13 +14,18 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
-from queue import Empty, Queue
 from threading import Thread
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from psutil import process_iter
 from ruamel.yaml import YAML
 
 from Datasets.tools.command import run
@@ -42,22 +47,17 @@ class Finding(NamedTuple):
 
 def findings(root: Path, objects: bool = False) -> Iterator[Finding]:
     """All problems of a checkout, the most basic first. objects: whether to look for damaged objects in the cache."""
-    yield from check_git(root)
-    yield from check_versions(root)
-    yield from check_processes(root)
+    for check in (check_git, check_versions, check_processes):
+        yield from check(root)
     if not (root / ".git").exists():
         return
-    try:
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-    except ImportError:
-        return  # reported by check_versions
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    checks = [check_data, check_sources, check_remote, check_cache, check_queue]
     try:
         with Repo(str(root)) as repo:
-            for check in [*checks, check_objects] if objects else checks:
-                yield from check(repo)
+            for look in (check_data, check_sources, check_remote, check_cache, check_queue):
+                yield from look(repo)
+            if objects:
+                yield from check_objects(repo)
     except DvcException as error:
         mark = getattr(error.__cause__, "problem_mark", None)  # a YAML parser's
         line = f": line {mark.line + 1}: {getattr(error.__cause__, 'problem', '')}" if mark else ""
@@ -75,19 +75,16 @@ def check_git(root: Path) -> Iterator[Finding]:
     if _git(root, "rev-parse", "--verify", "HEAD") is None:
         yield Finding("git: has no commit yet, which experiments and exports need", COMMIT)
         return
-    if deleted := (_git(root, "ls-files", "--deleted", "--", *DESCRIPTION) or "").split():
+    if deleted := _files(root, "--deleted", "--", *DESCRIPTION):
         yield Finding(f"{_some(deleted)}: deleted, but git still has it", f"git checkout {_words(deleted)}")
-    if missing := _untracked(root):
+    described = _files(root, "--others", "--", *DESCRIPTION, ":(glob)Datasets/[!.]*/*.dvc")  # those ignored too
+    if missing := sorted({*described, *_files(root, "--others", "--exclude-standard", "--", "*.py")}):
         yield Finding(f"{_some(missing)}: not in git, nor in any commit", f"git add --force {_words(missing)}")
 
 
-def _untracked(root: Path) -> list[str]:
-    """Code, and parameters, stages and DVC's pointers even if ignored, that git does not track."""
-    tracked = set((_git(root, "ls-files", "-z") or "").split("\0"))
-    others = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    described = [*(root / name for name in DESCRIPTION), *(root / "Datasets").glob("[!.]*/*.dvc")]
-    names = {path.relative_to(root).as_posix() for path in described if path.is_file()} - tracked
-    return sorted(names | {name for name in others if name.endswith(".py")})
+def _files(root: Path, *words: str) -> list[str]:
+    """The files that `git ls-files` names with these options."""
+    return (_git(root, "ls-files", "-z", *words) or "").split("\0")[:-1]
 
 
 def _git(root: Path, *words: str) -> str | None:
@@ -101,18 +98,16 @@ def _git(root: Path, *words: str) -> str | None:
 
 def check_versions(root: Path) -> Iterator[Finding]:
     """What pyproject.toml requires is installed, in the versions of constraints.txt."""
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    installed = {canonicalize_name(each.name): each.version for each in distributions()}
     needed = [Requirement(text).name for text in project["dependencies"]]
-    if missing := [name for name in needed if not _version(name)]:
+    if missing := [name for name in needed if canonicalize_name(name) not in installed]:
         yield Finding(f"{_some(missing)}: not installed", f"{INSTALL} .")
     pins = [Requirement(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line]
     other = [
         f"{pin.name} {found} instead of {str(pin.specifier).removeprefix('==')}"
         for pin in pins
-        if (found := _version(pin.name)) and not pin.specifier.contains(found, prereleases=True)
+        if (found := installed.get(canonicalize_name(pin.name))) and not pin.specifier.contains(found, prereleases=True)
     ]
     if other:
         yield Finding(f"{_some(other)}: not the tested versions", f"{INSTALL} '.[train,serve,dev]'")
@@ -121,35 +116,22 @@ def check_versions(root: Path) -> Iterator[Finding]:
         yield Finding(f"Python {python}: pyproject.toml requires {wanted}", "make test PYTHON=PATH")
 
 
-def _version(name: str) -> str | None:
-    """The installed version of a package."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def check_processes(root: Path) -> Iterator[Finding]:
     """No stage outlives its `dvc`: it would write where the next run does."""
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            if stage := _orphaned_stage(process, root):
-                problem = f"process {process.pid}: stage {stage} still runs, although the dvc that started it has ended"
-                yield Finding(problem, f"kill {process.pid}")
-        except psutil.Error:
+    processes = {each.pid: each.info for each in process_iter(["environ", "cmdline", "ppid", "status"])}
+    for pid, process in processes.items():
+        environment, parent = process["environ"] or {}, processes.get(process["ppid"])
+        if environment.get("DVC_ROOT") != str(root) or "DVC_STAGE" not in environment or process["status"] == "zombie":
             continue
+        if parent and process["ppid"] != 1 and ("DVC_STAGE" in (parent["environ"] or {}) or _is_dvc(parent["cmdline"])):
+            continue
+        stage = environment["DVC_STAGE"]
+        problem = f"process {pid}: stage {stage} still runs, although the dvc that started it has ended"
+        yield Finding(problem, f"kill {pid}")
 
 
-def _orphaned_stage(process: Any, root: Path) -> str | None:
-    """The stage of this checkout that a process runs, unless its parent is dvc or another process of the stage."""
-    environment, parent = process.environ(), process.parent()
-    if environment.get("DVC_ROOT") != str(root) or process.status() == "zombie":
-        return None
-    if parent and parent.pid != 1 and ("DVC_STAGE" in parent.environ() or "dvc" in " ".join(parent.cmdline())):
-        return None
-    return environment.get("DVC_STAGE")
+def _is_dvc(command: list[str] | None) -> bool:
+    return "dvc" in " ".join(command or ())
 
 
 def check_data(repo: Any) -> Iterator[Finding]:
@@ -188,12 +170,11 @@ def check_remote(repo: Any) -> Iterator[Finding]:
     if not name:
         return
     url = repo.config["remote"].get(name, {}).get("url", "")
-    answer: Queue[str | None] = Queue()
-    Thread(target=lambda: answer.put(_unreachable(repo, name)), daemon=True).start()
-    try:
-        reason = answer.get(timeout=REMOTE_SECONDS)
-    except Empty:
-        reason = f"no answer in {REMOTE_SECONDS:.0f} s"
+    reasons = list[str | None]()
+    asking = Thread(target=lambda: reasons.append(_unreachable(repo, name)), daemon=True)
+    asking.start()
+    asking.join(REMOTE_SECONDS)
+    reason = reasons[0] if reasons else f"no answer in {REMOTE_SECONDS:.0f} s"
     if reason is not None:
         remedy = f"dvc remote modify {shlex.quote(name)} url URL, or its credentials with --local"
         yield Finding(f"remote {name}, {url}: cannot be reached: {reason}", remedy)
