@@ -55,8 +55,9 @@ def write_bundle(artifact: Artifact, bundle: Path) -> None:
     for file in [*import_closure([SERVICE], ROOT), PAGE]:
         _copy(ROOT / file, bundle / file)
     experiment = artifact.manifest["experiment"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     texts = {
-        "requirements.txt": requirements(service_packages()),
+        "requirements.txt": requirements(project["optional-dependencies"]["serve"]),
         "README.md": README.format(experiment=experiment),
         "MODEL_CARD.md": model_card(artifact.manifest),
         **container_files(experiment),
@@ -91,12 +92,6 @@ def archive(bundle: Path, name: str, out: Path) -> None:
                 info.size = path.stat().st_size
                 with path.open("rb") as file:
                     tar.addfile(info, file)
-
-
-def service_packages() -> list[str]:
-    """What the service needs by pyproject.toml, its extra `serve`."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return project["optional-dependencies"]["serve"]
 
 
 def requirements(packages: Iterable[str]) -> str:

@@ -7,7 +7,6 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import numpy as np
 from lxml import etree
@@ -21,19 +20,11 @@ from Datasets.format.records import Box, Record
 from Datasets.tools.errors import UserError
 
 
-class Entry(NamedTuple):
-    """What the lists of a split need of an image. name: without a suffix."""
-
-    name: str
-    record: Record
-    segmented: bool
-
-
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
     """Write `splits`, yielding each record once its image is written; count in `lost` what VOC cannot express."""
     names = Names()
     for split in splits:
-        entries = []
+        written, segmented = dict[str, Record](), []
         for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
             name = names.flat(record["image"])
             stem = PurePosixPath(name).stem
@@ -44,35 +35,35 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             if record["boxes"] is not None:
                 text = annotation(record, name, data, bool(segmentations))
                 write_file(directory / "Annotations" / f"{stem}.xml", text)
-            entries.append(Entry(stem, record, bool(segmentations)))
+            written[stem] = record
+            segmented += [stem] if segmentations else []
             _count_losses(record, lost)
             yield record
-        _write_lists(directory / "ImageSets", split, entries, dataset.classes)
+        for file, lines in _lists(split, written, segmented, dataset.classes).items():
+            write_file(directory / f"ImageSets/{file}.txt", "".join(f"{line}\n" for line in lines).encode())
     labels = _labelmap_names(dataset.classes)
     lost["class names that labelmap.txt has with an underscore"] = len(set(dataset.classes).difference(labels[1:]))
     write_file(directory / "labelmap.txt", _labelmap(labels).encode())
 
 
-def _write_lists(directory: Path, split: str, entries: Sequence[Entry], classes: Mapping[str, int]) -> None:
-    boxed = [entry.name for entry in entries if entry.record["boxes"] is not None]
-    segmented = [entry.name for entry in entries if entry.segmented]
-    labelled = [(entry.name, entry.record["labels"]) for entry in entries if entry.record["labels"] is not None]
-    write_file(directory / f"Main/{split}.txt", _lines(boxed))
+def _lists(
+    split: str, records: Mapping[str, Record], segmented: list[str], classes: Iterable[str]
+) -> dict[str, list[str]]:
+    """The lines of a split's lists of images, by file. records: by the name of their image without a suffix."""
+    lists = {f"Main/{split}": [image for image, record in records.items() if record["boxes"] is not None]}
     if segmented:
-        write_file(directory / f"Segmentation/{split}.txt", _lines(segmented))
-    if any(_has_unboxed_label(entry.record) for entry in entries):
+        lists[f"Segmentation/{split}"] = segmented
+    labels = {image: record["labels"] for image, record in records.items() if record["labels"] is not None}
+    if any(_has_unboxed_label(record) for record in records.values()):
         for name in classes:
-            lines = [f"{image} {1 if name in labels else -1:2}" for image, labels in labelled]
-            write_file(directory / f"Main/{name.replace('/', '_')}_{split}.txt", _lines(lines))
+            lines = [f"{image} {1 if name in labels[image] else -1:2}" for image in labels]
+            lists[f"Main/{name.replace('/', '_')}_{split}"] = lines
+    return lists
 
 
 def _has_unboxed_label(record: Record) -> bool:
     labels, boxes = record["labels"], record["boxes"]
     return labels is not None and (boxes is None or not {box["name"] for box in boxes}.issuperset(labels))
-
-
-def _lines(lines: Sequence[str]) -> bytes:
-    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def objects(record: Record) -> list[Box]:

@@ -32,13 +32,9 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
             lost["images of types that Ultralytics ignores"] += PurePosixPath(name).suffix.lower() not in READ
             yield record
     lost["splits that Ultralytics requires, and that are not there"] = len({"train", "val"}.difference(splits))
-    write_file(directory / "data.yaml", _data_yaml(splits, dataset.classes).encode())
-
-
-def _data_yaml(splits: Sequence[str], classes: Mapping[str, int]) -> str:
-    """Names are quoted as in JSON, or readers of YAML 1.1 take one like `no` for a truth value."""
     folders = "".join(f"{split}: images/{split}\n" for split in splits)
-    return f"{folders}names: {json.dumps(list(classes), ensure_ascii=False)}\n"
+    classes = json.dumps(list(dataset.classes), ensure_ascii=False)  # or YAML 1.1 takes a name like `no` for a bool
+    write_file(directory / "data.yaml", f"{folders}names: {classes}\n".encode())
 
 
 def _lines(record: Record, classes: Mapping[str, int]) -> str:

@@ -122,17 +122,14 @@ def write_curated(
     records: by split, in the order to write; read in slices, one for each shard. sizes: their images' bytes, by which
     shards are cut. run: calls a function with each of many arguments, in order, perhaps in other processes.
     """
-    for written in run(write_shard, _shard_arguments(directory, records, sizes, read)):
+    cuts = {split: _cuts(sizes[split]) for split in SPLITS}
+    shards = (
+        (directory / f"{split}-{number:05d}-of-{len(cuts[split]):05d}.parquet", records[split][rows], read)
+        for split in SPLITS
+        for number, rows in enumerate(cuts[split])
+    )
+    for written in run(write_shard, shards):
         yield from written
-
-
-def _shard_arguments(
-    directory: Path, records: Mapping[str, Sequence[Record]], sizes: Mapping[str, Sequence[int]], read: ReadFiles
-) -> Iterator[tuple[Path, Sequence[Record], ReadFiles]]:
-    for split in SPLITS:
-        cuts = _cuts(sizes[split])
-        for number, rows in enumerate(cuts):
-            yield directory / f"{split}-{number:05d}-of-{len(cuts):05d}.parquet", records[split][rows], read
 
 
 def _cuts(sizes: Sequence[int]) -> list[slice]:

@@ -9,15 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def module_file(module: str, root: Path) -> Path | None:
-    """The file of a dotted module name below `root`, relative to it; None for a module of elsewhere."""
-    base = Path(*module.split("."))
-    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-        if (root / candidate).is_file():
-            return candidate
-    return None
-
-
 def imported_modules(file: Path, root: Path) -> set[str]:
     """Every dotted name that may be a module imported by `file` (relative to `root`), at any depth of its code."""
     names: set[str] = set()
@@ -44,7 +35,8 @@ def import_closure(files: Iterable[Path], root: Path) -> list[Path]:
         if file in found:
             continue
         found.add(file)
-        packages = [parent / "__init__.py" for parent in file.parents if (root / parent / "__init__.py").is_file()]
-        imported = (module_file(name, root) for name in imported_modules(file, root))
-        waiting += [*packages, *(path for path in imported if path)]
+        imported = [Path(*name.split(".")) for name in imported_modules(file, root)]
+        modules = [path.with_suffix(".py") for path in imported]
+        packages = [folder / "__init__.py" for folder in (*file.parents, *imported)]
+        waiting += [path for path in (*modules, *packages) if (root / path).is_file()]
     return sorted(found)

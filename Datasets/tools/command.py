@@ -28,7 +28,8 @@ def run(*functions: Callable[..., Any]) -> None:
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the base of its usage errors
     if "DVC_STAGE" in os.environ:
         end_with_parent()
-    app = typer.Typer(add_completion=False, context_settings={"token_normalize_func": _dashes})
+    settings = {"token_normalize_func": lambda token: token.replace("_", "-")}
+    app = typer.Typer(add_completion=False, context_settings=settings)
     for function in functions:
         app.command(function.__name__.rstrip("_"))(function)
     try:
@@ -42,10 +43,6 @@ def run(*functions: Callable[..., Any]) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def _dashes(token: str) -> str:
-    return token.replace("_", "-")
 
 
 def _fail(message: str) -> None:
