@@ -6,9 +6,9 @@ an array of strings. counts: {"car": 2}, or an array of such objects. boxes: an 
 value of its pixels stands for: {"car": 0} makes 1 a car.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,22 +24,24 @@ Number = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
 class Box(msgspec.Struct):
-    """An object."""
+    """An object; only Parquet files state the last two."""
 
     name: Name
     x1: float
     y1: float
     x2: float
     y2: float
+    crowd: bool | None = None
+    segmentation: dict[str, Any] | None = None
 
 
 class Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """An image; a box is decoded by itself, so that a wrong one is a problem of its own."""
+    """An image; a box is converted by itself, so that a wrong one is a problem of its own."""
 
     image: str
     labels: Name | list[Name] | None = None
     counts: dict[Name, Number] | list[dict[Name, Number]] | None = None
-    boxes: list[msgspec.Raw] | None = None
+    boxes: list[Any] | None = None
     mask: str | None = None
 
 
@@ -53,22 +55,21 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     file, names = found[0], set(files.names())
-    parts: list[msgspec.Raw] = decode_json(files, file, list[msgspec.Raw], "array of images")
-    entries = [_decode(part) for part in parts]
+    entries = list(map(_entry, decode_json(files, file, list[Any], "array of images")))
     whole = [entry for entry in entries if isinstance(entry, Entry)]
-    own, folder = file.rpartition("/")[0], options.images
+    folder = options.images
     if folder is None:
         folder = guess_folder(files, file, (entry.image for entry in whole), names)
-    classes = mask_names(files, own, names) if any(entry.mask is not None for entry in whole) else {}
+    classes = mask_names(files, file, names) if any(entry.mask is not None for entry in whole) else {}
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 
 
-def _decode(part: msgspec.Raw) -> Entry | str:
+def _entry(stated: Any) -> Entry | str:
     """The entry, or why it is none."""
     try:
-        return msgspec.json.decode(part, type=Entry)
-    except msgspec.DecodeError as error:
-        return f"{error} in {_short(part)}"
+        return msgspec.convert(stated, Entry)
+    except msgspec.ValidationError as error:
+        return f"{error} in {stated!s:.80}"
 
 
 def _record(entry: Entry | str, origin: str, folder: str, classes: dict[int, str]) -> Imported:
@@ -79,23 +80,30 @@ def _record(entry: Entry | str, origin: str, folder: str, classes: dict[int, str
     if entry.counts is not None:
         counts = [entry.counts] if isinstance(entry.counts, dict) else entry.counts
         row.counts = [Count(name=name, count=number) for part in counts for name, number in part.items()]
-    if entry.mask is not None:
-        row.mask, row.mask_names = inside(folder, entry.mask), classes
-        if not is_safe_path(row.mask):
-            row.mask, row.mask_names = None, None
-            row.problems.append(("malformed annotation", f"a mask that is no path inside the source: {entry.mask:.80}"))
-    if entry.boxes is not None:
-        row.boxes = []
-        for number, part in enumerate(entry.boxes):
-            place = f"{origin}, box {number}"
-            try:
-                box = msgspec.json.decode(part, type=Box)
-                row.boxes.append(ImportedBox(box.name, box.x1, box.y1, box.x2, box.y2, place))
-            except msgspec.DecodeError as error:
-                row.problems.append(("malformed box", f"{error} in {_short(part)} at {place}"))
+    add_mask(row, None if entry.mask is None else inside(folder, entry.mask), classes)
+    add_boxes(row, entry.boxes)
     return row
 
 
-def _short(part: msgspec.Raw) -> str:
-    text = bytes(part).decode(errors="replace")
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def add_mask(row: Imported, path: str | None, names: dict[int, str]) -> None:
+    """Add a mask, if there is one. names: what the values of its pixels mean."""
+    if path is not None and is_safe_path(path):
+        row.mask, row.mask_names = path, names
+    elif path is not None:
+        row.problems.append(("outside the source", f"mask {path!r:.200}"))
+
+
+def add_boxes(row: Imported, boxes: Iterable[Any] | None) -> None:
+    """Add boxes, if there may be some, and the problems of what is none."""
+    if boxes is None:
+        return
+    row.boxes = []
+    for number, stated in enumerate(boxes):
+        origin = f"{row.origin}, box {number}"
+        try:
+            box = msgspec.convert(stated, Box)
+        except msgspec.ValidationError as error:
+            row.problems.append(("malformed box", f"{error} in {stated!s:.80} at {origin}"))
+            continue
+        outline = None if box.segmentation is None else msgspec.json.encode(box.segmentation)
+        row.boxes.append(ImportedBox(box.name, box.x1, box.y1, box.x2, box.y2, origin, bool(box.crowd), outline))

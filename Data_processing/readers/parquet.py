@@ -9,23 +9,45 @@ own. classes.json beside the file says what the pixels of masks mean: id + 1.
 import sys
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from Data_processing.readers.json import Name, Number, add_boxes, add_mask
 from Data_processing.shared.annotation_files import mask_names
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
 from Data_processing.shared.image_names import guess_folder
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
 from Datasets.format.files import visible
-from Datasets.format.records import SCHEMA, SPLITS, Count, is_safe_path
+from Datasets.format.records import SCHEMA
 from Datasets.tools.errors import UserError, one_line
 
 ANNOTATIONS = ("labels", "counts", "boxes", "mask")
+Side = Annotated[int, msgspec.Meta(gt=0, le=MAX_SIDE)]
 UNUSABLE = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)  # what pyarrow raises for a damaged file
+
+
+class StatedCount(msgspec.Struct):
+    """How many objects of a class an image holds."""
+
+    name: Name
+    count: Number
+
+
+class Record(msgspec.Struct):
+    """What a row states, all but the mask."""
+
+    image: Name
+    width: Side | None
+    height: Side | None
+    group: str | None
+    split: Literal["train", "val", "test"] | None
+    labels: list[Name] | None
+    counts: list[StatedCount] | None
+    boxes: list[Any] | None
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -92,54 +114,23 @@ def _line(text: Any) -> str:
 def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Iterator[Imported]:
     table = _table(files, file)
     masks = _masks(files, file, table, folder, names)
-    meanings = mask_names(files, file.rpartition("/")[0], names) if any(masks) else None
-    stated = table.drop_columns(["mask"]).to_pylist()
-    for number, (record, mask) in enumerate(zip(stated, masks, strict=True)):
-        origin, image = f"{file}: row {number}", record["image"]
-        row = Imported(inside(folder, image) if image else origin, origin)
-        if not image:
-            row.problems.append(("malformed annotation", "no image is named"))
-        _state(row, record)
-        if record["boxes"] is not None:
-            row.boxes = []
-            for index, box in enumerate(record["boxes"]):
-                _add_box(row, row.boxes, box or {}, f"{origin}, box {index}")
-        if mask is not None:
-            row.mask, row.mask_names = mask, meanings
-            if not is_safe_path(mask):
-                row.problems.append(("outside the source", f"mask {mask!r:.200}"))
+    meanings = mask_names(files, file, names) if any(masks) else {}
+    for number, (stated, mask) in enumerate(zip(table.drop_columns(["mask"]).to_pylist(), masks, strict=True)):
+        row = _record(stated, f"{file}: row {number}", folder)
+        add_mask(row, mask, meanings)
         yield row
 
 
-def _state(row: Imported, record: dict[str, Any]) -> None:
-    """Set what the record states of the image as a whole."""
-    for side in ("width", "height"):
-        if record[side] is not None and not 0 < record[side] <= MAX_SIDE:
-            row.problems.append(("malformed annotation", f"a {side} of {record[side]} pixels"))
-        else:
-            setattr(row, side, record[side])
-    if record["split"] in (None, *SPLITS):
-        row.split = record["split"]
-    else:
-        row.problems.append(("malformed annotation", f"split {record['split']!r:.80} is none of {', '.join(SPLITS)}"))
-    if all(record["labels"] or ()) and all(map(_is_count, record["counts"] or ())):
-        row.labels, row.counts = record["labels"], record["counts"]
-    else:
-        row.problems.append(("malformed annotation", "a label or count without a name, or a count below 0"))
-    row.group = record["group"]
-
-
-def _is_count(count: Count | None) -> bool:
-    return count is not None and bool(count["name"]) and count["count"] is not None and count["count"] >= 0
-
-
-def _add_box(row: Imported, boxes: list[ImportedBox], box: dict[str, Any], origin: str) -> None:
-    x1, y1, x2, y2 = (box.get(key) for key in ("x1", "y1", "x2", "y2"))
-    if not box.get("name") or x1 is None or y1 is None or x2 is None or y2 is None:
-        row.problems.append(("malformed box", f"a box without a name, x1, y1, x2 or y2 at {origin}"))
-        return
-    outline = None if box["segmentation"] is None else msgspec.json.encode(box["segmentation"])
-    boxes.append(ImportedBox(box["name"], x1, y1, x2, y2, origin, bool(box["crowd"]), outline))
+def _record(stated: dict[str, Any], origin: str, folder: str) -> Imported:
+    image = inside(folder, stated["image"]) if stated["image"] else origin
+    try:
+        record = msgspec.convert(stated, Record)
+    except msgspec.ValidationError as error:
+        return Imported(image, origin, problems=[("malformed annotation", str(error))])
+    row = Imported(image, origin, record.width, record.height, record.group, record.split, record.labels)
+    row.counts = stated["counts"]
+    add_boxes(row, record.boxes)
+    return row
 
 
 def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: set[str]) -> list[str | None]:
@@ -147,10 +138,8 @@ def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: s
     column = table["mask"].combine_chunks()
     paths = [None if path is None else inside(folder, path) for path in pc.struct_field(column, "path").to_pylist()]
     within = pc.struct_field(column, "bytes").is_valid().to_pylist()
-    left_out = sum(kept and path not in names for path, kept in zip(paths, within, strict=True))
-    if left_out:
-        advice = "to keep them, provide them as files at the path that the record names"
-        print(
-            f"warning: {files.path}: {file}: {left_out} masks inside the file are left out; {advice}", file=sys.stderr
-        )
-    return [None if kept and path not in names else path for path, kept in zip(paths, within, strict=True)]
+    lost = [held and path not in names for path, held in zip(paths, within, strict=True)]
+    if any(lost):
+        told = f"{sum(lost)} masks inside the file are left out; to keep them, provide them as files at the path that"
+        print(f"warning: {files.path}: {file}: {told} the record names", file=sys.stderr)
+    return [None if left_out else path for path, left_out in zip(paths, lost, strict=True)]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Container, Iterable
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from posixpath import dirname
 from typing import Any, TypeVar
 
 import msgspec
@@ -121,12 +122,12 @@ def parse_xml(data: bytes, tag: str) -> etree._Element:
     return root
 
 
-def mask_names(files: SourceFiles, folder: str, names: Container[str]) -> dict[int, str]:
-    """What the values of masks' pixels mean, by classes.json in a folder: class ids + 1. names: all of the source's.
+def mask_names(files: SourceFiles, beside: str, names: Container[str]) -> dict[int, str]:
+    """What the values of masks' pixels mean, by the classes.json beside a file: class ids + 1. names: of all files.
 
     Raises UserError if there is no such file, or it is not that.
     """
-    file = inside(folder, CLASSES)
+    file = inside(dirname(beside), CLASSES)
     if file not in names:
         raise UserError(f"{files.path}: holds masks, but no {file}, which says what the values of their pixels mean")
     classes: Any = decode_json(files, file, Any, "classes")
