@@ -15,7 +15,6 @@ of 0 and 1 for each class beside `image` or `filename`, as Roboflow writes sever
 import csv
 import io
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -29,20 +28,14 @@ from Datasets.tools.errors import UserError
 
 TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)  # a first line of Excel's
-DELIMITERS = {",": ",", ";": ";", "\t": "\t", "\\t": "\t", "tab": "\t"}
 CORNERS = ("x1", "y1", "x2", "y2")
 SIDES = ("x1", "y1", "box_width", "box_height")
 OF_IMAGE = ("image_width", "image_height", "group", "split")
 OURS = ("image", "label", *CORNERS, "box_width", "box_height", *OF_IMAGE, "crowd")
+EDGES = {"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"}
 PRESETS = {
-    "tensorflow": {
-        **{"image": "filename", "image_width": "width", "image_height": "height", "label": "class"},
-        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
-    },
-    "vott": {
-        **{name: name for name in ("image", "label", *OF_IMAGE, "crowd")},
-        **{"x1": "xmin", "y1": "ymin", "x2": "xmax", "y2": "ymax"},
-    },
+    "tensorflow": {"image": "filename", "image_width": "width", "image_height": "height", "label": "class", **EDGES},
+    "vott": {**{name: name for name in ("image", "label", *OF_IMAGE, "crowd")}, **EDGES},
     "openimages": {
         **{"image": "ImageID", "label": "LabelName", "crowd": "IsGroupOf"},
         **{"x1": "XMin", "x2": "XMax", "y1": "YMin", "y2": "YMax"},
@@ -96,14 +89,13 @@ def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(text: str, options: ImportOptions, where: str) -> str:
-    if options.delimiter is None and (stated := SEPARATOR.match(text)):
-        return stated[1]
     if options.delimiter is None:
-        header = text.partition("\n")[0]
-        return max(",;\t", key=header.count)
-    if options.delimiter not in DELIMITERS and (len(options.delimiter) != 1 or options.delimiter in '"\r\n '):
-        raise UserError(f"{where}: delimiter {options.delimiter!r}: one character, or tab")
-    return DELIMITERS.get(options.delimiter, options.delimiter)
+        stated = SEPARATOR.match(text)
+        return stated[1] if stated else max(",;\t", key=text.partition("\n")[0].count)
+    delimiter = "\t" if options.delimiter in ("tab", "\\t") else options.delimiter
+    if len(delimiter) != 1 or delimiter in '"\r\n ':
+        raise UserError(f"{where}: delimiter {delimiter!r}: one character, or tab")
+    return delimiter
 
 
 def _column_meanings(header: Sequence[str], options: ImportOptions, where: str) -> tuple[dict[str, int], int, bool]:
@@ -138,12 +130,11 @@ def _column_meanings(header: Sequence[str], options: ImportOptions, where: str) 
 
 
 def _recognised(header: Sequence[str]) -> str | None:
-    if {"image", "label", *CORNERS} <= set(header):
-        return None
-    fitting = (
-        name for name, columns in PRESETS.items() if {columns[c] for c in columns if c not in OPTIONAL} <= set(header)
-    )
-    return next(fitting, None)
+    if not {"image", "label", *CORNERS} <= set(header):
+        for name, columns in PRESETS.items():
+            if {theirs for ours, theirs in columns.items() if ours not in OPTIONAL} <= set(header):
+                return name
+    return None
 
 
 def _check_box_columns(named: Mapping[str, str], where: str) -> None:
@@ -247,19 +238,19 @@ class Table:
     def _draw(self, row: Imported, cells: Mapping[str, str], origin: str) -> None:
         row.boxes = row.boxes or []
         stated = [cells[name].replace(",", ".") if self._commas else cells[name] for name in self._corners]
+        crowd = TRUTH.get(cells.get("crowd", "").lower())
         try:
             x1, y1, x2, y2 = map(float, stated)
             if not cells["label"]:
                 raise ValueError("a box without a class")
-            crowd = TRUTH[cells.get("crowd", "").lower()]
+            if crowd is None:
+                raise ValueError(f"crowd is {cells['crowd']!r:.80}, neither 0 nor 1")
         except ValueError as error:
             row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
-        except KeyError as error:
-            row.problems.append(("malformed box", f"crowd is {error!s:.80} at {origin}, neither 0 nor 1"))
-        else:
-            if self._corners == SIDES:
-                x2, y2 = x1 + x2, y1 + y2
-            row.boxes.append(ImportedBox(cells["label"], x1, y1, x2, y2, origin, crowd))
+            return
+        if self._corners == SIDES:
+            x2, y2 = x1 + x2, y1 + y2
+        row.boxes.append(ImportedBox(cells["label"], x1, y1, x2, y2, origin, crowd))
 
     def _state(self, row: Imported, image: str, cells: Mapping[str, str], line: int) -> None:
         """What a row says of its image as a whole, which all rows of an image must say alike."""
@@ -273,10 +264,9 @@ class Table:
         row.width = pixels(stated.get("image_width"), row)
         row.height = pixels(stated.get("image_height"), row)
         row.group = stated.get("group") or None
-        if split := stated.get("split"):
-            row.split = split_named(split)
-            if row.split is None:
-                row.problems.append(("malformed annotation", f"split {split!r:.80} is none of train, val and test"))
+        row.split = split_named(stated.get("split", ""))
+        if stated.get("split") and row.split is None:
+            row.problems.append(("malformed annotation", f"split {stated['split']!r:.80}: not train, val or test"))
 
 
 def _image_names(
@@ -287,22 +277,18 @@ def _image_names(
     A name without an image's suffix means the image of that stem, or, where there is none, a .jpg; one that leads out
     of the source, such as a URL, the image that it ends in.
     """
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for path in images_below(files, ""):
-        by_stem[without_suffix(path)].append(path)
     folder = options.images
     if folder is None:
-        known = chain(by_stem, *by_stem.values())
-        folder = guess_folder(files, file, filter(None, images), known)
-    finder = ImageFinder(files, options.images)
+        known = list(images_below(files, ""))
+        folder = guess_folder(files, file, filter(None, images), [*known, *map(without_suffix, known)])
+    anywhere, within = ImageFinder(files, options.images), ImageFinder(files, folder)
 
     def full_names(name: str) -> list[str]:
-        if ended := finder.by_end_if_outside(name):
-            return ended
-        path = inside(folder, name)
-        if without_suffix(path) != path:
-            return [path]
-        found = by_stem.get(path, [])
-        return found if len(found) == 1 else [path if found else f"{path}.jpg"]  # of several, none
+        if outside := anywhere.by_end_if_outside(name):
+            return outside
+        path, found = inside(folder, name), within.find(name)
+        if len(found) == 1:
+            return found
+        return [path if found or without_suffix(path) != path else f"{path}.jpg"]  # of several, none
 
     return folder, full_names
