@@ -80,7 +80,7 @@ def list_(open_only: Annotated[bool, typer.Option("--open", help="only those wit
     """List the experiments: id, state, steps done, title."""
     for each in Log(LOG).experiments.values():
         if each.state == "open" or not open_only:
-            steps = f"{sum(step.done for step in each.steps)}/{len(each.steps)}"
+            steps = f"{sum(step.done for step in each.steps.values())}/{len(each.steps)}"
             print(f"{each.id}  {each.state:9}  {steps:>5}  {each.title}")
 
 

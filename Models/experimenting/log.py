@@ -51,11 +51,7 @@ class Experiment:
     state_line: int = 0
     conclusions: int | None = None
     end: int = 0
-    steps: list[Step] = field(default_factory=list)
-
-    def step(self, number: int) -> Step | None:
-        """The step of that number, if there is one."""
-        return next((step for step in self.steps if step.number == number), None)
+    steps: dict[int, Step] = field(default_factory=dict)
 
     def anchor(self) -> str:
         """The fragment by which Markdown viewers link to the heading."""
@@ -90,23 +86,22 @@ class Log:
     def _read_line(self, index: int, line: str, current: Experiment | None) -> Experiment | None:
         """Read one line outside code, and return the experiment that the next line belongs to."""
         if heading := HEADING.match(line):
-            name = heading["id"]
-            if name in self.experiments:
-                earlier = self.experiments[name].heading + 1
-                raise self._wrong(index, f"{name} is already at line {earlier}; give this one another id")
-            self.experiments[name] = Experiment(name, heading["title"] or "", index)
-            return self.experiments[name]
-        if current is None or line.startswith(("# ", "## ")):
+            if same := self.experiments.get(heading["id"]):
+                raise self._wrong(index, f"{same.id} is already at line {same.heading + 1}; give this one another id")
+            current = Experiment(heading["id"], heading["title"] or "", index)
+            self.experiments[current.id] = current
+        elif current is None or line.startswith(("# ", "## ")):
             return None
-        if line.startswith("### Conclusions"):
+        elif line.startswith("### Conclusions"):
             current.conclusions = index
         elif not current.state and (state := STATE.match(line)):
             current.state, current.state_line = state["state"], index
         elif step := STEP.match(line):
-            if same := current.step(int(step["number"])):
-                raise self._wrong(index, f"step {same.number} of {current.id} is already at line {same.line + 1}")
-            done = step["box"] != " "
-            current.steps.append(Step(int(step["number"]), step["text"], done, step["commit"], index))
+            number = int(step["number"])
+            if number in current.steps:
+                earlier = current.steps[number].line + 1
+                raise self._wrong(index, f"step {number} of {current.id} is already at line {earlier}")
+            current.steps[number] = Step(number, step["text"], step["box"] != " ", step["commit"], index)
         return current
 
     def _wrong(self, index: int, why: str) -> UserError:
@@ -120,9 +115,19 @@ class Log:
             raise UserError(f"{self.path}: has no experiment {name!r}; it has: {existing}; {begin}")
         return self.experiments[name]
 
-    def write(self) -> None:
-        """Write the lines."""
-        write_text(self.path, "\n".join(self.lines if not self.lines[-1] else [*self.lines, ""]))
+    def open_step(self, name: str) -> Step:
+        """The step e004.1. Raises UserError if there is none, or if it is done."""
+        match = re.fullmatch(r"(e\d+)\.(\d+)", name)
+        if not match:
+            raise UserError(f"{name!r} is not a step; write e001.1 for the first step of e001")
+        steps = self[match[1]].steps
+        step = steps.get(int(match[2]))
+        if step is None:
+            existing = ", ".join(map(str, steps)) or "none"
+            raise UserError(f"{self.path}: {match[1]} has no step {match[2]}; it has: {existing}; add it to the list")
+        if step.done:
+            raise self._wrong(step.line, f"{name} is done ({step.commit or 'no commit'}); add a step for another run")
+        return step
 
     def add_experiment(self, name: str, title: str, steps: Sequence[str]) -> None:
         """Add an experiment at the end. Raises UserError for an id that is taken or malformed."""
@@ -130,16 +135,15 @@ class Log:
             raise UserError(f"{name!r} is not the id of an experiment; they are e001, e002 and so on")
         if name in self.experiments:
             raise self._wrong(self.experiments[name].heading, f"{name} exists already")
-        section = ["", f"## {name} {paragraph(title)}", "", f"State: open, begun {date.today()}"]
+        gap = [""] if self.lines[-1] else []
+        self.lines += [*gap, f"## {name} {paragraph(title)}", "", f"State: open, begun {date.today()}"]
         if steps:
-            section += ["", *(f"{number}. [ ] {paragraph(step)}" for number, step in enumerate(steps, 1))]
-        end = max((index + 1 for index, line in enumerate(self.lines) if line.strip()), default=0)
-        self.lines[end:end] = section
+            self.lines += ["", *(f"{number}. [ ] {paragraph(step)}" for number, step in enumerate(steps, 1))]
 
     def add_note(self, name: str, text: str) -> None:
         """Add a dated note above the experiment's first step, or above its conclusions, or at its end."""
         experiment = self[name]
-        below = [step.line for step in experiment.steps]
+        below = [step.line for step in experiment.steps.values()]
         if experiment.conclusions is not None:
             below.append(experiment.conclusions)
         at = min(below, default=experiment.end)
@@ -166,9 +170,13 @@ class Log:
         """Mark a step as done by a commit."""
         self.lines[step.line] = self.lines[step.line].rstrip().replace("[ ]", "[x]", 1) + f" ({commit})"
 
+    def write(self) -> None:
+        """Write the lines."""
+        write_text(self.path, "\n".join(self.lines if not self.lines[-1] else [*self.lines, ""]))
+
 
 def read_text(path: Path, default: str) -> str:
-    """The text of a UTF-8 file with "\\n" as line ends, or the default if the file does not exist."""
+    """The text of a UTF-8 file with "\n" as line ends, or the default if the file does not exist."""
     return decode_text(path.read_bytes(), path, "utf-8").replace("\r\n", "\n") if path.exists() else default
 
 

@@ -4,16 +4,17 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from Datasets.tools.errors import UserError, one_line
-from Models.experimenting.log import Experiment, Log, Step
+from Models.experimenting.log import Experiment, Log
 
-Metrics = Mapping[str, float]  # by FILE:NAME, names within names joined by dots
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def run_step(root: Path, log_file: Path, name: str, parameters: Sequence[str], yes: bool) -> None:
@@ -22,7 +23,7 @@ def run_step(root: Path, log_file: Path, name: str, parameters: Sequence[str], y
     Everything that can be checked is checked before anything changes. Raises UserError if the pipeline fails and
     KeyboardInterrupt if it is interrupted: the commit of the work stays, the step is not ticked.
     """
-    step = find_step(Log(log_file), name)
+    step = Log(log_file).open_step(name)
     check_ready(root)
     new = files_to_add(root, yes)
     if parameters:
@@ -32,26 +33,10 @@ def run_step(root: Path, log_file: Path, name: str, parameters: Sequence[str], y
     lines = compared_with_before(root, name)
     commit = commit_file(root, "dvc.lock", f"[{name}] results: {step.text}", lines)
     log = Log(log_file)  # as it is now: people may have written in it during the run
-    log.tick(find_step(log, name), commit)
+    log.tick(log.open_step(name), commit)
     log.write()
     commit_file(root, log_file.name, f"[{name}] log")
     print("\n".join([f"{name} is done: {commit}", *lines]))
-
-
-def find_step(log: Log, name: str) -> Step:
-    """The step e004.1 of the log. Raises UserError if there is none, or if it is done."""
-    match = re.fullmatch(r"(e\d+)\.(\d+)", name)
-    if not match:
-        raise UserError(f"{name!r} is not a step; write e001.1 for the first step of e001")
-    experiment = log[match[1]]
-    step = experiment.step(int(match[2]))
-    if step is None:
-        existing = ", ".join(str(each.number) for each in experiment.steps) or "none"
-        raise UserError(f"{log.path}: {experiment.id} has no step {match[2]}; it has: {existing}; add it to the list")
-    if step.done:
-        commit = step.commit or "no commit"
-        raise UserError(f"{log.path}: line {step.line + 1}: {name} is done ({commit}); add a step for another run")
-    return step
 
 
 def set_parameters(path: Path, changes: Sequence[str]) -> None:
@@ -74,13 +59,10 @@ def git(root: Path, *words: str) -> str:
 
 
 def check_ready(root: Path) -> None:
-    """Raises UserError if no commit can be made: no repository, commit, branch or identity, or unresolved conflicts."""
-    git(root, "log", "-1")
-    try:
-        git(root, "symbolic-ref", "--quiet", "HEAD")
-    except UserError:
+    """Raises UserError if no commit can be made: no repository, branch or identity, or unresolved conflicts."""
+    if not git(root, "branch", "--show-current").strip():
         remedy = "finish the rebase, or `git switch -c NAME`"
-        raise UserError(f"git: HEAD is detached: no branch would have the results; {remedy}") from None
+        raise UserError(f"git: HEAD is detached: no branch would have the results; {remedy}")
     if git(root, "ls-files", "--unmerged"):
         raise UserError("git: a merge is underway; resolve its conflicts, or `git merge --abort`")
     git(root, "var", "GIT_COMMITTER_IDENT")
@@ -131,28 +113,23 @@ def reproduce(root: Path, name: str) -> None:
 
 def compared_with_before(root: Path, name: str) -> list[str]:
     """A table of the metrics that the step changed."""
-    before = base(root, name)
-    metrics = metrics_at(root, [before, "workspace"])
-    columns = {"before": metrics[before], name: metrics["workspace"]}
-    changed = [key for key, value in columns[name].items() if columns["before"].get(key) != value]
-    return table(columns, changed) if changed else ["no metric changed"]
+    figures = metrics_at(root, {"before": base(root, name), name: "workspace"})
+    changed = figures[figures[name].notna() & (figures[name] != figures["before"])]
+    return table(changed) if len(changed) else ["no metric changed"]
 
 
 def compared_steps(root: Path, experiment: Experiment) -> list[str]:
     """A table of the test metrics before the first done step and after each; empty without a done step."""
-    done = {f"{experiment.id}.{step.number}": step.commit for step in experiment.steps if step.commit}
+    done = {f"{experiment.id}.{step.number}": step.commit for step in experiment.steps.values() if step.commit}
     if not done:
         return []
     name, first = next(iter(done.items()))
     commits = {"before": base(root, name, f"{first}~1")}
     commits |= {name: git(root, "rev-parse", f"{commit}^{{commit}}").strip() for name, commit in done.items()}
-    found = metrics_at(root, list(dict.fromkeys(commits.values())))
-    columns = {name: found[commit] for name, commit in commits.items()}
-    keys = {key for metrics in columns.values() for key in metrics}
-    shown = sorted(key for key in keys if re.match(r"Models/outputs/.*/evaluate/metrics\.json:[^.]+$", key))
-    if not shown:
+    figures = metrics_at(root, commits).filter(regex=r"^Models/outputs/.*/evaluate/metrics\.json:[^.]+$", axis=0)
+    if figures.empty:
         return ["no metrics of these commits are in DVC's cache; `dvc pull --all-commits` may fetch them"]
-    return table(columns, shown)
+    return table(figures.sort_index())
 
 
 def base(root: Path, name: str, last: str = "HEAD") -> str:
@@ -169,36 +146,32 @@ def base(root: Path, name: str, last: str = "HEAD") -> str:
     return found
 
 
-def metrics_at(root: Path, commits: Sequence[str]) -> dict[str, Metrics]:
-    """The numbers in the metrics files of each commit, or of the workspace, except files that DVC's cache lacks."""
+def metrics_at(root: Path, commits: Mapping[str, str]) -> "pd.DataFrame":
+    """The numbers in the metrics files of commits, or of "workspace", except files that DVC's cache lacks.
+
+    A column for each of `commits`; a row for each number, called FILE:NAME, names within names joined by dots.
+    """
+    import pandas as pd
     from dvc.repo import Repo
+    from dvc.utils.flatten import flatten
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     with Repo(str(root)) as repo:
-        shown = repo.metrics.show(revs=list(commits), hide_workspace=False)
-    return {commit: _numbers(shown.get(commit, {}).get("data", {})) for commit in commits}
+        shown = repo.metrics.show(revs=list(dict.fromkeys(commits.values())), hide_workspace=False)
+    columns = {}
+    for name, commit in commits.items():
+        files = shown.get(commit, {}).get("data", {})
+        flat = {file: flatten(result.get("data") or {}) for file, result in sorted(files.items())}
+        pairs = [(f"{file}:{key}", value) for file, values in flat.items() for key, value in values.items()]
+        columns[name] = pd.Series({key: value for key, value in pairs if type(value) in (int, float)}, dtype=float)
+    return pd.DataFrame(columns)
 
 
-def _numbers(files: Mapping[str, Any]) -> Metrics:
-    from dvc.utils.flatten import flatten
-
-    flat = {file: flatten(result.get("data") or {}) for file, result in sorted(files.items())}
-    pairs = [(f"{file}:{name}", value) for file, values in flat.items() for name, value in values.items()]
-    return {key: value for key, value in pairs if type(value) in (int, float)}
-
-
-def table(columns: Mapping[str, Metrics], keys: Iterable[str]) -> list[str]:
+def table(figures: "pd.DataFrame") -> list[str]:
     """A line for each metric, a column for each state; from the second on with the difference to the first."""
-    first = next(iter(columns.values()))
-    rows = [["", *columns]]
-    for key in keys:
-        cells = [_cell(metrics.get(key), None if metrics is first else first.get(key)) for metrics in columns.values()]
-        rows.append([key.removeprefix("Models/outputs/"), *cells])
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _cell(value: float | None, before: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if before is None else f"{value:.6g} ({value - before:+.4g})"
+    cells = figures.map("{:.6g}".format).where(figures.notna(), "-")
+    for name in figures.columns[1:]:
+        change = figures[name] - figures.iloc[:, 0]
+        cells[name] += change.map(" ({:+.4g})".format).where(change.notna(), "")
+    cells.index = cells.index.str.removeprefix("Models/outputs/")
+    return cells.to_string().splitlines()
