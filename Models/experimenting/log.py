@@ -18,11 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from Datasets.format.files import decode_text
 from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
+LOG = ROOT / "EXPERIMENTS.md"
+Id = Annotated[str, typer.Argument(help="id of the experiment: e001", show_default=False)]  # of the commands
 HEADING = re.compile(r"## (?P<id>e\d+)(?: +(?P<title>.*?))? *$")
 STATE = re.compile(r"State: (?P<state>open|concluded)\b")
 STEP = re.compile(r"(?P<number>\d+)\. \[(?P<box>[ xX])\] (?P<text>.*?)(?: \((?P<commit>[0-9a-f]{7,40})\))? *$")
@@ -64,7 +70,7 @@ class Log:
     Raises UserError with the line that is wrong. A missing file is a log without experiments.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path = LOG) -> None:
         self.path = path
         self.lines = read_text(path, START).split("\n")
         self.experiments: dict[str, Experiment] = {}

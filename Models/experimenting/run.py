@@ -5,72 +5,83 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from Datasets.tools.errors import UserError, one_line
-from Models.experimenting.log import Experiment, Log
+from Models.experimenting.log import LOG, ROOT, Experiment, Id, Log
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def run_step(root: Path, log_file: Path, name: str, parameters: Sequence[str], yes: bool) -> None:
-    """Run the step `name`, such as e004.1, and tick it.
-
-    Everything that can be checked is checked before anything changes. Raises UserError if the pipeline fails and
-    KeyboardInterrupt if it is interrupted: the commit of the work stays, the step is not ticked.
-    """
-    step = Log(log_file).open_step(name)
-    check_ready(root)
-    new = files_to_add(root, yes)
-    if parameters:
-        set_parameters(root / "params.yaml", parameters)
-    commit_work(root, new, f"[{name}] before: {step.text}", [f"-S {each}" for each in parameters])
-    reproduce(root, name)
-    lines = compared_with_before(root, name)
-    commit = commit_file(root, "dvc.lock", f"[{name}] results: {step.text}", lines)
-    log = Log(log_file)  # as it is now: people may have written in it during the run
-    log.tick(log.open_step(name), commit)
+def run(
+    step: Annotated[str, typer.Argument(help="experiment and step: e001.1", show_default=False)],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-S", help="KEY=VALUE: change params.yaml, as `dvc exp run -S` does; repeat it for more"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="add untracked files to the commit without asking")] = False,
+) -> None:
+    """Commit the work, run the pipeline, commit its results, and tick the step."""
+    text = Log().open_step(step).text
+    check_ready()  # all that can be checked, before anything changes
+    new = files_to_add(yes)
+    if set_:
+        set_parameters(set_)
+    commit_work(new, f"[{step}] before: {text}", [f"-S {each}" for each in set_ or []])
+    reproduce(step)
+    lines = compared_with_before(step)
+    commit = commit_file("dvc.lock", f"[{step}] results: {text}", lines)
+    log = Log()  # as it is now: people may have written in it during the run
+    log.tick(log.open_step(step), commit)
     log.write()
-    commit_file(root, log_file.name, f"[{name}] log")
-    print("\n".join([f"{name} is done: {commit}", *lines]))
+    commit_file(LOG.name, f"[{step}] log")
+    print("\n".join([f"{step} is done: {commit}", *lines]))
 
 
-def set_parameters(path: Path, changes: Sequence[str]) -> None:
+def show(experiment: Id) -> None:
+    """Print an experiment, and its steps' metrics on the test split beside those from before the first step."""
+    log = Log()
+    found = log[experiment]
+    print("\n".join(log.lines[found.heading : found.end]))
+    if lines := compared_steps(found):
+        print("\n" + "\n".join(lines))
+
+
+def set_parameters(changes: Sequence[str]) -> None:
     """Change params.yaml as `dvc exp run -S` does. Raises UserError, leaving the file as it is, if DVC refuses."""
     from dvc.exceptions import DvcException
     from dvc.utils.hydra import apply_overrides
 
     try:
-        apply_overrides(path, list(changes))
+        apply_overrides(ROOT / "params.yaml", list(changes))
     except DvcException as error:
-        raise UserError(f"{path.name}: {one_line(error.__cause__ or error)}") from error
+        raise UserError(f"params.yaml: {one_line(error.__cause__ or error)}") from error
 
 
-def git(root: Path, *words: str) -> str:
+def git(*words: str) -> str:
     """The output of a git command. Raises UserError with git's message, or its hook's, if it fails."""
-    done = subprocess.run(["git", *words], cwd=root, capture_output=True, encoding="utf-8", errors="replace")
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise UserError(f"git {words[0]}: {(done.stderr.strip() or done.stdout.strip()).removeprefix('fatal: ')}")
     return done.stdout
 
 
-def check_ready(root: Path) -> None:
+def check_ready() -> None:
     """Raises UserError if no commit can be made: no repository, branch or identity, or unresolved conflicts."""
-    if not git(root, "branch", "--show-current").strip():
+    if not git("branch", "--show-current").strip():
         remedy = "finish the rebase, or `git switch -c NAME`"
         raise UserError(f"git: HEAD is detached: no branch would have the results; {remedy}")
-    if git(root, "ls-files", "--unmerged"):
+    if git("ls-files", "--unmerged"):
         raise UserError("git: a merge is underway; resolve its conflicts, or `git merge --abort`")
-    git(root, "var", "GIT_COMMITTER_IDENT")
+    git("var", "GIT_COMMITTER_IDENT")
 
 
-def files_to_add(root: Path, yes: bool) -> list[str]:
+def files_to_add(yes: bool) -> list[str]:
     """The untracked files that the commit of the work takes along; asks for them on a terminal."""
-    listed = git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    listed = git("ls-files", "--others", "--exclude-standard", "-z").split("\0")
     new = [name for name in listed if name not in ("", "dvc.lock")]
     if not new or yes:
         return new
@@ -80,26 +91,26 @@ def files_to_add(root: Path, yes: bool) -> list[str]:
     return new if typer.confirm(f"Untracked files: {shown}. Add them to the commit?") else []
 
 
-def commit_work(root: Path, new: Sequence[str], subject: str, body: Sequence[str]) -> None:
+def commit_work(new: Sequence[str], subject: str, body: Sequence[str]) -> None:
     """Commit all changes and the files of `new`, unless the last commit is that of an earlier attempt at the step."""
-    git(root, "add", "--update", "--", ".")
+    git("add", "--update", "--", ".")
     if new:
-        git(root, "add", "--", *new)
-    changed = git(root, "status", "--porcelain", "--untracked-files=no")
-    if changed or git(root, "log", "-1", "--format=%s").strip() != subject:
-        git(root, "commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body))
+        git("add", "--", *new)
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    if changed or git("log", "-1", "--format=%s").strip() != subject:
+        git("commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body))
 
 
-def commit_file(root: Path, name: str, subject: str, body: Sequence[str] = ()) -> str:
+def commit_file(name: str, subject: str, body: Sequence[str] = ()) -> str:
     """Commit one file, whatever else has changed, and return the commit's short hash."""
-    git(root, "add", "--", name)
-    git(root, "commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body), "--only", "--", name)
-    return git(root, "rev-parse", "--short", "HEAD").strip()
+    git("add", "--", name)
+    git("commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body), "--only", "--", name)
+    return git("rev-parse", "--short", "HEAD").strip()
 
 
-def reproduce(root: Path, name: str) -> None:
+def reproduce(name: str) -> None:
     """Run `dvc repro`. Raises UserError if it fails, and KeyboardInterrupt if it is interrupted."""
-    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=root)
+    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=ROOT)
     resume = f"{name} is not ticked; `python -m Models.experiment run {name}` continues where it stopped"
     try:
         code = process.wait()
@@ -111,34 +122,34 @@ def reproduce(root: Path, name: str) -> None:
         raise UserError(f"{name} failed, see above; {resume}")
 
 
-def compared_with_before(root: Path, name: str) -> list[str]:
+def compared_with_before(name: str) -> list[str]:
     """A table of the metrics that the step changed."""
-    figures = metrics_at(root, {"before": base(root, name), name: "workspace"})
+    figures = metrics_at({"before": base(name), name: "workspace"})
     changed = figures[figures[name].notna() & (figures[name] != figures["before"])]
     return table(changed) if len(changed) else ["no metric changed"]
 
 
-def compared_steps(root: Path, experiment: Experiment) -> list[str]:
+def compared_steps(experiment: Experiment) -> list[str]:
     """A table of the test metrics before the first done step and after each; empty without a done step."""
     done = {f"{experiment.id}.{step.number}": step.commit for step in experiment.steps.values() if step.commit}
     if not done:
         return []
     name, first = next(iter(done.items()))
-    commits = {"before": base(root, name, f"{first}~1")}
-    commits |= {name: git(root, "rev-parse", f"{commit}^{{commit}}").strip() for name, commit in done.items()}
-    figures = metrics_at(root, commits).filter(regex=r"^Models/outputs/.*/evaluate/metrics\.json:[^.]+$", axis=0)
+    commits = {"before": base(name, f"{first}~1")}
+    commits |= {name: git("rev-parse", f"{commit}^{{commit}}").strip() for name, commit in done.items()}
+    figures = metrics_at(commits).filter(regex=r"^Models/outputs/.*/evaluate/metrics\.json:[^.]+$", axis=0)
     if figures.empty:
         return ["no metrics of these commits are in DVC's cache; `dvc pull --all-commits` may fetch them"]
     return table(figures.sort_index())
 
 
-def base(root: Path, name: str, last: str = "HEAD") -> str:
+def base(name: str, last: str = "HEAD") -> str:
     """The commit that a step's results are compared with: that of its first attempt since other results, or `last`.
 
     A later attempt's commit may hold the dvc.lock of one that ended halfway.
     """
-    found = git(root, "rev-parse", last).strip()
-    for line in git(root, "log", "--first-parent", "--format=%H %s", last).splitlines():
+    found = git("rev-parse", last).strip()
+    for line in git("log", "--first-parent", "--format=%H %s", last).splitlines():
         commit, _, subject = line.partition(" ")
         if re.match(r"\[e\d+\.\d+\] results: ", subject):
             break
@@ -146,7 +157,7 @@ def base(root: Path, name: str, last: str = "HEAD") -> str:
     return found
 
 
-def metrics_at(root: Path, commits: Mapping[str, str]) -> "pd.DataFrame":
+def metrics_at(commits: Mapping[str, str]) -> "pd.DataFrame":
     """The numbers in the metrics files of commits, or of "workspace", except files that DVC's cache lacks.
 
     A column for each of `commits`; a row for each number, called FILE:NAME, names within names joined by dots.
@@ -156,7 +167,7 @@ def metrics_at(root: Path, commits: Mapping[str, str]) -> "pd.DataFrame":
     from dvc.utils.flatten import flatten
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
-    with Repo(str(root)) as repo:
+    with Repo(str(ROOT)) as repo:
         shown = repo.metrics.show(revs=list(dict.fromkeys(commits.values())), hide_workspace=False)
     columns = {}
     for name, commit in commits.items():
