@@ -9,16 +9,15 @@ worst.png (the test images with most mistakes, truth and prediction drawn) and, 
 """
 
 import colorsys
-import csv
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import typer
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageOps
 
 from Datasets.format.curated import Curated
 from Datasets.format.images import VOID, decode
@@ -31,7 +30,7 @@ from Models.learning.box_metrics import above, match
 from Models.learning.data_loading import Samples
 from Models.learning.evaluation import TASKS, predict
 from Models.learning.metrics import Measured, predicted_counts, scores_of
-from Models.learning.scripts import read_run, trained_model
+from Models.learning.scripts import read_run, trained_model, write_json
 
 PANEL = 300  # pixels of the longer side of an image as drawn
 MARGIN, LINE, FONT_SIZE = 8, 20, 13
@@ -40,6 +39,7 @@ OPACITY = 0.6  # of a mask on its image
 RIGHT, WRONG, IGNORED = (0, 150, 60), (215, 30, 30), (90, 90, 90)
 LEGEND = "left: truth, red where missed; right: prediction, red where wrong; grey is ignored"
 Colour = tuple[int, int, int]
+Panels = tuple[Image.Image, Image.Image]  # one picture twice, for the truth and for the prediction
 
 
 def main(
@@ -66,14 +66,12 @@ def main(
     answers = zip(test.records, predictions, strict=True)
     rows = [{"image": record["image"], "sha256": record["sha256"], **answer} for record, answer in answers]
     write_predictions(rows, done.script, out / "predictions.parquet")
-    curve = [(f"{recall:.6g}", f"{precision:.6f}") for recall, precision in measured.curve]
-    write_csv(out / "precision_recall.csv", ["recall", "precision"], curve)
+    write_csv(out / "precision_recall.csv", ["recall", "precision"], measured.curve)
     write_csv(out / "confusion.csv", ["actual", "predicted"], named_confusion(measured, test.classes))
     with replacing(out / "worst.png") as partial:
         draw_worst(test, predictions, measured.mistakes, threshold, worst).save(partial, "PNG")
-    with replacing(out / "metrics.json") as partial:
-        metrics = {"images": len(test), "score_threshold": threshold, **measured.metrics}
-        partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    metrics = {"images": len(test), "score_threshold": threshold, **measured.metrics}
+    write_json(metrics, out / "metrics.json")
     print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in measured.printed))
 
 
@@ -93,12 +91,10 @@ def named_confusion(measured: Measured, classes: Sequence[str]) -> list[tuple[st
     return [(actual or nothing, predicted or nothing) for actual, predicted in measured.confusion]
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a table that `dvc plots` reads."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    with replacing(path) as partial:
+        pd.DataFrame(rows, columns=list(columns)).to_csv(partial, index=False, float_format="%.6g")
 
 
 def draw_worst(
@@ -110,59 +106,51 @@ def draw_worst(
     columns, width, height = min(COLUMNS, len(indices)), 2 * PANEL + 2 * MARGIN, PANEL + LINE + MARGIN
     sheet = Image.new("RGB", (columns * width, LINE + -(-len(indices) // columns) * height), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, 3), LEGEND, "black", font())
+    pen.text((MARGIN, 3), LEGEND, "black", font_size=FONT_SIZE)
     for number, index in enumerate(indices):
         x, y = number % columns * width + MARGIN, number // columns * height + LINE
         amount = f"{mistakes[index]:.1%} of the pixels" if samples.task == "mask" else f"{mistakes[index]:g}"
-        pen.text((x, y + 3), f"{amount} wrong: {samples.records[index]['image']}", "black", font())
-        image = Image.fromarray(decode(samples.file(index)))
-        scale = PANEL / max(image.size)
-        left = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        caption = f"{amount} wrong: {samples.records[index]['image']}"
+        pen.text((x, y + 3), caption, "black", font_size=FONT_SIZE)
+        left = ImageOps.contain(Image.fromarray(decode(samples.file(index))), (PANEL, PANEL))
         right = left.copy()
-        draw(samples, index, predictions[index], threshold, left, right)
+        draw(samples, index, predictions[index], threshold, (left, right))
         sheet.paste(left, (x, y + LINE))
         sheet.paste(right, (x + PANEL + MARGIN // 2, y + LINE))
     return sheet
 
 
-def draw_boxes(
-    samples: Samples, index: int, prediction: Any, threshold: float, left: Image.Image, right: Image.Image
-) -> None:
+def draw_boxes(samples: Samples, index: int, prediction: Any, threshold: float, panels: Panels) -> None:
     """Draw boxes with their names, and scores of predictions."""
     prediction = above(prediction, threshold)
     matched = match(samples, index, prediction, same_class=True)
-    scale = left.width / (samples.records[index]["width"] or 1)
-    singles, crowds = (zip(*samples.boxes(index, crowd), strict=True) for crowd in (False, True))
-    truth = [(sides, f"{samples.classes[kind]} (crowd)", IGNORED) for sides, kind in crowds]
-    for number, (sides, kind) in enumerate(singles):
-        truth.append((sides, samples.classes[kind], WRONG if number in matched.missed else RIGHT))
+    boxes = samples.records[index]["boxes"] or []
+    singles = [box for box in boxes if not box["crowd"]]
+    truth: list[tuple[Any, str, Colour]]
+    truth = [(box, f"{box['name']} (crowd)", IGNORED) for box in boxes if box["crowd"]]
+    truth += [(box, box["name"], WRONG if number in matched.missed else RIGHT) for number, box in enumerate(singles)]
     predicted = [
-        (
-            np.array([box["x1"], box["y1"], box["x2"], box["y2"]]),
-            f"{box['name']} {box['score']:.2f}",
-            WRONG if number in matched.extra else RIGHT,
-        )
+        (box, f"{box['name']} {box['score']:.2f}", WRONG if number in matched.extra else RIGHT)
         for number, box in enumerate(prediction["boxes"])
     ]
-    for image, boxes in ((left, truth), (right, predicted)):
+    scale = panels[0].width / prediction["width"]
+    for image, drawn in zip(panels, (truth, predicted), strict=True):
         pen = ImageDraw.Draw(image)
-        boxes.sort(key=lambda box: box[2] == WRONG)  # drawn last, over the others
-        for sides, _, colour in boxes:
-            x1, y1, x2, y2 = sides * scale
+        drawn.sort(key=lambda each: each[2] == WRONG)  # drawn last, over the others
+        for box, _, colour in drawn:
+            x1, y1, x2, y2 = (box[side] * scale for side in ("x1", "y1", "x2", "y2"))
             pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=2)
-        for sides, name, colour in boxes:
-            draw_text(image, sides[0] * scale, sides[1] * scale - LINE, name, colour)
+        for box, name, colour in drawn:
+            draw_text(image, box["x1"] * scale, box["y1"] * scale - LINE, name, colour)
 
 
-def draw_mask(
-    samples: Samples, index: int, prediction: Any, threshold: float, left: Image.Image, right: Image.Image
-) -> None:
+def draw_mask(samples: Samples, index: int, prediction: Any, threshold: float, panels: Panels) -> None:
     """Tint the image with the colours of its classes, whose names are listed."""
-    palette = np.array([class_colour(value) for value in range(256)])
-    for image, mask in ((left, samples.mask(index)), (right, mask_of(prediction))):
+    palette = np.array([class_colour(value) for value in range(256)], np.uint8)
+    for image, mask in zip(panels, (samples.mask(index), mask_of(prediction)), strict=True):
         sized = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
-        tinted = np.asarray(image) * (1 - OPACITY) + palette[sized] * OPACITY
-        image.paste(Image.fromarray(tinted.astype(np.uint8)), mask=Image.fromarray(sized > 0))
+        tinted = Image.blend(image, Image.fromarray(palette[sized]), OPACITY)
+        image.paste(tinted, mask=Image.fromarray(sized > 0))
         for line, value in enumerate(sorted({*np.unique(mask).tolist()} - {0, VOID})):
             draw_text(image, 0, line * LINE, samples.classes[value - 1], class_colour(value))
 
@@ -173,34 +161,27 @@ def class_colour(value: int) -> Colour:
     return IGNORED if value == VOID else (round(255 * red), round(255 * green), round(255 * blue))
 
 
-def draw_labels(
-    samples: Samples, index: int, prediction: Any, threshold: float, left: Image.Image, right: Image.Image
-) -> None:
+def draw_labels(samples: Samples, index: int, prediction: Any, threshold: float, panels: Panels) -> None:
     """List the classes: with their counts, if the task is counts, and with the scores of predictions."""
     scores = scores_of(samples, [prediction])[0]
     if samples.task == "counts":
         truth, predicted = samples.counts(index), predicted_counts(samples, [prediction], threshold)[0]
     else:
         truth, predicted = samples.labels(index).astype(int), (scores >= threshold).astype(int)
-    for image, counts in ((left, truth), (right, predicted)):
+    for image, counts in zip(panels, (truth, predicted), strict=True):
         for line, kind in enumerate(np.flatnonzero(counts)):
             text = f"{counts[kind]} {samples.classes[kind]}" if samples.task == "counts" else samples.classes[kind]
-            text += f" {scores[kind]:.2f}" if image is right else ""
+            text += f" {scores[kind]:.2f}" if counts is predicted else ""
             draw_text(image, 0, line * LINE, text, RIGHT if truth[kind] == predicted[kind] else WRONG)
 
 
 def draw_text(image: Image.Image, x: float, y: float, text: str, colour: Colour) -> None:
     """Write text on a background of a colour, moved inside the image."""
     pen = ImageDraw.Draw(image)
-    width = pen.textlength(text, font()) + 4
+    width = pen.textlength(text, font_size=FONT_SIZE) + 4
     x, y = max(0, min(x, image.width - width)), max(0, min(y, image.height - LINE))
     pen.rectangle((x, y, x + width, y + LINE - 2), fill=colour)
-    pen.text((x + 2, y + 1), text, "white" if sum(colour) < 400 else "black", font())
-
-
-def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of all text."""
-    return ImageFont.load_default(FONT_SIZE)
+    pen.text((x + 2, y + 1), text, "white" if sum(colour) < 400 else "black", font_size=FONT_SIZE)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Models.learning.data_loading import Samples
-from Models.learning.scripts import ROOT, Run, read_run, script_file, trained_model
+from Models.learning.scripts import ROOT, Run, read_run, script_file, trained_model, write_json
 from Models.rebuild import Detect, predict_files, torch_detector
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def main(
     out = out or Path(f"Datasets/pretrained/{experiment}")
     done = read_run(trained)
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
-    threshold = metrics["score_threshold"]
     model = trained_model(done, trained)
     test = Samples(Curated(curated), "test", done.train["size"], done.task)
     with replacing(out, "manifest.json", "model.onnx", "weights.safetensors") as partial:
@@ -72,10 +71,10 @@ def main(
         scripts = copy_scripts(script_file(done.script), ROOT, partial / "script")
         write_onnx(model, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
-        write_json(answers(torch_detector(model), images, done, threshold), partial / "sample" / "expected.json")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
+        write_json(predict_files(torch_detector(model), images, manifest), partial / "sample" / "expected.json")
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
-        manifest["agreement"] = compare(model, partial, images, done, min(LOWEST_SCORE, threshold))
+        manifest["agreement"] = compare(model, partial, images, manifest)
         manifest["files"] = file_hashes(partial)
         write_json(manifest, partial / "manifest.json")
     if foreign := foreign_imports(scripts, ROOT):
@@ -85,24 +84,20 @@ def main(
         print(f"{out}: largest difference between {what} and training on the samples: {apart}")
 
 
-def answers(detect: Detect, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Prediction]:
-    """A detector's answers for the samples, by their file names."""
-    return predict_files(detect, done.task, images, done.train["size"], done.classes, threshold)
-
-
-def compare(model: "nn.Module", export: Path, images: Sequence[Path], done: Run, threshold: float) -> dict[str, Any]:
+def compare(model: "nn.Module", export: Path, images: Sequence[Path], manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The largest differences of the exported script and the ONNX graph from the trained model on the samples.
 
     Raises UserError if one is above its tolerance.
     """
-    eager = answers(torch_detector(model), images, done, threshold)
-    graph = answers(onnx_detector(export / "model.onnx", done.task), images, done, threshold)
+    task, threshold = manifest["task"], min(LOWEST_SCORE, manifest["score_threshold"])
+    eager = predict_files(torch_detector(model), images, manifest, threshold)
     script = isolated_answers(export, images, threshold)
+    graph = predict_files(onnx_detector(export / "model.onnx", task), images, manifest, threshold)
     return {
         "samples": len(images),
-        "script": agreement(done.task, eager, script, threshold, "the exported script"),
-        "onnx": agreement(done.task, eager, graph, threshold, "the ONNX graph"),
-        "tolerance": TOLERANCE[done.task],
+        "script": agreement(task, eager, script, threshold, "the exported script"),
+        "onnx": agreement(task, eager, graph, threshold, "the ONNX graph"),
+        "tolerance": TOLERANCE[task],
     }
 
 
@@ -132,19 +127,19 @@ def git_state(root: Path, scripts: Sequence[Path]) -> dict[str, Any]:
     diff: of `scripts` that git has. dvc.lock does not count: the run that makes an export writes it.
     """
     files = [file.as_posix() for file in scripts]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, check=True)
+        return done.stdout.decode("utf-8", errors="replace")
+
     try:
-        commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
+        commit = git("rev-parse", "--verify", "HEAD").strip()
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": True, "diff": ""}
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
-    untracked = _git(root, "ls-files", "--others", "--", *files)
-    diff = _git(root, "diff", "--no-ext-diff", "--no-color", "--relative", "HEAD", "--", *files)
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    untracked = git("ls-files", "--others", "--", *files)
+    diff = git("diff", "--no-ext-diff", "--no-color", "--relative", "HEAD", "--", *files)
     return {"commit": commit, "dirty": bool(changed or untracked), "diff": diff}
-
-
-def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=root, capture_output=True, check=True)
-    return done.stdout.decode("utf-8", errors="replace")
 
 
 def data_hashes(root: Path, experiment: str) -> dict[str, str]:
@@ -155,33 +150,26 @@ def data_hashes(root: Path, experiment: str) -> dict[str, str]:
     """
     lock = root / "dvc.lock"
     stages = YAML(typ="safe").load(lock)["stages"] if lock.exists() else {}
-    waiting = _data(stages.get(f"train@{experiment}", {}), "deps")
-    found: dict[str, str] = {}
-    while waiting:
-        path, md5 = waiting.popitem()
-        found[path] = md5
+
+    def data(stage: dict[str, Any], *kinds: str) -> dict[str, str]:
+        """Without code and weights."""
+        listed = [each for kind in kinds for each in stage.get(kind, []) if not CODE.match(each["path"])]
+        return {each["path"]: each["md5"] for each in listed if "md5" in each}
+
+    found = data(stages.get(f"train@{experiment}", {}), "deps")
+    known = 0
+    while known < len(found):
+        known = len(found)
         for stage in stages.values():
-            outs = _data(stage, "outs")
-            if path in outs:
-                before = outs | _data(stage, "deps")
-                waiting |= {name: value for name, value in before.items() if name not in found}
+            if data(stage, "outs").keys() & found.keys():
+                found = data(stage, "outs", "deps") | found
     return dict(sorted(found.items()))
-
-
-def _data(stage: dict[str, Any], kind: str) -> dict[str, str]:
-    """The md5 by path of a stage's deps or outs that are data, not code or weights."""
-    return {each["path"]: each["md5"] for each in stage.get(kind, []) if "md5" in each and not CODE.match(each["path"])}
 
 
 def file_hashes(directory: Path) -> dict[str, str]:
     """sha256 of every file in `directory` but manifest.json, by its path in it."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / "manifest.json")
     return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write JSON for people and programs; NaN and infinity, which JSON does not have, are a programmer's mistake."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def copy_scripts(script: Path, root: Path, out: Path) -> list[Path]:
@@ -218,7 +206,7 @@ def write_onnx(model: "nn.Module", size: int, path: Path) -> None:
 
     model.cpu()
     example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
-    sides = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    sides = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad():
         names = list(model(example))  # the graph's outputs are in the order of this dict, whatever that is

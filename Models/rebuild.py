@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +38,11 @@ def torch_detector(model: nn.Module) -> Detect:
 
 
 def predict_files(
-    detect: Detect, task: str, files: Sequence[Path], size: int, classes: Sequence[str], threshold: float
+    detect: Detect, files: Sequence[Path], manifest: Mapping[str, Any], threshold: float | None = None
 ) -> dict[str, Prediction]:
-    """The answer for each image file, by its name."""
+    """The answer for each image file, by its name. threshold: the lowest score, by default that of the manifest."""
+    task, size, classes = manifest["task"], manifest["input"]["size"], manifest["classes"]
+    threshold = manifest["score_threshold"] if threshold is None else threshold
     answers = {}
     for file in files:
         pixels = decode(file.read_bytes())
@@ -52,16 +55,11 @@ def predict_files(
 
 
 def rebuilt_answers(export: Path, files: Sequence[Path], threshold: float | None = None) -> dict[str, Prediction]:
-    """The answers of an export's weights in the model that the script on the path builds.
-
-    threshold: the lowest score, by default that of the manifest.
-    """
+    """The answers of an export's weights in the model that the script on the path builds."""
     manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
     model = importlib.import_module(manifest["script"]["module"]).build(**manifest["script"]["build"]).eval()
     model.load_state_dict(load_file(export / "weights.safetensors"))
-    threshold = manifest["score_threshold"] if threshold is None else threshold
-    size, classes = manifest["input"]["size"], manifest["classes"]
-    return predict_files(torch_detector(model), manifest["task"], files, size, classes, threshold)
+    return predict_files(torch_detector(model), files, manifest, threshold)
 
 
 def main() -> None:

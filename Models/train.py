@@ -15,10 +15,8 @@ each step among processes:
     torchrun --nproc-per-node 2 -m Models.train --script e001_center_detector --out Models/outputs/e001/train
 """
 
-import csv
 import functools
 import inspect
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pandas as pd
 import typer
 
 from Datasets.format.curated import Curated
@@ -125,10 +124,9 @@ def learn(work: Work, out: Path) -> None:
 
 def write_history(rows: Sequence[Row], path: Path) -> None:
     """Write one row per epoch as tab-separated values with a header, as `dvc plots` reads them."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["step"], delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
+    with replacing(path) as partial:
+        table = pd.DataFrame(rows, columns=None if rows else ["step"])
+        table.to_csv(partial, sep="\t", index=False, float_format="%.8g")
 
 
 def write_results(state: State, run: scripts.Run, out: Path) -> None:
@@ -136,14 +134,11 @@ def write_results(state: State, run: scripts.Run, out: Path) -> None:
     last: dict[str, Any] = {"epoch": len(state.history), "model": state.model.state_dict()}
     best = state.best or last
     kept = best if run.train["keep"] == Keep.best else last
-    scripts.write_weights(last["model"], out / "last.safetensors")
-    scripts.write_weights(best["model"], out / "best.safetensors")
-    scripts.write_weights(kept["model"], out / "weights.safetensors")
-    scripts.write_run(run, out)
+    for name, epoch in (("last", last), ("best", best), ("weights", kept)):
+        scripts.write_weights(epoch["model"], out / f"{name}.safetensors")
+    scripts.write_json(asdict(run), out / "run.json")
     row = state.history[kept["epoch"] - 1]
-    with replacing(out / "metrics.json") as partial:
-        metrics = {name: value for name, value in row.items() if name != "learning_rate"}
-        partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    scripts.write_json({name: row[name] for name in row if name != "learning_rate"}, out / "metrics.json")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,10 @@ def augment(batch: Batch, how: Augmentation, seed: Sequence[int], rows: slice | 
     if "boxes" in targets:
         _move_boxes(targets, scale, shift, batch.images.shape[-1])
     if "mask" in targets:
-        targets["mask"] = _warp_mask(targets["mask"], scale, shift)
-    return batch._replace(images=_warp(batch.images, scale, shift), targets=targets)
+        mask = targets["mask"]
+        targets["mask"] = _warp(mask[:, None], scale, shift, IGNORED, "nearest")[:, 0].to(mask.dtype)
+    images = _warp(batch.images, scale, shift, FILL).round().clamp(0, 255).byte()
+    return batch._replace(images=images, targets=targets)
 
 
 def _placement(how: Augmentation, count: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,22 +83,13 @@ def _move_boxes(targets: dict[str, torch.Tensor], scale: torch.Tensor, shift: to
     targets["crowd"] = targets["crowd"] | (visible < LEAST_VISIBLE) & (targets["classes"] >= 0)
 
 
-def _grid(scale: torch.Tensor, shift: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+def _warp(
+    images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, fill: int, mode: str = "bilinear"
+) -> torch.Tensor:
+    """Move the pixel at x (from -1 to 1) to x * scale + shift; what comes from outside is `fill`. Gives floats."""
     theta = torch.cat([torch.diag_embed(1 / scale), (-shift / scale)[..., None]], 2).float()
-    return F.affine_grid(theta, list(shape), align_corners=False)
-
-
-def _warp(images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Move the pixel at x (from -1 to 1) to x * scale + shift."""
-    moved = F.grid_sample(images.float() - FILL, _grid(scale, shift, images.shape), align_corners=False) + FILL
-    return moved.round().clamp(0, 255).byte()
-
-
-def _warp_mask(mask: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Move a mask of classes as `_warp` moves images; what comes from outside is IGNORED."""
-    raised = (mask - IGNORED)[:, None].float()
-    moved = F.grid_sample(raised, _grid(scale, shift, raised.shape), mode="nearest", align_corners=False)
-    return moved[:, 0].to(mask.dtype) + IGNORED
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images.float() - fill, grid, mode=mode, align_corners=False) + fill
 
 
 def _recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:

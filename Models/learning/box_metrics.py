@@ -120,23 +120,22 @@ def coco_precision(samples: Samples, predictions: Sequence[Detection]) -> tuple[
 
 def match(samples: Samples, index: int, prediction: Detection, same_class: bool) -> Match:
     """Match each detection, best score first, with the free object of the highest IoU, if that is at least IOU."""
-    truth, kinds = samples.boxes(index, crowd=False)
-    crowds, crowd_kinds = samples.boxes(index, crowd=True)
+    (truth, kinds), (crowds, crowd_kinds) = (samples.boxes(index, crowd) for crowd in (False, True))
     boxes = np.array([[b["x1"], b["y1"], b["x2"], b["y2"]] for b in prediction["boxes"]]).reshape(-1, 4)
     shared, covered = overlaps(boxes, truth, crowd=False), overlaps(boxes, crowds, crowd=True)
+    if same_class:
+        found = np.array([samples.ids[b["name"]] for b in prediction["boxes"]], int)[:, None]
+        shared, covered = shared * (found == kinds), covered * (found == crowd_kinds)
     pairs: list[tuple[int, int]] = []
     extra: list[int] = []
-    free = np.ones(len(truth), bool)
-    for number, box in enumerate(prediction["boxes"]):
-        kind = samples.ids[box["name"]]
-        allowed = free & (kinds == kind) if same_class else free
-        candidates = np.where(allowed, shared[number], 0.0)
-        if candidates.size and candidates.max() >= IOU:
-            pairs.append((number, int(candidates.argmax())))
-            free[candidates.argmax()] = False
-        elif not (covered[number, crowd_kinds == kind if same_class else slice(None)] >= IOU).any():
+    for number in range(len(boxes)):
+        if (shared[number] >= IOU).any():
+            pairs.append((number, int(shared[number].argmax())))
+            shared[:, pairs[-1][1]] = 0  # no longer free
+        elif not (covered[number] >= IOU).any():
             extra.append(number)
-    return Match(pairs, extra, np.flatnonzero(free).tolist())
+    missed = set(range(len(truth))) - {thing for _, thing in pairs}
+    return Match(pairs, extra, sorted(missed))
 
 
 def confusion(samples: Samples, predictions: Sequence[Detection]) -> list[Pair]:

@@ -55,18 +55,15 @@ def resolve_precision(precision: Precision, device: str) -> Precision:
     """
     if precision == Precision.fp32:
         return precision
-    available = _has_bf16(device)
+    if device.startswith("cuda"):
+        available = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        available = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     if precision == Precision.bf16 and not available:
         raise UserError(f"precision: bf16: this {device} has no bfloat16 arithmetic; use fp32, or auto")
     resolved = Precision.bf16 if available else Precision.fp32
     print(f"precision: {resolved}: {device} has {'' if available else 'no '}bfloat16 arithmetic", file=sys.stderr)
     return resolved
-
-
-def _has_bf16(device: str) -> bool:
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:

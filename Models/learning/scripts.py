@@ -5,9 +5,10 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
 import platform
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -140,32 +141,30 @@ def check_outputs(script: ModuleType, model: nn.Module, size: int, classes: int)
     with torch.no_grad():
         outputs = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
     model.train()
-    file, task = _file(script), script.TASK
+    task = script.TASK
     wanted = OUTPUTS[task]
     if not isinstance(outputs, Mapping) or not all(isinstance(outputs.get(name), Tensor) for name in wanted):
-        raise UserError(f"{file}: forward() gives no dict with the tensors of a task of {task}: {', '.join(wanted)}")
+        names = ", ".join(wanted)
+        raise UserError(f"{_file(script)}: forward() gives no dict with the tensors of a task of {task}: {names}")
     each = outputs["boxes"].shape[1] if task == "boxes" else classes
-    expected = {  # shape and limits
-        "boxes": ((2, each, 4), None),
-        "scores": ((2, each), (0, 1)),
-        "classes": ((2, each), (-1, classes - 1)),  # -1: no box there
-        "counts": ((2, each), None),
-        "mask": ((2, size, size), (0, classes)),
+    expected = {  # shape, kind of numbers, lowest and highest
+        "boxes": ((2, each, 4), "float32", -math.inf, math.inf),
+        "scores": ((2, each), "float32", 0, 1),
+        "classes": ((2, each), "int64", -1, classes - 1),  # -1: no box there
+        "counts": ((2, each), "float32", -math.inf, math.inf),
+        "mask": ((2, size, size), "int64", 0, classes),
     }
     for name in wanted:
-        if wrong := _mismatch(outputs[name], *expected[name], integer=name in ("classes", "mask")):
-            raise UserError(f"{file}: of two images of {classes} classes, forward() gives {name} as {wrong}")
-
-
-def _mismatch(values: Tensor, shape: tuple[int, ...], limits: tuple[int, int] | None, integer: bool) -> str:
-    """How an output differs from the expected shape, kind of numbers, and limits; empty if it does not."""
-    if values.shape != shape:
-        return f"{list(values.shape)}, not {list(shape)}"
-    if integer == values.is_floating_point() or values.dtype == torch.bfloat16:
-        return f"{values.dtype}, not {'int64' if integer else 'float32'}"
-    if limits and values.numel() and not limits[0] - 1e-3 <= values.min() <= values.max() <= limits[1] + 1e-3:
-        return f"numbers from {values.min():g} to {values.max():g}, not {limits[0]} to {limits[1]}"
-    return ""
+        values, (shape, kind, low, high) = outputs[name], expected[name]
+        wrong = ""
+        if values.shape != shape:
+            wrong = f"{list(values.shape)}, not {list(shape)}"
+        elif values.is_floating_point() != (kind == "float32") or values.dtype == torch.bfloat16:
+            wrong = f"{values.dtype}, not {kind}"
+        elif values.numel() and not low - 1e-3 <= values.min() <= values.max() <= high + 1e-3:
+            wrong = f"numbers from {values.min():g} to {values.max():g}, not {low} to {high}"
+        if wrong:
+            raise UserError(f"{_file(script)}: of two images of {classes} classes, forward() gives {name} as {wrong}")
 
 
 def check_losses(losses: Any, before: Collection[str]) -> None:
@@ -182,10 +181,11 @@ def check_losses(losses: Any, before: Collection[str]) -> None:
         raise UserError(f"loss() gives other parts than in the steps before: {names}; give 0 where there is nothing")
 
 
-def write_run(run: Run, directory: Path) -> None:
-    """Write `run.json` into `directory`."""
-    with replacing(directory / "run.json") as partial:
-        partial.write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON for people and programs; NaN and infinity, which JSON does not have, are a programmer's mistake."""
+    with replacing(path) as partial:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def read_run(directory: Path) -> Run:
