@@ -47,21 +47,15 @@ def note(
         raise UserError('note: write `note e001 "text"`, the text in quotes')
     *name, text = words
     log = Log()
-    if journal:
-        link = f"[{name[0]}]({LOG.name}#{log[name[0]].anchor()}): " if name else ""
-        add_to_journal(link + paragraph(text))
-    else:
+    if not journal:
         log.add_note(name[0], text)
         log.write()
-
-
-def add_to_journal(entry: str) -> None:
-    """Add an entry at the journal's end, under the day's heading."""
-    text = read_text(JOURNAL, "# Notes\n")
-    today = str(date.today())
-    days = re.findall(r"^## (\S+)", text, re.MULTILINE)
+        return
+    link = f"[{name[0]}]({LOG.name}#{log[name[0]].anchor()}): " if name else ""
+    before, today = read_text(JOURNAL, "# Notes\n"), str(date.today())
+    days = re.findall(r"^## (\S+)", before, re.MULTILINE)
     heading = "" if days[-1:] == [today] else f"\n## {today}\n"
-    write_text(JOURNAL, f"{text.rstrip()}\n{heading}\n{entry}\n")
+    write_text(JOURNAL, f"{before.rstrip()}\n{heading}\n{link}{paragraph(text)}\n")
 
 
 def conclude(

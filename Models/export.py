@@ -90,13 +90,13 @@ def compare(model: "nn.Module", export: Path, images: Sequence[Path], manifest: 
     Raises UserError if one is above its tolerance.
     """
     task, threshold = manifest["task"], min(LOWEST_SCORE, manifest["score_threshold"])
-    eager = predict_files(torch_detector(model), images, manifest, threshold)
+    trained = predict_files(torch_detector(model), images, manifest, threshold)
     script = isolated_answers(export, images, threshold)
     graph = predict_files(onnx_detector(export / "model.onnx", task), images, manifest, threshold)
     return {
         "samples": len(images),
-        "script": agreement(task, eager, script, threshold, "the exported script"),
-        "onnx": agreement(task, eager, graph, threshold, "the ONNX graph"),
+        "script": agreement(task, trained, script, threshold, "the exported script"),
+        "onnx": agreement(task, trained, graph, threshold, "the ONNX graph"),
         "tolerance": TOLERANCE[task],
     }
 

@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
 from Datasets.format.curated import Curated
@@ -124,9 +123,9 @@ def learn(work: Work, out: Path) -> None:
 
 def write_history(rows: Sequence[Row], path: Path) -> None:
     """Write one row per epoch as tab-separated values with a header, as `dvc plots` reads them."""
+    lines = [list(rows[0]) if rows else ["step"], *([f"{value:.8g}" for value in row.values()] for row in rows)]
     with replacing(path) as partial:
-        table = pd.DataFrame(rows, columns=None if rows else ["step"])
-        table.to_csv(partial, sep="\t", index=False, float_format="%.8g")
+        partial.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def write_results(state: State, run: scripts.Run, out: Path) -> None:

@@ -29,7 +29,7 @@ from Datasets.tools.errors import UserError, one_line
 from Models.experimenting.log import ROOT, Id
 from Models.experimenting.run import git
 
-BATCHES = 2  # to train on
+IMAGES = 32  # to train on
 FEW = 8  # images to evaluate on
 STAGES = ("train", "evaluate", "export")
 
@@ -47,8 +47,6 @@ def try_(
         begun = time.monotonic()
         train = commands[0]
         options = dict(pairwise(train))
-        batch = options.get("--batch", "")
-        images = BATCHES * (int(batch) if batch.isdigit() else 16)  # the stage itself refuses what is not a number
         init = ROOT / options["--init"]
         if not init.exists():
             print(f"{options['--init']}: does not exist yet; trying random weights", file=sys.stderr)
@@ -58,7 +56,7 @@ def try_(
         train[end:end] = ["--epochs", "1"]
         with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory, chdir(directory):
             os.environ["DVC_ROOT"] = directory  # where checkpoints go
-            write_few(curated, Path("Datasets/curated"), load_script(options["--script"]).TASK, images)
+            write_few(curated, Path("Datasets/curated"), load_script(options["--script"]).TASK, IMAGES)
             for words in commands:
                 run_here(words)
         print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, nothing kept")
@@ -82,10 +80,7 @@ def stage_commands(experiments: Sequence[str]) -> dict[str, list[list[str]]]:
 
 
 def write_few(curated: Path, out: Path, task: str, train: int) -> None:
-    """Write a curated dataset of a few images of each split, with objects if there are any.
-
-    train: number of images in the split train.
-    """
+    """Write a curated dataset of FEW images of each split, of the split train so many, with objects if possible."""
     classes = Curated(curated).classes
     out.mkdir(parents=True)
     write_classes(classes, out / "classes.json")

@@ -24,6 +24,7 @@ from Datasets.tools.errors import UserError
 
 TIMEOUT = timedelta(hours=1)  # for another process: the first may be validating
 GRACE = 3.0  # seconds in which the process with the error reports it, and torchrun ends the others
+LOST = ("gloo", "connection closed", "connection reset", "broken pipe", "socket")  # in the errors of a lost process
 T = TypeVar("T")
 Loss = Callable[[torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
@@ -112,7 +113,14 @@ def joined(device: str) -> Iterator[None]:
         yield
         return
     end_with_parent()
-    _join(device)
+    if device == "cuda":
+        local, available = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= available:
+            raise UserError(f"device: cuda: {local + 1} or more processes on this machine, which has {available} GPUs")
+        torch.cuda.set_device(local)
+        distributed.init_process_group("nccl", timeout=TIMEOUT, device_id=torch.device("cuda", local))
+    else:
+        distributed.init_process_group("gloo", timeout=TIMEOUT)
     try:
         with nullcontext() if is_first() else redirect_stderr(Path(os.devnull).open("w")):
             yield
@@ -123,23 +131,11 @@ def joined(device: str) -> Iterator[None]:
         time.sleep(0 if is_first() else GRACE)
         raise
     except RuntimeError as error:
-        lost = ("gloo", "connection closed", "connection reset", "broken pipe", "socket")
-        if not isinstance(error, distributed.DistError) and not any(part in str(error).lower() for part in lost):
+        if not isinstance(error, distributed.DistError) and not any(part in str(error).lower() for part in LOST):
             raise
         time.sleep(GRACE)
         raise UserError(f"another process of this training has ended ({str(error).splitlines()[0]})") from error
     distributed.destroy_process_group()
-
-
-def _join(device: str) -> None:
-    if device != "cuda":
-        distributed.init_process_group("gloo", timeout=TIMEOUT)
-        return
-    local, available = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if local >= available:
-        raise UserError(f"device: cuda: {local + 1} or more processes on this machine, which has {available} GPUs")
-    torch.cuda.set_device(local)
-    distributed.init_process_group("nccl", timeout=TIMEOUT, device_id=torch.device("cuda", local))
 
 
 def count() -> int:

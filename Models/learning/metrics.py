@@ -44,8 +44,7 @@ def mean(values: Sequence[float]) -> float:
 
 def validate_masks(samples: Samples, predictions: Sequence[Any]) -> dict[str, float]:
     """Mean IoU."""
-    table = np.sum([*pixel_tables(samples, predictions)], axis=0)
-    return {"mIoU": mean(list(class_iou(table, samples.classes).values()))}
+    return {"mIoU": measure_masks(samples, predictions).metrics["mIoU"]}
 
 
 def measure_masks(samples: Samples, predictions: Sequence[Any], threshold: float = 0) -> Measured:
@@ -91,11 +90,8 @@ def mask_confusion(table: np.ndarray, classes: Sequence[str]) -> list[Pair]:
 
 def validate_labels(samples: Samples, predictions: Sequence[Any]) -> dict[str, float]:
     """Macro-F1 at the threshold at which it is best, and there the errors of the counts, if the task is counts."""
-    threshold = best_label_threshold(samples, predictions)
-    figures = {"macroF1": macro_f1(labels_of(samples), scores_of(samples, predictions) >= threshold)}
-    if samples.task == "counts":
-        figures |= count_errors(counts_of(samples), predicted_counts(samples, predictions, threshold))
-    return figures
+    metrics = measure_labels(samples, predictions, best_label_threshold(samples, predictions)).metrics
+    return {name: metrics[name] for name in ("macroF1", "MAE", "total_MAE", "exact_count") if name in metrics}
 
 
 def best_label_threshold(samples: Samples, predictions: Sequence[Any]) -> float:
