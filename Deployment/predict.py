@@ -70,7 +70,7 @@ def _images(source: Path) -> dict[str, Read]:
         raise UserError(f"{source}: no such file or directory")
     if _is_archive(source):
         try:
-            files = _zipped(source) if source.suffix.lower() == ".zip" else _tarred(source)
+            files = _members(source)
         except Exception as error:  # damaged bytes make the decompressors raise nearly anything
             raise UserError(f"{source}: no whole archive: {one_line(error)}; was it cut off?") from error
         return {name: files[name] for name in visible(files, IMAGE_SUFFIXES)}
@@ -84,51 +84,37 @@ def _is_archive(source: Path) -> bool:
     return source.name.lower().endswith(ARCHIVES)
 
 
-def _zipped(source: Path) -> dict[str, Read]:
-    file = zipfile.ZipFile(source)
-    members = {member.filename.replace("\\", "/").removeprefix("./"): member for member in file.infolist()}
-    return {name: partial(file.read, member) for name, member in members.items()}
-
-
-def _tarred(source: Path) -> dict[str, Read]:
-    """In the archive's own order: a compressed one is read from its beginning to its end only once."""
+def _members(source: Path) -> dict[str, Read]:
+    """An archive's files in its own order: a compressed .tar is read from its beginning to its end only once."""
+    if source.suffix.lower() == ".zip":
+        packed = zipfile.ZipFile(source)
+        names = ((member.filename.replace("\\", "/"), member) for member in packed.infolist())
+        return {name.removeprefix("./"): partial(packed.read, member) for name, member in names}
 
     def read(member: tarfile.TarInfo) -> bytes:
-        opened = file.extractfile(member)
+        opened = tar.extractfile(member)
         return opened.read() if opened else b""
 
-    file = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
-    members = {member.name.removeprefix("./"): member for member in file if not member.isdir()}
-    return {name: partial(read, member) for name, member in members.items()}
+    tar = tarfile.open(source)  # noqa: SIM115 - read from as long as its images are
+    return {member.name.removeprefix("./"): partial(read, member) for member in tar if not member.isdir()}
 
 
-class Journal:
-    """The rows so far, in a file: a line of JSON for the work that they belong to, then a line for each row."""
-
-    def __init__(self, path: Path, work: Mapping[str, Any]) -> None:
-        self.path, self._head = path, f"{json.dumps(work)}\n"
-
-    def rows(self) -> list[Row]:
-        """The rows of an earlier run of the same work, up to a line that was cut off or is damaged."""
-        rows: list[Row] = []
-        with suppress(FileNotFoundError, ValueError), self.path.open(encoding="utf-8") as file:
-            for line in file if file.readline() == self._head else ():
-                rows.append(json.loads(line))
-        return rows
-
-    def keep(self, done: Iterable[Row], rows: Iterable[Row]) -> Iterator[Row]:
-        """Pass `rows` through, each once it is in the file, after those that are done."""
-        with replacing(self.path) as partial_file:
-            partial_file.write_text(self._head + "".join(map(_line, done)), encoding="utf-8")
-        with self.path.open("a", encoding="utf-8") as file:
-            for row in rows:
-                file.write(_line(row))
-                file.flush()
-                yield row
+def kept(journal: Path, work: Mapping[str, Any]) -> Iterator[Row]:
+    """The rows that an earlier run of the same work kept, up to a line that was cut off or is damaged."""
+    with suppress(FileNotFoundError, ValueError), journal.open(encoding="utf-8") as file:
+        for line in file if json.loads(file.readline()) == work else ():
+            yield json.loads(line)
 
 
-def _line(row: Row) -> str:
-    return f"{json.dumps(row)}\n"
+def keep(journal: Path, work: Mapping[str, Any], done: Iterable[Row], rows: Iterable[Row]) -> Iterator[Row]:
+    """Pass `rows` through, each once it is in the journal: lines of JSON, first the work, then those that are done."""
+    with replacing(journal) as partial_file:
+        partial_file.write_text("".join(f"{json.dumps(line)}\n" for line in (work, *done)), encoding="utf-8")
+    with journal.open("a", encoding="utf-8") as file:
+        for row in rows:
+            file.write(f"{json.dumps(row)}\n")
+            file.flush()
+            yield row
 
 
 def unchanged(row: Row, images: Mapping[str, Read]) -> bool:
@@ -190,17 +176,17 @@ def main(
     files = image_files(images)
     model = hashlib.sha256((artifact.directory / MANIFEST).read_bytes()).hexdigest()
     work = {"model": model, "threshold": threshold, "max_pixels": max_pixels}
-    journal = Journal(to.with_name(f".{to.name}.progress"), work)
-    done = {row["image"]: row for row in journal.rows() if unchanged(row, files)}
+    journal = to.with_name(f".{to.name}.progress")
+    done = {row["image"]: row for row in kept(journal, work) if unchanged(row, files)}
     if done:
         print(f"{to}: continues after {len(done)} images")
     left = {name: read for name, read in files.items() if name not in done}
     predictor = partial(Predictor(artifact), max_pixels=max_pixels, threshold=threshold)
-    new = progress(journal.keep(done.values(), predict(left, predictor, jobs)), len(left), "predict", "images")
+    new = progress(keep(journal, work, done.values(), predict(left, predictor, jobs)), len(left), "predict", "images")
     by_name = done | {row["image"]: row for row in new}
     rows = [by_name[name] for name in files]
     write(rows, artifact, to)
-    journal.path.unlink()
+    journal.unlink()
     unreadable = sum("error" in row for row in rows)
     print(f"{to}: {len(rows)} images, {_summary(rows, artifact.task)}, {unreadable} unreadable")
 

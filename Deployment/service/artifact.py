@@ -107,22 +107,16 @@ def load(directory: Path) -> Artifact:
     """
     bundle = directory if (directory / BUNDLE).is_file() else directory.parent
     if (bundle / BUNDLE).is_file():
-        files = _read_json(bundle / BUNDLE, BUNDLE_VERSION)["files"]
-        for name, digest in sorted(files.items()):
-            _check_file(bundle, name, digest, BUNDLE)
+        _check_files(bundle, _read_json(bundle / BUNDLE, BUNDLE_VERSION)["files"], BUNDLE)
     directory = directory / "export" if bundle == directory else directory
     path = directory / MANIFEST
     manifest = _read_json(path, FORMAT_VERSION)
     for key, value in _INPUT.items():
         if manifest["input"].get(key) != value:
             raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
-    files = manifest["files"]
-    served = sorted(name for name in files if name.startswith(_SERVED))
-    for name in (MODEL, EXPECTED):
-        if name not in served:
-            raise UserError(f"{path}: its files lack {name!r}; export the experiment again")
-    for name, digest in sorted(files.items()):
-        _check_file(directory, name, digest, MANIFEST, required=name in served)
+    files = manifest["files"].items()
+    served = sorted(name for name, _ in files if name.startswith(_SERVED))
+    _check_files(directory, {name: d for name, d in files if name in served or (directory / name).is_file()}, MANIFEST)
     return Artifact(directory, manifest, served)
 
 
@@ -140,14 +134,12 @@ def _read_json(path: Path, version: int | None = None) -> Any:
     return content
 
 
-def _check_file(directory: Path, name: str, digest: object, listed_in: str, required: bool = True) -> None:
-    path = directory / name
+def _check_files(directory: Path, files: dict[str, str], listed_in: str) -> None:
     remedy = f"{'package' if listed_in == BUNDLE else 'export'} again, or `dvc pull`"
-    if not path.is_file():
-        if required:
+    for path, digest in sorted((directory / name, digest) for name, digest in files.items()):
+        if not path.is_file():
             raise UserError(f"{path}: not found, though {listed_in} lists it; {remedy}")
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
-        raise UserError(f"{path}: damaged: its sha256 is {found}, not {digest}; {remedy}")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            raise UserError(f"{path}: damaged: its sha256 is {found}, not {digest}; {remedy}")

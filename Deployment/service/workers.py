@@ -9,7 +9,6 @@ import contextlib
 import logging
 import multiprocessing
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -30,15 +29,15 @@ class Unavailable(Exception):
 
 
 class Worker:
-    """One worker process."""
+    """One worker process. ended: is called if the process ends without a task while it is watched."""
 
-    def __init__(self, artifact: Artifact, threads: int, limits: Limits) -> None:
+    def __init__(self, artifact: Artifact, threads: int, limits: Limits, ended: Callable[["Worker"], None]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs, artifact, threads, limits), daemon=True)
         self._process.start()
         self._answer: asyncio.Future[Answer] | None = None
-        self._ended: Callable[[], None] = lambda: None
+        self._ended = ended
         theirs.close()
 
     def wait(self) -> None:
@@ -53,9 +52,8 @@ class Worker:
         if failure:
             raise UserError(failure)
 
-    def watch(self, ended: Callable[[], None]) -> None:
-        """Receive answers in the event loop from now on; `ended` is called if the process ends without a task."""
-        self._ended = ended
+    def watch(self) -> None:
+        """Receive answers in the event loop from now on."""
         asyncio.get_running_loop().add_reader(self._pipe, self._receive)
 
     async def answer(self, task: Task, seconds: float) -> Answer | None:
@@ -83,7 +81,7 @@ class Worker:
             if waiting:
                 waiting.set_exception(error)
             else:
-                self._ended()
+                self._ended(self)
         else:
             if waiting:
                 waiting.set_result(found)
@@ -135,7 +133,7 @@ class Workers:
     async def serving(self, _: object) -> AsyncIterator[None]:
         """Replace workers that end, until the block does: the application's lifespan."""
         for worker in self._ready:
-            worker.watch(partial(self._replace_ended, worker))
+            worker.watch()
         yield
         for task in self._restarts:
             task.cancel()
@@ -180,7 +178,7 @@ class Workers:
         return found
 
     def _start(self) -> Worker:
-        worker = Worker(self._artifact, self._threads, self._limits)
+        worker = Worker(self._artifact, self._threads, self._limits, self._replace_ended)
         self._loading.add(worker)
         return worker
 
@@ -213,7 +211,7 @@ class Workers:
                 if await asyncio.to_thread(load, self._export) != self._artifact:
                     raise UserError(f"{self._export}: has changed since the service started; start it again")
                 await asyncio.to_thread(worker.wait)
-                worker.watch(partial(self._replace_ended, worker))
+                worker.watch()
                 return self._accept(worker)
             except (UserError, OSError) as error:
                 log.error(f"no new worker, trying again: {error}")
