@@ -35,7 +35,6 @@ from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifa
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = Path("Deployment/serve.py")
-PAGE = Path("Deployment/service/page.html")
 CONTAINER = ROOT / "Deployment/container"
 CONTAINER_FILES = ("Dockerfile", ".dockerignore", "compose.yaml", "kubernetes.yaml")
 README = """\
@@ -52,7 +51,8 @@ def write_bundle(artifact: Artifact, bundle: Path) -> None:
     """Write a bundle of `artifact` into the new directory `bundle`."""
     for name in [MANIFEST, *artifact.served]:
         _copy(artifact.directory / name, bundle / "export" / name)
-    for file in [*import_closure([SERVICE], ROOT), PAGE]:
+    pages = [path for path in (ROOT / "Deployment/service").iterdir() if path.suffix in (".html", ".css", ".js")]
+    for file in [*import_closure([SERVICE], ROOT), *(page.relative_to(ROOT) for page in pages)]:
         _copy(ROOT / file, bundle / file)
     experiment = artifact.manifest["experiment"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
