@@ -14,21 +14,20 @@ obj.names (several of the same content are one), and an image without a label fi
 """
 
 import math
-import posixpath
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from posixpath import basename, dirname, join, splitext
 from typing import Any
 from urllib.parse import unquote
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from Data_processing.shared.annotation_files import folder_split, read_text, split_named
-from Data_processing.shared.files import MissingFile, SourceFiles, inside
+from Data_processing.shared.annotation_files import folder_split, only_file, read_text, split_named
+from Data_processing.shared.files import MissingFile, SourceFiles
 from Data_processing.shared.image_names import any_posix, find_places, path_candidates
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import encode
@@ -40,65 +39,42 @@ LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)"
 FAR = 2  # fractions; what reaches somewhat out of its image is clipped later
 
 
-@dataclass(frozen=True)
+@dataclass
 class Dataset:
     """What data.yaml, or a file of class names, says.
 
-    splits: pairs of a split and a path of data.yaml. bases: the folders that paths may be relative to. keypoints:
-    numbers that follow each box.
+    keypoints: numbers that follow each box. splits: pairs of a split and a path of data.yaml; bases: the folders that
+    the paths may be relative to. listed: the images there, as records without a label file. folders: listed ones, with
+    their splits. lists: .txt files that list images. missing: what is not there.
     """
 
     file: str
     names: dict[int, str]
-    splits: Sequence[tuple[str, str]] = ()
-    bases: Sequence[str] = ("",)
     keypoints: int = 0
-
-
-@dataclass
-class Listing:
-    """The images that data.yaml lists: each one's split, its place of listing, and whether no label file means none.
-
-    folders: listed ones, with their splits. files: .txt files that list images. missing: entries without a file.
-    """
-
-    split: dict[str, str | None] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
-    negative: set[str] = field(default_factory=set)
+    splits: Sequence[tuple[str, str]] = ()
+    bases: Sequence[str] = ()
+    listed: dict[str, Imported] = field(default_factory=dict)
     folders: list[tuple[str, str]] = field(default_factory=list)
-    files: set[str] = field(default_factory=set)
-    missing: list[tuple[str, str]] = field(default_factory=list)
-
-    def add(self, split: str, images: dict[str, str], present: Set[str]) -> None:
-        """Add images, with their places of listing."""
-        for image, origin in images.items():
-            self.split[image] = split if self.split.get(image, split) == split else None
-            self.origin.setdefault(image, origin)
-        if any(label_file(image) in present for image in images):
-            self.negative.update(images)
+    lists: set[str] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The data.yaml, else the file of class names. Raises UserError if there is none, or several to choose from."""
-    names = files.names()
-    if options.annotations is not None:
-        name = inside("", options.annotations)
-        if name not in names:
-            raise UserError(f"{files.path}: has no file {name}; `annotations` names data.yaml or a file of class names")
-        return [name]
-    every = list(visible(names, YAML_SUFFIXES))
-    named = [name for name in every if PurePosixPath(name).stem == "data"]
-    found = named or every or class_files(files, names)
-    if not found:
+    every = list(visible(files.names(), YAML_SUFFIXES))
+    found = [name for name in every if splitext(basename(name))[0] == "data"] or every
+    found = found or class_files(files, files.names())
+    if options.annotations is None and not found:
         raise UserError(f"{files.path}: has neither data.yaml nor classes.txt or obj.names, which name the classes")
-    if len(found) > 1:
+    if options.annotations is None and len(found) > 1:
         raise UserError(f"{files.path}: {' and '.join(found[:5])} could name the classes; set `annotations`")
-    return found
+    return only_file(files, found, "YAML", options)
 
 
 def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
     """The files of class names; of several that say the same, as labelImg writes one into each folder, the first."""
-    found = _class_files(names)
+    every = visible(names, {".txt", ".names"})
+    found = [name for name in every if name.endswith(".names") or basename(name) == "classes.txt"]
     try:
         same = len(found) > 1 and len({files.read(name).strip().replace(b"\r", b"") for name in found}) == 1
     except MissingFile:
@@ -106,62 +82,42 @@ def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
     return found[:1] if same else found
 
 
-def _class_files(names: Iterable[str]) -> list[str]:
-    every = visible(names, {".txt", ".names"})
-    return [name for name in every if name.endswith(".names") or name.rpartition("/")[2] == "classes.txt"]
-
-
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in and the records. `images`, if given, is where data.yaml's paths begin."""
     dataset = _read_dataset(files, found[0], options.images)
-    names = files.names()
-    listing = _list_images(files, dataset, names)
-    own = found[0].rpartition("/")[0]
-    alike = [] if dataset.splits or class_files(files, names) != found else _class_files(names)
-    folder = own if all(name.startswith(f"{own}/") for name in [*listing.split, *alike]) else ""
-    if options.images is not None and not dataset.splits:
-        folder = options.images
-    return folder, _records(files, dataset, names, listing)
+    _list_images(files, dataset)
+    if not dataset.splits:
+        return options.images or "", _records(files, dataset)
+    own = dirname(found[0])
+    return own if all(image.startswith(f"{own}/") for image in dataset.listed) else "", _records(files, dataset)
 
 
 def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
     """What a file says. images: where the paths in it begin, if known. Raises UserError if it makes no sense."""
     text, where = read_text(files, file), f"{files.path}: {file}"
-    if PurePosixPath(file).suffix.lower() not in YAML_SUFFIXES:
-        lines = [line.strip() for line in text.splitlines()]
-        if not any(lines):
+    if splitext(file)[1].lower() not in YAML_SUFFIXES:
+        names = {number: line.strip() for number, line in enumerate(text.splitlines()) if line.strip()}
+        if not names:
             raise UserError(f"{where}: names no class; it has a class name a line")
-        return Dataset(file, {number: name for number, name in enumerate(lines) if name})
-    data = _load(text, where)
-    folder = file.rpartition("/")[0]
-    splits = [(split_named(str(key)) or "", path) for key, value in data.items() for path in _paths(key, value, where)]
-    if not splits:
-        raise UserError(f"{where}: has none of train, val and test, which name folders of images")
-    bases = [posixpath.join(folder, any_posix(str(data.get("path") or ""))), folder, ""] if images is None else [images]
-    shape: Any = data.get("kpt_shape")
-    counted = isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape)
-    return Dataset(file, _class_names(data, where), splits, bases, math.prod(shape) if counted else 0)
-
-
-def _load(text: str, where: str) -> dict[Any, Any]:
+        return Dataset(file, names)
     try:
-        data = YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
+        data: Any = YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(f"{where}: not YAML: {one_line(error)[:200]}") from error
     if not isinstance(data, dict):
         raise UserError(f"{where}: no data.yaml: it holds no `names:` and `train:`")
-    return data
-
-
-def _paths(key: Any, value: Any, where: str) -> list[str]:
-    """The paths that an entry of data.yaml gives, if it is a split's."""
-    if value is None or not split_named(str(key)):
-        return []
-    paths = value if isinstance(value, list) else [value]
-    for path in paths:
+    stated = [(split_named(str(key)), value) for key, value in data.items() if value is not None]
+    splits = [(s, path) for s, value in stated if s for path in (value if isinstance(value, list) else [value])]
+    if not splits:
+        raise UserError(f"{where}: has none of train, val and test, which name folders of images")
+    for split, path in splits:
         if not isinstance(path, str) or not _is_plain(path):
-            raise UserError(f"{where}: {key}: {path!r:.80} is no path of a folder or of a .txt file")
-    return paths
+            raise UserError(f"{where}: {split}: {path!r:.80} is no path of a folder or of a .txt file")
+    bases = [join(dirname(file), any_posix(str(data.get("path") or ""))), dirname(file), ""]
+    shape: Any = data.get("kpt_shape")
+    counted = isinstance(shape, list) and shape and all(type(number) is int and number > 0 for number in shape)
+    keypoints = math.prod(shape) if counted else 0
+    return Dataset(file, _class_names(data, where), keypoints, splits, bases if images is None else [images])
 
 
 def _class_names(data: dict[Any, Any], where: str) -> dict[int, str]:
@@ -186,44 +142,52 @@ def _is_plain(name: str) -> bool:
     return bool(name.strip()) and not re.search(r"[\ud800-\udfff]", name)
 
 
-def _list_images(files: SourceFiles, dataset: Dataset, names: Sequence[str]) -> Listing:
-    """What train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
-    listing, present = Listing(), set(names)
+def _list_images(files: SourceFiles, dataset: Dataset) -> None:
+    """Add what train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
+    present = set(files.names())
     known = present | _folders(present)
-    entries = [entry for _, entry in dataset.splits]
-    places = find_places(entries, dataset.bases, known.__contains__)
-    for (split, entry), place in zip(dataset.splits, places, strict=True):
+    places = find_places([path for _, path in dataset.splits], dataset.bases, known.__contains__)
+    annotated = False
+    for (split, path), place in zip(dataset.splits, places, strict=True):
         if place is None:
-            listing.missing.append((split, entry))
-        elif place in present:
-            listing.files.add(place)
-            listing.add(split, _listed_in(files, place, dataset.bases, present), present)
+            dataset.missing.append(f"{split}: there is no {path}")
+            continue
+        if place in present:
+            dataset.lists.add(place)
+            images = _listed_in(files, place, dataset.bases, present)
         else:
-            listing.folders.append((f"{place}/" if place else "", split))
-            listing.add(split, {name: name for name in sorted(visible(names, IMAGE_SUFFIXES, place))}, present)
-    if dataset.splits and len(listing.missing) == len(dataset.splits):
-        raise UserError(f"{files.path}: {dataset.file}: there is no {entries[0]!r} in the source; set `images`")
-    if listing.split and not any(label_file(image) in present for image in listing.split):
-        image = next(iter(listing.split))
+            dataset.folders.append((f"{place}/" if place else "", split))
+            images = {name: name for name in visible(files.names(), IMAGE_SUFFIXES, place)}
+        labelled = any(label_file(image) in present for image in images)
+        annotated |= labelled
+        for image, origin in images.items():
+            row = dataset.listed.setdefault(image, Imported(image, origin, split=split, normalized=True))
+            row.split = split if row.split == split else None
+            row.boxes = [] if labelled else row.boxes
+    if dataset.splits and len(dataset.missing) == len(dataset.splits):
+        raise UserError(
+            f"{files.path}: {dataset.file}: there is no {dataset.splits[0][1]!r} in the source; set `images`"
+        )
+    if dataset.listed and not annotated:
+        image = next(iter(dataset.listed))
         raise UserError(f"{files.path}: no image has a label file; that of {image} would be {label_file(image)}")
-    return listing
 
 
 def _folders(names: Iterable[str]) -> set[str]:
     """All folders of these files, and those that their images would be in."""
     found = {""}
-    for folder in {name.rpartition("/")[0] for name in names}:
-        for path in (folder, _swap_folder(f"{folder}/", "labels", "images").rstrip("/")):
+    for folder in {dirname(name) for name in names}:
+        for path in (folder, dirname(_swap_folder(f"{folder}/", "labels", "images"))):
             while path not in found:
                 found.add(path)
-                path = path.rpartition("/")[0]
+                path = dirname(path)
     return found
 
 
 def _listed_in(files: SourceFiles, file: str, bases: Sequence[str], present: Set[str]) -> dict[str, str]:
     """The images that a .txt file lists, with the line of each; one whose label file is there counts as there."""
     lines = {number: line for number, line in enumerate(read_text(files, file).splitlines(), 1) if line.strip()}
-    bases = [file.rpartition("/")[0], *bases]
+    bases = [dirname(file), *bases]
     places = find_places(list(lines.values()), bases, lambda image: image in present or label_file(image) in present)
     found: dict[str, str] = {}
     for (number, line), place in zip(lines.items(), places, strict=True):
@@ -242,15 +206,16 @@ def label_file(image: str) -> str:
     return _swap_folder(image, "images", "labels").rpartition(".")[0] + ".txt"
 
 
-def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing: Listing) -> Iterator[Imported]:
+def _records(files: SourceFiles, dataset: Dataset) -> Iterator[Imported]:
     """Those of label files first; then those of listed images that have none."""
+    names = files.names()
     of_label = defaultdict(list)
-    for image in dict.fromkeys([*visible(names, IMAGE_SUFFIXES), *listing.split]):
+    for image in dict.fromkeys([*visible(names, IMAGE_SUFFIXES), *dataset.listed]):
         of_label[label_file(image)].append(image)
     present, done = set(names), set()
-    texts = {*visible(names, {".txt"}), *of_label}
+    texts = {*visible(names, {".txt"}), *of_label} - dataset.lists - {dataset.file}
     for file in filter(texts.__contains__, names):
-        if file in listing.files or file == dataset.file or file.rpartition("/")[2] == "classes.txt":
+        if basename(file) == "classes.txt":
             continue
         text, fault = _label_text(files, file)
         if file not in of_label and "/labels/" not in f"/{file}" and not LABELS.match(text):
@@ -258,18 +223,14 @@ def _records(files: SourceFiles, dataset: Dataset, names: Sequence[str], listing
         images = of_label.get(file) or (of_label.get(plain) if (plain := unquote(file)) not in present else None)
         for image in images or [f"{_swap_folder(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
             done.add(image)
-            row = Imported(image, file, normalized=True, boxes=[], problems=list(fault))
-            row.split = _split(image, dataset, listing)
-            if dataset.splits and image in present and image not in listing.split:
+            row = Imported(image, file, split=_split(image, dataset), normalized=True, problems=list(fault))
+            if dataset.splits and image in present and image not in dataset.listed:
                 row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
-            row.boxes = _boxes(row, text, file, dataset)
+            row.boxes = _boxes(row, text, dataset)
             yield row
-    for image in (image for image in listing.split if image not in done):
-        boxes: list[ImportedBox] | None = [] if image in listing.negative else None
-        yield Imported(image, listing.origin[image], split=listing.split[image], boxes=boxes, normalized=True)
-    for split, entry in listing.missing:
-        where = f"{files.path}: {dataset.file}: {split}"  # many a program states a split that it did not write
-        print(f"warning: {where}: there is no {entry}; left out", file=sys.stderr)
+    yield from (row for image, row in dataset.listed.items() if image not in done)
+    for missing in dataset.missing:  # many a program states a split that it did not write
+        print(f"warning: {files.path}: {dataset.file}: {missing}; left out", file=sys.stderr)
 
 
 def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str]]]:
@@ -279,22 +240,22 @@ def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str
         return "", [("malformed annotation", f"{file}: {error}")]
 
 
-def _split(image: str, dataset: Dataset, listing: Listing) -> str | None:
+def _split(image: str, dataset: Dataset) -> str | None:
     """As listed; for an image that the source lacks, that of its folder; without data.yaml, as folders are called."""
-    if image in listing.split:
-        return listing.split[image]
+    if image in dataset.listed:
+        return dataset.listed[image].split
     if not dataset.splits:
         return folder_split(image)
-    splits = {split for folder, split in listing.folders if image.startswith(folder)}
+    splits = {split for folder, split in dataset.folders if image.startswith(folder)}
     return splits.pop() if len(splits) == 1 else None
 
 
-def _boxes(row: Imported, text: str, file: str, dataset: Dataset) -> list[ImportedBox]:
+def _boxes(row: Imported, text: str, dataset: Dataset) -> list[ImportedBox]:
     boxes = []
     for number, line in enumerate(text.splitlines(), 1):
-        origin = f"{file}:{number}"
         if not (fields := line.split()):
             continue
+        origin = f"{row.origin}:{number}"
         try:
             index, *values = map(float, fields)
             name = dataset.names.get(index)  # type: ignore[call-overload]  # 1.0 is the same key as 1
@@ -309,20 +270,15 @@ def _boxes(row: Imported, text: str, file: str, dataset: Dataset) -> list[Import
 
 def _box(values: list[float], name: str, origin: str, keypoints: int) -> ImportedBox:
     """The box of a line's numbers after the class. Raises ValueError."""
-    if not all(map(math.isfinite, values)):
-        raise ValueError("a coordinate that is no number")
-    if 4 <= len(values) - keypoints <= 5:
-        x, y, width, height = _fractions(values[:4])
-        return ImportedBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, origin)
-    if keypoints or len(values) < 6:
+    is_box = 4 <= len(values) - keypoints <= 5
+    if not is_box and (keypoints or len(values) < 6):
         raise ValueError(f"{len(values)} numbers after the class: neither a box's 4 nor a polygon's 6, 8, ...")
-    values = _fractions(values[: len(values) // 2 * 2])
+    values = values[:4] if is_box else values[: len(values) // 2 * 2]
+    for value in values:
+        if not -FAR < value < FAR:  # such as pixels, or how visible a key point is
+            raise ValueError(f"{value:g} is no fraction of the image's size")
+    if is_box:
+        x, y, width, height = values
+        return ImportedBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, origin)
     xs, ys = values[0::2], values[1::2]
     return ImportedBox(name, min(xs), min(ys), max(xs), max(ys), origin, outline=encode([values]))
-
-
-def _fractions(values: list[float]) -> list[float]:
-    """The same. Raises ValueError for what cannot be meant: pixels, or how visible a key point is."""
-    if max(map(abs, values)) >= FAR:
-        raise ValueError(f"{max(values, key=abs):g} is no fraction of the image's size")
-    return values

@@ -72,24 +72,17 @@ def any_posix(path: str) -> str:
 
 
 def path_candidates(path: str, bases: Iterable[str], by_end: bool = False) -> Iterator[str]:
-    """Where in the source a path may lead: from each base, steps out of it left out; by its end if it is absolute.
+    """Where in the source a path may lead, from each base, steps out of it left out.
 
-    by_end: then by any end of it, from each base.
+    by_end, or if the path is absolute: then by any end of it, from each base.
     """
-    path, bases = any_posix(path), list(dict.fromkeys(bases))
     for base in bases:
-        whole = posixpath.normpath(posixpath.join(base, path))
-        parts = _steps(whole)
-        for start in range(max(1, len(parts)) if whole.startswith("/") else 1):
-            yield "/".join(parts[start:])
-    parts = _steps(path) if by_end else []
-    for start in range(len(parts)):
-        for base in bases:
-            yield posixpath.normpath(posixpath.join(base, *parts[start:]))
-
-
-def _steps(path: str) -> list[str]:
-    return [part for part in path.split("/") if part not in ("", ".", "..")]
+        whole = posixpath.normpath(posixpath.join(base, any_posix(path)))
+        parts = [part for part in whole.split("/") if part not in ("", ".", "..")]
+        yield "/".join(parts)
+        if by_end or whole.startswith("/"):
+            for start in range(len(parts)):
+                yield from (posixpath.normpath(posixpath.join(each, *parts[start:])) for each in bases)
 
 
 def find_places(paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool]) -> list[str | None]:
