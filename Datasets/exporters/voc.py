@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from lxml import etree
+from lxml.builder import E
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -74,23 +75,22 @@ def objects(record: Record) -> list[Box]:
 
 def annotation(record: Record, name: str, data: bytes, segmented: bool) -> bytes:
     """The XML file of a record whose boxes are known. name, data: its image file."""
-    root = etree.Element("annotation")
-    _add(root, folder="JPEGImages", filename=name)
-    _add(etree.SubElement(root, "source"), database=record["source"], image=record["image"])
     depth = len(Image.open(io.BytesIO(data)).getbands())
-    _add(etree.SubElement(root, "size"), width=record["width"], height=record["height"], depth=depth)
-    _add(root, segmented=int(segmented))
-    for box in objects(record):
-        element = etree.SubElement(root, "object")
-        _add(element, name=box["name"], pose="Unspecified", truncated=0, difficult=0)
-        edges = {"xmin": box["x1"] + 1, "ymin": box["y1"] + 1, "xmax": box["x2"], "ymax": box["y2"]}
-        _add(etree.SubElement(element, "bndbox"), **{edge: f"{value:.15g}" for edge, value in edges.items()})
+    root = E.annotation(
+        E.folder("JPEGImages"),
+        E.filename(name),
+        E.source(E.database(record["source"]), E.image(record["image"])),
+        E.size(E.width(str(record["width"])), E.height(str(record["height"])), E.depth(str(depth))),
+        E.segmented(str(int(segmented))),
+        *map(_object, objects(record)),
+    )
     return etree.tostring(root, pretty_print=True, encoding="utf-8")
 
 
-def _add(parent: etree._Element, **texts: object) -> None:
-    for tag, text in texts.items():
-        etree.SubElement(parent, tag).text = str(text)
+def _object(box: Box) -> etree._Element:
+    edges = {"xmin": box["x1"] + 1, "ymin": box["y1"] + 1, "xmax": box["x2"], "ymax": box["y2"]}
+    place = E.bndbox(*(E(edge, f"{value:.15g}") for edge, value in edges.items()))
+    return E.object(E.name(box["name"]), E.pose("Unspecified"), E.truncated("0"), E.difficult("0"), place)
 
 
 def segmentation_images(record: Record, classes: Mapping[str, int]) -> dict[str, np.ndarray]:

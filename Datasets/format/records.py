@@ -146,9 +146,8 @@ def contradictions(record: Record) -> list[str]:
         drawn = Counter(box["name"] for box in boxes if not box["crowd"])
         crowds = {box["name"] for box in boxes if box["crowd"]}
         counted = Counter({each["name"]: each["count"] for each in counts})
-        for name in sorted((drawn | counted).keys() - crowds):
-            if drawn[name] != counted[name]:
-                found.append(f"{name}: {drawn[name]} boxes, but a count of {counted[name]}")
+        wrong = sorted(name for name in (drawn | counted).keys() - crowds if drawn[name] != counted[name])
+        found += [f"{name}: {drawn[name]} boxes, but a count of {counted[name]}" for name in wrong]
     if counts is not None and labels is not None:
         positive = {each["name"] for each in counts if each["count"]}
         found += [f"{name}: in labels or in counts, not in both" for name in sorted(positive ^ set(labels))]

@@ -121,17 +121,13 @@ def check_processes(root: Path) -> Iterator[Finding]:
     processes = {each.pid: each.info for each in process_iter(["environ", "cmdline", "ppid", "status"])}
     for pid, process in processes.items():
         environment, parent = process["environ"] or {}, processes.get(process["ppid"])
-        if environment.get("DVC_ROOT") != str(root) or "DVC_STAGE" not in environment or process["status"] == "zombie":
+        stage = environment.get("DVC_STAGE")
+        if environment.get("DVC_ROOT") != str(root) or not stage or process["status"] == "zombie":
             continue
-        if parent and process["ppid"] != 1 and ("DVC_STAGE" in (parent["environ"] or {}) or _is_dvc(parent["cmdline"])):
-            continue
-        stage = environment["DVC_STAGE"]
-        problem = f"process {pid}: stage {stage} still runs, although the dvc that started it has ended"
-        yield Finding(problem, f"kill {pid}")
-
-
-def _is_dvc(command: list[str] | None) -> bool:
-    return "dvc" in " ".join(command or ())
+        started = parent and ("DVC_STAGE" in (parent["environ"] or {}) or "dvc" in " ".join(parent["cmdline"] or ()))
+        if not started or process["ppid"] == 1:
+            problem = f"process {pid}: stage {stage} still runs, although the dvc that started it has ended"
+            yield Finding(problem, f"kill {pid}")
 
 
 def check_data(repo: Any) -> Iterator[Finding]:

@@ -1,13 +1,20 @@
-"""The service's endpoints around a loaded model, and what the OpenAPI document says of them."""
+"""The service's endpoints around a loaded model, what the OpenAPI document says of them, and the pages for people.
+
+The pages work offline: Swagger UI's files come from the package fastapi-offline, as FastAPI's own page would load them
+from a public server. All addresses are relative, so that a proxy may add a path.
+"""
 
 import asyncio
 import hmac
-import mimetypes
+from collections.abc import Awaitable, Callable
+from mimetypes import guess_type
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
@@ -16,7 +23,6 @@ from typing_extensions import TypedDict
 from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
 from Deployment.service.artifact import Artifact
 from Deployment.service.monitoring import IMAGES, MODEL, OBJECTS, RUNNING, WAITING, WORKERS, Monitoring, error_response
-from Deployment.service.pages import add_pages
 from Deployment.service.uploads import FORM, Uploads, is_form
 from Deployment.service.worker import Limits, Task
 from Deployment.service.workers import Unavailable, Workers
@@ -31,6 +37,11 @@ ERRORS = {
     500: "a fault of the service; its log has the reason under the answer's request id",
     503: "too many requests wait, this one took too long, or the service ends: try again after Retry-After seconds",
 }
+PAGES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js", "/docs": "docs.html", "/docs.js": "docs.js"}
+POLICY = (  # our own files and nothing else
+    "default-src 'none'; connect-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; script-src 'self'; style-src 'self'"
+)
 _FILE = {"type": "string", "format": "binary"}
 _IMAGE = {"application/octet-stream": {"schema": _FILE}, "image/*": {"schema": _FILE}}
 
@@ -104,7 +115,9 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
     _add_facts(protected, artifact)
     app.include_router(protected)
     _add_health(app, workers)
-    add_pages(app)
+    for path, name in PAGES.items():
+        app.add_api_route(path, _page(name), include_in_schema=False)
+    app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
     return app
 
 
@@ -142,7 +155,7 @@ def _add_health(app: FastAPI, workers: Workers) -> None:
 
 
 def _add_facts(router: APIRouter, artifact: Artifact) -> None:
-    samples = [(mimetypes.guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
+    samples = [(guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
 
     @router.get(
         "/sample",
@@ -194,7 +207,7 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
         summary="What is in an image: an image file as the body, or as the file of a form",
         response_model=prediction | Coco,
         responses=_errors(400, 408, 413, 422, 503),
-        openapi_extra=_request_body({**_IMAGE, **_form("file", _FILE)}),
+        openapi_extra=_body({**_IMAGE, **_form("file", _FILE)}),
     )
     async def predict(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:
         return await answer(request, False, threshold, format == "coco")
@@ -204,7 +217,7 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
         summary=f"What is in each of up to {limits.max_images} images, the files of a form",
         response_model=Batch[named] | Coco,
         responses=_errors(400, 408, 413, 415, 422, 503),
-        openapi_extra=_request_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),
+        openapi_extra=_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),
     )
     async def predict_batch(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:
         if not is_form(request):
@@ -212,12 +225,23 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
         return await answer(request, True, threshold, format == "coco")
 
 
-def _request_body(content: dict[str, Any]) -> dict[str, Any]:
+def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
 def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {FORM: {"schema": {"type": "object", "properties": {field: schema}, "required": [field]}}}
+
+
+def _page(name: str) -> Callable[[], Awaitable[Response]]:
+    """An endpoint that answers with a file of this folder."""
+    content, kind = Path(__file__).with_name(name).read_bytes(), guess_type(name)[0]
+    policy = f"{POLICY} 'unsafe-inline'" if name == "docs.html" else POLICY  # Swagger UI sets styles in its elements
+
+    async def page() -> Response:
+        return Response(content, media_type=kind, headers={"Content-Security-Policy": policy})
+
+    return page
 
 
 async def _answer_http_error(request: Request, error: Any) -> Response:

@@ -39,11 +39,6 @@ class Artifact:
         return self.manifest["task"]
 
     @property
-    def size(self) -> int:
-        """The side of the model's square input in pixels."""
-        return self.manifest["input"]["size"]
-
-    @property
     def threshold(self) -> float:
         """The score below which a prediction is left out of an answer."""
         return self.manifest["score_threshold"]
@@ -93,7 +88,7 @@ class Predictor:
         task, classes = self._artifact.task, self._artifact.manifest["classes"]
         image = decode(data, max_pixels, formats)
         height, width = image.shape[:2]
-        boxed = letterbox(image, self._artifact.size)
+        boxed = letterbox(image, self._artifact.manifest["input"]["size"])
         outputs = self._session.run(OUTPUTS[task], {"images": boxed.pixels.transpose(2, 0, 1)[None]})
         of_image = {name: values[0] for name, values in zip(OUTPUTS[task], outputs, strict=True)}
         least = self._artifact.threshold if threshold is None else threshold
