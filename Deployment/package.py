@@ -148,9 +148,7 @@ def _cell(value: Any) -> str:
 
 def main(
     export: Annotated[Path, typer.Option(help="export, Datasets/pretrained/ID")],
-    out: Annotated[
-        Path, typer.Option(help="bundle to write, Deployment/bundles/ID; replaces an old one; ID.tar.gz goes beside it")
-    ],
+    out: Annotated[Path, typer.Option(help="bundle to write or replace, Deployment/bundles/ID, and ID.tar.gz")],
 ) -> None:
     """Make a bundle of an export: the ONNX graph and the service around it, ready to start anywhere."""
     if not out.name:

@@ -161,9 +161,7 @@ def main(
     export: Annotated[Path, typer.Argument(help="export, Datasets/pretrained/ID, or bundle")],
     images: Annotated[list[Path], typer.Argument(help="directories, archives, .txt lists and files")],
     to: Annotated[Path, typer.Option(help="file to write, which must not exist: .parquet, .json or ...coco.json")],
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="lowest score; by default the manifest's")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="lowest score; default: the manifest's")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="threads")] = cpu_count(),
     max_pixels: Annotated[int, typer.Option(min=1, max=MAX_PIXELS, help="the most pixels of an image")] = MAX_PIXELS,
 ) -> None:

@@ -148,9 +148,7 @@ def image_reader(curated: Path, names: Iterable[str]) -> Callable[[str], bytes]:
     data = Curated(curated)
     rows = {record["image"]: row for row, record in enumerate(data.records("test", masks=False))}
     if missing := [name for name in names if name not in rows]:
-        raise UserError(
-            f"{curated}: no test image {missing[0]}, which was evaluated; evaluate, export and package again"
-        )
+        raise UserError(f"{curated}: no test image {missing[0]}, which was evaluated; export and package again")
     images = data.images("test")
     return lambda name: images[rows[name]]
 
@@ -217,14 +215,8 @@ def verify(bundle: Path, export: Path | None, curated: Path | None, requests: in
 def main(
     bundle: Annotated[Path, typer.Option(help="bundle, Deployment/bundles/ID")],
     out: Annotated[Path, typer.Option(help="metrics to write, as JSON")],
-    export: Annotated[
-        Path | None,
-        typer.Option(help="export that the bundle was made from, with the predictions that evaluation kept"),
-    ] = None,
-    curated: Annotated[
-        Path | None,
-        typer.Option(help="dataset with the test images; without it and --export only samples are compared"),
-    ] = None,
+    export: Annotated[Path | None, typer.Option(help="the bundle's export, with evaluation's predictions")] = None,
+    curated: Annotated[Path | None, typer.Option(help="dataset; without both, only samples are compared")] = None,
     requests: Annotated[int, typer.Option(min=1, help="predictions to time, over one and over many connections")] = 300,
     connections: Annotated[int, typer.Option(min=1, max=64, help="connections at once")] = 16,
 ) -> None:

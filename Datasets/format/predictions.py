@@ -90,13 +90,7 @@ class Counting(Classification):
 
 
 def to_prediction(
-    task: str,
-    outputs: Outputs,
-    letterbox: Letterbox,
-    width: int,
-    height: int,
-    classes: Sequence[str],
-    threshold: float,
+    task: str, outputs: Outputs, letterbox: Letterbox, width: int, height: int, classes: Sequence[str], threshold: float
 ) -> Prediction:
     """One image's prediction: what has a score of at least `threshold`, in the image's pixels.
 

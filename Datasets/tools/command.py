@@ -102,9 +102,8 @@ class EpochProgress:
         self.images += images
         if time.monotonic() - self.last > (0.2 if self.live else 10):
             self.last = time.monotonic()
-            self._print(
-                f"step {(self.done - 1) % self.steps + 1}/{self.steps}  loss {loss:.3f}", "" if self.live else "\n"
-            )
+            step = (self.done - 1) % self.steps + 1
+            self._print(f"step {step}/{self.steps}  loss {loss:.3f}", "" if self.live else "\n")
 
     def epoch(self, figures: Mapping[str, float]) -> None:
         """Report the end of an epoch."""

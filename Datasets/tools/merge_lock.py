@@ -9,9 +9,8 @@ which is true but out of date: `dvc repro` runs it. The merged file replaces OUR
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -44,12 +43,8 @@ def merge_stages(ancestor: Entries, ours: Entries, theirs: Entries) -> list[str]
     return both
 
 
-def main(
-    ancestor: Annotated[Path, typer.Argument(help="the version that both sides began with")],
-    ours: Annotated[Path, typer.Argument(help="our version, which is replaced")],
-    theirs: Annotated[Path, typer.Argument(help="their version")],
-) -> None:
-    """Merge dvc.lock stage by stage, as git's merge driver."""
+def main(ancestor: Path, ours: Path, theirs: Path) -> None:
+    """Merge dvc.lock stage by stage, as git's merge driver: OURS and THEIRS, which began with ANCESTOR, into OURS."""
     base, lock, other = map(read_lock, (ancestor, ours, theirs))
     both = merge_stages(base.get("stages", {}), lock.setdefault("stages", {}), other.get("stages", {}))
     lock.setdefault("schema", other.get("schema", "2.0"))
