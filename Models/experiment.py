@@ -12,19 +12,38 @@
 `COMMAND --help` explains each. The log is EXPERIMENTS.md, which people may write in: the commands keep what they find.
 """
 
+import importlib
+import json
+import os
 import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import chdir
 from datetime import date
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated
 
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import typer
 
+from Datasets.format.classes import write_classes
+from Datasets.format.curated import Curated
+from Datasets.format.records import SPLITS
 from Datasets.tools.command import run as run_command
-from Datasets.tools.errors import UserError
-from Models.experimenting.checks import drift, try_
+from Datasets.tools.errors import UserError, one_line
 from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text, write_text
-from Models.experimenting.run import run, show
+from Models.experimenting.run import git, run, show
 
 JOURNAL = ROOT / "NOTES.md"
+IMAGES = 32  # that `try` trains on
+FEW = 8  # that it evaluates on
+STAGES = ("train", "evaluate", "export")
 
 
 def new(
@@ -73,6 +92,112 @@ def list_(open_only: Annotated[bool, typer.Option("--open", help="only those wit
         if each.state == "open" or not open_only:
             steps = f"{sum(step.done for step in each.steps.values())}/{len(each.steps)}"
             print(f"{each.id}  {each.state:9}  {steps:>5}  {each.title}")
+
+
+def try_(
+    experiments: Annotated[list[str], typer.Argument(help="ids of experiments in params.yaml", show_default=False)],
+    curated: Annotated[Path, typer.Option(help="curated dataset")] = ROOT / "Datasets/curated",
+) -> None:
+    """Train, evaluate and export on a few batches in a temporary directory, recording nothing."""
+    from Models.learning.scripts import RANDOM, load_script  # not above: most commands work without torch
+
+    curated = curated.resolve()
+    os.environ["PYTHONPATH"] = str(ROOT)  # for the processes of a training
+    for experiment, commands in stage_commands(experiments).items():
+        begun = time.monotonic()
+        train = commands[0]
+        options = dict(pairwise(train))
+        init = ROOT / options["--init"]
+        if not init.exists():
+            print(f"{options['--init']}: does not exist yet; trying random weights", file=sys.stderr)
+            init = Path(RANDOM)
+        train[train.index("--init") + 1] = str(init)
+        end = train.index("--") if "--" in train else len(train)
+        train[end:end] = ["--epochs", "1"]
+        with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory, chdir(directory):
+            os.environ["DVC_ROOT"] = directory  # where checkpoints go
+            write_few(curated, Path("Datasets/curated"), load_script(options["--script"]).TASK, IMAGES)
+            for words in commands:
+                run_here(words)
+        print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, nothing kept")
+
+
+def stage_commands(experiments: Sequence[str]) -> dict[str, list[list[str]]]:
+    """The words of the commands of STAGES, in their order, by experiment."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(ROOT)) as repo:
+            commands = {stage.addressing: stage.cmd for stage in repo.index.stages if stage.cmd}
+    except DvcException as error:
+        raise UserError(f"dvc: {error}") from error
+    existing = [name.removeprefix("train@") for name in commands if name.startswith("train@")]
+    for each in experiments:
+        if each not in existing:
+            raise UserError(f"params.yaml: has no experiment {each!r}; it has: {', '.join(existing) or 'none'}")
+    return {each: [shlex.split(commands[f"{stage}@{each}"]) for stage in STAGES] for each in experiments}
+
+
+def write_few(curated: Path, out: Path, task: str, train: int) -> None:
+    """Write a curated dataset of FEW images of each split, of the split train so many, with objects if possible."""
+    classes = Curated(curated).classes
+    out.mkdir(parents=True)
+    write_classes(classes, out / "classes.json")
+    known = ds.field(task).is_valid()
+    learnable = known if task == "mask" else pc.list_value_length(ds.field(task)) > 0
+    for split in SPLITS:
+        images = ds.dataset(sorted(curated.glob(f"{split}-*.parquet")))
+        count = train if split == "train" else FEW
+        rows = images.head(count, filter=learnable)
+        pq.write_table(rows if len(rows) else images.head(count, filter=known), out / f"{split}-00000-of-00001.parquet")
+
+
+def run_here(words: Sequence[str]) -> None:
+    """Run the command `python -m MODULE ...` in this process, which saves loading torch again."""
+    _, _, module, *options = words
+    sys.argv = [module, *options]
+    try:
+        run_command(importlib.import_module(module).main)
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+
+def drift(experiment: Id) -> None:
+    """Check whether today's code still builds what was exported: compare the scripts and the answers to the samples."""
+    from Models.export import agreement
+    from Models.rebuild import rebuilt_answers
+
+    export = ROOT / "Datasets/pretrained" / experiment
+    if not (export / "manifest.json").exists():
+        raise UserError(f"{export}/manifest.json: not found; run the export stage, or `dvc pull` it")
+    manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
+    compare_scripts(export / "script", str(manifest["git"]["commit"]))
+    expected = json.loads((export / "sample/expected.json").read_text(encoding="utf-8"))
+    try:
+        answers = rebuilt_answers(export, [export / "sample" / name for name in expected])
+    except Exception as error:  # whatever today's code does with yesterday's weights
+        raise UserError(f"{export}: today's code does not build it: {one_line(error)[:300]}") from error
+    found = agreement(manifest["task"], expected, answers, manifest["score_threshold"], "today's code")
+    differences = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+    print(f"{export.relative_to(ROOT)}: today's code answers as exported; largest difference: {differences}")
+
+
+def compare_scripts(scripts: Path, commit: str) -> None:
+    """Print for each exported script whether it is as in the working tree, and as in its commit."""
+    for path in sorted(scripts.rglob("*.py")):
+        name = path.relative_to(scripts).as_posix()
+        exported = path.read_text(encoding="utf-8")
+        today = (ROOT / name).read_text(encoding="utf-8") if (ROOT / name).exists() else None
+        try:
+            then = git("show", f"{commit}:./{name}")
+        except UserError:
+            then = None
+        states = [
+            "not in" if text is None else "as in" if text == exported else "differs from" for text in (today, then)
+        ]
+        print(f"{name}: {states[0]} the working tree, {states[1]} its commit {commit[:7]}")
 
 
 if __name__ == "__main__":

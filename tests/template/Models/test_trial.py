@@ -4,7 +4,7 @@ import pytest
 
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
-from Models.experimenting.checks import write_few
+from Models.experiment import write_few
 from Models.learning.data_loading import Samples
 from tests.template.conftest import copy_checkout, refused, run_in, stage, succeeded
 from tests.template.Models.shape_scenes import write_scenes
