@@ -26,10 +26,9 @@ from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
-from Models.learning.box_metrics import above, match
+from Models.learning.box_metrics import Measured, above, match
 from Models.learning.data_loading import Samples
-from Models.learning.evaluation import TASKS, predict
-from Models.learning.metrics import Measured, predicted_counts, scores_of
+from Models.learning.metrics import TASKS, predict, predicted_counts, scores_of
 from Models.learning.scripts import read_run, trained_model, write_json
 
 PANEL = 300  # pixels of the longer side of an image as drawn
@@ -164,10 +163,8 @@ def class_colour(value: int) -> Colour:
 def draw_labels(samples: Samples, index: int, prediction: Any, threshold: float, panels: Panels) -> None:
     """List the classes: with their counts, if the task is counts, and with the scores of predictions."""
     scores = scores_of(samples, [prediction])[0]
-    if samples.task == "counts":
-        truth, predicted = samples.counts(index), predicted_counts(samples, [prediction], threshold)[0]
-    else:
-        truth, predicted = samples.labels(index).astype(int), (scores >= threshold).astype(int)
+    truth = getattr(samples, samples.task)(index).astype(int)
+    predicted = predicted_counts(samples, [prediction], threshold)[0]
     for image, counts in zip(panels, (truth, predicted), strict=True):
         for line, kind in enumerate(np.flatnonzero(counts)):
             text = f"{counts[kind]} {samples.classes[kind]}" if samples.task == "counts" else samples.classes[kind]

@@ -33,8 +33,8 @@ from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
 from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import Samples
-from Models.learning.evaluation import validate
 from Models.learning.hardware import is_first
+from Models.learning.metrics import validate
 from Models.learning.training import Keep, Options, Row, State, checkpoint_path, train
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ Id = Annotated[str, typer.Argument(help="id of the experiment: e001", show_defau
 HEADING = re.compile(r"## (?P<id>e\d+)(?: +(?P<title>.*?))? *$")
 STATE = re.compile(r"State: (?P<state>open|concluded)\b")
 STEP = re.compile(r"(?P<number>\d+)\. \[(?P<box>[ xX])\] (?P<text>.*?)(?: \((?P<commit>[0-9a-f]{7,40})\))? *$")
+CODE = re.compile(r"^```.*?^```.*?$", re.MULTILINE | re.DOTALL)
 START = "# Experiments\n\nThe log that `python -m Models.experiment` adds to; Models/README.md says how.\n"
 
 
@@ -39,7 +40,6 @@ START = "# Experiments\n\nThe log that `python -m Models.experiment` adds to; Mo
 class Step:
     """One step of an experiment; line: its index in the log."""
 
-    number: int
     text: str
     done: bool
     commit: str | None
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass
 class Experiment:
-    """One section; the others are indices of lines. end: the one after its last line that is not blank."""
+    """One section, with its steps by number; the others are indices of lines. end: after its last that is not blank."""
 
     id: str
     title: str
@@ -72,25 +72,23 @@ class Log:
 
     def __init__(self, path: Path = LOG) -> None:
         self.path = path
-        self.lines = read_text(path, START).split("\n")
+        text = read_text(path, START)
+        self.lines = text.split("\n")
         self.experiments: dict[str, Experiment] = {}
         current: Experiment | None = None
-        code: int | None = None  # the line that opened a block of code
-        for index, line in enumerate(self.lines):
-            if line.startswith("```"):
-                code = index if code is None else None
-            elif code is None:
-                current = self._read_line(index, line, current)
-            if current and line.strip():
+        without_code = CODE.sub(lambda code: "\n" * code[0].count("\n"), text)
+        for index, line in enumerate(without_code.split("\n")):
+            current = self._read_line(index, line, current)
+            if current and self.lines[index].strip():
                 current.end = index + 1
-        if code is not None:
-            raise self._wrong(code, "opens a block of code that is never closed")
         for each in self.experiments.values():
             if not each.state:
                 raise self._wrong(each.heading, f"{each.id} has no line `State: open` or `State: concluded`")
 
     def _read_line(self, index: int, line: str, current: Experiment | None) -> Experiment | None:
         """Read one line outside code, and return the experiment that the next line belongs to."""
+        if line.startswith("```"):
+            raise self._wrong(index, "opens a block of code that is never closed")
         if heading := HEADING.match(line):
             if same := self.experiments.get(heading["id"]):
                 raise self._wrong(index, f"{same.id} is already at line {same.heading + 1}; give this one another id")
@@ -103,11 +101,10 @@ class Log:
         elif not current.state and (state := STATE.match(line)):
             current.state, current.state_line = state["state"], index
         elif step := STEP.match(line):
-            number = int(step["number"])
-            if number in current.steps:
-                earlier = current.steps[number].line + 1
+            if same_step := current.steps.get(number := int(step["number"])):
+                earlier = same_step.line + 1
                 raise self._wrong(index, f"step {number} of {current.id} is already at line {earlier}")
-            current.steps[number] = Step(number, step["text"], step["box"] != " ", step["commit"], index)
+            current.steps[number] = Step(step["text"], step["box"] != " ", step["commit"], index)
         return current
 
     def _wrong(self, index: int, why: str) -> UserError:

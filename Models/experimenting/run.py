@@ -131,7 +131,7 @@ def compared_with_before(name: str) -> list[str]:
 
 def compared_steps(experiment: Experiment) -> list[str]:
     """A table of the test metrics before the first done step and after each; empty without a done step."""
-    done = {f"{experiment.id}.{step.number}": step.commit for step in experiment.steps.values() if step.commit}
+    done = {f"{experiment.id}.{number}": step.commit for number, step in experiment.steps.items() if step.commit}
     if not done:
         return []
     name, first = next(iter(done.items()))

@@ -5,7 +5,7 @@ Boxes are in the pixels of the images as annotated, not in the model's square.
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,9 +16,28 @@ from pycocotools import mask
 from Datasets.format.coco import Document, object_entry, predictions_to_coco
 from Datasets.format.predictions import Detection
 from Models.learning.data_loading import Samples
-from Models.learning.metrics import Measured, Pair, rounded
 
 IOU = 0.5  # from which a detection matches an object, where one figure is asked for
+Pair = tuple[str | None, str | None]  # actual and predicted class; None: no object
+
+
+class Measured(NamedTuple):
+    """What the evaluate stage writes of a model.
+
+    metrics: numbers, and groups of numbers by class. printed: names of those to print. curve: pairs (recall,
+    precision). mistakes: of each image, the more the worse.
+    """
+
+    metrics: dict[str, Any]
+    printed: Sequence[str]
+    curve: Sequence[tuple[float, float]]
+    confusion: Sequence[Pair]
+    mistakes: Sequence[float]
+
+
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """The figures with six digits."""
+    return {name: round(float(value), 6) for name, value in figures.items()}
 
 
 class Match(NamedTuple):

@@ -1,40 +1,25 @@
-"""Metrics of masks, labels and counts.
+"""A model's answers for the images of a split, and the metrics of its task; those of boxes are in box_metrics.py.
 
 Masks: intersection over union of the classes, over all annotated pixels, in the images' own pixels. Labels and counts:
 F1 of each class, their mean (macro-F1), and errors of the counts. The counts of an answer: of each class with a score
 from the threshold on, at least 1; of the others 0.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import nn
 
 from Datasets.format.images import VOID
-from Datasets.format.predictions import mask_of
+from Datasets.format.predictions import mask_of, to_prediction
+from Models.learning import box_metrics
+from Models.learning.box_metrics import Measured, Pair, rounded
 from Models.learning.data_loading import Samples
 
+MIN_SCORE = 0.001  # detections below it change no figure
 THRESHOLDS = np.arange(1, 100) / 100
-Pair = tuple[str | None, str | None]  # actual and predicted class; None: no object
-
-
-class Measured(NamedTuple):
-    """What the evaluate stage writes of a model.
-
-    metrics: numbers, and groups of numbers by class. printed: names of those to print. curve: pairs (recall,
-    precision). mistakes: of each image, the more the worse.
-    """
-
-    metrics: dict[str, Any]
-    printed: Sequence[str]
-    curve: Sequence[tuple[float, float]]
-    confusion: Sequence[Pair]
-    mistakes: Sequence[float]
-
-
-def rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures with six digits."""
-    return {name: round(float(value), 6) for name, value in figures.items()}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -96,7 +81,7 @@ def validate_labels(samples: Samples, predictions: Sequence[Any]) -> dict[str, f
 
 def best_label_threshold(samples: Samples, predictions: Sequence[Any]) -> float:
     """The lowest of THRESHOLDS at which macro-F1 is best."""
-    actual, scores = labels_of(samples), scores_of(samples, predictions)
+    actual, scores = counts_of(samples) > 0, scores_of(samples, predictions)
     return float(max(THRESHOLDS, key=lambda threshold: macro_f1(actual, scores >= threshold)))
 
 
@@ -105,32 +90,24 @@ def measure_labels(samples: Samples, predictions: Sequence[Any], threshold: floa
 
     For labels also `exact`, the share of images with all labels right; for counts the errors of the counts.
     """
-    labels, scores = labels_of(samples), scores_of(samples, predictions)
-    positive = scores >= threshold
-    figures = {"macroF1": macro_f1(labels, positive)}
+    actual, predicted = counts_of(samples), predicted_counts(samples, predictions, threshold)
+    figures = {"macroF1": macro_f1(actual > 0, predicted > 0)}
     if samples.task == "counts":
-        actual, predicted = counts_of(samples), predicted_counts(samples, predictions, threshold)
         figures |= count_errors(actual, predicted)
         printed = ["macroF1", "MAE", "exact_count"]
     else:
-        actual, predicted = labels.astype(int), positive.astype(int)
         figures["exact"] = float((actual == predicted).all(1).mean())
         printed = ["macroF1", "exact"]
-    by_class = zip(samples.classes, f1(labels, positive).tolist(), np.asarray(labels.any(0)).tolist(), strict=True)
+    by_class = zip(samples.classes, f1(actual > 0, predicted > 0).tolist(), np.asarray(actual.any(0)), strict=True)
     metrics = {**rounded(figures), "F1": rounded({name: value for name, value, present in by_class if present})}
-    pairs = count_confusion(actual, predicted, samples.classes)
+    curve = precision_recall(actual > 0, scores_of(samples, predictions))
     mistakes = np.abs(actual - predicted).sum(1).tolist()
-    return Measured(metrics, printed, precision_recall(labels, scores), pairs, mistakes)
-
-
-def labels_of(samples: Samples) -> np.ndarray:
-    """bool [N, C]: which classes each image shows."""
-    return counts_of(samples) > 0 if samples.task == "counts" else np.array([*map(samples.labels, range(len(samples)))])
+    return Measured(metrics, printed, curve, count_confusion(actual, predicted, samples.classes), mistakes)
 
 
 def counts_of(samples: Samples) -> np.ndarray:
-    """int64 [N, C]: how many objects of each class each image shows."""
-    return np.array([samples.counts(index) for index in range(len(samples))])
+    """int64 [N, C]: how many objects of each class each image shows; for labels 1 if any."""
+    return np.array([getattr(samples, samples.task)(index) for index in range(len(samples))], np.int64)
 
 
 def scores_of(samples: Samples, predictions: Sequence[Any]) -> np.ndarray:
@@ -139,10 +116,12 @@ def scores_of(samples: Samples, predictions: Sequence[Any]) -> np.ndarray:
 
 
 def predicted_counts(samples: Samples, predictions: Sequence[Any], threshold: float) -> np.ndarray:
-    """int64 [N, C]: the counts at a threshold."""
+    """int64 [N, C]: the counts at a threshold; for labels 1 or 0."""
+    shown = (scores_of(samples, predictions) >= threshold).astype(np.int64)
+    if samples.task == "labels":
+        return shown
     expected = np.array([[prediction["expected"][name] for name in samples.classes] for prediction in predictions])
-    counts = np.maximum(1, np.rint(expected)).astype(np.int64)
-    return np.where(scores_of(samples, predictions) >= threshold, counts, 0)
+    return shown * np.maximum(1, np.rint(expected)).astype(np.int64)
 
 
 def count_errors(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -195,3 +174,46 @@ def count_confusion(actual: np.ndarray, predicted: np.ndarray, classes: Sequence
         else:
             pairs += [*((name, None) for name in missed), *((None, name) for name in extra)]
     return pairs
+
+
+class Metrics(NamedTuple):
+    """A task's functions of Samples and of the answers to them, one Prediction per image.
+
+    validate: figures for the history; the first decides which epoch is best, the last is drawn by `dvc plots`.
+    best_threshold: the score from which an answer counts. measure: at that threshold, what the evaluate stage writes.
+    """
+
+    validate: Callable[[Samples, Sequence[Any]], dict[str, float]]
+    best_threshold: Callable[[Samples, Sequence[Any]], float]
+    measure: Callable[[Samples, Sequence[Any], float], Measured]
+
+
+BOXES = Metrics(box_metrics.validate, box_metrics.best_threshold, box_metrics.measure)
+MASKS = Metrics(validate_masks, lambda samples, predictions: 0.0, measure_masks)
+LABELS = Metrics(validate_labels, best_label_threshold, measure_labels)
+TASKS = {"boxes": BOXES, "mask": MASKS, "labels": LABELS, "counts": LABELS}
+
+
+def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
+    """A Prediction for each image, in its own pixels. Leaves the model in evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
+    predictions: list[Any] = []
+    with torch.inference_mode():
+        for part in samples.batches(order):
+            outputs = {name: values.cpu().numpy() for name, values in model(part.images.to(device)).items()}
+            for row, (index, square) in enumerate(zip(part.indices, part.squares, strict=True)):
+                width, height = samples.records[index]["width"], samples.records[index]["height"]
+                assert width and height, "a curated record has the true size of its image"
+                arrays = {name: values[row] for name, values in outputs.items()}
+                answer = to_prediction(samples.task, arrays, square, width, height, samples.classes, threshold)
+                predictions.append(answer)
+    return predictions
+
+
+def validate(model: nn.Module, samples: Samples, batch: int) -> dict[str, float]:
+    """The figures for a row of the history; the first decides which epoch is best."""
+    samples.cache()
+    figures = TASKS[samples.task].validate(samples, predict(model, samples, batch))
+    return rounded({f"val_{name}": value for name, value in figures.items()})

@@ -23,7 +23,7 @@ from Models.learning.box_metrics import (
     measure,
 )
 from Models.learning.data_loading import Samples
-from Models.learning.evaluation import predict
+from Models.learning.metrics import predict
 from Models.learning.scripts import read_run, trained_model
 from tests.template.Models.shape_scenes import refused, write_scenes
 

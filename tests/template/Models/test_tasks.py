@@ -19,7 +19,7 @@ from Models.evaluate import draw_worst, named_confusion
 from Models.learning import metrics
 from Models.learning.augmentation import Augmentation, check_augmentation
 from Models.learning.data_loading import IGNORED, Samples
-from Models.learning.evaluation import validate
+from Models.learning.metrics import validate
 from Models.learning.scripts import read_initial, start_from
 from Models.learning.training import train
 from tests.template.conftest import AUTHOR, edit_params, run_in, succeeded

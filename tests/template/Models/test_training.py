@@ -18,7 +18,7 @@ from Datasets.tools.errors import UserError
 from Models import e001_center_detector as e001
 from Models.learning import training
 from Models.learning.data_loading import Samples, epoch_order
-from Models.learning.evaluation import validate
+from Models.learning.metrics import validate
 from Models.learning.scripts import write_weights
 from Models.learning.training import Options, checkpoint_path, load_checkpoint, save, start, train, update
 from Models.train import prepare
