@@ -52,9 +52,7 @@ def new(
     step: Annotated[list[str] | None, typer.Option(help="one thing to try; repeat it for more")] = None,
 ) -> None:
     """Begin an experiment in EXPERIMENTS.md."""
-    log = Log()
-    log.add_experiment(experiment, title, step or [])
-    log.write()
+    Log().add_experiment(experiment, title, step or [])
 
 
 def note(
@@ -65,12 +63,10 @@ def note(
     if len(words) != 2 and not (journal and len(words) == 1):
         raise UserError('note: write `note e001 "text"`, the text in quotes')
     *name, text = words
-    log = Log()
     if not journal:
-        log.add_note(name[0], text)
-        log.write()
+        Log().add_note(name[0], text)
         return
-    link = f"[{name[0]}]({LOG.name}#{log[name[0]].anchor()}): " if name else ""
+    link = f"[{name[0]}]({LOG.name}#{Log()[name[0]].anchor()}): " if name else ""
     before, today = read_text(JOURNAL, "# Notes\n"), str(date.today())
     days = re.findall(r"^## (\S+)", before, re.MULTILINE)
     heading = "" if days[-1:] == [today] else f"\n## {today}\n"
@@ -81,9 +77,7 @@ def conclude(
     experiment: Id, text: Annotated[str, typer.Argument(help="what came of it, in one paragraph", show_default=False)]
 ) -> None:
     """Add a dated conclusion to an experiment, and close it."""
-    log = Log()
-    log.add_conclusion(experiment, text)
-    log.write()
+    Log().add_conclusion(experiment, text)
 
 
 def list_(open_only: Annotated[bool, typer.Option("--open", help="only those without a conclusion")] = False) -> None:

@@ -55,7 +55,7 @@ class Experiment:
     heading: int
     state: str = ""
     state_line: int = 0
-    conclusions: int | None = None
+    conclusions: int = 0
     end: int = 0
     steps: dict[int, Step] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class Experiment:
 
 
 class Log:
-    """The lines of the log, and the experiments in it by id; read it again after a change.
+    """The lines of the log, and the experiments in it by id. Each change is written; read the log again after it.
 
     Raises UserError with the line that is wrong. A missing file is a log without experiments.
     """
@@ -101,9 +101,8 @@ class Log:
         elif not current.state and (state := STATE.match(line)):
             current.state, current.state_line = state["state"], index
         elif step := STEP.match(line):
-            if same_step := current.steps.get(number := int(step["number"])):
-                earlier = same_step.line + 1
-                raise self._wrong(index, f"step {number} of {current.id} is already at line {earlier}")
+            if earlier := current.steps.get(number := int(step["number"])):
+                raise self._wrong(index, f"step {number} of {current.id} is already at line {earlier.line + 1}")
             current.steps[number] = Step(step["text"], step["box"] != " ", step["commit"], index)
         return current
 
@@ -142,14 +141,13 @@ class Log:
         self.lines += [*gap, f"## {name} {paragraph(title)}", "", f"State: open, begun {date.today()}"]
         if steps:
             self.lines += ["", *(f"{number}. [ ] {paragraph(step)}" for number, step in enumerate(steps, 1))]
+        self.write()
 
     def add_note(self, name: str, text: str) -> None:
         """Add a dated note above the experiment's first step, or above its conclusions, or at its end."""
         experiment = self[name]
         below = [step.line for step in experiment.steps.values()]
-        if experiment.conclusions is not None:
-            below.append(experiment.conclusions)
-        at = min(below, default=experiment.end)
+        at = min([*below, experiment.conclusions or experiment.end])
         while not self.lines[at - 1].strip():
             at -= 1
         self._insert_entry(at, text)
@@ -160,7 +158,7 @@ class Log:
         state = self.lines[experiment.state_line]
         self.lines[experiment.state_line] = state.replace("State: open", f"State: concluded {date.today()}", 1)
         at = experiment.end
-        if experiment.conclusions is None:
+        if not experiment.conclusions:
             self.lines[at:at] = ["", "### Conclusions"]
             at += 2
         self._insert_entry(at, text)
@@ -168,10 +166,12 @@ class Log:
     def _insert_entry(self, at: int, text: str) -> None:
         gap = [] if self.lines[at - 1].startswith("- ") else [""]
         self.lines[at:at] = [*gap, f"- {date.today()}: {paragraph(text)}"]
+        self.write()
 
     def tick(self, step: Step, commit: str) -> None:
         """Mark a step as done by a commit."""
         self.lines[step.line] = self.lines[step.line].rstrip().replace("[ ]", "[x]", 1) + f" ({commit})"
+        self.write()
 
     def write(self) -> None:
         """Write the lines."""

@@ -36,7 +36,6 @@ def run(
     commit = commit_file("dvc.lock", f"[{step}] results: {text}", lines)
     log = Log()  # as it is now: people may have written in it during the run
     log.tick(log.open_step(step), commit)
-    log.write()
     commit_file(LOG.name, f"[{step}] log")
     print("\n".join([f"{step} is done: {commit}", *lines]))
 
