@@ -43,7 +43,6 @@ from Models.experimenting.run import git, run, show
 JOURNAL = ROOT / "NOTES.md"
 IMAGES = 32  # that `try` trains on
 FEW = 8  # that it evaluates on
-STAGES = ("train", "evaluate", "export")
 
 
 def new(
@@ -96,41 +95,39 @@ def try_(
     from Models.learning.scripts import RANDOM, load_script  # not above: most commands work without torch
 
     curated = curated.resolve()
+    commands = stage_commands()
+    existing = [name.removeprefix("train@") for name in commands if name.startswith("train@")]
+    if unknown := [each for each in experiments if each not in existing]:
+        raise UserError(f"params.yaml: has no experiment {unknown[0]!r}; it has: {', '.join(existing) or 'none'}")
     os.environ["PYTHONPATH"] = str(ROOT)  # for the processes of a training
-    for experiment, commands in stage_commands(experiments).items():
+    for experiment in experiments:
         begun = time.monotonic()
-        train = commands[0]
+        train, evaluate, export = (commands[f"{stage}@{experiment}"] for stage in ("train", "evaluate", "export"))
         options = dict(pairwise(train))
         init = ROOT / options["--init"]
         if not init.exists():
             print(f"{options['--init']}: does not exist yet; trying random weights", file=sys.stderr)
             init = Path(RANDOM)
-        train[train.index("--init") + 1] = str(init)
         end = train.index("--") if "--" in train else len(train)
-        train[end:end] = ["--epochs", "1"]
+        train[end:end] = ["--epochs", "1", "--init", str(init)]  # the last of an option counts
         with tempfile.TemporaryDirectory(prefix="fourfold-try-") as directory, chdir(directory):
             os.environ["DVC_ROOT"] = directory  # where checkpoints go
             write_few(curated, Path("Datasets/curated"), load_script(options["--script"]).TASK, IMAGES)
-            for words in commands:
+            for words in (train, evaluate, export):
                 run_here(words)
         print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, nothing kept")
 
 
-def stage_commands(experiments: Sequence[str]) -> dict[str, list[list[str]]]:
-    """The words of the commands of STAGES, in their order, by experiment."""
+def stage_commands() -> dict[str, list[str]]:
+    """The words of each stage's command, as DVC resolves it."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(ROOT)) as repo:
-            commands = {stage.addressing: stage.cmd for stage in repo.index.stages if stage.cmd}
+            return {stage.addressing: shlex.split(stage.cmd) for stage in repo.index.stages if stage.cmd}
     except DvcException as error:
         raise UserError(f"dvc: {error}") from error
-    existing = [name.removeprefix("train@") for name in commands if name.startswith("train@")]
-    for each in experiments:
-        if each not in existing:
-            raise UserError(f"params.yaml: has no experiment {each!r}; it has: {', '.join(existing) or 'none'}")
-    return {each: [shlex.split(commands[f"{stage}@{each}"]) for stage in STAGES] for each in experiments}
 
 
 def write_few(curated: Path, out: Path, task: str, train: int) -> None:
