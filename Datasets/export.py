@@ -47,15 +47,7 @@ def write_json_form(directory: Path, dataset: Curated, splits: Sequence[str], lo
     write_classes(dataset.classes, directory / "classes.json")
 
 
-class Format(StrEnum):
-    """The names of the formats."""
-
-    coco = "coco"
-    yolo = "yolo"
-    voc = "voc"
-    json = "json"
-
-
+Format = StrEnum("Format", ["coco", "yolo", "voc", "json"])
 # Each writes splits, yields a record once its image is written, and counts what its format cannot express
 WRITERS = {Format.coco: coco.write, Format.yolo: yolo.write, Format.voc: voc.write, Format.json: write_json_form}
 

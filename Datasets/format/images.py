@@ -43,16 +43,12 @@ def open_image(
         return image
     except (UnreadableImage, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(f"not an image file in one of the formats {', '.join(formats)}") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"more pixels than the limit of {min(max_pixels, MAX_PIXELS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything for malformed bytes
-        raise UnreadableImage(_reason(error, max_pixels, formats)) from error
-
-
-def _reason(error: Exception, max_pixels: int, formats: tuple[str, ...]) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return f"not an image file in one of the formats {', '.join(formats)}"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more pixels than the limit of {min(max_pixels, MAX_PIXELS)}"
-    return f"damaged: {error}"
+        raise UnreadableImage(f"damaged: {error}") from error
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

@@ -53,7 +53,10 @@ class Uploads:
         try:
             try:
                 async with asyncio.timeout_at(deadline):
-                    files = await (_form_files(request, chunks(), most) if is_form(request) else _body(chunks()))
+                    if is_form(request):
+                        files = await _form_files(request, chunks(), most)
+                    else:
+                        files = [("", b"".join([chunk async for chunk in chunks()]))]
             except TimeoutError:
                 raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from None
             yield files
@@ -64,10 +67,6 @@ class Uploads:
 def is_form(request: Request) -> bool:
     """Whether the body is a form that carries files."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
-
-
-async def _body(chunks: AsyncGenerator[bytes, None]) -> Files:
-    return [("", b"".join([chunk async for chunk in chunks]))]
 
 
 async def _form_files(request: Request, chunks: AsyncGenerator[bytes, None], most: int) -> Files:
