@@ -33,6 +33,7 @@ from Datasets.tools.errors import UserError
 EMBEDDED = ".json#"
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 UNREADABLE = (*DAMAGE, pa.ArrowException, NotImplementedError, RuntimeError)  # the last two: unknown or encrypted .zip
+NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what Python makes of other bytes in a name
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
@@ -43,17 +44,15 @@ class MissingFile(Exception):
     """The source has no such file, or not inside itself, or it cannot be read; the message says which."""
 
 
-class ImageData(msgspec.Struct):
-    """The part of a LabelMe file that is the image."""
-
-    imageData: str  # noqa: N815 - LabelMe's name
-
-
 class SourceFiles:
-    """The files of one source; the subclasses are the kinds of sources."""
+    """The files of one source; the subclasses are the kinds of sources.
+
+    _members: what an archive holds, by its name inside the source.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._members: dict[str, Any] = {}
 
     def names(self) -> list[str]:
         """All files, sorted. Raises UserError for a name that is not in UTF-8."""
@@ -65,8 +64,8 @@ class SourceFiles:
         if embedded:
             data = self.read(f"{file}.json")
             try:
-                return base64.b64decode(msgspec.json.decode(data, type=ImageData).imageData)
-            except (ValueError, RecursionError) as error:  # of JSON, of Unicode and of base64
+                return base64.b64decode(msgspec.json.decode(data)["imageData"])
+            except (ValueError, TypeError, KeyError, RecursionError) as error:  # of JSON, of Unicode and of base64
                 raise MissingFile(f"{file}.json holds no imageData: {error}") from error
         try:
             return self._read(name)
@@ -78,15 +77,12 @@ class SourceFiles:
     @cached_property
     def _sorted(self) -> list[str]:
         names = sorted(self._list())
-        for name in names:
-            try:
-                name.encode()
-            except UnicodeEncodeError as error:
-                raise UserError(f"{self.path}: the file name {name!r} is not in UTF-8; rename the file") from error
+        if wrong := next(filter(NOT_UTF8.search, names), None):
+            raise UserError(f"{self.path}: the file name {wrong!r} is not in UTF-8; rename the file")
         return names
 
     def _list(self) -> list[str]:
-        raise NotImplementedError
+        return list(self._members)
 
     def _read(self, name: str) -> bytes:
         """A file's bytes. Raises KeyError if there is no such file, or one of UNREADABLE."""
@@ -167,7 +163,6 @@ class Shards(Directory):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._places: dict[str, tuple[Path, int, int, str]] = {}
         self._column = lru_cache(HELD_COLUMNS)(_read_column)
         for shard in sorted(path.glob(SHARDS)):
             try:
@@ -183,15 +178,15 @@ class Shards(Directory):
             for name in columns:
                 for row, cell in enumerate(rows[name].to_pylist()):
                     if cell and cell["path"]:
-                        self._places[cell["path"]] = shard, group, row, name
+                        self._members[cell["path"]] = shard, group, row, name
 
     def _list(self) -> list[str]:
-        return list({*super()._list(), *self._places})
+        return list({*super()._list(), *self._members})
 
     def _read(self, name: str) -> bytes:
-        if name not in self._places:
+        if name not in self._members:
             return super()._read(name)
-        shard, group, row, column = self._places[name]
+        shard, group, row, column = self._members[name]
         return self._column(shard, group, column)[row].as_py()["bytes"] or b""
 
 
@@ -208,9 +203,6 @@ class Zip(SourceFiles):
         infos = (info for info in self._zip.infolist() if not info.is_dir())
         self._members = {info.filename.replace("\\", "/").removeprefix("./"): info for info in infos}
 
-    def _list(self) -> list[str]:
-        return list(self._members)
-
     def _read(self, name: str) -> bytes:
         return self._zip.read(self._members[name])
 
@@ -224,10 +216,11 @@ class Tar(SourceFiles):
         self._lock = threading.Lock()  # for the place in the file
         files = (member for member in self._tar if member.isfile() or member.islnk() or member.issym())
         self._members = {member.name.removeprefix("./"): member for member in files}
-        self._check_end()
-
-    def _list(self) -> list[str]:
-        return list(self._members)
+        assert self._tar.fileobj is not None
+        self._tar.fileobj.seek(self._tar.offset)
+        block = self._tar.fileobj.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE or any(block):  # cut off between two files, it reads like a whole one
+            raise tarfile.ReadError("it ends without an end mark")
 
     def _read(self, name: str) -> bytes:
         with self._lock:
@@ -235,14 +228,6 @@ class Tar(SourceFiles):
             if file is None:
                 raise KeyError(name)
             return file.read()
-
-    def _check_end(self) -> None:
-        """An archive that was cut off between two files reads like a whole one, but for the zeros that end it."""
-        assert self._tar.fileobj is not None
-        self._tar.fileobj.seek(self._tar.offset)
-        block = self._tar.fileobj.read(tarfile.BLOCKSIZE)
-        if len(block) < tarfile.BLOCKSIZE or any(block):
-            raise tarfile.ReadError("it ends without an end mark")
 
 
 def _uncompressed(path: Path) -> Path:
@@ -254,23 +239,18 @@ def _uncompressed(path: Path) -> Path:
         content: Any = tar.fileobj
         if isinstance(content, io.BufferedReader):
             return path
-        state = path.stat()
-        copy = _scratch() / f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}.tar"
+        if SCRATCH not in os.environ:
+            os.environ[SCRATCH] = tempfile.mkdtemp(prefix="fourfold-")
+            atexit.register(shutil.rmtree, os.environ[SCRATCH], ignore_errors=True)
+        state, scratch = path.stat(), Path(os.environ[SCRATCH])
+        scratch.mkdir(parents=True, exist_ok=True)
+        copy = scratch / f"{state.st_dev}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}.tar"
         if not copy.exists():
             content.seek(0)
-            with tempfile.NamedTemporaryFile(dir=copy.parent, delete=False) as partial:
+            with tempfile.NamedTemporaryFile(dir=scratch, delete=False) as partial:
                 shutil.copyfileobj(content, partial, 1 << 20)
             Path(partial.name).replace(copy)
         return copy
-
-
-def _scratch() -> Path:
-    if SCRATCH not in os.environ:
-        os.environ[SCRATCH] = tempfile.mkdtemp(prefix="fourfold-")
-        atexit.register(shutil.rmtree, os.environ[SCRATCH], ignore_errors=True)
-    scratch = Path(os.environ[SCRATCH])
-    scratch.mkdir(parents=True, exist_ok=True)
-    return scratch
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageStat
 
 from Data_processing.shared.files import MissingFile, open_once
 from Datasets.format.images import FORMATS, UnreadableImage, open_image, to_rgb
@@ -108,8 +108,7 @@ class FactsStore:
         self._recipe = hashlib.sha256(b"\0".join([*code, *versions, str(max_pixels).encode()])).digest()[:8]
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._one_line():
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
+        with self._one_line(), sqlite3.connect(path, timeout=60, check_same_thread=False) as self._connection:
             self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
             self._connection.execute("DELETE FROM facts WHERE substr(key, 1, 8) != ?", (self._recipe,))
 
@@ -128,10 +127,8 @@ class FactsStore:
             for task, row in zip(tasks, rows, strict=True)
             if row["sha256"]
         ]
-        with self._one_line():
-            self._connection.execute("BEGIN")
+        with self._one_line(), self._connection:
             self._connection.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", values)
-            self._connection.execute("COMMIT")
 
     def _key(self, sha256: str, is_mask: bool) -> bytes:
         return self._recipe + bytes([is_mask]) + bytes.fromhex(sha256)
@@ -189,9 +186,9 @@ def _look(image: Image.Image) -> Row:
     grey = image.convert("L") if image.mode in ("RGB", "L") else Image.fromarray(to_rgb(image)).convert("L")
     factor = math.ceil(max(grey.size) / LOOK)
     grey = grey.reduce(factor)
-    brightness, contrast = mean_and_deviation(grey)
+    luma = ImageStat.Stat(grey)
     scale = (max(grey.size) / LOOK) ** SHARPENING if factor > 1 else 1.0
-    looks = {"brightness": brightness, "contrast": contrast, "sharpness": scale * sharpness(np.asarray(grey))}
+    looks = {"brightness": luma.mean[0], "contrast": luma.stddev[0], "sharpness": scale * sharpness(np.asarray(grey))}
     return {**looks, "phash": perceptual_hash(grey)}
 
 
@@ -205,13 +202,6 @@ def perceptual_hash(grey: Image.Image) -> bytes:
     small = grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     low = (COSINES @ np.asarray(small, np.float64) @ COSINES.T).round(3)  # so that what is 0 is so on every processor
     return np.packbits(low > np.median(low)).tobytes()
-
-
-def mean_and_deviation(grey: Image.Image) -> tuple[float, float]:
-    """The mean and the standard deviation of an image of mode L."""
-    levels, counts = np.arange(256), np.array(grey.histogram())
-    mean = float(counts @ levels / counts.sum())
-    return mean, float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
 
 
 def sharpness(luma: np.ndarray) -> float:
