@@ -1,12 +1,10 @@
 """COCO object detection: one JSON file of images, annotations and categories.
 
 Specification: https://cocodataset.org/#format-data. A box is [x, y, width, height] in pixels, 0 at the outer edge of
-the first pixel; segmentations are polygons, or run lengths in either of COCO's two forms. `file_name` is relative to a
-folder that the file does not name; one that leads out of any, such as a URL, means the image that it ends in. An
-annotation with neither box nor segmentation is a label of the whole image; a file without any annotation says nothing
-of its images. A box whose annotation states a `rotation` among its `attributes`, which are CVAT's, is turned about its
-centre, clockwise by so many degrees. Of LVIS, images are found by `coco_url`; that it draws only some classes in some
-images (its `not_exhaustive_category_ids`) is not read.
+the first pixel. `file_name` is relative to a folder that the file does not name; one that leads out of any, such as a
+URL, means the image that it ends in; in LVIS, `coco_url` stands for it. An annotation with neither box nor segmentation
+is a label of the whole image; a file without any annotation says nothing of its images. A `rotation` among an
+annotation's `attributes`, which are CVAT's, turns the box about its centre, clockwise by so many degrees.
 """
 
 import re
@@ -17,7 +15,7 @@ import msgspec
 
 from Data_processing.shared.annotation_files import decode_json, only_file, pixels
 from Data_processing.shared.files import SourceFiles, inside
-from Data_processing.shared.image_names import ImageFinder, ambiguity, guess_folder
+from Data_processing.shared.image_names import ImageFinder, ambiguity, find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined, turned_box
 from Datasets.format.files import visible
@@ -84,12 +82,15 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are pixels of PNG files; provide the "
             "instances, as panoptic2detection_coco_format.py of panopticapi makes them"
         )
-    names = _category_names(coco.categories, f"{files.path}: {found[0]}")
+    names: dict[Id | None, str] = {}
+    for category in coco.categories:
+        known = names.setdefault(_key(category.id), category.name)
+        if known != category.name:
+            told = f"category id {category.id} means both {known!r} and {category.name!r}; give each its own id"
+            raise UserError(f"{files.path}: {found[0]}: {told}")
     for image in coco.images:
         image.file_name = image.file_name or image.coco_url or ""
-    folder = options.images
-    if folder is None:
-        folder = guess_folder(files, found[0], (image.file_name for image in coco.images), files.names())
+    folder = find_folder(files, options, found[0], (image.file_name for image in coco.images), files.names())
     return folder, _records(coco, names, found[0], folder, ImageFinder(files, options.images))
 
 
@@ -98,17 +99,6 @@ def _key(found: Id | None) -> Id | None:
     if type(found) is int:  # as nearly all are
         return found
     return int(found) if isinstance(found, str) and re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
-
-
-def _category_names(categories: Iterable[Category], where: str) -> dict[Id | None, str]:
-    names: dict[Id | None, str] = {}
-    for category in categories:
-        if names.setdefault(_key(category.id), category.name) != category.name:
-            raise UserError(
-                f"{where}: category id {category.id} means both {names[_key(category.id)]!r} and {category.name!r}; "
-                "give each its own id"
-            )
-    return names
 
 
 def _records(

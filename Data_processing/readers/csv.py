@@ -4,24 +4,23 @@ A row with a label but no box labels the whole image; a row with neither says th
 in UTF-8; its delimiter is an option, else what a first line such as `sep=;` says, else the one of comma, semicolon and
 tab that the header has most of. With semicolons, boxes may have decimal commas.
 
-The option `columns` says which column means what: image, label; x1, y1 with x2, y2 or box_width, box_height;
-image_width, image_height, group, split, crowd. A preset says so for a widespread form: `tensorflow` (of TensorFlow's
-detection tutorials and Roboflow; pixels), `vott` (of VoTT and many scripts: xmin and its like beside our own names;
-pixels) and `openimages` (https://storage.googleapis.com/openimages/web/download_v7.html; fractions, an ImageID without
-suffix). Without these options, a preset or our own names are recognised by the header; and a table that has a column
-of 0 and 1 for each class beside `image` or `filename`, as Roboflow writes several labels of an image.
+The option `columns` says which column means what, of OURS; a preset says so for a widespread form: `tensorflow` (of
+TensorFlow's detection tutorials and Roboflow), `vott` (xmin and its like beside our own names) and `openimages`
+(https://storage.googleapis.com/openimages/web/download_v7.html; fractions, an ImageID without suffix). Without these
+options, a preset or our own names are recognised by the header; and a table that has a column of 0 and 1 for each class
+beside `image` or `filename`, as Roboflow writes several labels of an image.
 """
 
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
 from Data_processing.shared.annotation_files import only_file, pixels, read_text, split_named
 from Data_processing.shared.files import SourceFiles, images_below, inside
-from Data_processing.shared.image_names import ImageFinder, ambiguity, guess_folder, without_suffix
+from Data_processing.shared.image_names import ImageFinder, ambiguity, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
@@ -45,6 +44,7 @@ NORMALIZED = {"openimages"}
 OPTIONAL = {"crowd", *OF_IMAGE}  # columns of a preset that some of its files lack
 LABEL_STUDIO = {"annotation_id", "lead_time"}  # columns of its CSV
 NO_NAME = re.compile(r"-?\d*\.?\d+|.*\.(jpe?g|png|bmp|tiff?|webp)", re.IGNORECASE)  # of a table without a header
+Rows = Iterable[tuple[int, list[str]]]  # each with its line
 BINARY = {"0": False, "0.0": False, "1": True, "1.0": True}
 BOXLIKE = re.compile(r"x|y|[xy]_?(min|max|[12])|(min|max)_?[xy]|b(nd)?_?box.*|left|top", re.IGNORECASE)
 
@@ -64,28 +64,20 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         if SEPARATOR.match(text):
             next(lines)
         header = [name.strip() for name in next(lines, [])]
-        rows = _numbered(lines)
+        rows: Rows = ((lines.line_num, fields) for fields in lines if any(map(str.strip, fields)))
         first = list(islice(rows, 1))
         rows = chain(first, rows)
         if first and (image := _image_beside_classes(header, first[0][1], options)):
             rows, header = _label_rows(rows, header, image, where), ["image", "label"]
             options = replace(options, columns={})
         table = Table(found[0], *_column_meanings(header, options, where), lines.dialect.delimiter == ";")
-        for start, fields in rows:
-            table.add(start, fields)
+        for line, fields in rows:
+            table.add(line, fields)
     except csv.Error as error:
         raise UserError(f"{where}:{lines.line_num}: no CSV: {error}; is a quotation mark left open?") from error
-    folder, full_names = _image_names(files, found[0], options, table.rows)
-    return folder, table.records(full_names)
-
-
-def _numbered(lines: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with the line that each begins at."""
-    start = lines.line_num + 1  # type: ignore[attr-defined]
-    for fields in lines:
-        if any(map(str.strip, fields)):
-            yield start, fields
-        start = lines.line_num + 1  # type: ignore[attr-defined]
+    known = list(images_below(files, ""))
+    folder = find_folder(files, options, found[0], filter(None, table.rows), [*known, *map(without_suffix, known)])
+    return folder, table.records(ImageFinder(files, options.images), ImageFinder(files, folder))
 
 
 def _delimiter(text: str, options: ImportOptions, where: str) -> str:
@@ -163,9 +155,6 @@ def _check_left_out(header: Sequence[str], named: Mapping[str, str], where: str)
         )
 
 
-Rows = Iterable[tuple[int, list[str]]]  # each with its line
-
-
 def _image_beside_classes(header: Sequence[str], first: Sequence[str], options: ImportOptions) -> str | None:
     """The column that names the image, if all others of a table, by its first row, say of a class each 0 or 1."""
     image = options.columns.get("image") or next((name for name in ("image", "filename") if name in header), None)
@@ -207,50 +196,45 @@ class Table:
             return
         self._state(row, image, cells, line)
         if any(cells[name] for name in self._corners):
-            self._draw(row, cells, origin)
+            row.boxes = row.boxes or []
+            try:
+                row.boxes.append(self._box(cells, origin))
+            except ValueError as error:
+                row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
         elif cells.get("label"):
             row.labels = [*(row.labels or ()), cells["label"]]
         else:
             self._empty.setdefault(image, line)
 
-    def records(self, full_names: Callable[[str], list[str]]) -> Iterator[Imported]:
-        """All records; full_names: from the name that the table gives to the path inside the source, or several."""
+    def records(self, anywhere: ImageFinder, within: ImageFinder) -> Iterator[Imported]:
+        """All records. within: finds images in their folder; anywhere: those that names lead out of it to."""
         for image, row in self.rows.items():
             if not image:
                 row.problems.insert(0, ("malformed annotation", f"no image is named at {row.origin}"))
-            found = full_names(image) if image else [row.origin]
+            found = _full_names(image, anywhere, within) if image else [row.origin]
             row.image, row.problems = found[0], [*ambiguity(image, found), *row.problems]
-            if image in self._empty:
-                self._leave_empty(row, self._empty[image])
+            if image in self._empty and (row.labels is not None or row.boxes is not None):
+                place = f"{self._file}:{self._empty[image]}"
+                row.problems.append(("contradiction", f"{place} says that it shows nothing, other lines that it does"))
+            elif image in self._empty and self._corners:
+                row.boxes = []
+            elif image in self._empty and "label" in self._columns:
+                row.labels = []
             if row.labels is not None:
                 row.labels = sorted({*row.labels, *(box.name for box in row.boxes or ())})
             yield row
 
-    def _leave_empty(self, row: Imported, line: int) -> None:
-        if row.labels is not None or row.boxes is not None:
-            place = f"{self._file}:{line}"
-            row.problems.append(("contradiction", f"{place} says that it shows nothing, other lines that it does"))
-        elif self._corners:
-            row.boxes = []
-        elif "label" in self._columns:
-            row.labels = []
-
-    def _draw(self, row: Imported, cells: Mapping[str, str], origin: str) -> None:
-        row.boxes = row.boxes or []
+    def _box(self, cells: Mapping[str, str], origin: str) -> ImportedBox:
         stated = [cells[name].replace(",", ".") if self._commas else cells[name] for name in self._corners]
-        crowd = TRUTH.get(cells.get("crowd", "").lower())
-        try:
-            x1, y1, x2, y2 = map(float, stated)
-            if not cells["label"]:
-                raise ValueError("a box without a class")
-            if crowd is None:
-                raise ValueError(f"crowd is {cells['crowd']!r:.80}, neither 0 nor 1")
-        except ValueError as error:
-            row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
-            return
+        x1, y1, x2, y2 = map(float, stated)
         if self._corners == SIDES:
             x2, y2 = x1 + x2, y1 + y2
-        row.boxes.append(ImportedBox(cells["label"], x1, y1, x2, y2, origin, crowd))
+        crowd = TRUTH.get(cells.get("crowd", "").lower())
+        if not cells["label"]:
+            raise ValueError("a box without a class")
+        if crowd is None:
+            raise ValueError(f"crowd is {cells['crowd']!r:.80}, neither 0 nor 1")
+        return ImportedBox(cells["label"], x1, y1, x2, y2, origin, crowd)
 
     def _state(self, row: Imported, image: str, cells: Mapping[str, str], line: int) -> None:
         """What a row says of its image as a whole, which all rows of an image must say alike."""
@@ -269,26 +253,15 @@ class Table:
             row.problems.append(("malformed annotation", f"split {stated['split']!r:.80}: not train, val or test"))
 
 
-def _image_names(
-    files: SourceFiles, file: str, options: ImportOptions, images: Iterable[str]
-) -> tuple[str, Callable[[str], list[str]]]:
-    """The folder of the images, and from a table's name of an image to its path inside the source, or several.
+def _full_names(name: str, anywhere: ImageFinder, within: ImageFinder) -> list[str]:
+    """The path inside the source of the image that a table means by a name, or several.
 
     A name without an image's suffix means the image of that stem, or, where there is none, a .jpg; one that leads out
     of the source, such as a URL, the image that it ends in.
     """
-    folder = options.images
-    if folder is None:
-        known = list(images_below(files, ""))
-        folder = guess_folder(files, file, filter(None, images), [*known, *map(without_suffix, known)])
-    anywhere, within = ImageFinder(files, options.images), ImageFinder(files, folder)
-
-    def full_names(name: str) -> list[str]:
-        if outside := anywhere.by_end_if_outside(name):
-            return outside
-        path, found = inside(folder, name), within.find(name)
-        if len(found) == 1:
-            return found
-        return [path if found or without_suffix(path) != path else f"{path}.jpg"]  # of several, none
-
-    return folder, full_names
+    if outside := anywhere.by_end_if_outside(name):
+        return outside
+    path, found = inside(within.folder or "", name), within.find(name)
+    if len(found) == 1:
+        return found
+    return [path if found or without_suffix(path) != path else f"{path}.jpg"]  # of several, none

@@ -14,7 +14,7 @@ import msgspec
 
 from Data_processing.shared.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.shared.files import SourceFiles, inside
-from Data_processing.shared.image_names import guess_folder
+from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
@@ -55,26 +55,18 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     file, names = found[0], set(files.names())
-    entries = list(map(_entry, decode_json(files, file, list[Any], "array of images")))
-    whole = [entry for entry in entries if isinstance(entry, Entry)]
-    folder = options.images
-    if folder is None:
-        folder = guess_folder(files, file, (entry.image for entry in whole), names)
-    classes = mask_names(files, file, names) if any(entry.mask is not None for entry in whole) else {}
+    entries: list[Any] = decode_json(files, file, list[Any], "array of images")
+    named = [entry for entry in entries if isinstance(entry, list) and entry and isinstance(entry[0], str)]
+    folder = find_folder(files, options, file, (entry[0] for entry in named), names)
+    classes = mask_names(files, file, names) if any(entry[4:5] not in ([], [None]) for entry in named) else {}
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 
 
-def _entry(stated: Any) -> Entry | str:
-    """The entry, or why it is none."""
+def _record(stated: Any, origin: str, folder: str, classes: dict[int, str]) -> Imported:
     try:
-        return msgspec.convert(stated, Entry)
+        entry = msgspec.convert(stated, Entry)
     except msgspec.ValidationError as error:
-        return f"{error} in {stated!s:.80}"
-
-
-def _record(entry: Entry | str, origin: str, folder: str, classes: dict[int, str]) -> Imported:
-    if isinstance(entry, str):
-        return Imported(origin, origin, problems=[("malformed annotation", entry)])
+        return Imported(origin, origin, problems=[("malformed annotation", f"{error} in {stated!s:.80}")])
     row = Imported(inside(folder, entry.image) if entry.image else "", origin)
     row.labels = [entry.labels] if isinstance(entry.labels, str) else entry.labels
     if entry.counts is not None:

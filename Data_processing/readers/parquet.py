@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 from Data_processing.readers.json import Name, Number, add_boxes, add_mask
 from Data_processing.shared.annotation_files import mask_names
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
-from Data_processing.shared.image_names import guess_folder
+from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
 from Datasets.format.files import visible
 from Datasets.format.records import SCHEMA
 from Datasets.tools.errors import UserError, one_line
 
 ANNOTATIONS = ("labels", "counts", "boxes", "mask")
+READ = ("width", "height", "group", "split", *ANNOTATIONS)
 Side = Annotated[int, msgspec.Meta(gt=0, le=MAX_SIDE)]
 UNUSABLE = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)  # what pyarrow raises for a damaged file
 
@@ -41,13 +42,13 @@ class Record(msgspec.Struct):
     """What a row states, all but the mask."""
 
     image: Name
-    width: Side | None
-    height: Side | None
-    group: str | None
-    split: Literal["train", "val", "test"] | None
-    labels: list[Name] | None
-    counts: list[StatedCount] | None
-    boxes: list[Any] | None
+    width: Side | None = None
+    height: Side | None = None
+    group: str | None = None
+    split: Literal["train", "val", "test"] | None = None
+    labels: list[Name] | None = None
+    counts: list[StatedCount] | None = None
+    boxes: list[Any] | None = None
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -65,10 +66,9 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    folder, names = options.images, set(files.names())
-    if folder is None:
-        first = [name for name in _table(files, found[0])["image"].to_pylist() if name]
-        folder = guess_folder(files, found[0], first, names)
+    names = set(files.names())
+    first = filter(None, _table(files, found[0])["image"].to_pylist())
+    folder = find_folder(files, options, found[0], first, names)
     return folder, chain.from_iterable(_records(files, file, folder, names) for file in found)
 
 
@@ -82,29 +82,22 @@ def _table(files: SourceFiles, file: str) -> pa.Table:
             raise UserError(f"{where}: no records: its columns are {_line(', '.join(there.names[:12])) or 'none'}")
         kind = there.field("image").type
         path = "image.path" if pa.types.is_struct(kind) else "image"
-        table = parquet.read(
-            columns=[path, *(name for name in SCHEMA.names if name in there.names and name != "image")]
-        )
+        table = parquet.read(columns=[path, *(name for name in READ if name in there.names)])
         table.validate(full=True)
     except MissingFile as error:
         raise UserError(f"{files.path}: {error}") from error
     except UNUSABLE as error:
         raise UserError(f"{where}: no whole Parquet file: {_line(error)}; was it cut off? Fetch it again") from error
-    columns = {name: _column(table, name, where) for name in SCHEMA.names if name not in ("source", "sha256")}
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = SCHEMA.field(name).type
+        try:
+            is_struct = name == "image" and pa.types.is_struct(column.type)
+            columns[name] = (pc.struct_field(column, "path") if is_struct else column).cast(kind)
+        except UNUSABLE as error:
+            told = f"column {name} is {_line(column.type)}, not {_line(kind)}: {_line(error)}"
+            raise UserError(f"{where}: {told}") from error
     return pa.table(columns)
-
-
-def _column(table: pa.Table, name: str, where: str) -> pa.ChunkedArray:
-    kind = SCHEMA.field(name).type
-    if name not in table.column_names:
-        return pa.chunked_array([pa.nulls(table.num_rows, kind)])
-    column = table[name]
-    try:
-        if name == "image" and pa.types.is_struct(column.type):
-            column = pc.struct_field(column, "path")
-        return column.cast(kind)
-    except UNUSABLE as error:
-        raise UserError(f"{where}: column {name} is {_line(column.type)}, not {_line(kind)}: {_line(error)}") from error
 
 
 def _line(text: Any) -> str:
@@ -115,7 +108,8 @@ def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Ite
     table = _table(files, file)
     masks = _masks(files, file, table, folder, names)
     meanings = mask_names(files, file, names) if any(masks) else {}
-    for number, (stated, mask) in enumerate(zip(table.drop_columns(["mask"]).to_pylist(), masks, strict=True)):
+    others = table.select([name for name in table.column_names if name != "mask"]).to_pylist()
+    for number, (stated, mask) in enumerate(zip(others, masks, strict=True)):
         row = _record(stated, f"{file}: row {number}", folder)
         add_mask(row, mask, meanings)
         yield row
@@ -128,13 +122,15 @@ def _record(stated: dict[str, Any], origin: str, folder: str) -> Imported:
     except msgspec.ValidationError as error:
         return Imported(image, origin, problems=[("malformed annotation", str(error))])
     row = Imported(image, origin, record.width, record.height, record.group, record.split, record.labels)
-    row.counts = stated["counts"]
+    row.counts = stated.get("counts")
     add_boxes(row, record.boxes)
     return row
 
 
 def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: set[str]) -> list[str | None]:
     """The path of each mask inside the source; none for one that is only inside the Parquet file."""
+    if "mask" not in table.column_names:
+        return [None] * table.num_rows
     column = table["mask"].combine_chunks()
     paths = [None if path is None else inside(folder, path) for path in pc.struct_field(column, "path").to_pylist()]
     within = pc.struct_field(column, "bytes").is_valid().to_pylist()

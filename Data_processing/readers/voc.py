@@ -1,28 +1,27 @@
 """Pascal VOC: one XML file an image.
 
 Specification: "The PASCAL Visual Object Classes Challenge 2012 Development Kit", section 10. The first pixel is (1, 1)
-and a box includes its last pixel, so xmin - 1 and xmax are a box's edges in the record's coordinates. `filename` is
-relative to the folder of images.
+and a box includes its last pixel, so xmin - 1 and xmax are a box's edges in the record's coordinates.
 
 Beside the folder of annotations: the plain lists train, val, test and trainval in ImageSets/Main and
 ImageSets/Segmentation are splits (trainval is train, unless train or val has the image too; Main goes first); the PNG
 files in SegmentationClass are masks, whose values mean VOC's 20 classes, or the lines of labelmap.txt from background
 on. An image that ImageSets/Segmentation lists is a record even without an XML file. Where no list has an image, folders
-called train, val or test state its split. SegmentationObject is not read. An object whose attributes, which are CVAT's,
-state a rotation is turned about its centre, clockwise by so many degrees.
+called train, val or test state its split. SegmentationObject is not read. A rotation among an object's attributes,
+which are CVAT's, turns it about its centre, clockwise by so many degrees.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from posixpath import dirname, splitext
 
 from lxml import etree
 
 from Data_processing.shared.annotation_files import folder_split, parse_xml, pixels, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.shared.image_names import ImageFinder, guess_folder, without_suffix
+from Data_processing.shared.image_names import ImageFinder, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import turned_box
 from Datasets.format.files import visible
@@ -71,12 +70,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     root = dirname(annotations)
     described = _by_key(visible(found, {".xml"}, annotations), annotations)
     masks = _by_key(visible(files.names(), {".png"}, inside(root, MASKS)), inside(root, MASKS))
-    images = options.images
-    if images is None and any(images_below(files, inside(root, IMAGES))):
-        images = inside(root, IMAGES)
-    if images is None:
-        others = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
-        images = guess_folder(files, annotations, described, map(without_suffix, others))
+    if options.images is None and any(images_below(files, inside(root, IMAGES))):
+        options = replace(options, images=inside(root, IMAGES))
+    others = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
+    images = find_folder(files, options, annotations, described, map(without_suffix, others))
     lists = _read_lists(files, root, {*masks, *described})
     names = _read_label_map(files, root) if masks else {}
     layout = Layout(ImageFinder(files, images), described, lists, masks, names)
@@ -195,13 +192,10 @@ def _box(element: etree._Element, origin: str) -> ImportedBox:
         raise ValueError(f"an object without {'bndbox' if name else 'a name'}")
     x1, y1, x2, y2 = (float(stated.get(key, "")) for key in ("xmin", "ymin", "xmax", "ymax"))
     (x1, x2), (y1, y2) = _edges(x1, x2), _edges(y1, y2)
-    return turned_box(name, (x1, y1, x2, y2), _rotation(element), origin)
-
-
-def _rotation(element: etree._Element) -> float:
+    degrees = 0.0
     with suppress(ValueError):  # what is no number is an attribute of the user's
-        return float(element.findtext("attributes/attribute[name='rotation']/value") or 0)
-    return 0.0
+        degrees = float(element.findtext("attributes/attribute[name='rotation']/value") or 0)
+    return turned_box(name, (x1, y1, x2, y2), degrees, origin)
 
 
 def _edges(first: float, last: float) -> tuple[float, float]:

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from pathlib import PurePosixPath
-from posixpath import splitext
+from posixpath import basename, dirname, splitext
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from Data_processing.shared.files import SourceFiles, images_below, inside
+from Data_processing.shared.imported import ImportOptions
 from Datasets.format.files import IMAGE_SUFFIXES
 from Datasets.tools.errors import UserError
 
@@ -19,24 +19,26 @@ LEADS_OUT = re.compile(r"~?[\\/]|[A-Za-z]:[\\/]|\w+://|(\.[\\/])*\.\.[\\/]|data/
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio sets before a name
 
 
-def guess_folder(files: SourceFiles, file: str, images: Iterable[str], known: Iterable[str]) -> str:
-    """The folder below which `known` names are that end in the first of these `images`; "" if there is none.
+def find_folder(
+    files: SourceFiles, options: ImportOptions, file: str, images: Iterable[str], known: Iterable[str]
+) -> str:
+    """The folder that the option `images` states; else the one below which `known` names end in the first `images`.
 
-    A name that leads out of the source does not count. Of several folders, the one that the annotation file lies in is
-    meant, or the one that it is named after (`instances_train2017.json`). Raises UserError if none of them is.
+    "" if there is none; a name that leads out of the source does not count. Of several folders, the one that the
+    annotation file lies in is meant, or the one that it is named after (`instances_train2017.json`). Raises UserError
+    if none of them is.
     """
+    if options.images is not None:
+        return options.images
     wanted: dict[str, list[str]] = defaultdict(list)
     for name in (inside("", image) for image in islice(images, SAMPLE) if not LEADS_OUT.match(image)):
-        wanted[name.rpartition("/")[2]].append(name)
-    folders: set[str] = set()
-    for path in known:
-        for name in wanted.get(path.rpartition("/")[2], ()):
-            if path == name or path.endswith(f"/{name}"):
-                folders.add(path.removesuffix(name).rstrip("/"))
-    own, stem = file.rpartition("/")[0], PurePosixPath(file).stem
-    if own in folders:
-        return own
-    candidates = [folder for folder in folders if stem.endswith(f"_{PurePosixPath(folder).name}")] or sorted(folders)
+        wanted[basename(name)].append(name)
+    ends = ((path, name) for path in known for name in wanted.get(basename(path), ()))
+    folders = {path.removesuffix(name).rstrip("/") for path, name in ends if f"/{path}".endswith(f"/{name}")}
+    if dirname(file) in folders:
+        return dirname(file)
+    named = [folder for folder in folders if splitext(file)[0].endswith(f"_{basename(folder)}")]
+    candidates = named or sorted(folders)
     if len(candidates) > 1:
         raise UserError(
             f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images` (--images)"

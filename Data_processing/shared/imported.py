@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from Data_processing.shared.parallel import batched
 from Datasets.format.records import Count
 from Datasets.tools.errors import UserError
 
@@ -119,11 +120,11 @@ def write_imported(
     Raises UserError if boxes in pixels must be fractions.
     """
     schema = IMPORTED_SCHEMA.with_metadata({"source_path": source_path.as_posix(), "images": images})
-    iterator, count, farthest = iter(rows), 0, -math.inf
+    count, farthest = 0, -math.inf
     options = {"compression": "zstd", "use_dictionary": NAMES, "write_statistics": False}
     with pq.ParquetWriter(path, schema, **options) as writer, ThreadPoolExecutor(1) as thread:
         written = thread.submit(bool)
-        while batch := list(islice(iterator, BATCH)):
+        for batch in batched(rows, BATCH):
             prepared = to_arrow(batch).replace_schema_metadata(schema.metadata)
             farthest = max(farthest, _farthest(prepared))
             written.result()
@@ -163,11 +164,10 @@ def to_arrow(rows: Sequence[Imported]) -> pa.RecordBatch:
     ends = pa.array([0, *accumulate(len(row.boxes or ()) for row in rows)], pa.int32())
     drawn = pa.StructArray.from_arrays(fields, fields=list(BOX_FIELDS))
     unknown = pa.array([row.boxes is None for row in rows], pa.bool_())
-    columns = {"boxes": pa.ListArray.from_arrays(ends, drawn, mask=unknown)}
-    for column in IMPORTED_SCHEMA:
-        if column.name not in columns:
-            columns[column.name] = pa.array(list(map(attrgetter(column.name), rows)), column.type)
-    return pa.record_batch([columns[name] for name in IMPORTED_SCHEMA.names], IMPORTED_SCHEMA)
+    others = [column for column in IMPORTED_SCHEMA if column.name != "boxes"]
+    columns = {column.name: pa.array(list(map(attrgetter(column.name), rows)), column.type) for column in others}
+    columns["boxes"] = pa.ListArray.from_arrays(ends, drawn, mask=unknown)
+    return pa.RecordBatch.from_pydict(columns, IMPORTED_SCHEMA)
 
 
 def from_arrow(batch: pa.RecordBatch) -> list[Imported]:
