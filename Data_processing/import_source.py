@@ -19,6 +19,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,8 +28,8 @@ import pyarrow as pa
 import typer
 
 from Data_processing import own_readers, readers
-from Data_processing.shared.annotation_files import matching, split_of
-from Data_processing.shared.files import SourceFiles, folder_name, open_source
+from Data_processing.shared.annotation_files import split_of
+from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
 from Datasets.format.records import is_safe_path
 from Datasets.tools.atomic import replacing
@@ -63,11 +64,13 @@ def read_annotations(
     files: SourceFiles, form: str, options: ImportOptions
 ) -> tuple[list[str], str, Iterator[Imported]]:
     """The annotation files, the folder that the images are in, and the records. Raises UserError."""
-    reader = find_reader(form)
-    if "*" not in (options.annotations or "") or options.annotations in files.names():
+    reader, pattern = find_reader(form), options.annotations or ""
+    if "*" not in pattern or pattern in files.names():
         found = reader.find(files, options)
         return found, *reader.read(files, found, options)
-    named = matching(files, options.annotations or "")
+    named = [name for name in files.names() if fnmatchcase(name, inside("", pattern))]
+    if not named:
+        raise UserError(f"{files.path}: has no file like {pattern}; correct `annotations`")
     each = [replace(options, annotations=file) for file in named]
     parts = [reader.read(files, reader.find(files, part), part) for part in each]
     rows = (_with_split(rows, split_of(file)) for file, (_, rows) in zip(named, parts, strict=True))

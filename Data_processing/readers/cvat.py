@@ -3,12 +3,11 @@
 Specification: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. Coordinates are pixels, 0 at the outer
 edge of the first one; rotations are degrees, clockwise, about the shape's centre. An image's `name` is looked for in
 the option `images`; without it, any image of the source whose path ends in that name is meant, of several the one in a
-folder called as the subset. A name without a suffix means the image of that stem.
+folder called as the subset.
 
-Boxes, polygons, ellipses (as polygons of 64 points) and masks become boxes, the last three and turned boxes with
-outlines; a class is a shape's `label`, the `attribute` elements are left out. Tags are labels of the image. Points,
-polylines, cuboids and skeletons are no areas: each becomes a box without any, which the clean stage rejects if it wants
-the class, and else leaves out. The subsets train, val (validation) and test are splits.
+Boxes, polygons, ellipses and masks become boxes, all but upright boxes with outlines; tags are labels of the image.
+Points, polylines, cuboids and skeletons are no areas: each becomes a box without any, which the clean stage rejects if
+it wants the class, and else leaves out. The elements `attribute` are left out.
 """
 
 from collections import Counter
@@ -58,23 +57,18 @@ def _records(root: etree._Element, file: str, finder: ImageFinder) -> Iterator[I
 
 
 def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bool, tagged: bool) -> Imported:
-    name = (element.get("name") or "").strip()
-    found = finder.find(name) if name else []
-    subset = (element.get("subset") or "").strip()
+    name, subset = (element.get("name") or origin).strip(), (element.get("subset") or "").strip()
+    found = finder.find(name)
     if len(found) > 1 and subset:
         found = [file for file in found if f"/{subset}/" in f"/{file}"] or found
-    row = Imported(found[0] if len(found) == 1 else inside(finder.folder or "", name or origin), origin)
-    if not name:
-        row.problems.append(("malformed annotation", "an image without a name"))
+    row = Imported(found[0] if len(found) == 1 else inside(finder.folder or "", name), origin)
     row.problems += ambiguity(name, found)
     row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
     row.split = split_named(subset)
     boxes = list(_boxes(element, row))
-    tags = [tag.get("label") or "" for tag in element.findall("tag")]
-    if "" in tags:
-        row.problems.append(("malformed annotation", "a tag without a label"))
+    tags = [label for tag in element.iterfind("tag") if (label := tag.get("label"))]
     row.boxes = boxes if drawn or not tagged else None
-    row.labels = sorted({*filter(None, tags), *(box.name for box in boxes)}) if tagged else None
+    row.labels = sorted({*tags, *(box.name for box in boxes)}) if tagged else None
     return row
 
 
@@ -102,27 +96,21 @@ def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
     if shape.tag == "box":
         x1, y1, x2, y2 = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
         return turned_box(label, (x1, y1, x2, y2), float(shape.get("rotation", 0)), origin)
-    outline = _mask(shape, row) if shape.tag == "mask" else encode([_polygon(shape)])
-    return outlined(label, outline, origin)
-
-
-def _polygon(shape: etree._Element) -> list[float]:
     if shape.tag == "polygon":
         points = _points(shape.get("points") or "")
         if len(points) < 6:
             raise ValueError(f"a polygon of {len(points) // 2} points")
-        return points
-    if shape.tag == "ellipse":
+        outline = encode([points])
+    elif shape.tag == "ellipse":
         x, y, radius_x, radius_y = _numbers(shape, "cx", "cy", "rx", "ry")
-        return turned(ellipse(x, y, radius_x, radius_y), float(shape.get("rotation", 0)), x, y)
-    raise ValueError("a shape of a kind that is not known")
-
-
-def _mask(shape: etree._Element, row: Imported) -> bytes:
-    """CVAT's run lengths: of background and object in turn, row by row, of the rectangle that the mask fills."""
-    left, top, width, height = (int(shape.get(key) or "") for key in ("left", "top", "width", "height"))
-    counts = [int(text) for text in (shape.get("rle") or "").split(",")]
-    return from_crop(alternating(counts, width, height), left, top, row.width, row.height)
+        outline = encode([turned(ellipse(x, y, radius_x, radius_y), float(shape.get("rotation", 0)), x, y)])
+    elif shape.tag == "mask":  # run lengths of background and object in turn, row by row, of the rectangle it fills
+        left, top, width, height = (int(shape.get(key) or "") for key in ("left", "top", "width", "height"))
+        counts = [int(text) for text in (shape.get("rle") or "").split(",")]
+        outline = from_crop(alternating(counts, width, height), left, top, row.width, row.height)
+    else:
+        raise ValueError("a shape of a kind that is not known")
+    return outlined(label, outline, origin)
 
 
 def _point(shape: etree._Element) -> list[float]:
@@ -139,7 +127,4 @@ def _points(text: str) -> list[float]:
 
 
 def _numbers(shape: etree._Element, *keys: str) -> list[float]:
-    missing = [key for key in keys if key not in shape.attrib]
-    if missing:
-        raise ValueError(f"no {missing[0]}")
-    return [float(shape.attrib[key]) for key in keys]
+    return [float(shape.get(key, "")) for key in keys]

@@ -1,13 +1,12 @@
 """Whatever Datumaro reads (https://github.com/open-edge-platform/datumaro): KITTI, WIDER FACE, Cityscapes and more.
 
 `preset` is Datumaro's name of the format, such as kitti_detection; `annotations` the folder that it is to read, if not
-the source itself. Datumaro holds back pandas and cannot be installed beside this project, so it runs in an environment
-of its own: that of the `datum` command on the PATH (`pipx install 'datumaro[cli]'`), or of the interpreter that
-DATUMARO_PYTHON names.
+the source itself. Datumaro cannot be installed beside this project, so it runs in an environment of its own: that of
+the `datum` command on the PATH (`pipx install 'datumaro[cli]'`), or of the interpreter that DATUMARO_PYTHON names.
 
-Boxes, polygons, ellipses, turned boxes and masks become boxes, those of one group and label a single one; labels
-labels. Other kinds (points, captions, ...) are left out, and counted on stderr. Datumaro does not tell an image that
-shows nothing from one that was never annotated: without annotations it counts as the latter.
+Areas become boxes, those of one group and label a single one; labels labels. Other kinds (points, captions, ...) are
+left out, and counted on stderr. Datumaro does not tell an image that shows nothing from one that was never annotated:
+without annotations it counts as the latter.
 """
 
 import os
@@ -102,46 +101,36 @@ def _directory(files: SourceFiles) -> Iterator[Path]:
 
 def _items(directory: Path, form: str) -> list[Item]:
     """What Datumaro reads. Raises UserError if there is no Datumaro, or it cannot."""
-    command = [_interpreter(), "-I", datumaro_items.__file__, str(directory), form]
+    beside = shutil.which("datum") or ""
+    interpreter = os.environ.get("DATUMARO_PYTHON") or (beside and str(Path(beside).resolve().with_name("python")))
+    if not interpreter:
+        raise UserError(f"datumaro: not found: {INSTALL}")
     try:
+        command = [interpreter, "-I", datumaro_items.__file__, str(directory), form]
         done = subprocess.run(command, capture_output=True)
     except OSError as error:
-        raise UserError(f"{command[0]}: {error.strerror}: {INSTALL}") from error
+        raise UserError(f"{interpreter}: {error.strerror}: {INSTALL}") from error
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {done.returncode}"
+        reason = (done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}").splitlines()[-1]
         remedy = f": {INSTALL}" if "No module named 'datumaro'" in reason else ""
         raise UserError(f"{directory}: not read by Datumaro as {form}: {reason:.2000}{remedy}")
     return msgspec.json.Decoder(Item).decode_lines(done.stdout)
 
 
-def _interpreter() -> str:
-    """The Python of an environment that has Datumaro: DATUMARO_PYTHON, or the one beside the command `datum`."""
-    if named := os.environ.get("DATUMARO_PYTHON"):
-        return named
-    command = shutil.which("datum")
-    if command is None:
-        raise UserError(f"datumaro: not found: {INSTALL}")
-    return str(Path(command).resolve().with_name("python"))
-
-
 def _record(item: Item, folder: str, left_out: Counter[str]) -> Imported:
     row = Imported(inside(folder, item.image or item.id), f"item {item.id} of {item.subset}")
     row.split = split_named(item.subset)
-    areas = [each for each in item.annotations if each.box]
+    objects: dict[Any, list[Annotation]] = {}  # the areas of each: of the same group, other than 0, and label
     labels = [each.label for each in item.annotations if each.type == "label" and each.label]
-    left_out.update(each.type for each in item.annotations if not each.box and each.type != "label")
+    for number, each in enumerate(item.annotations):
+        if each.box:
+            objects.setdefault((each.group, each.label) if each.group else number, []).append(each)
+        elif each.type != "label":
+            left_out[each.type] += 1
     row.labels = labels or None
-    row.boxes = [_box(parts, f"{row.origin}, box {number}") for number, parts in enumerate(_objects(areas))] or None
+    boxes = [_box(parts, f"{row.origin}, box {number}") for number, parts in enumerate(objects.values())]
+    row.boxes = boxes or None
     return row
-
-
-def _objects(areas: Sequence[Annotation]) -> list[list[Annotation]]:
-    """The areas that are of one object: of the same group, other than 0, and label."""
-    objects: dict[Any, list[Annotation]] = {}
-    for number, each in enumerate(areas):
-        objects.setdefault((each.group, each.label) if each.group else number, []).append(each)
-    return list(objects.values())
 
 
 def _box(parts: Sequence[Annotation], origin: str) -> ImportedBox:

@@ -2,16 +2,14 @@
 
 Specification: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks. Positions are percent of
 the image's width and height, rotations degrees, clockwise, about the upper left corner, in pixels of `original_width`
-and `original_height`. A task's image is a URL: `/data/local-files/?d=PATH`, `/data/upload/PROJECT/NAME`, a cloud's or
-another. The image of the source whose path ends in the longest part of that path is meant; for an upload also the name
-without the eight characters that Label Studio sets before it; as written, or with what it quotes (`%20`) plain.
+and `original_height`. A task's image is a URL: the image of the source whose path ends in the longest part of the
+URL's path is meant; for an upload also the name without the eight characters that Label Studio sets before it.
 
-Rectangles, polygons, ellipses (as polygons of 64 points) and brush strokes become boxes, with outlines unless they are
-upright rectangles; a region with several labels is as many boxes. Key points and vectors have no area: each becomes a
-box without any, which the clean stage rejects if it wants the class, and else leaves out. Choices about the whole image
-are its labels, of taxonomies the last level. Ratings, texts and relations are left out, as are predictions, drafts and
-skipped annotations; in a file that has nothing else, no image has annotations. Of several annotations the one that
-is marked as ground truth counts; where none is, the record is rejected as one of several about its image.
+Rectangles, polygons, ellipses and brush strokes become boxes, all but upright rectangles with outlines; a region with
+several labels is as many boxes. Key points and vectors have no area: each becomes a box without any, which the clean
+stage rejects if it wants the class, and else leaves out. Choices about the whole image are its labels, of taxonomies
+the last level. Ratings, texts, relations, predictions, drafts and skipped annotations are left out. Of several
+annotations the one that is marked as ground truth counts; where none is, the record is rejected.
 """
 
 import posixpath
@@ -20,13 +18,12 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import decode_json, only_file
+from Data_processing.shared.annotation_files import decode_json, only_file, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, ends, path_of
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_crop, rectangle, rle_pack, turned
 from Datasets.format.files import IMAGE_SUFFIXES, visible
-from Datasets.tools.errors import UserError
 
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")
 GEOMETRY = {"x", "y", "points", "rle", "vertices", "imageDataURL"}
@@ -81,11 +78,8 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    tasks: list[Task] = decode_json(
-        files, found[0], list[Task], "Label Studio tasks, exported as JSON and not as JSON-MIN"
-    )
-    if not tasks:
-        raise UserError(f"{files.path}: {found[0]}: has no tasks; export it again, with all of them")
+    what = "Label Studio tasks, exported as JSON and not as JSON-MIN"
+    tasks: list[Task] = decode_json(files, found[0], list[Task], what)
     return options.images or "", _records(tasks, found[0], ImageFinder(files, options.images))
 
 
@@ -129,7 +123,11 @@ def _chosen(task: Task, row: Imported) -> Annotation | None:
 def _add(row: Imported, results: list[Result], drawn: bool, labelled: bool) -> None:
     """Boxes, if any task has some, and labels of whole images, if any task has some."""
     row.normalized = True
-    row.width, row.height = _size(results, row)
+    sizes = {(result.original_width, result.original_height) for result in results if result.original_width}
+    if len(sizes) > 1:
+        row.problems.append(("malformed annotation", f"regions of an image of {sorted(map(str, sizes))[:3]} pixels"))
+    else:
+        row.width, row.height = (pixels(side, row) for side in next(iter(sizes), (None, None)))
     named = {result.id for result in results if _names(result)}
     if any(result.image_rotation for result in results):
         row.problems.append(("malformed annotation", "regions drawn on the turned image; annotate it upright"))
@@ -141,22 +139,10 @@ def _add(row: Imported, results: list[Result], drawn: bool, labelled: bool) -> N
             continue
         try:
             boxes += _boxes(result, kind, row, origin)
-        except (ValueError, OverflowError, msgspec.ValidationError) as error:
+        except (ValueError, OverflowError) as error:
             row.problems.append(("malformed box", f"a {kind}: {error} in {origin}"))
     row.boxes = boxes if drawn else None
     row.labels = sorted({*_choices(results, row), *(box.name for box in boxes)}) if labelled else None
-
-
-def _size(results: list[Result], row: Imported) -> tuple[int | None, int | None]:
-    sizes = {(result.original_width, result.original_height) for result in results}
-    stated = [(int(width), int(height)) for width, height in sizes if width and height]
-    if not stated:
-        return None, None
-    (width, height), *others = stated
-    if others or not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        row.problems.append(("malformed annotation", f"regions of an image of {sorted(stated)[:3]} pixels"))
-        return None, None
-    return width, height
 
 
 def _kind(result: Result) -> str:
@@ -192,7 +178,7 @@ def _choices(results: list[Result], row: Imported) -> list[str]:
 
 
 def _boxes(result: Result, kind: str, row: Imported, origin: str) -> list[ImportedBox]:
-    """A box for each label. Raises ValueError or ValidationError, saying what is wrong."""
+    """A box for each label. Raises ValueError, saying what is wrong."""
     names = _names(result)
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"the labels {names[:3]}")
@@ -225,15 +211,10 @@ def _polygon(shape: Shape, kind: str, row: Imported) -> list[float]:
     stated = [value / 100 for value in (shape.x, shape.y, *sides) if value is not None]
     if len(stated) < 4:
         raise ValueError("without x, y, width, height or radii")
-    if not shape.rotation:
-        return _drawn(kind, *stated)
-    if row.width is None or row.height is None:
+    if shape.rotation and not (row.width and row.height):
         raise ValueError("turned, but without original_width and original_height")
-    scale = (row.width, row.height)
-    x, y, width, height = (value * scale[index % 2] for index, value in enumerate(stated))
-    pixels = turned(_drawn(kind, x, y, width, height), shape.rotation, x, y)
-    return [value / scale[index % 2] for index, value in enumerate(pixels)]
-
-
-def _drawn(kind: str, x: float, y: float, width: float, height: float) -> list[float]:
-    return ellipse(x, y, width, height) if kind == "ellipse" else rectangle(x, y, x + width, y + height)
+    across, down = row.width or 1, row.height or 1
+    x, y, width, height = stated[0] * across, stated[1] * down, stated[2] * across, stated[3] * down
+    points = ellipse(x, y, width, height) if kind == "ellipse" else rectangle(x, y, x + width, y + height)
+    points = turned(points, shape.rotation or 0, x, y)
+    return [value / (across, down)[index % 2] for index, value in enumerate(points)]

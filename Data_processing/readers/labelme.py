@@ -5,11 +5,10 @@ Specification: the program's own code, https://github.com/wkentaro/labelme (labe
 where no such file is, the image of that name beside the JSON file is meant, else the one inside it (`imageData`), which
 is then named FILE.json#NAME, else the one of the source whose path ends so.
 
-Polygons, circles (as polygons of 64 points), rectangles, turned rectangles and masks become boxes with outlines; a
-rectangle's outline is its box. Shapes of one label and one group_id are one object, as for LabelMe's own converters.
-Points and lines have no area: each becomes a box without any at its first point, which the clean stage rejects if it
-wants the class, and else leaves out. Flags that are true are labels of the image; where there are some and nothing is
-drawn, boxes are not known. Folders called train, val or test are splits.
+Shapes become boxes, all but upright rectangles with outlines; those of one label and one group_id are one object, as
+for LabelMe's own converters. Points and lines have no area: each becomes a box without any at its first point, which
+the clean stage rejects if it wants the class, and else leaves out. Flags that are true are labels of the image; where
+there are some and nothing is drawn, boxes are not known. Folders called train, val or test are splits.
 """
 
 import base64
@@ -76,7 +75,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 def _record(files: SourceFiles, file: str, names: frozenset[str], finder: ImageFinder) -> Imported:
     try:
         content = msgspec.json.decode(files.read(file).removeprefix(codecs.BOM_UTF8), type=LabelFile)
-    except (MissingFile, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (MissingFile, ValueError, RecursionError) as error:
         image = posixpath.splitext(file)[0]  # of which nothing is known; the JSON file itself is none
         return Imported(image, file, problems=[("malformed annotation", f"{file}: {error}")])
     row = Imported(_image(content, file, names, finder), file)

@@ -3,14 +3,12 @@
 Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/. A line is `class cx cy width height`, or
 `class x1 y1 x2 y2 x3 y3 ...`, a polygon; in fractions of the image's size. The labels of `images/a.jpg` are in
 `labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images; label files
-may be named as in a URL, which is how Label Studio has them. Key points are left out: only their boxes are read; so is
-a single number behind a box or polygon, a confidence or a track.
+may be named as in a URL, which is how Label Studio has them. Key points, confidences and tracks are left out.
 
 data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths. Where
-none of these paths is in the source as it stands, any end of it counts. An image that two splits list gets none. An
-image that data.yaml lists, without a label file, shows nothing, which is how Ultralytics has it, unless no image of its
-split has one: then the split was not annotated. Without data.yaml, class names are the lines of classes.txt or
-obj.names (several of the same content are one), and an image without a label file was not annotated.
+none of these paths is in the source as it stands, any end of it counts. An image that two splits list gets none; one
+without a label file shows nothing, unless no image of its split has one: then the split was not annotated. Without
+data.yaml, class names are the lines of classes.txt or obj.names, and an image without a label file was not annotated.
 """
 
 import math

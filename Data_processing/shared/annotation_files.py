@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Container, Iterable
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from posixpath import dirname
 from typing import Any, TypeVar
@@ -38,14 +37,6 @@ def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: Impo
         return [name]
     if len(names) != 1:
         raise UserError(f"{files.path}: holds {len(names)} {kind} files ({', '.join(names[:5])}); set `annotations`")
-    return names
-
-
-def matching(files: SourceFiles, pattern: str) -> list[str]:
-    """The files that a pattern names, such as `annotations/instances_*.json`. Raises UserError if there are none."""
-    names = [name for name in files.names() if fnmatchcase(name, inside("", pattern))]
-    if not names:
-        raise UserError(f"{files.path}: has no file like {pattern}; correct `annotations`")
     return names
 
 
@@ -97,7 +88,11 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
     strict: whether a number written as text, or a whole one as 1.0, is none.
     """
     try:
-        return msgspec.json.decode(read_text(files, name), type=kind, strict=strict)
+        data = files.read(name)
+        text = data if data.isascii() else decode_text(data, f"{files.path}: {name}")  # no second copy of a large file
+        return msgspec.json.decode(text, type=kind, strict=strict)
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:
         raise WrongFormat(f"{files.path}: {name}: no {what}: {error}") from error
     except RecursionError as error:

@@ -15,36 +15,29 @@ from pathlib import Path
 from typing import Any
 
 
-def area(shape: Any) -> tuple[list[float], Any] | None:
-    """The box and the outline of an annotation; None if it has no area."""
+def describe(shape: Any, names: list[str]) -> dict[str, Any]:
+    """An annotation as a mapping; one that has no area is without box and outline."""
     from datumaro.components import annotation
     from datumaro.util.mask_tools import mask_to_rle
 
-    outline: Any = None
+    index = getattr(shape, "label", None)
+    found: dict[str, Any] = {"type": shape.type.name, "label": None if index is None else names[index]}
+    found["group"] = shape.group
     drawn: Any = tuple(getattr(annotation, name, ()) for name in ("Polygon", "Ellipse", "RotatedBbox"))
     if isinstance(shape, annotation.Mask):
         lengths = mask_to_rle(shape.image)
-        outline = {name: [int(number) for number in lengths[name]] for name in ("size", "counts")}
+        found["outline"] = {name: [int(number) for number in lengths[name]] for name in ("size", "counts")}
     elif isinstance(shape, drawn):
         points = shape.as_polygon()  # x, y, x, y, ... or pairs
-        outline = [[float(number) for point in points for number in (point if hasattr(point, "__len__") else [point])]]
+        flat = [float(number) for point in points for number in (point if hasattr(point, "__len__") else [point])]
+        found["outline"] = [flat]
     elif not isinstance(shape, annotation.Bbox):
-        return None
+        return found
     x, y, width, height = map(float, shape.get_bbox())
-    return [x, y, x + width, y + height], outline
-
-
-def describe(shape: Any, names: list[str]) -> dict[str, Any]:
-    """An annotation as a mapping."""
-    index = getattr(shape, "label", None)
-    label = None if index is None else names[index]
-    found: dict[str, Any] = {"type": shape.type.name, "label": label, "group": shape.group}
-    there = area(shape)
-    if there:
-        found["box"], found["outline"] = there
-        found["crowd"] = bool(shape.attributes.get("is_crowd", False))
-        rotation = shape.attributes.get("rotation")
-        found["rotation"] = rotation if shape.type.name == "bbox" and isinstance(rotation, int | float) else 0
+    rotation = shape.attributes.get("rotation")
+    found["box"] = [x, y, x + width, y + height]
+    found["crowd"] = bool(shape.attributes.get("is_crowd", False))
+    found["rotation"] = rotation if shape.type.name == "bbox" and isinstance(rotation, int | float) else 0
     return found
 
 

@@ -82,14 +82,13 @@ def from_crop(mask: np.ndarray, left: int, top: int, width: int | None, height: 
     """
     if width is None or height is None:
         raise ValueError("a mask in an image whose width and height are not stated")
-    if min(left, top) < 0 or left + mask.shape[1] > width or top + mask.shape[0] > height:
-        raise ValueError(f"a mask of {mask.shape[1]} x {mask.shape[0]} at ({left}, {top}) of {width} x {height} pixels")
-    if width * height > MAX_MASK:
-        raise ValueError(f"a mask in an image of {width} x {height} pixels")
+    right, bottom = left + mask.shape[1], top + mask.shape[0]
+    if min(left, top) < 0 or right > width or bottom > height or width * height > MAX_MASK:
+        raise ValueError(f"a mask from ({left}, {top}) to ({right}, {bottom}) of {width} x {height} pixels")
     if not mask.any():
         raise ValueError("a mask that sets no pixel")
     whole = np.zeros((height, width), np.uint8, order="F")
-    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    whole[top:bottom, left:right] = mask
     return msgspec.json.encode(_text(coco_mask.encode(whole)))
 
 
@@ -171,7 +170,7 @@ def _decode(outline: bytes) -> list[Polygon] | RunLengths:
     alone = re.match(rb"\[\s*[-\d]", outline)  # one polygon without the list around it
     try:
         return [_FLAT.decode(outline)] if alone else _DECODER.decode(outline)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"neither polygons nor run lengths: {error}") from error
 
 
