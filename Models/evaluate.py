@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from Datasets.format.curated import Curated
 from Datasets.format.images import VOID, decode
@@ -111,7 +111,9 @@ def draw_worst(
         amount = f"{mistakes[index]:.1%} of the pixels" if samples.task == "mask" else f"{mistakes[index]:g}"
         caption = f"{amount} wrong: {samples.records[index]['image']}"
         pen.text((x, y + 3), caption, "black", font_size=FONT_SIZE)
-        left = ImageOps.contain(Image.fromarray(decode(samples.file(index))), (PANEL, PANEL))
+        image = Image.fromarray(decode(samples.file(index)))
+        scale = PANEL / max(image.size)
+        left = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         right = left.copy()
         draw(samples, index, predictions[index], threshold, (left, right))
         sheet.paste(left, (x, y + LINE))

@@ -60,20 +60,19 @@ def validate(samples: Samples, predictions: Sequence[Detection]) -> dict[str, fl
 
 def best_threshold(samples: Samples, predictions: Sequence[Detection]) -> float:
     """The score threshold with the best F1 over all classes; 0.5 if no detection is right."""
-    scores: list[float] = []
-    right: list[bool] = []
-    objects = 0
+    right: list[float] = []  # scores
+    wrong: list[float] = []
+    missed = 0
     for index, prediction in enumerate(predictions):
         matched = match(samples, index, prediction, same_class=True)
-        for number in [pair[0] for pair in matched.pairs] + matched.extra:
-            scores.append(prediction["boxes"][number]["score"])
-            right.append(number not in matched.extra)
-        objects += len(matched.pairs) + len(matched.missed)
-    if not any(right):
+        right += [prediction["boxes"][number]["score"] for number, _ in matched.pairs]
+        wrong += [prediction["boxes"][number]["score"] for number in matched.extra]
+        missed += len(matched.missed)
+    if not right:
         return 0.5
-    order = np.argsort(-np.array(scores), kind="stable")
-    found = np.cumsum(np.array(right)[order])
-    f1 = 2 * found / (np.arange(1, len(order) + 1) + objects)
+    scores = np.array(right + wrong)
+    order = np.argsort(-scores, kind="stable")
+    f1 = 2 * np.cumsum(order < len(right)) / (np.arange(1, len(order) + 1) + len(right) + missed)
     return float(np.floor(scores[order[int(f1.argmax())]] * 1e4) / 1e4)
 
 
