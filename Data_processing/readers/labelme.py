@@ -24,13 +24,11 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from Data_processing.shared.annotation_files import folder_split, pixels
-from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles, folder_name
+from Data_processing.shared.annotation_files import files_below, folder_split, pixels
+from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles
 from Data_processing.shared.image_names import ImageFinder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import Polygon, bounds, ellipse, encode, flat, from_crop, outlined, rectangle
-from Datasets.format.files import visible
-from Datasets.tools.errors import UserError
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}
 WITHOUT_AREA = {"point", "points", "line", "linestrip"}
@@ -59,11 +57,7 @@ class LabelFile(msgspec.Struct, rename="camel"):
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The JSON files of the folder `annotations`, or of the whole source. Raises UserError if there are none."""
-    folder = folder_name(options.annotations or ".")
-    names = list(visible(files.names(), {".json"}, folder))
-    if not names:
-        raise UserError(f"{files.path}: no JSON files in the folder {folder or '.'}; set `annotations`")
-    return names
+    return files_below(files, ".json", "JSON", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Data_processing.readers.json import Name, Number, add_boxes, add_mask
-from Data_processing.shared.annotation_files import mask_names
-from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
+from Data_processing.shared.annotation_files import files_below, mask_names
+from Data_processing.shared.files import MissingFile, SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
-from Datasets.format.files import visible
 from Datasets.format.records import SCHEMA
 from Datasets.tools.errors import UserError, one_line
 
@@ -53,15 +52,7 @@ class Record(msgspec.Struct):
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """All Parquet files, or the one that is named, or those below the folder that is named. Raises UserError."""
-    names = list(visible(files.names(), {".parquet"}))
-    chosen = folder_name(options.annotations or "")
-    found = [name for name in names if not chosen or name == chosen or name.startswith(f"{chosen}/")]
-    if not found:
-        raise UserError(
-            f"{files.path}: no Parquet files{f' called {chosen}, or in it' if chosen else ''}; those that there are: "
-            f"{', '.join(names[:5]) or 'none'}"
-        )
-    return found
+    return files_below(files, ".parquet", "Parquet", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

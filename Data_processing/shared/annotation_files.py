@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 from lxml import etree
 
-from Data_processing.shared.files import MissingFile, SourceFiles, inside
+from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
-from Datasets.format.files import decode_text
+from Datasets.format.files import decode_text, visible
 from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
 
@@ -38,6 +38,18 @@ def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: Impo
     if len(names) != 1:
         raise UserError(f"{files.path}: holds {len(names)} {kind} files ({', '.join(names[:5])}); set `annotations`")
     return names
+
+
+def files_below(files: SourceFiles, suffix: str, kind: str, options: ImportOptions) -> list[str]:
+    """The annotation files of the folder that is named, or the file; else all. Raises UserError if there are none."""
+    chosen = folder_name(options.annotations or ".")
+    every = list(visible(files.names(), {suffix}))
+    found = [chosen] if chosen in every else list(visible(files.names(), {suffix}, chosen))
+    if not found:
+        called = f" called {chosen}, or in it" if chosen else ""
+        those = ", ".join(every[:5]) or "none"
+        raise UserError(f"{files.path}: no {kind} files{called}; those that there are: {those}; set `annotations`")
+    return found
 
 
 def split_named(word: str) -> str | None:
@@ -95,12 +107,9 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
         raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:
         raise WrongFormat(f"{files.path}: {name}: no {what}: {error}") from error
-    except RecursionError as error:
-        raise UserError(f"{files.path}: {name}: not JSON of any use: nested too deeply") from error
-    except msgspec.DecodeError as error:
-        raise UserError(
-            f"{files.path}: {name}: not JSON: {error}; was the file cut off, or does it hold NaN, which JSON has not?"
-        ) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        remedy = "was the file cut off, is it nested too deeply, or does it hold NaN, which JSON has not?"
+        raise UserError(f"{files.path}: {name}: not JSON: {error}; {remedy}") from error
 
 
 def parse_xml(data: bytes, tag: str) -> etree._Element:

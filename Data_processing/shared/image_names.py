@@ -33,8 +33,8 @@ def find_folder(
     wanted: dict[str, list[str]] = defaultdict(list)
     for name in (inside("", image) for image in islice(images, SAMPLE) if not LEADS_OUT.match(image)):
         wanted[basename(name)].append(name)
-    ends = ((path, name) for path in known for name in wanted.get(basename(path), ()))
-    folders = {path.removesuffix(name).rstrip("/") for path, name in ends if f"/{path}".endswith(f"/{name}")}
+    alike = ((path, name) for path in known for name in wanted.get(basename(path), ()))
+    folders = {path.removesuffix(name).rstrip("/") for path, name in alike if f"/{path}".endswith(f"/{name}")}
     if dirname(file) in folders:
         return dirname(file)
     named = [folder for folder in folders if splitext(file)[0].endswith(f"_{basename(folder)}")]
