@@ -72,7 +72,7 @@ def make_small(params: dict) -> None:
     """Parameters with which the whole chain runs in well under a minute."""
     params["digits"]["scenes"] = 240
     params["experiments"] = {"e001": params["experiments"]["e001"]}
-    params["experiments"]["e001"]["train"].update(epochs=3, threads=1)
+    params["experiments"]["e001"]["train"].update(size=64, epochs=2, threads=1)
     params["clean"]["max_rejected"] = 0.2
 
 
