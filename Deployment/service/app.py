@@ -94,7 +94,7 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
     MODEL.labels(artifact.manifest["experiment"], str(commit)).set(1)
     RUNNING.set_function(lambda: workers.running)
     WAITING.set_function(lambda: workers.waiting)
-    WORKERS.set_function(lambda: workers.alive)
+    WORKERS.set_function(lambda: len(workers.ready))
     app = FastAPI(
         title=f"Fourfold: experiment {artifact.manifest['experiment']}",
         version=commit or "unknown",
@@ -149,7 +149,7 @@ def _add_health(app: FastAPI, workers: Workers) -> None:
 
     @app.get("/health/ready", summary="Whether it accepts images", responses=_errors(503))
     async def ready() -> dict[str, str]:
-        if not workers.alive:
+        if not workers.ready:
             raise Unavailable("no worker is ready; they are restarting")
         return {"status": "ok"}
 

@@ -97,7 +97,8 @@ class Workers:
 
     def __init__(self, export: Path, artifact: Artifact, threads: int, limits: Limits) -> None:
         self._export, self._artifact, self._threads, self._limits = export, artifact, threads, limits
-        self._loading, self._ready = set[Worker](), set[Worker]()
+        self._loading = set[Worker]()
+        self.ready = set[Worker]()  # those that accept requests
         self._idle = asyncio.LifoQueue[Worker]()  # the one used last is the next: its caches are warm
         self._restarts = set[asyncio.Task[None]]()
         self.running = 0  # requests that the workers process
@@ -107,11 +108,6 @@ class Workers:
     def waiting(self) -> int:
         """How many requests wait for a worker."""
         return max(0, self._pending - self.running)
-
-    @property
-    def alive(self) -> int:
-        """How many workers accept requests."""
-        return len(self._ready)
 
     def start(self) -> None:
         """Start the processes, without waiting until they have loaded the model."""
@@ -126,13 +122,13 @@ class Workers:
 
     def stop(self) -> None:
         """End all processes, whatever they do."""
-        for worker in (*self._loading, *self._ready):
+        for worker in (*self._loading, *self.ready):
             worker.kill()
 
     @contextlib.asynccontextmanager
     async def serving(self, _: object) -> AsyncIterator[None]:
         """Replace workers that end, until the block does: the application's lifespan."""
-        for worker in self._ready:
+        for worker in self.ready:
             worker.watch()
         yield
         for task in self._restarts:
@@ -184,19 +180,19 @@ class Workers:
 
     def _accept(self, worker: Worker) -> None:
         self._loading.remove(worker)
-        self._ready.add(worker)
+        self.ready.add(worker)
         self._idle.put_nowait(worker)
 
     def _replace_ended(self, worker: Worker) -> None:
         """Replace a worker that ended without a task; one that was killed is replaced already."""
-        if worker in self._ready:
+        if worker in self.ready:
             log.error("worker ended while idle")
             self._replace(worker)
 
     def _replace(self, worker: Worker) -> None:
         """Kill a worker's process and start another one."""
-        if worker in self._ready:
-            self._ready.remove(worker)
+        if worker in self.ready:
+            self.ready.remove(worker)
             worker.kill()
             restart = asyncio.create_task(self._restart())
             self._restarts.add(restart)
