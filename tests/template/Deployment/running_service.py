@@ -80,8 +80,11 @@ def serving(
     log: Path | None = None,
     **environment: str,
 ) -> Iterator[Service]:
-    """Start the service as a user would, and end it with the block. log: where its stderr goes."""
-    line = [python, "-m", "Deployment.serve", export, "--port", "0", *options]
+    """Start the service as a user would, and end it with the block. log: where its stderr goes.
+
+    It has two workers unless `options` state another number: by default it starts one for each core.
+    """
+    line = [python, "-m", "Deployment.serve", export, "--port", "0", "--parallel", "2", *options]
     with Path(log or os.devnull).open("w") as err:
         process = subprocess.Popen(
             [*map(str, line)],
