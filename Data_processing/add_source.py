@@ -12,42 +12,16 @@ import gc
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from Data_processing.adding.project import (
-    RAW,
-    add,
-    as_yaml,
-    check_links,
-    class_rules,
-    load_params,
-    not_kept,
-    pointer_of,
-    target_of,
-    with_dependencies,
-    with_entry,
-    written_entry,
-)
+from Data_processing import import_source
+from Data_processing.adding import project
 from Data_processing.adding.recognise import Candidate, is_there, recognise
-from Data_processing.import_source import (
-    AnnotationsOption,
-    ColumnsOption,
-    DelimiterOption,
-    ImagesOption,
-    NormalizedOption,
-    PresetOption,
-    check_paths,
-    check_source_name,
-    find_reader,
-    formats,
-    make_options,
-    read_annotations,
-)
 from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
 from Datasets.format.classes import ClassRules
@@ -55,18 +29,19 @@ from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 
 PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
+FORMATS = ", ".join(import_source.formats())
 
 
 def check_project(name: str) -> None:
     """Raise UserError if this is no project under DVC's control, or the name is taken or no name."""
-    check_source_name(name)
-    if not PARAMS.is_file() or not PIPELINE.is_file() or not RAW.is_dir():
+    import_source.check_source_name(name)
+    if not PARAMS.is_file() or not PIPELINE.is_file() or not project.RAW.is_dir():
         raise UserError(
-            f"{Path.cwd()}: has no {PARAMS}, no {PIPELINE} or no {RAW}; run this in the project's own folder"
+            f"{Path.cwd()}: has no {PARAMS}, no {PIPELINE} or no {project.RAW}; run this in the project's own folder"
         )
     if not Path(".dvc").is_dir():
         raise UserError(f"{Path.cwd()}: DVC is not initialised here; `dvc init` does that, in a git repository")
-    sources = load_params(PARAMS).sources
+    sources = project.load_params(PARAMS).sources
     if sources is None:
         raise UserError(f"{PARAMS}: sources: has no entry, which DVC cannot read; write `sources: {{}}`")
     if name in sources:
@@ -87,38 +62,37 @@ class Summary:
     problems: dict[str, tuple[int, str]] = field(default_factory=dict)
     folder: str = ""
 
-    def add(self, row: Imported, there: bool) -> None:
-        self.records += 1
-        self.found += there
-        if not there:
-            self.first_missing = self.first_missing or row.image
-        self.boxes += len(row.boxes or ())
-        self.masks += row.mask is not None
-        drawn = [box.name for box in row.boxes or ()]
-        self.classes.update(drawn)
-        self.classes.update({*(row.labels or ())}.difference(drawn))
-        self.classes.update({count["name"]: count["count"] for count in row.counts or () if not drawn})
-        if row.mask is not None:
-            self.classes.update(dict.fromkeys((row.mask_names or {}).values(), 0))
-        self.splits.update([row.split] if row.split else [])
-        for rule, value in row.problems:
-            number, first = self.problems.get(rule, (0, f"{row.origin}: {value}"))
-            self.problems[rule] = number + 1, first
+    def watch(self, rows: Iterable[Imported], names: set[str]) -> Iterator[Imported]:
+        """The rows, as they pass by. names: of all files of the source."""
+        for row in rows:
+            self.records += 1
+            if is_there(row, names):
+                self.found += 1
+            else:
+                self.first_missing = self.first_missing or row.image
+            self.boxes += len(row.boxes or ())
+            drawn = [box.name for box in row.boxes or ()]
+            self.classes.update(drawn)
+            self.classes.update({*(row.labels or ())}.difference(drawn))
+            self.classes.update({count["name"]: count["count"] for count in row.counts or () if not drawn})
+            if row.mask is not None:
+                self.masks += 1
+                self.classes.update(dict.fromkeys((row.mask_names or {}).values(), 0))
+            self.splits.update([row.split] if row.split else [])
+            for rule, value in row.problems:
+                number, first = self.problems.get(rule, (0, f"{row.origin}: {value}"))
+                self.problems[rule] = number + 1, first
+            yield row
 
 
 def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions) -> Summary:
     """Import the whole source into a temporary file, as the import stage would, and return what it states."""
-    summary, names = Summary(), set(files.names())
-    _, summary.folder, rows = read_annotations(files, form, options)
-
-    def watched() -> Iterator[Imported]:
-        for row in check_paths(rows):
-            summary.add(row, is_there(row, names))
-            yield row
-
+    held = Summary()
+    _, held.folder, rows = import_source.read_annotations(files, form, options)
     with tempfile.TemporaryDirectory() as directory:
-        write_imported(watched(), name, Path(directory, "records.parquet"))
-    return summary
+        watched = held.watch(import_source.check_paths(rows), set(files.names()))
+        write_imported(watched, name, Path(directory, "records.parquet"))
+    return held
 
 
 def ask(question: str, answers: Sequence[str], option: str) -> int:
@@ -163,8 +137,8 @@ def _counts(counts: dict[str, int]) -> str:
 
 def hint_keep(held: Summary, rules: ClassRules) -> None:
     """Print which classes clean.keep leaves out."""
-    if left_out := not_kept(rules, held.classes):
-        keep = as_yaml([*rules.keep, *left_out])
+    if left_out := project.not_kept(rules, held.classes):
+        keep = project.as_yaml([*rules.keep, *left_out])
         print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
         print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
 
@@ -172,9 +146,9 @@ def hint_keep(held: Summary, rules: ClassRules) -> None:
 def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dry_run: bool) -> None:
     """Recognise, try, print, and unless `dry_run`, add. Raises UserError, nothing having changed."""
     check_project(name)
-    rules = class_rules(PARAMS)  # errors there are better known before anything is added
-    target = target_of(name, path)
-    check_links(path)
+    rules = project.class_rules(PARAMS)  # errors there are better known before anything is added
+    target = project.target_of(name, path)
+    project.check_links(path)
     files = open_source(path)
     found, options = recognise(files, given, form, ask)
     held = try_import(files, name, found.format, options)
@@ -182,35 +156,37 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
-        add(path, target, {PARAMS: with_entry(PARAMS, name, entry), PIPELINE: with_dependencies(PIPELINE, name)})
-    print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
+        written = {PARAMS: project.with_entry(PARAMS, name, entry), PIPELINE: project.with_dependencies(PIPELINE, name)}
+        project.add(path, target, written)
+    print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{project.written_entry(name, entry)}", end="")
     hint_keep(held, rules)
     if dry_run:
         print("nothing was changed")
     else:
-        print(f"next: `dvc repro report`, and `git add {PARAMS} {PIPELINE} {pointer_of(target)}`")
+        print(f"next: `dvc repro report`, and `git add {PARAMS} {PIPELINE} {project.pointer_of(target)}`")
 
 
 def main(
     name: Annotated[str, typer.Argument(help="what to call the source")],
     path: Annotated[Path, typer.Argument(help="the raw dataset: a directory, .zip or .tar")],
-    format: Annotated[str | None, typer.Option(help=f"if several fit: {', '.join(formats())}, datumaro:NAME")] = None,
+    format: Annotated[str | None, typer.Option(help=f"if several fit: {FORMATS}, datumaro:NAME")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be done")] = False,
-    annotations: AnnotationsOption = None,
-    images: ImagesOption = None,
-    preset: PresetOption = None,
-    columns: ColumnsOption = None,
-    normalized: NormalizedOption = None,
-    delimiter: DelimiterOption = None,
+    annotations: import_source.AnnotationsOption = None,
+    images: import_source.ImagesOption = None,
+    preset: import_source.PresetOption = None,
+    columns: import_source.ColumnsOption = None,
+    normalized: import_source.NormalizedOption = None,
+    delimiter: import_source.DelimiterOption = None,
 ) -> None:
     """Recognise a raw dataset, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
     gc.disable()  # as in import_source.py
     form, _, named = (format or "").partition(":")  # Datumaro's own name of a format stands behind a colon
     if form or named:
-        find_reader(form)
+        import_source.find_reader(form)
     of_table = columns or normalized is not None or delimiter or (preset and not form)
     form = form or ("csv" if of_table else "")
-    given = make_options(form, annotations, images, preset or named or None, columns, normalized, delimiter)
+    preset = preset or named or None
+    given = import_source.make_options(form, annotations, images, preset, columns, normalized, delimiter)
     try:
         add_source(name, path, form or None, given, dry_run)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +88,18 @@ def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
     Raises UserError unless `sources` is `{}` or has its entries on lines of their own.
     """
     text = _text(path)
-    lines = text.splitlines(keepends=True)
-    below = _below(lines, "sources")
-    if below is not None:
-        head = below.start - 1
-        lines[head] = re.sub(r" *\{ *\}", "", lines[head])
-        stated = [number for number in below if not _is_remark(lines[number])]
-        indent = _indent(lines[stated[0]]) if stated else 2
-        changed = _insert(lines, max(stated, default=head) + 1, written_entry(name, entry, indent * " "))
-        before = _parse(text, path)
-        if _parse(changed, path) == {**before, "sources": {**(before["sources"] or {}), name: entry}}:
-            return changed
-    raise UserError(f"{path}: `sources` has no line for each entry, so none can be added; write {name!r} there")
+    before, node = _parse(text, path), _node(text, "sources")
+    if node and not node.value:  # `{}`, or nothing
+        head = text[: node.start_mark.index].rstrip(" ")
+        changed = _insert(head + text[node.end_mark.index :], len(head), written_entry(name, entry))
+    elif node and not node.flow_style:
+        indent = " " * node.start_mark.column
+        changed = _insert(text, _end(node), written_entry(name, entry, indent))
+    else:
+        changed = text
+    if _parse(changed, path) != {**before, "sources": {**(before.get("sources") or {}), name: entry}}:
+        raise UserError(f"{path}: `sources` has no line for each entry, so none can be added; write {name!r} there")
+    return changed
 
 
 def with_dependencies(path: Path, name: str) -> str:
@@ -108,22 +108,17 @@ def with_dependencies(path: Path, name: str) -> str:
     Raises UserError where the stage's deps are no list with a line for each.
     """
     text = _text(path)
-    lines = text.splitlines(keepends=True)
     files = [f"Data_processing/intermediate/{folder}/{name}.parquet" for folder in FOLDERS]
-    below = _below(lines, "stages", "clean", "deps")
-    if below:
-        new = [file for file in files if f"- {file}" not in [lines[number].strip() for number in below]]
-        sources = re.compile(rf" *- Data_processing/intermediate/({'|'.join(FOLDERS)})/")
-        last = max((number for number in below if sources.match(lines[number])), default=below.start - 1)
-        indent = _indent(lines[below.start]) * " "
-        changed = _insert(lines, last + 1, "".join(f"{indent}- {file}\n" for file in new))
-        pipeline = _parse(changed, path)
-        deps = pipeline["stages"]["clean"]["deps"]
-        deps[:] = [file for file in deps if file not in new]
-        if pipeline == _parse(text, path):
-            return changed
-    wanted = " and ".join(f"`- {file}`" for file in files)
-    raise UserError(f"{path}: stage clean has no list of `deps` with a line for each; write {wanted} there")
+    deps = _node(text, "stages", "clean", "deps")
+    if not deps or deps.flow_style:
+        wanted = " and ".join(f"`- {file}`" for file in files)
+        raise UserError(f"{path}: stage clean has no list of `deps` with a line for each; write {wanted} there")
+    first = deps.start_mark
+    place, listed = first.index - first.column - 1, [item.value for item in deps.value]
+    for item in deps.value:
+        if Path(item.value).parent.name in FOLDERS:
+            place = item.end_mark.index
+    return _insert(text, place, "".join(f"{' ' * first.column}- {file}\n" for file in files if file not in listed))
 
 
 def _text(path: Path) -> str:
@@ -137,34 +132,29 @@ def _parse(text: str, path: Path) -> Any:
         raise UserError(f"{path}: not YAML: {one_line(error)[:300]}") from error
 
 
-def _below(lines: Sequence[str], *keys: str) -> range | None:
-    """The numbers of the lines below `key:` or `key: {}`, each key inside the one before; None if there is none."""
-    found = range(len(lines))
+def _node(text: str, *keys: str) -> Any:
+    """What stands at a key, each inside the one before, as YAML's node, which knows its place; None if nothing does."""
+    node = YAML().compose(text)
     for key in keys:
-        head = next((n for n in found if re.match(rf" *{key}:\s*(\{{ *\}})?\s*(#|$)", lines[n])), None)
-        if head is None:
-            return None
-        after = range(head + 1, found.stop)
-        ends = (n for n in after if not _is_remark(lines[n]) and _indent(lines[n]) <= _indent(lines[head]))
-        found = range(head + 1, next(ends, found.stop))
-    return found
+        node = node and {name.value: value for name, value in node.value}.get(key)
+    return node
 
 
-def _is_remark(line: str) -> bool:
-    return not line.strip() or line.lstrip().startswith("#")
+def _end(node: Any) -> int:
+    """Where the text of a node ends, without what follows on lines of its own, such as remarks."""
+    if isinstance(node.value, str) or node.flow_style:
+        return node.end_mark.index
+    last = node.value[-1]  # of a mapping a pair
+    return _end(last[1] if isinstance(last, tuple) else last)
 
 
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" "))
-
-
-def _insert(lines: Sequence[str], place: int, new: str) -> str:
-    """The lines with more of them, which end as the others do."""
-    before, after = "".join(lines[:place]), "".join(lines[place:])
-    newline = "\r\n" if "\r\n" in before + after else "\n"
-    if before and not before.endswith("\n"):
-        before += newline
-    return before + new.replace("\n", newline) + after
+def _insert(text: str, place: int, new: str) -> str:
+    """The text with more lines after the one of `place`, which end as the others do."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    after = text.find("\n", place) + 1
+    if not after:
+        text, after = text + newline, len(text + newline)
+    return text[:after] + new.replace("\n", newline) + text[after:]
 
 
 def target_of(name: str, path: Path) -> Path:
@@ -222,7 +212,15 @@ def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
                 shutil.copymode(file, partial)
     except BaseException:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on, nothing interrupts
-        _undo(target, there, before)
+        if not there and target.is_dir():
+            shutil.rmtree(target)
+        elif not there:
+            target.unlink(missing_ok=True)
+        for file, content in before.items():
+            if content is None:
+                file.unlink(missing_ok=True)
+            else:
+                file.write_bytes(content)
         raise
 
 
@@ -244,15 +242,3 @@ def _dvc_add(target: Path) -> None:
     if done.returncode:
         error = re.search(r"ERROR: (.*)", done.stderr)
         raise UserError(f"dvc add {target}: {error[1] if error else done.stderr.strip()[-300:]}; nothing was added")
-
-
-def _undo(target: Path, there: bool, before: Mapping[Path, bytes | None]) -> None:
-    if not there and target.is_dir():
-        shutil.rmtree(target)
-    elif not there:
-        target.unlink(missing_ok=True)
-    for file, content in before.items():
-        if content is None:
-            file.unlink(missing_ok=True)
-        elif file.read_bytes() != content:
-            file.write_bytes(content)

@@ -7,12 +7,13 @@ image is opened.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import PurePosixPath
 from posixpath import commonpath
-from typing import TypeVar
+from typing import Any
 
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.yolo import LABELS, class_files
@@ -22,7 +23,6 @@ from Data_processing.shared.imported import Imported, ImportOptions
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
-T = TypeVar("T")
 SAMPLE = 20  # files of a folder looked into
 TRIED = 50  # records that are looked for among the images
 # Of each kind of file its suffixes and what occurs in it: all patterns of one row, or any content where there is none.
@@ -75,7 +75,11 @@ def recognise(
     if not fits and not any(refused.values()) and form is None and options.annotations is None:
         fits, _ = _try(files, _class_folders(files, options, 2), options)
     if not fits:
-        raise UserError(max(refused, key=refused.__getitem__, default=f"{files.path}: {_nothing(files)}"))
+        suffixes = Counter(PurePosixPath(name).suffix.lower() or "without suffix" for name in files.names())
+        held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6)) or "no files"
+        remedy = "give --format, and what it needs; Datumaro reads dozens more, by --format datumaro:NAME"
+        nothing = f"{files.path}: no annotation format is recognised in it ({held}); {remedy}"
+        raise UserError(max(refused, key=refused.__getitem__, default=nothing))
     forms = {fit.format: f"{fit.format} ({fit.what})" for fit in reversed(fits)}
     shown = {forms[fit.format]: fit.format for fit in fits}
     form = _choose(shown, f"{files.path}: several formats fit: which one is meant?", "--format", ask)
@@ -88,7 +92,7 @@ def recognise(
     return fit, needed
 
 
-def _choose(choices: Mapping[str, T], question: str, option: str, ask: Ask) -> T:
+def _choose(choices: Mapping[str, Any], question: str, option: str, ask: Ask) -> Any:
     answers = list(choices)
     return choices[answers[ask(question, answers, option) if len(answers) > 1 else 0]]
 
@@ -125,18 +129,14 @@ def _look(files: SourceFiles, names: Iterable[str]) -> dict[str, list[str]]:
         folder, suffix = name.rpartition("/")[0], PurePosixPath(name).suffix.lower()
         taken[folder, suffix] += 1
         kinds = {kind: rows for kind, (suffixes, rows) in LOOKS.items() if suffix in suffixes}
-        content = _content(files, name) if any(kinds.values()) and taken[folder, suffix] <= SAMPLE else b""
+        content = b""
+        if any(kinds.values()) and taken[folder, suffix] <= SAMPLE:
+            with suppress(MissingFile):
+                content = files.read(name)
         for kind, rows in kinds.items():
             if not rows or any(all(re.search(p, content) for p in patterns) for patterns in rows):
                 found[kind].append(name)
     return found
-
-
-def _content(files: SourceFiles, name: str) -> bytes:
-    try:
-        return files.read(name)
-    except MissingFile:
-        return b""
 
 
 def _joined(found: Sequence[Candidate], names: Iterable[str]) -> list[Candidate]:
@@ -220,12 +220,3 @@ def _finds_itself(files: SourceFiles, form: str, options: ImportOptions) -> bool
         return bool(reader.find(files, replace(options, annotations=None)) == reader.find(files, options))
     except UserError:
         return False
-
-
-def _nothing(files: SourceFiles) -> str:
-    suffixes = Counter(PurePosixPath(name).suffix.lower() or "without suffix" for name in files.names())
-    held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6))
-    others = "Datumaro reads dozens more, by --format datumaro:NAME"
-    return (
-        f"no annotation format is recognised in it ({held or 'no files'}); give --format, and what it needs; {others}"
-    )

@@ -396,6 +396,7 @@ OTHERS = "work:\n    engine:   'local' # quoted\nclean: {keep: [a, \"b\"], min: 
         (ROOT / "params.yaml").read_text().replace("\n", "\r\n"),
         f"{OTHERS}sources:\n    a:\n        format: coco # it\n        path: p\n    # the end\n\n# really",
         f"sources:\n  a: {{format: coco, path: p}}\n\n# about work\n{OTHERS}",
+        f"sources:\n  a:\n    path: p\n    columns:\n    - x=y # so\n\n{OTHERS}",
         f"sources: {{}} # none yet\n{OTHERS}",
         f"sources: # none yet\n{OTHERS}",
         f"{OTHERS}sources:",
