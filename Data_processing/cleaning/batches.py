@@ -9,15 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from Data_processing.cleaning.records import clean_record
+from Data_processing.cleaning.records import clean_record, in_pixels
 from Data_processing.cleaning.rules import Rejection, Rules
-from Data_processing.shared.imported import BATCH, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
+from Data_processing.shared.imported import BATCH, CORNERS, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Datasets.format.images import VOID
 from Datasets.format.records import SCHEMA
 from Datasets.tools.errors import UserError
 
-CORNERS = ("x1", "y1", "x2", "y2")
 ACCEPTED_SCHEMA = pa.schema(
     [
         *SCHEMA,
@@ -82,13 +81,8 @@ class Source:
 
     def repeated(self) -> dict[str, list[str]]:
         """The images that several records are about, with the origins of all of them."""
-        found: dict[str, list[str]] = {image: [] for image, count in Counter(self.images).items() if count > 1}
-        if found:
-            origins = pq.ParquetFile(self.imported).read(columns=["origin"])["origin"].to_pylist()
-            for image, origin in zip(self.images, origins, strict=True):
-                if image in found:
-                    found[image].append(origin)
-        return found
+        rows = pq.ParquetFile(self.imported).read(columns=["image", "origin"]).to_pandas()
+        return rows[rows["image"].duplicated(keep=False)].groupby("image")["origin"].agg(list).to_dict()
 
 
 def read_source(name: str, imported: Path, inspected: Path) -> Source:
@@ -132,32 +126,20 @@ def clean_batch(
         try:
             result = clean_record(row, source, fact, mask, rules)
         except Rejection as rejection:
-            shown = {"sha256": fact.sha256, "reason": fact.reason, "boxes": _stated_boxes(row, fact)}
-            outcome.reject(source, row.image, rejection, **shown)
+            stated = row.boxes or () if fact.width is not None else ()  # right or wrong
+            boxes = [{"name": b.name, **dict(zip(CORNERS, in_pixels(b, row, fact), strict=True))} for b in stated]
+            outcome.reject(source, row.image, rejection, sha256=fact.sha256, reason=fact.reason, boxes=boxes)
             continue
-        facts_kept = {name: getattr(fact, name) for name in ("phash", "brightness", "sharpness")}
-        names = list(result.mask_names.items()) or None
-        accepted.append({**result.record, "origin": row.origin, "mask_names": names, "bytes": fact.size, **facts_kept})
+        about = {"origin": row.origin, "mask_names": list(result.mask_names.items()) or None, "bytes": fact.size}
+        looks = {name: getattr(fact, name) for name in ("phash", "brightness", "sharpness")}
+        accepted.append({**result.record, **about, **looks})
         outcome.repairs += [{"source": source, "image": row.image, **vars(repair)} for repair in result.repairs]
         outcome.unwanted.update(result.unwanted)
     outcome.accepted = len(accepted)
     return pa.RecordBatch.from_pylist(accepted, ACCEPTED_SCHEMA), outcome
 
 
-def _stated_boxes(row: Imported, facts: Facts) -> list[dict[str, Any]]:
-    """The boxes in pixels as the source states them, right or wrong; none if the image cannot be decoded."""
-    if facts.width is None or facts.height is None:
-        return []
-    x, y = (facts.width, facts.height) if row.normalized else (1, 1)
-    return [
-        {"name": box.name, "x1": box.x1 * x, "y1": box.y1 * y, "x2": box.x2 * x, "y2": box.y2 * y}
-        for box in row.boxes or ()
-    ]
-
-
-def batches(
-    sources: Sequence[Source],
-) -> Iterator[tuple[pa.RecordBatch, str, list[tuple[Facts, Facts | None]], dict[str, list[str]]]]:
+def batches(sources: Sequence[Source]) -> Iterator[tuple[Any, ...]]:
     """For clean_batch: all records of all sources, after those of each the images that no record is about."""
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:

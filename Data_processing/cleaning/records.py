@@ -45,29 +45,28 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
     """
     repairs = judge_image(row, facts, rules)
     judge_mask(row, facts, mask)
-    width, height = facts.width or 0, facts.height or 0
-    boxes, unwanted_boxes = clean_boxes(row, width, height, rules, repairs)
-    names = wanted_names(row, mask, rules.classes)
+    boxes, unwanted = clean_boxes(row, facts, rules, repairs)
+    labels, counts, mask_names, left_out = wanted_names(row, mask, rules.classes)
+    as_a_whole = labels is not None or counts is not None
+    if not as_a_whole and mask is not None:
+        labels = sorted({*mask_names.values(), *(box["name"] for box in boxes)})
     record = empty_record(row.image, source)
-    record |= {"width": width, "height": height, "sha256": facts.sha256, "group": row.group, "split": row.split}
-    record |= {"labels": names.labels, "counts": names.counts}
+    record |= {"width": facts.width, "height": facts.height, "sha256": facts.sha256}
+    record |= {"group": row.group, "split": row.split, "labels": labels, "counts": counts}
     if row.boxes is not None:
         record["boxes"] = boxes
     if row.mask is not None:
         record["mask"] = {"bytes": None, "path": row.mask}
-    as_a_whole = names.labels is not None or names.counts is not None
-    if not as_a_whole and mask is not None:
-        record["labels"] = sorted({*names.of_mask.values(), *(box["name"] for box in boxes)})
     record = implied(record)
-    unwanted = Counter(unwanted_boxes) | names.unwanted
+    unwanted |= left_out
     if as_a_whole and (found := contradictions(record)):
         raise Rejection("contradiction", row.origin, found[0])
-    if unwanted and not (record["labels"] or names.of_mask) and not rules.keep_negatives:
+    if unwanted and not (record["labels"] or mask_names) and not rules.keep_negatives:
         raise Rejection("no kept class", row.origin, ", ".join(sorted(unwanted)))
     for rule in rules.own:
         if value := rule.check(record, facts):
             raise Rejection(rule.name, row.origin, value, rule.remedy)
-    return Cleaned(record, names.of_mask, repairs, unwanted)
+    return Cleaned(record, mask_names, repairs, unwanted)
 
 
 def judge_image(row: Imported, facts: Facts, rules: Rules) -> list[Repair]:
@@ -128,18 +127,12 @@ def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> None:
         raise Rejection("unknown mask value", row.origin, f"{row.mask}: {min(unknown)}")
 
 
-@dataclass(frozen=True)
-class Names:
-    """Labels and counts under their wanted names, those of the values in the mask, and how many are left out."""
-
-    labels: list[str] | None
-    counts: list[Count] | None
-    of_mask: dict[int, str]
-    unwanted: Counter[str]
-
-
-def wanted_names(row: Imported, mask: Facts | None, classes: ClassRules) -> Names:
-    """What a record states of its image as a whole, in wanted names. mask: facts of its mask file, if any."""
+def wanted_names(
+    row: Imported, mask: Facts | None, classes: ClassRules
+) -> tuple[list[str] | None, list[Count] | None, dict[int, str], Counter[str]]:
+    """What a record states of its image as a whole, in wanted names: labels, counts, and the names of values in its
+    mask; and how many of each class are left out. mask: facts of its mask file, if any.
+    """
     values = set(mask.values or ()) if mask else set()
     in_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
     stated = Counter(dict.fromkeys((*(row.labels or ()), *in_mask.values()), 1))
@@ -151,7 +144,7 @@ def wanted_names(row: Imported, mask: Facts | None, classes: ClassRules) -> Name
     for name, number in counted.items():
         totals[wanted[name] or ""] += number
     del totals[""]
-    return Names(
+    return (
         None if row.labels is None else sorted({ours for name in row.labels if (ours := wanted[name])}),
         None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items()) if n],
         {value: ours for value, name in in_mask.items() if (ours := wanted[name])},
@@ -159,20 +152,18 @@ def wanted_names(row: Imported, mask: Facts | None, classes: ClassRules) -> Name
     )
 
 
-def clean_boxes(
-    row: Imported, width: int, height: int, rules: Rules, repairs: list[Repair]
-) -> tuple[list[Box], list[str]]:
-    """The wanted boxes in pixels, and the names of those not wanted; adds to `repairs`. Raises Rejection."""
+def clean_boxes(row: Imported, facts: Facts, rules: Rules, repairs: list[Repair]) -> tuple[list[Box], Counter[str]]:
+    """The wanted boxes in pixels, and how many of each class are not wanted; adds to `repairs`. Raises Rejection."""
     boxes: list[Box] = []
-    unwanted: list[str] = []
+    unwanted: Counter[str] = Counter()
     origins: list[str] = []
     for box in row.boxes or ():
         name = wanted_name(box.name, box.origin, rules.classes)
         if name is None:
-            unwanted.append(box.name)
-            continue
-        boxes.append(_fit(box, name, row.normalized, width, height, rules.max_box_share, repairs))
-        origins.append(box.origin)
+            unwanted[box.name] += 1
+        else:
+            boxes.append(_fit(box, name, row, facts, rules.max_box_share, repairs))
+            origins.append(box.origin)
     doubled = dict(reversed(doubles(boxes, rules.doubled_iou)))
     for later, first in sorted(doubled.items()):
         left_out = f"left out, as {origins[first]} is it"
@@ -190,19 +181,22 @@ def wanted_name(name: str, origin: str, classes: ClassRules) -> str | None:
     return wanted
 
 
-def _fit(
-    box: ImportedBox, name: str, normalized: bool, width: int, height: int, max_share: float, repairs: list[Repair]
-) -> Box:
+def in_pixels(box: ImportedBox, row: Imported, facts: Facts) -> Corners:
+    """The corners of a box of a record as its source states them, in pixels of the image."""
+    x, y = (facts.width or 0, facts.height or 0) if row.normalized else (1, 1)
+    return box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y
+
+
+def _fit(box: ImportedBox, name: str, row: Imported, facts: Facts, max_share: float, repairs: list[Repair]) -> Box:
     """The box in pixels with its corners in order, clipped to the image, with its mask; adds what that took."""
-    scale_x, scale_y = (width, height) if normalized else (1, 1)
-    stated = box.x1 * scale_x, box.y1 * scale_y, box.x2 * scale_x, box.y2 * scale_y
+    stated, width, height = in_pixels(box, row, facts), facts.width or 0, facts.height or 0
     x1, y1, x2, y2 = repair_corners(stated, box.origin, width, height, repairs)
     if (x2 - x1) * (y2 - y1) > max_share * width * height:
         raise Rejection("box covers all", box.origin, f"{_in_words(stated)} in an image of {width} x {height}")
     segmentation = None
     if box.outline is not None:
         try:
-            segmentation = to_rle(box.outline, width, height, normalized)
+            segmentation = to_rle(box.outline, width, height, row.normalized)
         except ValueError as error:
             raise Rejection("malformed segmentation", box.origin, str(error)) from error
         if segmentation is None:
