@@ -11,6 +11,7 @@ import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,65 +22,32 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
+from Data_processing.curating.duplicates import Groups
 from Data_processing.curating.record_files import RecordFiles
-from Data_processing.curating.splits import (
-    ClassCounts,
-    Shares,
-    balance,
-    best_seeds,
-    check_shares,
-    count_classes,
-    deal,
-    name_hashes,
-    stated_splits,
-)
-from Data_processing.shared.inspected import check_parquet
+from Data_processing.curating.splits import Shares, assign, balance, check_shares, read_groups
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SCHEMA, SPLITS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
-from Datasets.tools.errors import UserError
 
 INTERMEDIATE = Path("Data_processing/intermediate")
-RECORD_COLUMNS = [*SCHEMA.names, "mask_names", "bytes"]
+RECORD_COLUMNS = [*(name for name in SCHEMA.names if name not in ("group", "split")), "mask_names", "bytes"]
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 
 
+@dataclass(frozen=True)
 class SplitRecords(Sequence[Any]):
-    """The accepted records of one split; a slice of them becomes Python objects when it is taken."""
+    """The records of one split; a slice of them becomes Python objects when it is taken."""
 
-    def __init__(self, accepted: pa.Table, rows: np.ndarray, groups: Groups, split: str) -> None:
-        """accepted: all records. rows: int64 [R], those of the split."""
-        self._table = accepted.take(pa.array(rows))
-        self._groups = [groups.names[number] for number in groups.numbers[rows].tolist()]
-        self._split = split
+    table: pa.Table
 
     def __len__(self) -> int:
-        return len(self._groups)
+        return len(self.table)
 
     def __getitem__(self, index: Any) -> Any:
-        records, names = self._table[index].to_pylist(), self._groups[index]
-        return [{**record, "group": name, "split": self._split} for record, name in zip(records, names, strict=True)]
-
-
-def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
-    """The split of each group, int64 [G]. Raises UserError, naming what may help, if a split with a share stays empty.
-
-    stated: of each group, int64 [G], the split it has anyhow, or -1.
-    """
-    splits = deal(name_hashes(groups.names), shares, seed, stated)
-    empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
-    if empty:
-        distance, better = best_seeds(groups.names, counts, shares, stated, 200)[0]
-        advice = f"set curate.seed: {better}" if distance < 1 else "add more groups, or set its share to 0"
-        if 2 * len(groups.near) > len(groups.numbers):
-            shared = f"{len(groups.near)} are near duplicates: if all that they share is a background"
-            advice = f"{shared}, lower curate.near_duplicate_bits; or else {advice}"
-        raise UserError(f"{groups.words()}, which leaves {' and '.join(empty)} empty; {advice}")
-    return splits
+        return self.table[index].to_pylist()
 
 
 def summary(
@@ -89,19 +57,22 @@ def summary(
 
     splits: of each group, int64 [G]. boxes: their number by split and class.
     """
-    images = np.bincount(groups.numbers)
-    found = {}
-    for number, split in enumerate(SPLITS):
-        inside = images[splits == number] / images.sum()
-        share, largest = float(inside.sum()), float(inside.max(initial=0))
-        found[split] = {"target": shares[split], "share": round(share, 4), "largest_group": round(largest, 4)}
+    images, total = np.bincount(groups.numbers), len(groups.numbers)
+    inside = {split: images[splits == number] for number, split in enumerate(SPLITS)}
     return {
-        "images": {split: int(images[splits == number].sum()) for number, split in enumerate(SPLITS)},
-        "groups": {split: int((splits == number).sum()) for number, split in enumerate(SPLITS)},
+        "images": {split: int(sizes.sum()) for split, sizes in inside.items()},
+        "groups": {split: len(sizes) for split, sizes in inside.items()},
         "exact_duplicates": len(groups.exact),
         "near_duplicates": len(groups.near),
         "boxes": boxes,
-        "shares": found,
+        "shares": {
+            split: {
+                "target": shares[split],
+                "share": round(float(sizes.sum() / total), 4),
+                "largest_group": round(float(sizes.max(initial=0) / total), 4),
+            }
+            for split, sizes in inside.items()
+        },
     }
 
 
@@ -147,11 +118,7 @@ def main(
     accepted = cleaned / "accepted.parquet"
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    check_parquet(accepted, RECORD_COLUMNS, "clean")
-    table = pq.read_table(accepted, columns=[*COLUMNS, "labels", "split"])
-    groups = find_groups(table, group_pattern, near_duplicate_bits)
-    counts = count_classes(groups.numbers, table["labels"])
-    stated = stated_splits(groups, table["split"], keep_splits)
+    groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits)
     splits = assign(groups, counts, shares, seed, stated)
     paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
@@ -172,16 +139,17 @@ def write(
     accepted: the clean stage's file. splits: of each group, int64 [G].
     """
     table = pq.read_table(accepted, columns=RECORD_COLUMNS)
-    of_image = splits[groups.numbers]
-    rows = {split: np.flatnonzero(of_image == number) for number, split in enumerate(SPLITS)}
-    sizes = {split: table["bytes"].to_numpy()[rows[split]].tolist() for split in SPLITS}
-    records = {split: SplitRecords(table.drop_columns("bytes"), rows[split], groups, split) for split in SPLITS}
+    for name, names, numbers in (("group", groups.names, groups.numbers), ("split", SPLITS, splits[groups.numbers])):
+        table = table.append_column(name, pa.array(names, pa.string()).take(pa.array(numbers)))
+    parts = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
+    records = {split: SplitRecords(part) for split, part in parts.items()}
+    sizes = {split: part["bytes"].to_pylist() for split, part in parts.items()}
     few = sum(map(sum, sizes.values())) < FEW_BYTES
     with replacing(out, "classes.json", "metadata.json", "*-of-*.parquet") as partial:
         partial.mkdir()
         written = write_curated(partial, records, sizes, read, functools.partial(workers.run, few=few))
         write_annotations(partial, progress(written, len(table), "curate", "images"), read.classes)
-    return {split: count_boxes(table["boxes"].take(pa.array(rows[split]))) for split in SPLITS}
+    return {split: count_boxes(part["boxes"]) for split, part in parts.items()}
 
 
 def count_boxes(column: pa.ChunkedArray) -> dict[str, int]:

@@ -6,12 +6,9 @@ python -m Data_processing.split --accepted Data_processing/intermediate/clean/ac
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow.parquet as pq
 import typer
 
-from Data_processing.curating.duplicates import COLUMNS, find_groups
-from Data_processing.curating.splits import best_seeds, check_shares, count_classes, stated_splits
-from Data_processing.shared.inspected import check_parquet
+from Data_processing.curating.splits import best_seeds, check_shares, read_groups
 from Datasets.tools.command import run
 
 
@@ -28,12 +25,8 @@ def main(
     """Look for a seed that splits every class by the shares; give it what `curate` of params.yaml says of the same."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    check_parquet(accepted, [*COLUMNS, "labels", "split"], "clean")
-    table = pq.read_table(accepted, columns=[*COLUMNS, "labels", "split"])
-    groups = find_groups(table, group_pattern, near_duplicate_bits)
+    groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits)
     groups.report(group_pattern)
-    counts = count_classes(groups.numbers, table["labels"])
-    stated = stated_splits(groups, table["split"], keep_splits)
     print("greatest distance of any class from its target share:")
     for distance, seed in best_seeds(groups.names, counts, shares, stated, tries)[:5]:
         print(f"seed {seed}: {distance:.3f}")

@@ -8,12 +8,15 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from Data_processing.curating.duplicates import Groups
+from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
+from Data_processing.shared.inspected import check_parquet
 from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
 
@@ -93,6 +96,15 @@ def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
     return ClassCounts(names, pairs // len(groups), pairs % len(groups), images)
 
 
+def read_groups(accepted: Path, pattern: str, bits: int, keep_splits: bool) -> tuple[Groups, ClassCounts, np.ndarray]:
+    """The groups of the clean stage's records, the classes in each, and what split sources state (`stated_splits`)."""
+    columns = [*COLUMNS, "labels", "split"]
+    check_parquet(accepted, columns, "clean")
+    table = pq.read_table(accepted, columns=columns)
+    groups = find_groups(table, pattern, bits)
+    return groups, count_classes(groups.numbers, table["labels"]), stated_splits(groups, table["split"], keep_splits)
+
+
 def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
     """float64 [classes, splits]: the share of each class's images in each split. splits: of each group, int64 [G]."""
     cells = counts.classes * len(SPLITS) + splits[counts.groups]
@@ -111,7 +123,24 @@ def deviation(found: np.ndarray, shares: Shares) -> float:
 def best_seeds(
     groups: Sequence[str], counts: ClassCounts, shares: Shares, stated: np.ndarray, tries: int
 ) -> list[tuple[float, int]]:
-    """The seeds below `tries` with their deviation, best first. stated: as for `deal`."""
+    """The seeds below `tries` with their deviation, best first. stated: the splits that are fixed, or -1."""
     hashes = name_hashes(groups)
-    found = (balance(counts, deal(hashes, shares, seed, stated)) for seed in range(tries))
-    return sorted((deviation(parts, shares), seed) for seed, parts in enumerate(found))
+    dealt = (deal(hashes, shares, seed, stated) for seed in range(tries))
+    return sorted((deviation(balance(counts, splits), shares), seed) for seed, splits in enumerate(dealt))
+
+
+def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
+    """The split of each group, int64 [G]. Raises UserError, naming what may help, if a split with a share stays empty.
+
+    stated: of each group, int64 [G], the split it has anyhow, or -1.
+    """
+    splits = deal(name_hashes(groups.names), shares, seed, stated)
+    empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
+    if empty:
+        distance, better = best_seeds(groups.names, counts, shares, stated, 200)[0]
+        advice = f"set curate.seed: {better}" if distance < 1 else "add more groups, or set its share to 0"
+        if 2 * len(groups.near) > len(groups.numbers):
+            shared = f"{len(groups.near)} are near duplicates: if all that they share is a background"
+            advice = f"{shared}, lower curate.near_duplicate_bits; or else {advice}"
+        raise UserError(f"{groups.words()}, which leaves {' and '.join(empty)} empty; {advice}")
+    return splits
