@@ -33,12 +33,6 @@ Scene = tuple[Image.Image, Annotations]
 Plant = Callable[[Image.Image, Annotations], list["Entry"]]
 
 
-def load_samples() -> tuple[np.ndarray, np.ndarray]:
-    """The handwritten digits: uint8 [1797, 8, 8] with ink from 0 to 16, and their labels uint8 [1797]."""
-    with np.load(Path(__file__).with_name("digits_uci.npz"), allow_pickle=False) as file:
-        return file["images"], file["labels"]
-
-
 def deal_pools(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     """Deal the samples' indices into POOLS pools, each with its share of every class; no sample is in two."""
     shuffled = np.random.default_rng(seed).permutation(len(labels))
@@ -87,25 +81,19 @@ def make_scene(rng: Generator, samples: np.ndarray, labels: np.ndarray, width: i
     for index in rng.choice(len(samples), rng.integers(1, 7), replace=False):
         ink = draw_digit(rng, samples[index])
         colour = rng.integers(0, 110, 3)
-        place = find_place(rng, ink.shape, taken)
-        if place is None:
+        if (place := find_place(rng, ink.shape, taken)) is None:
             continue
         x, y = place
         area = slice(y, y + ink.shape[0]), slice(x, x + ink.shape[1])
         canvas[area] = canvas[area] * (1 - ink[..., None]) + colour * ink[..., None]
         taken[area] = True
-        mask = np.zeros_like(taken)
+        mask = np.zeros(taken.shape, np.uint8)
         mask[area] = ink > 0.3
-        annotations.append(annotate(NAMES[labels[index]], mask))
+        rle = coco_mask.encode(np.asfortranarray(mask))
+        found = {"name": NAMES[labels[index]], "bbox": coco_mask.toBbox(rle).tolist(), "area": int(mask.sum())}
+        segmentation = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+        annotations.append({**found, "iscrowd": 0, "segmentation": segmentation})
     return Image.fromarray(np.rint(canvas).astype(np.uint8)), annotations
-
-
-def annotate(name: str, mask: np.ndarray) -> dict[str, Any]:
-    """A COCO annotation (without its ids) of a mask bool [H, W]."""
-    rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    segmentation = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-    measured = {"bbox": coco_mask.toBbox(rle).tolist(), "area": int(mask.sum())}
-    return {"name": name, **measured, "iscrowd": 0, "segmentation": segmentation}
 
 
 class Entry(NamedTuple):
@@ -182,7 +170,8 @@ DEFECTS: dict[str, Plant] = {
 
 def entries(scenes: int, seed: int) -> Iterator[tuple[str | None, int, list[Entry]]]:
     """The scenes without a defect, then one for each defect: its name, the pool, and its images."""
-    samples, labels = load_samples()
+    with np.load(Path(__file__).with_name("digits_uci.npz"), allow_pickle=False) as file:
+        samples, labels = file["images"], file["labels"]  # uint8 [1797, 8, 8] with ink from 0 to 16; uint8 [1797]
     pools = deal_pools(labels, seed)
     for number, defect in enumerate([None] * scenes + list(DEFECTS)):
         rng = np.random.default_rng([seed, number])
@@ -198,11 +187,10 @@ def to_coco(listed: list[tuple[str, Entry]]) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: Annotations = []
     for image_id, (file_name, image) in enumerate(listed, 1):
-        size = {"width": image.width, "height": image.height}
-        images.append({"id": image_id, "file_name": file_name, **size})
+        images.append({"id": image_id, "file_name": file_name, "width": image.width, "height": image.height})
         for annotation in image.annotations or ():
-            fields = {key: value for key, value in annotation.items() if key != "name"}
-            own = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[annotation["name"]]}
+            fields = {**annotation}
+            own = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[fields.pop("name")]}
             annotations.append({**own, **fields})
     info = {"description": "Scenes of handwritten digits of UCI's Optical Recognition of Handwritten Digits"}
     categories = [{"id": number, "name": name, "supercategory": "digit"} for name, number in ids.items()]

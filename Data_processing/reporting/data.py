@@ -110,13 +110,11 @@ def coverage(dataset: Dataset, cells: int) -> np.ndarray:
     """The share of all boxes that covers each place of the image: float [cells, cells], rows from top to bottom."""
     boxes = dataset.boxes
     size = dataset.images[["width", "height"]].to_numpy(float)[boxes["row"]]
-    edges = [boxes[side].to_numpy() / size[:, axis] * cells for side, axis in zip(CORNERS, (0, 1, 0, 1), strict=True)]
-    x1, y1 = (np.clip(np.floor(edge), 0, cells - 1).astype(int) for edge in edges[:2])
-    x2, y2 = (np.clip(np.ceil(edge), 1, cells).astype(int) for edge in edges[2:])
-    steps = np.zeros((cells + 1, cells + 1))
-    for x, y, sign in ((x1, y1, 1), (x2, y1, -1), (x1, y2, -1), (x2, y2, 1)):
-        np.add.at(steps, (y, x), sign)
-    return steps.cumsum(0).cumsum(1)[:-1, :-1] / max(1, len(boxes))
+    corners = boxes[CORNERS].to_numpy() / np.tile(size, 2) * cells
+    covered = np.zeros((cells, cells))
+    for x1, y1, x2, y2 in np.hstack([np.floor(corners[:, :2]), np.ceil(corners[:, 2:])]).astype(int).tolist():
+        covered[y1:y2, x1:x2] += 1
+    return covered / max(1, len(boxes))
 
 
 def numbers(dataset: Dataset) -> dict[str, Any]:

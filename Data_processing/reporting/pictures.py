@@ -34,12 +34,15 @@ class Picture:
 
 def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bool = True) -> Picture:
     """A row of the curated dataset, annotated. side: pixels of the longer side at most. names: whether on the boxes."""
-    hues = {
-        name: int((210 + number * 137.508) % 360) for number, name in enumerate(classes)
-    }  # neighbours lie far apart
+    hues = {name: int((210 + number * 137.508) % 360) for number, name in enumerate(classes)}  # neighbours far apart
     pixels = decode(row["image"]["bytes"])
     shown = shrink(pixels, side)
-    for degrees, layer in _layers(row, classes, hues):
+    drawn = [box for box in row["boxes"] or () if box["segmentation"]]
+    layers = [(hues[box["name"]], coco_mask.decode(box["segmentation"])) for box in drawn]
+    if row["mask"] and row["mask"]["bytes"]:
+        values = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]), formats=("PNG",)))
+        layers += [(hues[name], values == number) for number, name in enumerate(classes, 1) if number in values]
+    for degrees, layer in layers:
         alpha = Image.fromarray(layer.astype(np.uint8) * round(255 * OPACITY)).resize(shown.size)
         shown.paste(Image.new("RGB", shown.size, _colour(degrees)), mask=alpha)
     draw_boxes(shown, [(box, hues[box["name"]]) for box in row["boxes"] or ()], shown.width / pixels.shape[1], names)
@@ -55,20 +58,6 @@ def stated_picture(data: bytes, name: str, boxes: Iterable[Mapping[str, Any]], s
     shown = shrink(pixels, side)
     draw_boxes(shown, [(box, RED) for box in boxes], shown.width / pixels.shape[1])
     return Picture(to_uri(shown), pixels.shape[1], pixels.shape[0], name)
-
-
-def _layers(
-    row: Mapping[str, Any], classes: Sequence[str], hues: Mapping[str, int]
-) -> Iterable[tuple[int, np.ndarray]]:
-    """The segmentations and the classes of the mask, each as a hue and a bool [H, W]."""
-    for box in row["boxes"] or ():
-        if box["segmentation"]:
-            yield hues[box["name"]], coco_mask.decode(box["segmentation"]).astype(bool)
-    if row["mask"] and row["mask"]["bytes"]:
-        values = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]), formats=("PNG",)))
-        for number, name in enumerate(classes, 1):
-            if (values == number).any():
-                yield hues[name], values == number
 
 
 def shrink(pixels: np.ndarray, side: int) -> Image.Image:
