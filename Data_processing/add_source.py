@@ -24,7 +24,6 @@ from Data_processing.adding import project
 from Data_processing.adding.recognise import Candidate, is_there, recognise
 from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
-from Datasets.format.classes import ClassRules
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 
@@ -35,10 +34,6 @@ FORMATS = ", ".join(import_source.formats())
 def check_project(name: str) -> None:
     """Raise UserError if this is no project under DVC's control, or the name is taken or no name."""
     import_source.check_source_name(name)
-    if not PARAMS.is_file() or not PIPELINE.is_file() or not project.RAW.is_dir():
-        raise UserError(
-            f"{Path.cwd()}: has no {PARAMS}, no {PIPELINE} or no {project.RAW}; run this in the project's own folder"
-        )
     if not Path(".dvc").is_dir():
         raise UserError(f"{Path.cwd()}: DVC is not initialised here; `dvc init` does that, in a git repository")
     sources = project.load_params(PARAMS).sources
@@ -135,14 +130,6 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" if count else name for name, count in counts.items()) or "none"
 
 
-def hint_keep(held: Summary, rules: ClassRules) -> None:
-    """Print which classes clean.keep leaves out."""
-    if left_out := project.not_kept(rules, held.classes):
-        keep = project.as_yaml([*rules.keep, *left_out])
-        print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
-        print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
-
-
 def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dry_run: bool) -> None:
     """Recognise, try, print, and unless `dry_run`, add. Raises UserError, nothing having changed."""
     check_project(name)
@@ -159,7 +146,10 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         written = {PARAMS: project.with_entry(PARAMS, name, entry), PIPELINE: project.with_dependencies(PIPELINE, name)}
         project.add(path, target, written)
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{project.written_entry(name, entry)}", end="")
-    hint_keep(held, rules)
+    if left_out := project.not_kept(rules, held.classes):
+        print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
+        keep = project.as_yaml([*rules.keep, *left_out])
+        print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
     if dry_run:
         print("nothing was changed")
     else:

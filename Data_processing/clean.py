@@ -3,10 +3,9 @@
     python -m Data_processing.clean --keep cat --keep dog -- digits raccoon
 
 Joins what the sources state (import stage) with what their images show (inspect stage), batch by batch, in several
-processes. Writes into --out: accepted.parquet (records, with facts of each image), rejected.csv, rejected.parquet (the
-same, with what the report shows of the images), repairs.csv, classes.json; and OUT.json, a summary whose imported is
-the sum of its accepted and rejected. Instead of the sources' names after `--`, it also takes params.yaml's `sources`
-as DVC unpacks it: `--digits.format coco --digits.path …`.
+processes. Writes accepted.parquet (records, with facts of each image), rejected.csv, rejected.parquet (the same, with
+what the report shows of the images), repairs.csv and classes.json into --out, and a summary as OUT.json. Instead of the
+sources' names, it also takes params.yaml's `sources` as DVC unpacks it: `--digits.format coco --digits.path …`.
 """
 
 import json
@@ -20,22 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 from ruamel.yaml import YAML
 
-from Data_processing.cleaning.batches import (
-    ACCEPTED_SCHEMA,
-    REJECTED_SCHEMA,
-    REPAIR_COLUMNS,
-    Outcome,
-    batches,
-    clean_batch,
-    read_source,
-)
+from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, batches, clean_batch, read_source
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules
 from Data_processing.shared.imported import BATCH, source_path
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
@@ -63,17 +53,13 @@ def source_names(arguments: Iterable[str]) -> list[str]:
 
 
 def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[Path]) -> None:
-    """Raise UserError unless stage clean of dvc.yaml depends on the file of each source in each of the folders.
-
-    DVC can make a list of dependencies from no parameter, so they stand there, a line each.
-    """
+    """Raise UserError unless stage clean of dvc.yaml depends on just the file of each source in each of the folders."""
     stages = YAML(typ="safe").load(pipeline.read_text(encoding="utf-8"))["stages"]
     listed = {dep for dep in stages["clean"]["deps"] if Path(dep).parent in folders and Path(dep).suffix == ".parquet"}
     wanted = {(folder / f"{name}.parquet").as_posix() for name in names for folder in folders}
     if missing := sorted(wanted - listed):
-        raise UserError(
-            f"{pipeline}: stage clean does not depend on a source's file; add to its deps the line `- {missing[0]}`"
-        )
+        remedy = f"add to its deps the line `- {missing[0]}`"
+        raise UserError(f"{pipeline}: stage clean does not depend on a source's file; {remedy}")
     if unknown := sorted(listed - wanted):
         raise UserError(f"{pipeline}: {unknown[0]} is of no source in params.yaml; delete the line from clean's deps")
 
@@ -153,18 +139,6 @@ def summary(total: Outcome, boxes: int) -> dict[str, Any]:
     }
 
 
-def write_tables(total: Outcome, out: Path) -> None:
-    """Write rejected.csv, rejected.parquet and repairs.csv."""
-    with replacing(out / "rejected.parquet") as partial:
-        pq.write_table(pa.Table.from_pylist(total.rejected, REJECTED_SCHEMA), partial, compression="zstd")
-    for name, rows, columns in (
-        ("rejected.csv", total.rejected, REJECTED_SCHEMA.names[:6]),
-        ("repairs.csv", total.repairs, list(REPAIR_COLUMNS)),
-    ):
-        with replacing(out / name) as partial:
-            pd.DataFrame(rows, columns=columns).to_csv(partial, index=False, lineterminator="\n")
-
-
 def warn_unused(total: Outcome, classes: ClassRules) -> None:
     """Warn of names that the user gave and no source has."""
     renamed = {classes.rename.get(name, name) for name in total.names}
@@ -219,7 +193,7 @@ def main(
         total = write_accepted(results, {source.name: source_path(source.imported) for source in found}, partial)
         if not keep_conflicts:
             reject_conflicts(partial, total)
-        write_tables(total, out)
+        total.write(out)
         check_share(total, max_rejected, out / "rejected.csv")
         ids = class_ids(occurring(partial), classes.keep, total.unwanted)
         boxes = pq.ParquetFile(partial).read(columns=["boxes.list.element.crowd"])["boxes"]
@@ -233,10 +207,10 @@ def main(
 
 
 def print_summary(numbers: Mapping[str, Any]) -> None:
-    """Print the sum and its parts."""
     print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))
-    parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule"}
-    for words, key in {**parts, "objects and labels of classes not kept": "left_out_by_class"}.items():
+    left_out = "objects and labels of classes not kept"
+    parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule", left_out: "left_out_by_class"}
+    for words, key in parts.items():
         if numbers[key]:
             print(f"{words}: {_listed(numbers[key])}")
 

@@ -4,7 +4,7 @@
 
 Looks at every image and mask that a record names and at every image file beside them. Writes a Parquet file with a row
 a file: what stage clean judges by, and what duplicates are found by. With --facts, images whose bytes were seen before
-are not decoded again, also after a kill; the output is the same to the byte.
+are not decoded again; the output is the same to the byte.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,17 +26,6 @@ from Datasets.tools.command import progress, run
 
 CHUNK = 32  # images
 FEW = 64  # images, which this process inspects before others have started
-
-
-def inspect_all(path: Path, tasks: list[Task], max_pixels: int, workers: Workers, facts: Path | None) -> Iterator[Row]:
-    """The rows of all tasks in order. facts: where the rows of earlier runs are kept, and those of this one will be."""
-    store = FactsStore(facts, max_pixels) if facts else None
-    chunks = ((path, part, max_pixels, facts) for part in batched(tasks, CHUNK))
-    results = workers.run(inspect_chunk, chunks, len(tasks) <= FEW)
-    for part, rows in zip(batched(tasks, CHUNK), results, strict=True):
-        if store:
-            store.put(part, rows)
-        yield from rows
 
 
 def find_tasks(names: list[str], imported: Path) -> list[Task]:
@@ -76,9 +65,18 @@ def main(
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
     tasks = find_tasks(open_once(path).names(), imported)
-    rows = inspect_all(path, tasks, max_pixels, Workers(engine, scheduler, jobs), facts)
+    store = FactsStore(facts, max_pixels) if facts else None
+    chunks = ((path, part, max_pixels, facts) for part in batched(tasks, CHUNK))
+    results = Workers(engine, scheduler, jobs).run(inspect_chunk, chunks, len(tasks) <= FEW)
+
+    def rows() -> Iterator[Row]:
+        for part, found in zip(batched(tasks, CHUNK), results, strict=True):
+            if store:
+                store.put(part, found)
+            yield from found
+
     with replacing(out) as partial:
-        write_rows(progress(rows, len(tasks), f"inspect {source}", "images"), partial)
+        write_rows(progress(rows(), len(tasks), f"inspect {source}", "images"), partial)
 
 
 if __name__ == "__main__":

@@ -28,19 +28,10 @@ INTERMEDIATE = Path("Data_processing/intermediate")
 PAGE = Path(__file__).parent / "reporting" / "page.html"
 
 
-def read_numbers(path: Path) -> dict[str, Any]:
-    """Read a stage's summary. Raises UserError if it is not there."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run `dvc repro curate`, or `dvc pull`") from None
-
-
 def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The numbers that differ from those of a revision; `lacking` are the files that it does not have.
 
-    files: path of each metrics file, and its numbers now. Raises UserError if there is no such revision, or none of the
-    files in it.
+    files: each metrics file's numbers now. Raises UserError if there is no such revision, or none of the files in it.
     """
     import dvc.api
     from dvc.exceptions import DvcException
@@ -71,7 +62,7 @@ def main(
     since: Annotated[str, typer.Option(help="tag or commit to compare the numbers with")] = "",
 ) -> None:
     """Write a page about the dataset."""
-    summary, curated_numbers = read_numbers(cleaned.with_suffix(".json")), read_numbers(numbers_file)
+    summary, curated_numbers = (json.loads(path.read_bytes()) for path in (cleaned.with_suffix(".json"), numbers_file))
     accepted = cleaned / "accepted.parquet"
     paths: dict[str, str] = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     dataset = read_dataset(curated, accepted)

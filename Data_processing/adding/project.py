@@ -83,10 +83,7 @@ def written_entry(name: str, entry: Mapping[str, Any], indent: str = "  ") -> st
 
 
 def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
-    """The text of params.yaml with an entry at the end of `sources`.
-
-    Raises UserError unless `sources` is `{}` or has its entries on lines of their own.
-    """
+    """The text of params.yaml with an entry at the end of `sources`. Raises UserError if entries share a line."""
     text = _text(path)
     before, node = _parse(text, path), _node(text, "sources")
     if node and not node.value:  # `{}`, or nothing
@@ -103,10 +100,7 @@ def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
 
 
 def with_dependencies(path: Path, name: str) -> str:
-    """The text of dvc.yaml in which stage clean depends on a source's files, too.
-
-    Raises UserError where the stage's deps are no list with a line for each.
-    """
+    """The text of dvc.yaml where stage clean depends on a source's files. Raises UserError if its deps share a line."""
     text = _text(path)
     files = [f"Data_processing/intermediate/{folder}/{name}.parquet" for folder in FOLDERS]
     deps = _node(text, "stages", "clean", "deps")
@@ -205,7 +199,11 @@ def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
     try:
         if not there:
             _copy(path, target)
-        _dvc_add(target)
+        command = [sys.executable, "-m", "dvc", "add", target.as_posix()]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            error = re.search(r"ERROR: (.*)", done.stderr)
+            raise UserError(f"dvc add {target}: {error[1] if error else done.stderr.strip()[-300:]}; nothing was added")
         for file, text in changes.items():
             with replacing(file) as partial:
                 partial.write_bytes(text.encode())
@@ -234,11 +232,3 @@ def _copy(path: Path, target: Path) -> None:
             if not file.is_dir():
                 (partial / file.relative_to(path)).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, partial / file.relative_to(path))
-
-
-def _dvc_add(target: Path) -> None:
-    command = [sys.executable, "-m", "dvc", "add", target.as_posix()]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        error = re.search(r"ERROR: (.*)", done.stderr)
-        raise UserError(f"dvc add {target}: {error[1] if error else done.stderr.strip()[-300:]}; nothing was added")

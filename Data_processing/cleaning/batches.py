@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,6 +16,7 @@ from Data_processing.shared.imported import BATCH, CORNERS, IMPORTED_SCHEMA, Imp
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Datasets.format.images import VOID
 from Datasets.format.records import SCHEMA
+from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
 
 ACCEPTED_SCHEMA = pa.schema(
@@ -36,15 +38,13 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("boxes", pa.list_(pa.struct({"name": pa.string(), **dict.fromkeys(CORNERS, pa.float64())}))),
     ]
 )
-REPAIR_COLUMNS = ("source", "image", "rule", "origin", "before", "after")
 
 
 @dataclass
 class Outcome:
     """What became of some records.
 
-    rejected, repairs: rows of REJECTED_SCHEMA and REPAIR_COLUMNS. unwanted: how many of each class are left out. names:
-    all classes that the source states.
+    rejected: rows of REJECTED_SCHEMA. unwanted: how many of each class are left out. names: of all classes stated.
     """
 
     accepted: int = 0
@@ -54,12 +54,21 @@ class Outcome:
     names: set[str] = field(default_factory=set)
 
     def add(self, other: "Outcome") -> None:
-        """Take what became of other records in."""
         self.accepted += other.accepted
         self.rejected += other.rejected
         self.repairs += other.repairs
         self.unwanted.update(other.unwanted)
         self.names |= other.names
+
+    def write(self, out: Path) -> None:
+        """Write rejected.csv, rejected.parquet and repairs.csv into a directory."""
+        with replacing(out / "rejected.parquet") as partial:
+            pq.write_table(pa.Table.from_pylist(self.rejected, REJECTED_SCHEMA), partial, compression="zstd")
+        rejected = pd.DataFrame(self.rejected, columns=REJECTED_SCHEMA.names[:6])
+        repairs = pd.DataFrame(self.repairs, columns=["source", "image", "rule", "origin", "before", "after"])
+        for name, table in (("rejected.csv", rejected), ("repairs.csv", repairs)):
+            with replacing(out / name) as partial:
+                table.to_csv(partial, index=False, lineterminator="\n")
 
     def reject(self, source: str, image: str, why: Rejection, **shown: Any) -> None:
         """Take note of a rejection. shown: sha256, reason and boxes."""
@@ -68,10 +77,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Source:
-    """A source's name and what the earlier stages wrote of it.
-
-    images: of all records. masks: the mask files that records name. facts: of each file.
-    """
+    """What the earlier stages wrote of a source: images of all records, mask files that these name, facts of each."""
 
     name: str
     imported: Path

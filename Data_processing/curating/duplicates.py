@@ -1,12 +1,10 @@
 """Which images are the same, or nearly, and which therefore must stay together.
 
-Everything here is over the accepted images in the order of their records: source by source, in the source's own order.
-
-Near duplicates are found exactly, without comparing every pair where hashes are spread. Pigeonholes: cut the bits into
-one part more than may differ; two hashes within `bits` then agree in at least one part, and only such are compared: at
-24 of 256 bits, about one pair in 40. M. Norouzi, A. Punjani, D. J. Fleet, "Fast Exact Search in Hamming Space with
-Multi-Index Hashing", 2014. Many images that look alike would still make very many pairs, so no list of pairs is kept,
-only one earlier hash for each, and which are connected. Pairs that could change neither are left out.
+All arrays are over the accepted images in the order of their records. Near duplicates are found exactly, without
+comparing every pair where hashes are spread: cut the bits into one part more than may differ, and two hashes within
+`bits` agree in at least one part (M. Norouzi, A. Punjani, D. J. Fleet, "Fast Exact Search in Hamming Space with
+Multi-Index Hashing", 2014). Many images that look alike would still make very many pairs, so of each hash only one
+earlier near duplicate is kept, and what it is connected with; pairs that could change neither are left out.
 """
 
 import re
@@ -42,21 +40,20 @@ class Groups:
         return " in ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
 
     def report(self, pattern: str) -> None:
-        """Print how many there are, and a warning if `pattern` was not found in all paths that it was meant for."""
+        """Print how many there are, and a warning if `pattern` was not found in paths that it was meant for."""
         print(f"{self.words()}; {len(self.exact)} exact and {len(self.near)} near duplicates")
+        warning = f"warning: curate.group_pattern: {pattern!r} matches"
         if pattern and not self.matched:
-            where = "no path of an image whose source states no group"
-            print(f"warning: curate.group_pattern: {pattern!r} matches {where}", file=sys.stderr)
+            print(f"{warning} no path of an image whose source states no group", file=sys.stderr)
         if self.missed:
-            where = f"other paths, but not {self.missed[0]} and {len(self.missed) - 1} more: each is a group of its own"
-            print(f"warning: curate.group_pattern: {pattern!r} matches {where}", file=sys.stderr)
+            others = f"{self.missed[0]} and {len(self.missed) - 1} more"
+            print(f"{warning} other paths, but not {others}: each is a group of its own", file=sys.stderr)
 
 
 def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
-    """Join the accepted images, of which COLUMNS are read, by `pattern`, by sha256 and by near duplicates.
+    """Join images of one key (see own_key) and duplicates, directly or by a chain. accepted: COLUMNS of the records.
 
-    Images of one key (see own_key) and duplicates belong together, directly or by a chain. A group takes the key of its
-    first image: images that come later rename no group, unless they show that two groups were one.
+    A group takes the key of its first image: later images rename no group, unless they show that two groups were one.
     """
     compiled = compile_pattern(pattern)
     columns = (accepted[name].to_pylist() for name in ("image", "source", "group", "sha256"))
@@ -170,10 +167,7 @@ def near_duplicates(hashes: np.ndarray, bits: int) -> Links:
 
 
 def part_keys(hashes: np.ndarray, bits: int) -> list[np.ndarray]:
-    """int64 [N] for each of bits + 1 parts of the bits: its first 62 bits as a number.
-
-    The bits are dealt out by how evenly they divide the hashes, so that no part is left with those that hardly vary.
-    """
+    """int64 [N] for each of bits + 1 parts of the bits, each dealt bits that divide evenly: 62 of them as a number."""
     sample = np.unpackbits(hashes[:: max(1, len(hashes) // 50_000)], axis=1)
     even = np.argsort(np.abs(sample.sum(axis=0) * 2 - len(sample)), kind="stable")
     keys = []
@@ -186,9 +180,9 @@ def part_keys(hashes: np.ndarray, bits: int) -> list[np.ndarray]:
 
 
 def compare_alike(keys: np.ndarray, words: np.ndarray, bits: int, links: Links) -> None:
-    """Compare all pairs of hashes with the same key, int64 [N]. words: the hashes, uint64 [N, k].
+    """Compare all pairs of hashes, uint64 [N, k], with the same key, int64 [N].
 
-    The hashes are sorted by their keys, and each is compared with the next, then with the one after that, and so on.
+    Sorted by their keys, each is compared with the next, then with the one after that, and so on.
     """
     order = np.argsort(keys, kind="stable")
     keys, columns = keys[order], np.ascontiguousarray(words[order].T)

@@ -19,29 +19,21 @@ from Datasets.tools.errors import UserError
 
 @dataclass(frozen=True)
 class RecordFiles:
-    """Reads the files of records.
+    """Reads the files of records. draw: make a mask where a source has none, but outlines all objects."""
 
-    paths: the directory or archive of each source. classes: ids by name. draw: make a mask where a source has none, but
-    outlines all objects.
-    """
-
-    paths: Mapping[str, str]
-    classes: Mapping[str, int]
+    paths: Mapping[str, str]  # the directory or archive of each source
+    classes: Mapping[str, int]  # ids by name
     draw: bool = False
 
     def __call__(self, record: Record) -> tuple[bytes, bytes | None]:
-        """The image file, and the mask's PNG file, if there is one.
-
-        Raises UserError if the image is not the file that was inspected, or the mask is gone.
-        """
+        """The image file, and the mask's PNG file, if any. Raises UserError if the image changed or the mask is gone."""
         image = read_inspected_file(self.paths[record["source"]], record["image"], record["sha256"])
         mask = self._mask(record)
         return image, None if mask is None else encode_mask(mask)
 
     def _mask(self, record: Record) -> np.ndarray | None:
         drawable = self.draw and record["boxes"] is not None
-        if (record["mask"] or drawable) and len(self.classes) >= VOID:
-            number = len(self.classes)
+        if (record["mask"] or drawable) and (number := len(self.classes)) >= VOID:
             raise UserError(f"{number} classes: a mask can tell at most {VOID - 1} apart; name fewer in clean.keep")
         if record["mask"]:
             file = read_inspected_file(self.paths[record["source"]], record["mask"]["path"] or "")
@@ -52,10 +44,7 @@ class RecordFiles:
 
 
 def remap(file: bytes, names: Mapping[int, str], classes: Mapping[str, int]) -> np.ndarray:
-    """The mask, uint8 [H, W], of a source's mask file. names: the class that each value in it stands for.
-
-    What stands for none of `classes` becomes background.
-    """
+    """The mask, uint8 [H, W], of a mask file whose values stand for `names`; those of no class become background."""
     table = np.zeros(256, np.uint8)
     table[VOID] = VOID
     for value, name in names.items():

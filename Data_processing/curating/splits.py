@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from scipy.sparse import csr_array
 
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.shared.inspected import check_parquet
@@ -76,24 +77,21 @@ def deal(hashes: np.ndarray, shares: Shares, seed: int, stated: np.ndarray) -> n
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How many images of each class each group has: an entry for each pair that occurs."""
+    """How many images of each class each group has."""
 
     names: list[str]  # the classes, after "", which stands for all images
-    classes: np.ndarray  # int64 [P], indices of `names`
-    groups: np.ndarray  # int64 [P]
-    images: np.ndarray  # int64 [P]
+    images: csr_array  # int64 [classes, G]
 
 
 def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
     """From the group of each image, int64 [N], and the class names in it, lists or null."""
     lists = labels.combine_chunks()
-    coded = lists.flatten().dictionary_encode()
-    names = ["", *sorted(coded.dictionary.to_pylist())]
-    numbers = pc.index_in(coded.dictionary, value_set=pa.array(names)).to_numpy()
-    classes = np.append(np.zeros(len(groups), np.int64), numbers[coded.indices.to_numpy()])
+    names = ["", *sorted(pc.unique(lists.flatten()).to_pylist())]
+    numbers = pc.index_in(lists.flatten(), value_set=pa.array(names)).to_numpy()
+    classes = np.append(np.zeros(len(groups), np.int64), numbers)
     owners = np.append(groups, groups[pc.list_parent_indices(lists).to_numpy()])
-    pairs, images = np.unique(classes * len(groups) + owners, return_counts=True)
-    return ClassCounts(names, pairs // len(groups), pairs % len(groups), images)
+    shape = len(names), groups.max(initial=-1) + 1
+    return ClassCounts(names, csr_array((np.ones(len(classes), np.int64), (classes, owners)), shape))
 
 
 def read_groups(accepted: Path, pattern: str, bits: int, keep_splits: bool) -> tuple[Groups, ClassCounts, np.ndarray]:
@@ -107,8 +105,7 @@ def read_groups(accepted: Path, pattern: str, bits: int, keep_splits: bool) -> t
 
 def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
     """float64 [classes, splits]: the share of each class's images in each split. splits: of each group, int64 [G]."""
-    cells = counts.classes * len(SPLITS) + splits[counts.groups]
-    found = np.bincount(cells, counts.images, len(counts.names) * len(SPLITS)).reshape(-1, len(SPLITS))
+    found = counts.images @ np.eye(len(SPLITS))[splits]
     return found / found.sum(axis=1, keepdims=True)
 
 

@@ -48,16 +48,16 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
     """
     remedies = rejected.groupby("rule")["remedy"].first()
     rules = [{"name": rule, "count": count, "remedy": remedies[rule]} for rule, count in _by_rule(rejected).items()]
-    shown = rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)].to_dict("records")
-    return {"rules": rules, "cards": [_rejected_card(row, paths[row["source"]]) for row in shown]}
-
-
-def _rejected_card(row: Mapping[Any, Any], source: str) -> dict[str, Any]:
-    if pd.isna(row["sha256"]) or pd.notna(row["reason"]):
-        absent = "no such image" if pd.isna(row["sha256"]) else "cannot be decoded"
-        return {**row, "picture": None, "absent": absent}
-    data = read_inspected_file(source, row["image"], row["sha256"])
-    return {**row, "picture": stated_picture(data, row["image"], row["boxes"], SIDE)}
+    cards = []
+    for row in rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)].to_dict("records"):
+        if pd.isna(row["sha256"]):
+            cards.append({**row, "absent": "no such image"})
+        elif pd.notna(row["reason"]):
+            cards.append({**row, "absent": "cannot be decoded"})
+        else:
+            data = read_inspected_file(paths[row["source"]], row["image"], row["sha256"])
+            cards.append({**row, "picture": stated_picture(data, row["image"], row["boxes"], SIDE)})
+    return {"rules": rules, "cards": cards}
 
 
 def repairs(table: pd.DataFrame) -> dict[str, Any]:
@@ -69,14 +69,12 @@ def balance(dataset: Dataset) -> dict[str, Any]:
     """Classes by their number of images, with how the splits share them, and which are missing from a split."""
     sizes = {split: int((dataset.images["split"] == split).sum()) for split in SPLITS}
     splits = [split for split in SPLITS if sizes[split]]
-    counts = by_class(dataset, dataset.labels).to_dict("records")
-    boxes = by_class(dataset, dataset.boxes).sum(axis=1).tolist()
-    rows: list[dict[str, Any]] = [
-        {"name": name, "images": sum(counts[k].values()), "boxes": boxes[k], "counts": counts[k]}
-        for k, name in enumerate(dataset.classes)
-    ]
-    missing = [(row["name"], lacks) for row in rows if (lacks := [s for s in splits if not row["counts"][s]])]
-    rows.sort(key=lambda row: -row["images"])
+    counts = by_class(dataset, dataset.labels)
+    table = pd.DataFrame({"name": dataset.classes, "images": counts.sum(axis=1), "counts": counts.to_dict("records")})
+    table["boxes"] = by_class(dataset, dataset.boxes).sum(axis=1)
+    rows = table.sort_values("images", ascending=False, kind="stable").to_dict("records")
+    lacking = [(name, [s for s in splits if not counts[s][number]]) for number, name in enumerate(dataset.classes)]
+    missing = [(name, lacks) for name, lacks in lacking if lacks]
     return {"rows": rows, "missing": missing, "splits": [{"name": s, "images": sizes[s]} for s in splits]}
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from Data_processing.clean import ACCEPTED_SCHEMA, REJECTED_SCHEMA
+from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, REJECTED_SCHEMA
 from Data_processing.curating.duplicates import Groups
 from Data_processing.shared.inspected import inspect
 from Datasets.format.curated import write_annotations, write_curated
