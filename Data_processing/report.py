@@ -68,6 +68,7 @@ def main(
     dataset = read_dataset(curated, accepted)
     rejected = pq.read_table(cleaned / "rejected.parquet").to_pandas()
     repaired = pd.read_csv(cleaned / "repairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
+    shown = sections.evenly(repaired["rule"], sections.SHOWN_REPAIRS)
     further = numbers(dataset)
     files = {cleaned.with_suffix(".json"): summary, numbers_file: curated_numbers, metrics: further}
     values = {
@@ -77,7 +78,7 @@ def main(
         "sources": list(paths),
         "cleaned": cleaned.as_posix(),
         "rejected": sections.rejects(rejected, paths),
-        "repairs": sections.repairs(repaired),
+        "repairs": {"count": len(repaired), "rows": repaired.loc[shown].to_dict("records")},
         "flow": sections.flow(dataset, rejected, paths),
         "balance": sections.balance(dataset),
         "charts": charts(dataset),

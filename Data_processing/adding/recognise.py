@@ -186,26 +186,20 @@ def _try(
     files: SourceFiles, found: Iterable[Candidate], options: ImportOptions
 ) -> tuple[list[Candidate], dict[str, bool]]:
     """The candidates that fit; why others do not, and whether they are of the format: a table may be of anything."""
-    fits, refused = [], {}
+    fits, refused, names = [], {}, set(files.names())
     for candidate in found:
         try:
-            _check(files, candidate.format, candidate.options(options))
+            stated, _, every = read_annotations(files, candidate.format, candidate.options(options))
+            rows = list(islice(every, TRIED))
+            if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
+                raise UserError(f"{files.path}: {stated[0]} states neither labels nor boxes nor masks")
+            if not any(is_there(row, names) for row in rows):
+                raise UserError(f"{files.path}: none of its images is there; give --images, or add them to it")
             fits.append(candidate)
         except UserError as error:
             certain = candidate.format != "csv" and not isinstance(error, WrongFormat)
             refused[f"looks like {candidate.format} ({candidate.what}), but: {error}"] = certain
     return fits, refused
-
-
-def _check(files: SourceFiles, form: str, options: ImportOptions) -> None:
-    """Read the first records. Raises UserError if they state nothing, or none of their images is there."""
-    names = set(files.names())
-    found, _, every = read_annotations(files, form, options)
-    rows = list(islice(every, TRIED))
-    if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
-        raise UserError(f"{files.path}: {found[0]} states neither labels nor boxes nor masks")
-    if not any(is_there(row, names) for row in rows):
-        raise UserError(f"{files.path}: none of its images is there; give --images, or add them to it")
 
 
 def is_there(row: Imported, names: set[str]) -> bool:

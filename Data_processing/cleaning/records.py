@@ -164,8 +164,8 @@ def clean_boxes(row: Imported, facts: Facts, rules: Rules, repairs: list[Repair]
         else:
             boxes.append(_fit(box, name, row, facts, rules.max_box_share, repairs))
             origins.append(box.origin)
-    doubled = dict(reversed(doubles(boxes, rules.doubled_iou)))
-    for later, first in sorted(doubled.items()):
+    doubled = doubles(boxes, rules.doubled_iou)
+    for later, first in doubled.items():
         left_out = f"left out, as {origins[first]} is it"
         repairs.append(Repair("doubled box", origins[later], _in_words(_corners(boxes[later])), left_out))
     return [box for index, box in enumerate(boxes) if index not in doubled], unwanted
@@ -222,18 +222,20 @@ def repair_corners(stated: Corners, origin: str, width: int, height: int, repair
     return clipped
 
 
-def doubles(boxes: Sequence[Box], threshold: float) -> list[tuple[int, int]]:
-    """Pairs (later, first) of boxes of one class, not crowds, that overlap (IoU) by `threshold` or more, in order."""
+def doubles(boxes: Sequence[Box], threshold: float) -> dict[int, int]:
+    """The boxes that overlap (IoU) an earlier one of their class by `threshold` or more, with the first such; no crowds."""
     if threshold <= 0 or len(boxes) < 2:
-        return []
+        return {}
     corners = np.array([_corners(box) for box in boxes])
     sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])  # x, y, width, height
-    pairs = np.argwhere(np.triu(coco_mask.iou(sides, sides, [False] * len(boxes)) >= threshold, 1)).tolist()
-    return [
-        (later, first)
-        for first, later in pairs
-        if boxes[first]["name"] == boxes[later]["name"] and not (boxes[first]["crowd"] or boxes[later]["crowd"])
-    ]
+    found: dict[int, int] = {}
+    for later, first in np.argwhere(
+        np.tril(coco_mask.iou(sides, sides, [False] * len(boxes)) >= threshold, -1)
+    ).tolist():
+        one, other = boxes[first], boxes[later]
+        if one["name"] == other["name"] and not (one["crowd"] or other["crowd"]):
+            found.setdefault(later, first)
+    return found
 
 
 def _corners(box: Box) -> Corners:

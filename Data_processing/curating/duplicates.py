@@ -167,7 +167,10 @@ def near_duplicates(hashes: np.ndarray, bits: int) -> Links:
 
 
 def part_keys(hashes: np.ndarray, bits: int) -> list[np.ndarray]:
-    """int64 [N] for each of bits + 1 parts of the bits, each dealt bits that divide evenly: 62 of them as a number."""
+    """int64 [N] for each of bits + 1 parts of the bits: its first 62 bits as a number.
+
+    The bits are dealt out by how evenly they divide the hashes, so that no part is left with those that hardly vary.
+    """
     sample = np.unpackbits(hashes[:: max(1, len(hashes) // 50_000)], axis=1)
     even = np.argsort(np.abs(sample.sum(axis=0) * 2 - len(sample)), kind="stable")
     keys = []

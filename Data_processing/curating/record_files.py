@@ -26,7 +26,7 @@ class RecordFiles:
     draw: bool = False
 
     def __call__(self, record: Record) -> tuple[bytes, bytes | None]:
-        """The image file, and the mask's PNG file, if any. Raises UserError if the image changed or the mask is gone."""
+        """The image file and the mask's PNG file, if any. Raises UserError if the image changed or the mask is gone."""
         image = read_inspected_file(self.paths[record["source"]], record["image"], record["sha256"])
         mask = self._mask(record)
         return image, None if mask is None else encode_mask(mask)

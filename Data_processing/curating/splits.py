@@ -55,8 +55,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 def stated_splits(groups: Groups, column: pa.ChunkedArray, keep: bool) -> np.ndarray:
     """int64 [G]: the split that a group's images are stated to be in, or -1; where they differ, that of the most.
 
-    column: what sources state of each image. keep: whether it counts; without, all are -1. As groups stay whole, some
-    of a source's images may change sides; how many is printed.
+    column: what sources state of each image. keep: whether it counts. Prints how many images change sides.
     """
     if not keep:
         return np.full(len(groups.names), -1)
@@ -95,7 +94,7 @@ def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
 
 
 def read_groups(accepted: Path, pattern: str, bits: int, keep_splits: bool) -> tuple[Groups, ClassCounts, np.ndarray]:
-    """The groups of the clean stage's records, the classes in each, and what split sources state (`stated_splits`)."""
+    """The groups of the clean stage's records, the classes in each, and `stated_splits`."""
     columns = [*COLUMNS, "labels", "split"]
     check_parquet(accepted, columns, "clean")
     table = pq.read_table(accepted, columns=columns)
@@ -109,21 +108,19 @@ def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
     return found / found.sum(axis=1, keepdims=True)
 
 
-def deviation(found: np.ndarray, shares: Shares) -> float:
-    """The greatest distance of a class's share in a split from the target; 1 if a split with a share stays empty."""
-    targets = np.array([shares[split] for split in SPLITS])
-    if np.any((targets > 0) & (found[0] == 0)):
-        return 1.0
-    return float(np.abs(found - targets).max())
-
-
 def best_seeds(
     groups: Sequence[str], counts: ClassCounts, shares: Shares, stated: np.ndarray, tries: int
 ) -> list[tuple[float, int]]:
-    """The seeds below `tries` with their deviation, best first. stated: the splits that are fixed, or -1."""
-    hashes = name_hashes(groups)
-    dealt = (deal(hashes, shares, seed, stated) for seed in range(tries))
-    return sorted((deviation(balance(counts, splits), shares), seed) for seed, splits in enumerate(dealt))
+    """The seeds below `tries`, best first, with the greatest distance of a class's share in a split from the target.
+
+    It is 1 if a split with a share stays empty. stated: as for `deal`.
+    """
+    hashes, targets, tried = name_hashes(groups), np.array([shares[split] for split in SPLITS]), []
+    for seed in range(tries):
+        found = balance(counts, deal(hashes, shares, seed, stated))
+        empty = np.any((targets > 0) & (found[0] == 0))
+        tried.append((1.0 if empty else float(np.abs(found - targets).max()), seed))
+    return sorted(tried)
 
 
 def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:

@@ -26,7 +26,6 @@ IMAGE_COLUMNS = ["source", "split", "group", "sha256", "width", "height"]
 CORNERS = ["x1", "y1", "x2", "y2"]
 _BOX_COLUMNS = [f"boxes.list.element.{name}" for name in ("name", *CORNERS)]
 BINS = 32
-LUMA_EDGES = np.linspace(0, 255, BINS + 1)
 CELLS = 48  # a side of the map of where boxes lie
 CELL_COLOUR = (63, 111, 216)
 COCO_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}  # box area in square pixels
@@ -34,17 +33,12 @@ COCO_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np
 
 @dataclass(frozen=True)
 class Dataset:
-    """classes: names in id order.
+    """The annotations as tables, and the files that have the images."""
 
-    images: a row an image, image (SOURCE/IMAGE), IMAGE_COLUMNS, and boxes (their number, NaN where there are none
-    because nobody drew any), phash, brightness, sharpness. labels: row (of the image), name (class id). boxes: row,
-    name, x1, y1, x2, y2 in pixels.
-    """
-
-    classes: list[str]
-    images: pd.DataFrame
-    labels: pd.DataFrame
-    boxes: pd.DataFrame
+    classes: list[str]  # in id order
+    images: pd.DataFrame  # image (SOURCE/IMAGE), IMAGE_COLUMNS, boxes (NaN if nobody drew any), phash, brightness, …
+    labels: pd.DataFrame  # row (of the image), name (class id)
+    boxes: pd.DataFrame  # row, name, x1, y1, x2, y2 in pixels
     shards: list[Path]
 
     def rows(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -154,49 +148,41 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, f
 
 @dataclass(frozen=True)
 class Chart:
-    """What the page draws below a title and a sentence; nothing, or one of the last three.
-
-    bars: the height in percent and the words of each; ticks: evenly below them. points: x and y in percent, radius in
-    pixels, words. map: the URI of a picture that fills the chart.
-    """
+    """What the page draws below a title and a sentence; nothing, or one of the last three."""
 
     title: str
     words: str
     ticks: tuple[str, ...] = ()
-    bars: tuple[tuple[float, str], ...] = ()
-    points: tuple[tuple[float, float, float, str], ...] = ()
-    map: str = ""
+    bars: tuple[tuple[float, str], ...] = ()  # height in percent, words
+    points: tuple[tuple[float, float, float, str], ...] = ()  # x and y in percent, radius in pixels, words
+    map: str = ""  # the URI of a picture that fills the chart
 
 
 def charts(dataset: Dataset) -> list[Chart]:
     """All charts of a dataset."""
     images = dataset.images
+    found = [image_sizes(images["width"].to_numpy(), images["height"].to_numpy())]
+    if len(dataset.boxes):
+        boxes, number = box_measures(dataset), images["boxes"].dropna().to_numpy()
+        side, ratio, covered = boxes["side"].to_numpy() * 100, boxes["ratio"].to_numpy(), coverage(dataset, CELLS)
+        heat = Image.new("RGB", covered.shape, CELL_COLOUR)
+        heat.putalpha(Image.fromarray(np.rint(covered / max(float(covered.max()), 1e-12) * 255).astype(np.uint8)))
+        sizes = ", ".join(f"{100 * n / len(boxes):.0f} % {name}" for name, n in coco_sizes(boxes["area"]).items())
+        percent = f"Square root of the share of the image's area, in percent. {_middle(side)} By COCO: {sizes}."
+        shape = f"All images stretched to one shape. At the strongest, {100 * covered.max():.0f} % cover a place."
+        width = f"Width by height; left of 1 are upright boxes. {_middle(ratio)}"
+        found += [
+            counts("Boxes in an image", f"{_middle(number)} The most is {int(number.max()):,}.", number),
+            histogram("Sizes of boxes", percent, side, np.linspace(0, 100, BINS + 1)),
+            histogram("Shapes of boxes", width, ratio, np.geomspace(1 / 8, 8, BINS + 1)),
+            Chart("Where boxes lie", shape, map=to_uri(heat)),
+        ]
     luma, sharp = images["brightness"].to_numpy(), images["sharpness"].to_numpy().clip(0.1)
     edges = np.geomspace(max(0.1, float(sharp.min())) / 1.1, float(sharp.max()) * 1.1, BINS + 1)
+    bright = f"Mean luma, 0 is black and 255 white. {_middle(luma)}"
     words = f"Variance of the Laplacian, low where nothing has an edge. {_middle(sharp)}"
-    return [
-        image_sizes(images["width"].to_numpy(), images["height"].to_numpy()),
-        *(_box_charts(dataset) if len(dataset.boxes) else ()),
-        histogram("Brightness", f"Mean luma, 0 is black and 255 white. {_middle(luma)}", luma, LUMA_EDGES),
-        histogram("Sharpness", words, sharp, edges),
-    ]
-
-
-def _box_charts(dataset: Dataset) -> list[Chart]:
-    boxes, number = box_measures(dataset), dataset.images["boxes"].dropna().to_numpy()
-    side, ratio, covered = boxes["side"].to_numpy() * 100, boxes["ratio"].to_numpy(), coverage(dataset, CELLS)
-    alpha = np.rint(covered / max(float(covered.max()), 1e-12) * 255).astype(np.uint8)
-    pixels = np.dstack([*(np.full(covered.shape, part, np.uint8) for part in CELL_COLOUR), alpha])
-    sizes = ", ".join(f"{100 * n / len(boxes):.0f} % {name}" for name, n in coco_sizes(boxes["area"]).items())
-    percent = f"Square root of the share of the image's area, in percent. {_middle(side)} By COCO: {sizes}."
-    shape = f"All images stretched to one shape. At the strongest, {100 * covered.max():.0f} % cover a place."
-    width = f"Width by height; left of 1 are upright boxes. {_middle(ratio)}"
-    return [
-        counts("Boxes in an image", f"{_middle(number)} The most is {int(number.max()):,}.", number),
-        histogram("Sizes of boxes", percent, side, np.linspace(0, 100, BINS + 1)),
-        histogram("Shapes of boxes", width, ratio, np.geomspace(1 / 8, 8, BINS + 1)),
-        Chart("Where boxes lie", shape, map=to_uri(Image.fromarray(pixels))),
-    ]
+    found.append(histogram("Brightness", bright, luma, np.linspace(0, 255, BINS + 1)))
+    return [*found, histogram("Sharpness", words, sharp, edges)]
 
 
 def histogram(title: str, words: str, values: np.ndarray, edges: np.ndarray) -> Chart:

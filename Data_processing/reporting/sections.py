@@ -60,11 +60,6 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
     return {"rules": rules, "cards": cards}
 
 
-def repairs(table: pd.DataFrame) -> dict[str, Any]:
-    """What was repaired, some of it."""
-    return {"count": len(table), "rows": table.loc[evenly(table["rule"], SHOWN_REPAIRS)].to_dict("records")}
-
-
 def balance(dataset: Dataset) -> dict[str, Any]:
     """Classes by their number of images, with how the splits share them, and which are missing from a split."""
     sizes = {split: int((dataset.images["split"] == split).sum()) for split in SPLITS}
@@ -91,13 +86,14 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     def show(number: int) -> Picture:
         return picture(rows[number], dataset.classes, SIDE)
 
-    def show_small(number: int, boxed: bool) -> Picture:
-        boxes = [{**box, "segmentation": None} for box in rows[number]["boxes"] or ()] if boxed else None
-        bare = {"labels": None, "counts": None, "mask": None, "boxes": boxes}
-        return picture({**rows[number], **bare}, dataset.classes, SMALL_SIDE, names=False)
-
     def strip(values: pd.Series, boxed: bool) -> list[tuple[Picture, float]]:
-        return [(show_small(row, boxed), value) for row, value in zip(values.index, values.tolist(), strict=True)]
+        """Small pictures with no more than the boxes drawn in, and the values."""
+        found = []
+        for number, value in zip(values.index, values.tolist(), strict=True):
+            boxes = [{**box, "segmentation": None} for box in rows[number]["boxes"] or ()] if boxed else None
+            bare = {**rows[number], "labels": None, "counts": None, "mask": None, "boxes": boxes}
+            found.append((picture(bare, dataset.classes, SMALL_SIDE, names=False), value))
+        return found
 
     return {
         "gallery": [(show(number), images["split"][number]) for number in chosen],
