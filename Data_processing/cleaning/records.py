@@ -223,15 +223,14 @@ def repair_corners(stated: Corners, origin: str, width: int, height: int, repair
 
 
 def doubles(boxes: Sequence[Box], threshold: float) -> dict[int, int]:
-    """The boxes that overlap (IoU) an earlier one of their class by `threshold` or more, with the first such; no crowds."""
+    """The boxes that overlap (IoU) one of their class before them by `threshold` or more, with the first such."""
     if threshold <= 0 or len(boxes) < 2:
         return {}
     corners = np.array([_corners(box) for box in boxes])
     sides = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])  # x, y, width, height
     found: dict[int, int] = {}
-    for later, first in np.argwhere(
-        np.tril(coco_mask.iou(sides, sides, [False] * len(boxes)) >= threshold, -1)
-    ).tolist():
+    overlap = np.tril(coco_mask.iou(sides, sides, [False] * len(boxes)) >= threshold, -1)
+    for later, first in np.argwhere(overlap).tolist():
         one, other = boxes[first], boxes[later]
         if one["name"] == other["name"] and not (one["crowd"] or other["crowd"]):
             found.setdefault(later, first)

@@ -36,7 +36,9 @@ class Dataset:
     """The annotations as tables, and the files that have the images."""
 
     classes: list[str]  # in id order
-    images: pd.DataFrame  # image (SOURCE/IMAGE), IMAGE_COLUMNS, boxes (NaN if nobody drew any), phash, brightness, …
+    images: (
+        pd.DataFrame
+    )  # image (SOURCE/IMAGE), IMAGE_COLUMNS, boxes (NaN: nobody drew any), phash, brightness, sharpness
     labels: pd.DataFrame  # row (of the image), name (class id)
     boxes: pd.DataFrame  # row, name, x1, y1, x2, y2 in pixels
     shards: list[Path]
