@@ -3,8 +3,7 @@
     python -m Data_processing.curate --train 0.7 --val 0.15 --test 0.15
 
 Reads the clean stage's accepted.parquet and classes.json, and the accepted images, whose sha256 must be that of the
-files inspected. Writes Parquet shards, metadata.json and classes.json (see Datasets/format/curated.py), and a
-summary.
+files inspected. Writes the dataset (see Datasets/format/curated.py), and a summary.
 """
 
 import functools
@@ -53,10 +52,7 @@ class SplitRecords(Sequence[Any]):
 def summary(
     groups: Groups, splits: np.ndarray, boxes: Mapping[str, Mapping[str, int]], shares: Shares
 ) -> dict[str, Any]:
-    """The groups in numbers, for `dvc metrics diff`; of each split its share of all images, and its largest group's.
-
-    splits: of each group, int64 [G]. boxes: their number by split and class.
-    """
+    """The groups in numbers, for `dvc metrics diff`. splits: of each group, int64 [G]. boxes: by split and class."""
     images, total = np.bincount(groups.numbers), len(groups.numbers)
     inside = {split: images[splits == number] for number, split in enumerate(SPLITS)}
     return {
@@ -87,10 +83,7 @@ def warn_shares(found: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def print_shares(names: list[str], found: np.ndarray, shares: Shares) -> None:
-    """Print the share of all images in each split, and warn of the classes that a split lacks.
-
-    found: see `balance`.
-    """
+    """Print each split's share of all images, and warn of the classes that it lacks. found: see `balance`."""
     print("all images  " + "  ".join(f"{split} {part:.3f}" for split, part in zip(SPLITS, found[0], strict=True)))
     for name, parts in zip(names, found, strict=True):
         if lacking := [split for split, part in zip(SPLITS, parts, strict=True) if shares[split] > 0 and not part]:
@@ -134,10 +127,7 @@ def main(
 def write(
     accepted: Path, groups: Groups, splits: np.ndarray, read: RecordFiles, workers: Workers, out: Path
 ) -> dict[str, dict[str, int]]:
-    """Write the dataset to `out`, whole or not at all; returns the number of boxes by split and class.
-
-    accepted: the clean stage's file. splits: of each group, int64 [G].
-    """
+    """Write the dataset to `out`, whole or not at all; returns the number of boxes by split and class."""
     table = pq.read_table(accepted, columns=RECORD_COLUMNS)
     for name, names, numbers in (("group", groups.names, groups.numbers), ("split", SPLITS, splits[groups.numbers])):
         table = table.append_column(name, pa.array(names, pa.string()).take(pa.array(numbers)))

@@ -3,8 +3,8 @@
     python -m Data_processing.report
 
 Reads what clean and curate wrote, and of the sources only the rejected images that it shows. Writes one HTML file that
-needs nothing else, pictures included, and numbers that neither clean nor curate gives. The same inputs give the same
-bytes. With `--since REVISION`, a tag or commit, the page also lists which numbers have changed since then.
+needs nothing else, and numbers that neither clean nor curate gives; the same inputs give the same bytes. With `--since
+REVISION`, a tag or commit, the page also lists which numbers have changed since then.
 """
 
 import json

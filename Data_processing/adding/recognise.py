@@ -68,8 +68,7 @@ def recognise(
 ) -> tuple[Candidate, ImportOptions]:
     """The format, and the options that its reader needs. ask: chooses where several fit.
 
-    Folders of images are classes only where nothing looks like annotations, or `form` says so. Raises UserError with
-    the readers' reasons if nothing fits.
+    Folders of images are classes only where nothing looks like annotations, or `form` says so.
     """
     fits, refused = _try(files, candidates(files, options, form), options)
     if not fits and not any(refused.values()) and form is None and options.annotations is None:

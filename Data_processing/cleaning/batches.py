@@ -117,7 +117,7 @@ def clean_batch(
     repeated: Mapping[str, list[str]],
     rules: Rules,
 ) -> tuple[pa.RecordBatch, Outcome]:
-    """Judge the records of one source in `batch`; returns rows of ACCEPTED_SCHEMA and what became of the records.
+    """Judge one source's records in `batch`; returns rows of ACCEPTED_SCHEMA and what became of the records.
 
     facts: of each record's image and mask. repeated: see Source.repeated.
     """

@@ -26,23 +26,16 @@ ROUNDING = 1e-3  # pixels; coordinates that differ by less do so by rounding, as
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A record fit for training, what was repaired, and what was left out as not wanted.
-
-    mask_names: the wanted name that each value in the record's mask file stands for. unwanted: of each class how many
-    boxes, or how many by counts; 1 of a class that only labels or the mask show.
-    """
+    """A record fit for training, what was repaired, and what was left out as not wanted."""
 
     record: Record
-    mask_names: dict[int, str]
+    mask_names: dict[int, str]  # the wanted name that each value in the mask file stands for
     repairs: list[Repair]
-    unwanted: Counter[str]
+    unwanted: Counter[str]  # boxes, or by counts; 1 of a class that only labels or the mask show
 
 
 def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned:
-    """Judge one record; if more than one thing is wrong with it, Rejection is raised for the first.
-
-    facts: of its image. mask: of its mask file, if it names one.
-    """
+    """Judge one record; raises Rejection for the first thing wrong. mask: facts of its mask file, if it names one."""
     repairs = judge_image(row, facts, rules)
     judge_mask(row, facts, mask)
     boxes, unwanted = clean_boxes(row, facts, rules, repairs)
@@ -130,8 +123,9 @@ def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> None:
 def wanted_names(
     row: Imported, mask: Facts | None, classes: ClassRules
 ) -> tuple[list[str] | None, list[Count] | None, dict[int, str], Counter[str]]:
-    """What a record states of its image as a whole, in wanted names: labels, counts, and the names of values in its
-    mask; and how many of each class are left out. mask: facts of its mask file, if any.
+    """What a record states of its image as a whole, in wanted names, and how many of each class are left out.
+
+    Labels, counts, and what the values in its mask stand for. mask: facts of its mask file, if any.
     """
     values = set(mask.values or ()) if mask else set()
     in_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}

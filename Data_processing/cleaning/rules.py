@@ -86,12 +86,11 @@ def find_own_rules() -> tuple[OwnRule, ...]:
 class Rules:
     """All that a record is judged by; from trust_image_size on, options of the command, which explains them.
 
-    keep_negatives: whether an image of which no kept class is left is kept. min_sharpness is for an image of 512 pixels
-    of the longer side, nearly; 3 rejects about half of the photographs blurred by a Gaussian of radius 3.
+    min_sharpness is for images of 512 pixels; 3 rejects half of the photographs blurred by a Gaussian of radius 3.
     """
 
     classes: ClassRules = field(default_factory=ClassRules)
-    keep_negatives: bool = True
+    keep_negatives: bool = True  # images of which no kept class is left
     own: tuple[OwnRule, ...] = ()
     trust_image_size: bool = False
     min_side: int = 16

@@ -111,9 +111,9 @@ def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
 def best_seeds(
     groups: Sequence[str], counts: ClassCounts, shares: Shares, stated: np.ndarray, tries: int
 ) -> list[tuple[float, int]]:
-    """The seeds below `tries`, best first, with the greatest distance of a class's share in a split from the target.
+    """The seeds below `tries` with the greatest distance of any class's share in a split from its target, best first.
 
-    It is 1 if a split with a share stays empty. stated: as for `deal`.
+    The distance is 1 if a split with a share stays empty. stated: as for `deal`.
     """
     hashes, targets, tried = name_hashes(groups), np.array([shares[split] for split in SPLITS]), []
     for seed in range(tries):

@@ -2,10 +2,10 @@
 
     python -m Data_processing.digits --scenes 1500 --seed 1
 
-Reads `digits_uci.npz` (see README.md). Writes JPEG images of 96 x 96 pixels and COCO `annotations.json` with boxes and
-segmentations. The samples are dealt into pools; a scene draws from one pool, and the file name tells which:
+Writes JPEG images of 96 x 96 pixels and COCO `annotations.json` with boxes and segmentations. The samples of
+`digits_uci.npz` (see README.md) are dealt into pools; a scene draws from one pool, and the file name tells which:
 POOL_SCENE_CAMERA.jpg. Besides the scenes asked for there is one for each defect that raw datasets are known for;
---defects lists them, for tests. Each scene follows from [seed, scene] alone: the same options give the same bytes.
+--defects lists them, for tests. The same options give the same bytes.
 """
 
 import io

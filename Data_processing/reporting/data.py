@@ -1,7 +1,4 @@
-"""The curated dataset as tables, a row an image, a label, a box; and what is measured of it, as numbers and charts.
-
-No image is read until it is shown.
-"""
+"""The curated dataset as tables, and what is measured of it, as numbers and charts. Images are read when shown."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -36,9 +33,7 @@ class Dataset:
     """The annotations as tables, and the files that have the images."""
 
     classes: list[str]  # in id order
-    images: (
-        pd.DataFrame
-    )  # image (SOURCE/IMAGE), IMAGE_COLUMNS, boxes (NaN: nobody drew any), phash, brightness, sharpness
+    images: pd.DataFrame  # image (SOURCE/IMAGE), IMAGE_COLUMNS, boxes (NaN: not drawn), phash, brightness, sharpness
     labels: pd.DataFrame  # row (of the image), name (class id)
     boxes: pd.DataFrame  # row, name, x1, y1, x2, y2 in pixels
     shards: list[Path]
@@ -58,10 +53,7 @@ class Dataset:
 
 
 def read_dataset(curated: Path, accepted: Path) -> Dataset:
-    """Read the annotations, not the images, of a curated dataset, and the facts of its images from accepted.parquet.
-
-    Raises UserError if an image of the dataset is not among the accepted ones.
-    """
+    """Read the annotations, not the images, of a curated dataset, and the facts of its images from accepted.parquet."""
     classes = list(read_classes(curated / "classes.json"))
     ids = functools.partial(pc.index_in, value_set=pa.array(classes, pa.string()))
     shards = [shard for split in SPLITS for shard in sorted(curated.glob(f"{split}-*-of-*.parquet"))]

@@ -70,10 +70,8 @@ def shrink(pixels: np.ndarray, side: int) -> Image.Image:
     return image
 
 
-def draw_boxes(
-    image: Image.Image, boxes: Iterable[tuple[Mapping[str, Any], int]], scale: float, names: bool = True
-) -> None:
-    """Draw boxes, each with a hue, and their names where the letters are Latin; large ones first.
+def draw_boxes(image: Image.Image, boxes: Iterable[tuple[Any, int]], scale: float, names: bool = True) -> None:
+    """Draw boxes with their hues, large ones first, and their names where the letters are Latin.
 
     scale: pixels of `image` in a pixel of the boxes. Boxes that lie outside, or nowhere, are left out.
     """

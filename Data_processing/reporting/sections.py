@@ -42,10 +42,7 @@ def _by_rule(rejected: pd.DataFrame) -> dict[str, int]:
 
 
 def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
-    """The rules with their counts, and some of the rejected images, as well as they can be shown.
-
-    rejected: the clean stage's rejected.parquet. paths: where each source lies.
-    """
+    """The rules with their counts, and some of the rejected images. paths: where each source lies."""
     remedies = rejected.groupby("rule")["remedy"].first()
     rules = [{"name": rule, "count": count, "remedy": remedies[rule]} for rule, count in _by_rule(rejected).items()]
     cards = []
