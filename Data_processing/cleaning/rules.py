@@ -86,7 +86,7 @@ def find_own_rules() -> tuple[OwnRule, ...]:
 class Rules:
     """All that a record is judged by; from trust_image_size on, options of the command, which explains them.
 
-    min_sharpness is for images of 512 pixels; 3 rejects half of the photographs blurred by a Gaussian of radius 3.
+    min_sharpness is for images of 512 pixels; 3 rejects about half of photographs blurred by a Gaussian of radius 3.
     """
 
     classes: ClassRules = field(default_factory=ClassRules)

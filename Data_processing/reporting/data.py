@@ -209,8 +209,7 @@ def image_sizes(width: np.ndarray, height: np.ndarray) -> Chart:
     if len(sizes) == 1:
         return Chart("Sizes of images", f"Width by height in pixels: all are {often}.")
     cell = sizes.max() / 40
-    middles, places = np.unique((sizes // cell + 0.5) * cell, axis=0, return_inverse=True)
-    images = np.bincount(places.ravel(), numbers)
+    middles, images = np.unique((np.stack([width, height], 1) // cell + 0.5) * cell, axis=0, return_counts=True)
     percent, radius = 100 * middles / (sizes.max(axis=0) + cell), 2 + 10 * np.sqrt(images / images.max())
     labels = [f"about {x:.0f} x {y:.0f}: {n:,.0f}" for (x, y), n in zip(middles, images, strict=True)]
     points = zip(*percent.round(2).T.tolist(), radius.round(1).tolist(), labels, strict=True)
