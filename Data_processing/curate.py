@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,13 +138,8 @@ def write(
         partial.mkdir()
         written = write_curated(partial, records, sizes, read, functools.partial(workers.run, few=few))
         write_annotations(partial, progress(written, len(table), "curate", "images"), read.classes)
-    return {split: count_boxes(part["boxes"]) for split, part in parts.items()}
-
-
-def count_boxes(column: pa.ChunkedArray) -> dict[str, int]:
-    """How many boxes of each class there are in a column of records."""
-    counts = pc.value_counts(pc.struct_field(pc.list_flatten(column), "name")).to_pylist()
-    return {pair["values"]: pair["counts"] for pair in sorted(counts, key=itemgetter("values"))}
+    drawn = {split: pc.struct_field(pc.list_flatten(part["boxes"]), "name") for split, part in parts.items()}
+    return {split: column.to_pandas().value_counts().sort_index().to_dict() for split, column in drawn.items()}
 
 
 if __name__ == "__main__":

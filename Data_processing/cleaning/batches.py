@@ -14,6 +14,7 @@ from Data_processing.cleaning.records import clean_record, in_pixels
 from Data_processing.cleaning.rules import Rejection, Rules
 from Data_processing.shared.imported import BATCH, CORNERS, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
+from Data_processing.shared.parallel import batched
 from Datasets.format.images import VOID
 from Datasets.format.records import SCHEMA
 from Datasets.tools.atomic import replacing
@@ -160,7 +161,6 @@ def batches(sources: Sequence[Source]) -> Iterator[tuple[Any, ...]]:
         known = recorded[source_path(source.imported)]
         without = [image for image in facts if image not in known]
         known.update(without)  # another source of the same place is not to reject them once more
-        for start in range(0, len(without), BATCH):
-            part = without[start : start + BATCH]
+        for part in batched(without, BATCH):
             rows = to_arrow([Imported(image, image) for image in part])
             yield rows, source.name, [(facts[image], None) for image in part], {}
