@@ -89,7 +89,7 @@ def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
     if node and not node.value:  # `{}`, or nothing
         head = text[: node.start_mark.index].rstrip(" ")
         changed = _insert(head + text[node.end_mark.index :], len(head), written_entry(name, entry))
-    elif node and not node.flow_style:
+    elif not getattr(node, "flow_style", True):
         indent = " " * node.start_mark.column
         changed = _insert(text, _end(node), written_entry(name, entry, indent))
     else:
@@ -104,7 +104,7 @@ def with_dependencies(path: Path, name: str) -> str:
     text = _text(path)
     files = [f"Data_processing/intermediate/{folder}/{name}.parquet" for folder in FOLDERS]
     deps = _node(text, "stages", "clean", "deps")
-    if not deps or deps.flow_style:
+    if getattr(deps, "flow_style", True):
         wanted = " and ".join(f"`- {file}`" for file in files)
         raise UserError(f"{path}: stage clean has no list of `deps` with a line for each; write {wanted} there")
     first = deps.start_mark
@@ -128,7 +128,7 @@ def _parse(text: str, path: Path) -> Any:
 
 def _node(text: str, *keys: str) -> Any:
     """What stands at a key, each inside the one before, as YAML's node, which knows its place; None if nothing does."""
-    node = YAML().compose(text)
+    node = YAML(typ="safe", pure=True).compose(text)
     for key in keys:
         node = node and {name.value: value for name, value in node.value}.get(key)
     return node
@@ -145,7 +145,8 @@ def _end(node: Any) -> int:
 def _insert(text: str, place: int, new: str) -> str:
     """The text with more lines after the one of `place`, which end as the others do."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    after = text.find("\n", place) + 1
+    last = len(text[:place].rstrip())  # what is empty ends where the next thing begins
+    after = text.find("\n", last) + 1
     if not after:
         text, after = text + newline, len(text + newline)
     return text[:after] + new.replace("\n", newline) + text[after:]
