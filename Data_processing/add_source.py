@@ -4,8 +4,8 @@
 
 Prints what the dataset holds, copies it to Datasets/raw/NAME (one that lies in Datasets/raw stays where it is), runs
 `dvc add`, adds an entry to `sources` in params.yaml and the source's two files to the dependencies of stage clean in
-dvc.yaml; all else in these stays as it is, to the byte. The dataset itself is never changed. All happens or nothing: if
-a step fails or is interrupted, the steps before it are undone.
+dvc.yaml, of which all else stays to the byte. All happens or nothing: if a step fails or is interrupted, the steps
+before it are undone.
 """
 
 import gc

@@ -1,7 +1,4 @@
-"""Put a raw dataset into the project: into Datasets/raw under DVC's control, into params.yaml and into dvc.yaml.
-
-All of it or nothing; the dataset itself is only read, and every other byte of the two files stays.
-"""
+"""Put a raw dataset into Datasets/raw under DVC's control, and into params.yaml and dvc.yaml: all of it or nothing."""
 
 import io
 import os

@@ -1,7 +1,6 @@
-"""Find a source's annotation format: try the readers on what looks like their files.
+"""Find a source's annotation format: try the readers on what looks like their files. No image is opened.
 
-A format fits if its reader reads the files, the records state something, and images of them are in the source. No
-image is opened.
+A format fits if its reader reads the files, the records state something, and images of them are in the source.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""What the clean stage judges records by: its thresholds, the wanted classes, the team's own rules; and its verdicts.
-
-Default thresholds are meant for photographs: they reject what no annotator could have seen anything in.
-"""
+"""What the clean stage judges records by: thresholds meant for photographs, the team's own rules; and its verdicts."""
 
 import importlib
 import pkgutil
