@@ -44,7 +44,7 @@ class Params(msgspec.Struct):
 def load_params(path: Path) -> Params:
     """The parameters. Raises UserError if the file is not YAML, or a part is of another kind."""
     try:
-        return msgspec.convert(_parse(_text(path), path), Params)
+        return msgspec.convert(_parse(decode_text(path.read_bytes(), path, "utf-8"), path), Params)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -81,7 +81,7 @@ def written_entry(name: str, entry: Mapping[str, Any], indent: str = "  ") -> st
 
 def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
     """The text of params.yaml with an entry at the end of `sources`. Raises UserError if entries share a line."""
-    text = _text(path)
+    text = decode_text(path.read_bytes(), path, "utf-8")
     before, node = _parse(text, path), _node(text, "sources")
     if node and not node.value:  # `{}`, or nothing
         head = text[: node.start_mark.index].rstrip(" ")
@@ -98,7 +98,7 @@ def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
 
 def with_dependencies(path: Path, name: str) -> str:
     """The text of dvc.yaml where stage clean depends on a source's files. Raises UserError if its deps share a line."""
-    text = _text(path)
+    text = decode_text(path.read_bytes(), path, "utf-8")
     files = [f"Data_processing/intermediate/{folder}/{name}.parquet" for folder in FOLDERS]
     deps = _node(text, "stages", "clean", "deps")
     if getattr(deps, "flow_style", True):
@@ -110,10 +110,6 @@ def with_dependencies(path: Path, name: str) -> str:
         if Path(item.value).parent.name in FOLDERS:
             place = item.end_mark.index
     return _insert(text, place, "".join(f"{' ' * first.column}- {file}\n" for file in files if file not in listed))
-
-
-def _text(path: Path) -> str:
-    return decode_text(path.read_bytes(), path, "utf-8")
 
 
 def _parse(text: str, path: Path) -> Any:

@@ -85,8 +85,11 @@ def recognise(
     which = f"{files.path}: several annotations in {form} form fit: which are meant?"
     fit = _choose(named, which, "--annotations", ask)
     needed = fit.options(options)
-    if options.annotations is None and _finds_itself(files, fit.format, needed):
-        needed = replace(needed, annotations=None)
+    if options.annotations is None:
+        reader, alone = find_reader(fit.format), replace(needed, annotations=None)
+        with suppress(UserError):  # of a reader that does not find the annotations itself
+            if reader.find(files, alone) == reader.find(files, needed):
+                needed = alone
     return fit, needed
 
 
@@ -203,12 +206,3 @@ def _try(
 def is_there(row: Imported, names: set[str]) -> bool:
     """Whether the source has the image. names: of all its files."""
     return row.image in names or EMBEDDED in row.image
-
-
-def _finds_itself(files: SourceFiles, form: str, options: ImportOptions) -> bool:
-    """Whether the reader finds the same annotations without being given them."""
-    reader = find_reader(form)
-    try:
-        return bool(reader.find(files, replace(options, annotations=None)) == reader.find(files, options))
-    except UserError:
-        return False

@@ -27,20 +27,18 @@ class RecordFiles:
 
     def __call__(self, record: Record) -> tuple[bytes, bytes | None]:
         """The image file and the mask's PNG file, if any. Raises UserError if the image changed or the mask is gone."""
-        image = read_inspected_file(self.paths[record["source"]], record["image"], record["sha256"])
-        mask = self._mask(record)
-        return image, None if mask is None else encode_mask(mask)
-
-    def _mask(self, record: Record) -> np.ndarray | None:
+        source = self.paths[record["source"]]
+        image = read_inspected_file(source, record["image"], record["sha256"])
         drawable = self.draw and record["boxes"] is not None
         if (record["mask"] or drawable) and (number := len(self.classes)) >= VOID:
             raise UserError(f"{number} classes: a mask can tell at most {VOID - 1} apart; name fewer in clean.keep")
+        mask = None
         if record["mask"]:
-            file = read_inspected_file(self.paths[record["source"]], record["mask"]["path"] or "")
-            return remap(file, dict(record["mask_names"] or ()), self.classes)  # type: ignore[typeddict-item]
-        if drawable:
-            return draw_mask(record["boxes"] or (), self.classes, record["width"] or 0, record["height"] or 0)
-        return None
+            file = read_inspected_file(source, record["mask"]["path"] or "")
+            mask = remap(file, dict(record["mask_names"] or ()), self.classes)  # type: ignore[typeddict-item]
+        elif drawable:
+            mask = draw_mask(record["boxes"] or (), self.classes, record["width"] or 0, record["height"] or 0)
+        return image, None if mask is None else encode_mask(mask)
 
 
 def remap(file: bytes, names: Mapping[int, str], classes: Mapping[str, int]) -> np.ndarray:

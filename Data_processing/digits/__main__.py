@@ -33,13 +33,6 @@ Scene = tuple[Image.Image, Annotations]
 Plant = Callable[[Image.Image, Annotations], list["Entry"]]
 
 
-def deal_pools(labels: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Deal the samples' indices into POOLS pools, each with its share of every class; no sample is in two."""
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    return [by_class[pool::POOLS] for pool in range(POOLS)]
-
-
 def draw_background(rng: Generator, width: int, height: int) -> Image.Image:
     """Bright clutter: a gradient between two colours under random ellipses, lines and noise."""
     corners = rng.integers(150, 246, (2, 2, 3)).astype(np.uint8)
@@ -172,7 +165,9 @@ def entries(scenes: int, seed: int) -> Iterator[tuple[str | None, int, list[Entr
     """The scenes without a defect, then one for each defect: its name, the pool, and its images."""
     with np.load(Path(__file__).with_name("digits_uci.npz"), allow_pickle=False) as file:
         samples, labels = file["images"], file["labels"]  # uint8 [1797, 8, 8] with ink from 0 to 16; uint8 [1797]
-    pools = deal_pools(labels, seed)
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    pools = [by_class[pool::POOLS] for pool in range(POOLS)]  # each has its share of every class
     for number, defect in enumerate([None] * scenes + list(DEFECTS)):
         rng = np.random.default_rng([seed, number])
         pool = number % POOLS
