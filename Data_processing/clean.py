@@ -203,10 +203,6 @@ def main(
     with replacing(out.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     warn_unused(total, classes)
-    print_summary(numbers)
-
-
-def print_summary(numbers: Mapping[str, Any]) -> None:
     print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))
     left_out = "objects and labels of classes not kept"
     parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule", left_out: "left_out_by_class"}

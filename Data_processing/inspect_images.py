@@ -29,10 +29,7 @@ FEW = 64  # images, which this process inspects before others have started
 
 
 def find_tasks(names: list[str], imported: Path) -> list[Task]:
-    """The images and masks that records name and the image files beside them, in the source's order.
-
-    names: all files of the source; what it lacks comes at the end. A file that some record names as its mask is a mask.
-    """
+    """The images and masks that records name and the images beside them, in the order of `names`; missing ones last."""
     table = pq.ParquetFile(imported).read(columns=["image", "mask"])
     masks = set(filter(None, table["mask"].to_pylist()))
     named = masks.union(table["image"].to_pylist())

@@ -146,10 +146,7 @@ def _insert(text: str, place: int, new: str) -> str:
 
 
 def target_of(name: str, path: Path) -> Path:
-    """Where the dataset will lie: itself if that is in Datasets/raw, else there by the name, with its suffix.
-
-    Raises UserError for a path that is not there or holds Datasets/raw, and for a target that is something else.
-    """
+    """Where the dataset will lie: where it is if that is in Datasets/raw, else there by the name. Raises UserError."""
     if not path.exists():
         raise UserError(f"{path}: no such file or directory; name the raw dataset, a directory, .zip or .tar")
     whole, raw = path.resolve(), RAW.resolve()

@@ -86,11 +86,6 @@ class Source:
     masks: set[str]
     facts: dict[str, Facts]
 
-    def repeated(self) -> dict[str, list[str]]:
-        """The images that several records are about, with the origins of all of them."""
-        rows = pq.ParquetFile(self.imported).read(columns=["image", "origin"]).to_pandas()
-        return rows[rows["image"].duplicated(keep=False)].groupby("image")["origin"].agg(list).to_dict()
-
 
 def read_source(name: str, imported: Path, inspected: Path) -> Source:
     """A source's files in the folders of two stages. Raises UserError unless these wrote them, of the same images."""
@@ -120,7 +115,7 @@ def clean_batch(
 ) -> tuple[pa.RecordBatch, Outcome]:
     """Judge one source's records in `batch`; returns rows of ACCEPTED_SCHEMA and what became of the records.
 
-    facts: of each record's image and mask. repeated: see Source.repeated.
+    facts: of each record's image and mask. repeated: images of several records, with the origins of all.
     """
     outcome = Outcome()
     accepted = []
@@ -152,7 +147,10 @@ def batches(sources: Sequence[Source]) -> Iterator[tuple[Any, ...]]:
     for source in sources:
         recorded[source_path(source.imported)].update(source.images, source.masks)
     for source in sources:
-        facts, repeated = source.facts, source.repeated()
+        rows = pq.ParquetFile(source.imported).read(columns=["image", "origin"]).to_pandas()
+        rows = rows[rows["image"].duplicated(keep=False)]
+        repeated = rows.groupby("image")["origin"].agg(list).to_dict()
+        facts = source.facts
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
             images, masks = batch["image"].to_pylist(), batch["mask"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
@@ -162,5 +160,5 @@ def batches(sources: Sequence[Source]) -> Iterator[tuple[Any, ...]]:
         without = [image for image in facts if image not in known]
         known.update(without)  # another source of the same place is not to reject them once more
         for part in batched(without, BATCH):
-            rows = to_arrow([Imported(image, image) for image in part])
-            yield rows, source.name, [(facts[image], None) for image in part], {}
+            unlisted = to_arrow([Imported(image, image) for image in part])
+            yield unlisted, source.name, [(facts[image], None) for image in part], {}

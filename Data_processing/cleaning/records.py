@@ -123,10 +123,7 @@ def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> None:
 def wanted_names(
     row: Imported, mask: Facts | None, classes: ClassRules
 ) -> tuple[list[str] | None, list[Count] | None, dict[int, str], Counter[str]]:
-    """What a record states of its image as a whole, in wanted names, and how many of each class are left out.
-
-    Labels, counts, and what the values in its mask stand for. mask: facts of its mask file, if any.
-    """
+    """Labels, counts, names of values in the mask, as wanted; how many of each class are left out. mask: its facts."""
     values = set(mask.values or ()) if mask else set()
     in_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
     stated = Counter(dict.fromkeys((*(row.labels or ()), *in_mask.values()), 1))

@@ -124,10 +124,7 @@ def best_seeds(
 
 
 def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
-    """The split of each group, int64 [G]. Raises UserError, naming what may help, if a split with a share stays empty.
-
-    stated: of each group, int64 [G], the split it has anyhow, or -1.
-    """
+    """The split of each group, int64 [G]; see `deal`. Raises UserError, with a remedy, if one with a share is empty."""
     splits = deal(name_hashes(groups.names), shares, seed, stated)
     empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
     if empty:

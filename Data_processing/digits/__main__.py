@@ -90,15 +90,12 @@ def make_scene(rng: Generator, samples: np.ndarray, labels: np.ndarray, width: i
 
 
 class Entry(NamedTuple):
-    """One image of the raw dataset: its file (None if it was forgotten) and what the annotation file says of it.
+    """One image of the raw dataset, and what the annotation file says of it."""
 
-    width, height: in pixels, as annotated. annotations: None if the annotation file does not list the image.
-    """
-
-    file: bytes | None
-    width: int
+    file: bytes | None  # None if it was forgotten
+    width: int  # pixels, as annotated
     height: int
-    annotations: Annotations | None
+    annotations: Annotations | None  # None if the annotation file does not list the image
     suffix: str = ".jpg"
 
 

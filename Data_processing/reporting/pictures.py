@@ -71,10 +71,7 @@ def shrink(pixels: np.ndarray, side: int) -> Image.Image:
 
 
 def draw_boxes(image: Image.Image, boxes: Iterable[tuple[Any, int]], scale: float, names: bool = True) -> None:
-    """Draw boxes with their hues, large ones first, and their names where the letters are Latin.
-
-    scale: pixels of `image` in a pixel of the boxes. Boxes that lie outside, or nowhere, are left out.
-    """
+    """Draw boxes in their hues, large ones first, with names in Latin letters. scale: pixels of `image` in theirs."""
     larger = max(1.0, image.width / SHOWN[0], image.height / SHOWN[1])
     letter, line = round(LETTER * larger), round(LINE * larger)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(letter)
