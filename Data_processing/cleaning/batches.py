@@ -43,16 +43,13 @@ REJECTED_SCHEMA = pa.schema(
 
 @dataclass
 class Outcome:
-    """What became of some records.
-
-    rejected: rows of REJECTED_SCHEMA. unwanted: how many of each class are left out. names: of all classes stated.
-    """
+    """What became of some records."""
 
     accepted: int = 0
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)  # rows of REJECTED_SCHEMA
     repairs: list[dict[str, str]] = field(default_factory=list)
-    unwanted: Counter[str] = field(default_factory=Counter)
-    names: set[str] = field(default_factory=set)
+    unwanted: Counter[str] = field(default_factory=Counter)  # how many of each class are left out
+    names: set[str] = field(default_factory=set)  # of all classes stated
 
     def add(self, other: "Outcome") -> None:
         self.accepted += other.accepted

@@ -183,10 +183,7 @@ def part_keys(hashes: np.ndarray, bits: int) -> list[np.ndarray]:
 
 
 def compare_alike(keys: np.ndarray, words: np.ndarray, bits: int, links: Links) -> None:
-    """Compare all pairs of hashes, uint64 [N, k], with the same key, int64 [N].
-
-    Sorted by their keys, each is compared with the next, then with the one after that, and so on.
-    """
+    """Compare hashes, uint64 [N, k], of one key, int64 [N]: sorted by keys, each with the next, then the one after, …"""
     order = np.argsort(keys, kind="stable")
     keys, columns = keys[order], np.ascontiguousarray(words[order].T)
     one, settled = np.arange(len(keys)), links.settled()[order]
