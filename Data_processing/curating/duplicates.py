@@ -183,7 +183,7 @@ def part_keys(hashes: np.ndarray, bits: int) -> list[np.ndarray]:
 
 
 def compare_alike(keys: np.ndarray, words: np.ndarray, bits: int, links: Links) -> None:
-    """Compare hashes, uint64 [N, k], of one key, int64 [N]: sorted by keys, each with the next, then the one after, …"""
+    """Compare hashes, uint64 [N, k], of one key, int64 [N]: sorted, each with the next, then the one after it, …"""
     order = np.argsort(keys, kind="stable")
     keys, columns = keys[order], np.ascontiguousarray(words[order].T)
     one, settled = np.arange(len(keys)), links.settled()[order]
