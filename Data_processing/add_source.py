@@ -26,6 +26,7 @@ from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
+from Datasets.tools.params import as_yaml, with_entry, written_entry
 
 PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
 FORMATS = ", ".join(import_source.formats())
@@ -143,12 +144,15 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
-        written = {PARAMS: project.with_entry(PARAMS, name, entry), PIPELINE: project.with_dependencies(PIPELINE, name)}
+        written = {
+            PARAMS: with_entry(PARAMS, "sources", name, entry),
+            PIPELINE: project.with_dependencies(PIPELINE, name),
+        }
         project.add(path, target, written)
-    print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{project.written_entry(name, entry)}", end="")
+    print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
     if left_out := project.not_kept(rules, held.classes):
         print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
-        keep = project.as_yaml([*rules.keep, *left_out])
+        keep = as_yaml([*rules.keep, *left_out])
         print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
     if dry_run:
         print("nothing was changed")

@@ -1,6 +1,5 @@
 """Put a raw dataset into Datasets/raw under DVC's control, and into params.yaml and dvc.yaml: all of it or nothing."""
 
-import io
 import os
 import re
 import shutil
@@ -12,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from Data_processing.shared.files import DVC_CACHE
 from Datasets.format.classes import ClassRules, parse_merges, parse_renames
-from Datasets.format.files import decode_text
 from Datasets.tools.atomic import replacing
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError
+from Datasets.tools.params import insert, node_at, parsed, text_of
 
 RAW = Path("Datasets/raw")
 FOLDERS = ("imported", "inspected")  # of Data_processing/intermediate; each has a file for each source
@@ -44,7 +41,7 @@ class Params(msgspec.Struct):
 def load_params(path: Path) -> Params:
     """The parameters. Raises UserError if the file is not YAML, or a part is of another kind."""
     try:
-        return msgspec.convert(_parse(decode_text(path.read_bytes(), path, "utf-8"), path), Params)
+        return msgspec.convert(parsed(text_of(path), path), Params)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -65,42 +62,11 @@ def not_kept(rules: ClassRules, names: Iterable[str]) -> list[str]:
     return sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)
 
 
-def as_yaml(value: Any) -> str:
-    """A value in one line of YAML, quoted where it must be."""
-    yaml, text = YAML(), io.StringIO()
-    yaml.width, yaml.default_flow_style = 10**6, True
-    yaml.dump([value], text)
-    return text.getvalue().strip()[1:-1]
-
-
-def written_entry(name: str, entry: Mapping[str, Any], indent: str = "  ") -> str:
-    """The lines of an entry of `sources`."""
-    lines = [f"{as_yaml(name)}:", *(f"  {key}: {as_yaml(value)}" for key, value in entry.items())]
-    return "".join(f"{indent}{line}\n" for line in lines)
-
-
-def with_entry(path: Path, name: str, entry: Mapping[str, Any]) -> str:
-    """The text of params.yaml with an entry at the end of `sources`. Raises UserError if entries share a line."""
-    text = decode_text(path.read_bytes(), path, "utf-8")
-    before, node = _parse(text, path), _node(text, "sources")
-    if node and not node.value:  # `{}`, or nothing
-        head = text[: node.start_mark.index].rstrip(" ")
-        changed = _insert(head + text[node.end_mark.index :], len(head), written_entry(name, entry))
-    elif not getattr(node, "flow_style", True):
-        indent = " " * node.start_mark.column
-        changed = _insert(text, _end(node), written_entry(name, entry, indent))
-    else:
-        changed = text
-    if _parse(changed, path) != {**before, "sources": {**(before.get("sources") or {}), name: entry}}:
-        raise UserError(f"{path}: `sources` has no line for each entry, so none can be added; write {name!r} there")
-    return changed
-
-
 def with_dependencies(path: Path, name: str) -> str:
     """The text of dvc.yaml where stage clean depends on a source's files. Raises UserError if its deps share a line."""
-    text = decode_text(path.read_bytes(), path, "utf-8")
+    text = text_of(path)
     files = [f"Data_processing/intermediate/{folder}/{name}.parquet" for folder in FOLDERS]
-    deps = _node(text, "stages", "clean", "deps")
+    deps = node_at(text, "stages", "clean", "deps")
     if getattr(deps, "flow_style", True):
         wanted = " and ".join(f"`- {file}`" for file in files)
         raise UserError(f"{path}: stage clean has no list of `deps` with a line for each; write {wanted} there")
@@ -109,40 +75,7 @@ def with_dependencies(path: Path, name: str) -> str:
     for item in deps.value:
         if Path(item.value).parent.name in FOLDERS:
             place = item.end_mark.index
-    return _insert(text, place, "".join(f"{' ' * first.column}- {file}\n" for file in files if file not in listed))
-
-
-def _parse(text: str, path: Path) -> Any:
-    try:
-        return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError) as error:
-        raise UserError(f"{path}: not YAML: {one_line(error)[:300]}") from error
-
-
-def _node(text: str, *keys: str) -> Any:
-    """What stands at a key, each inside the one before, as YAML's node, which knows its place; None if nothing does."""
-    node = YAML(typ="safe", pure=True).compose(text)
-    for key in keys:
-        node = node and {name.value: value for name, value in node.value}.get(key)
-    return node
-
-
-def _end(node: Any) -> int:
-    """Where the text of a node ends, without what follows on lines of its own, such as remarks."""
-    if isinstance(node.value, str) or node.flow_style:
-        return node.end_mark.index
-    last = node.value[-1]  # of a mapping a pair
-    return _end(last[1] if isinstance(last, tuple) else last)
-
-
-def _insert(text: str, place: int, new: str) -> str:
-    """The text with more lines after the one of `place`, which end as the others do."""
-    newline = "\r\n" if "\r\n" in text else "\n"
-    last = len(text[:place].rstrip())  # what is empty ends where the next thing begins
-    after = text.find("\n", last) + 1
-    if not after:
-        text, after = text + newline, len(text + newline)
-    return text[:after] + new.replace("\n", newline) + text[after:]
+    return insert(text, place, "".join(f"{' ' * first.column}- {file}\n" for file in files if file not in listed))
 
 
 def target_of(name: str, path: Path) -> Path:

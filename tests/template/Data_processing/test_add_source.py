@@ -17,12 +17,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from Data_processing.add_source import check_project, entry_of, try_import
-from Data_processing.adding.project import class_rules, not_kept, with_dependencies, with_entry
+from Data_processing.adding.project import class_rules, not_kept, with_dependencies
 from Data_processing.adding.recognise import recognise
 from Data_processing.import_source import main as import_source
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
 from Datasets.tools.errors import UserError
+from Datasets.tools.params import with_entry
 from tests.template.conftest import ROOT, copy_checkout, refused, run_in, succeeded, until
 from tests.template.Data_processing import annotated, test_import_formats
 from tests.template.Data_processing.annotated import read_imported
@@ -407,7 +408,7 @@ def test_an_entry_is_added_and_every_other_byte_of_the_parameters_stays(tmp_path
     path = tmp_path / "params.yaml"
     path.write_bytes(text.encode())
     before = YAML(typ="safe").load(text)
-    path.write_bytes(with_entry(path, "x", ENTRY).encode())
+    path.write_bytes(with_entry(path, "sources", "x", ENTRY).encode())
     after = path.read_bytes().decode()
     expected = {**before, "sources": {**(before.get("sources") or {}), "x": ENTRY}}
     assert YAML(typ="safe").load(after) == expected
@@ -424,7 +425,7 @@ def test_parameters_that_an_entry_cannot_be_added_to_stay_as_they_are(tmp_path):
     for text in ("base: &s {a: {path: p}}\nsources: *s\n", "sources: {a: {path: p}}\n", "clean: {}\n"):
         path = write(tmp_path, {"params.yaml": text}) / "params.yaml"
         with pytest.raises(UserError, match="write 'x' there"):
-            with_entry(path, "x", ENTRY)
+            with_entry(path, "sources", "x", ENTRY)
         assert path.read_text() == text
 
 
