@@ -24,6 +24,7 @@ from Data_processing.adding import project
 from Data_processing.adding.recognise import Candidate, is_there, recognise
 from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Datasets.format.proposal import propose
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import as_yaml, with_entry, written_entry
@@ -56,6 +57,9 @@ class Summary:
     classes: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     problems: dict[str, tuple[int, str]] = field(default_factory=dict)
+    labels: bool = False
+    sides: list[float] = field(default_factory=list)  # the longer one of each image, in pixels
+    objects: list[float] = field(default_factory=list)  # the size of each, as a share of that side
     folder: str = ""
 
     def watch(self, rows: Iterable[Imported], names: set[str]) -> Iterator[Imported]:
@@ -67,6 +71,8 @@ class Summary:
             else:
                 self.first_missing = self.first_missing or row.image
             self.boxes += len(row.boxes or ())
+            self.labels |= bool(row.labels)
+            self.measure(row)
             drawn = [box.name for box in row.boxes or ()]
             self.classes.update(drawn)
             self.classes.update({*(row.labels or ())}.difference(drawn))
@@ -79,6 +85,19 @@ class Summary:
                 number, first = self.problems.get(rule, (0, f"{row.origin}: {value}"))
                 self.problems[rule] = number + 1, first
             yield row
+
+    def measure(self, row: Imported) -> None:
+        """Note the sizes of an image and of its objects, where they are stated."""
+        side = 1 if row.normalized else max(row.width or 0, row.height or 0)
+        if side > 1:
+            self.sides.append(side)
+        for box in row.boxes or () if side else ():
+            self.objects.append(max(0.0, (box.x2 - box.x1) * (box.y2 - box.y1)) ** 0.5 / side)
+
+    def tasks(self) -> list[str]:
+        """What a model can learn from it."""
+        there = {"boxes": self.boxes, "mask": self.masks, "labels": self.labels and not self.boxes}
+        return [task for task, some in there.items() if some]
 
 
 def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions) -> Summary:
@@ -158,6 +177,11 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         print("nothing was changed")
     else:
         print(f"next: `dvc repro report`, and `git add {PARAMS} {PIPELINE} {project.pointer_of(target)}`")
+    for task in held.tasks():
+        proposed = propose(round(0.7 * held.found), held.sides, held.objects, held.classes)
+        mirrored = "flip, unless a mirror changes what it shows," if proposed.flip else "no flip"
+        print(f"for {task}: size {proposed.size}, batch {proposed.batch}, {proposed.epochs} epochs, {mirrored} suit it")
+        print(f"  0 in params.yaml means that; or `python -m Models.experiment new --for {task}` writes an experiment")
 
 
 def main(

@@ -12,20 +12,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from Models.backbones.tiny import Tiny, whole_batch
+from Models.backbones.features import Pyramid, whole_batch
 
 TASK = "boxes"  # the record's field that this model learns
 STRIDE = 8
 
 
-def build(classes: int, width: int = 32, detections: int = 100) -> nn.Module:
+def build(classes: int, backbone: str = "tiny", width: int = 32, detections: int = 100) -> nn.Module:
     """A detector of `classes` classes with random weights.
 
-    width: channels at stride 4, doubled at 8 and 16. detections: how many boxes `forward` returns for each image.
+    backbone, width: as of Models/backbones/features.py. detections: how many boxes `forward` returns for each image.
     """
     if min(classes, width, detections) < 1:
         raise ValueError(f"classes ({classes}), width ({width}) and detections ({detections}) must be 1 or more")
-    return CenterDetector(classes, width, detections)
+    return CenterDetector(classes, backbone, width, detections)
 
 
 class Maps(NamedTuple):
@@ -39,10 +39,10 @@ class Maps(NamedTuple):
 class CenterDetector(nn.Module):
     """The network, its decoding (`forward`) and its training objective (`loss`)."""
 
-    def __init__(self, classes: int, width: int, detections: int) -> None:
+    def __init__(self, classes: int, backbone: str, width: int, detections: int) -> None:
         super().__init__()
         self.detections = detections
-        self.backbone = Tiny(width)
+        self.backbone = Pyramid(backbone, width)
         self.heatmap = nn.Conv2d(2 * width, 1, 1)
         self.kind = nn.Conv2d(2 * width, classes, 1)
         self.distances = nn.Conv2d(2 * width, 4, 1)

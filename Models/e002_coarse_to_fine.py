@@ -12,18 +12,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from Models.backbones.tiny import Tiny, convolution, upsample, whole_batch
+from Models.backbones.features import Pyramid, upsample, whole_batch
+from Models.backbones.tiny import convolution
 
 TASK = "mask"  # the record's field that this model learns
 STRIDE = 8  # of the class logits
 IGNORED = -1  # in the targets: a pixel that is neither of a class nor background
 
 
-def build(classes: int, width: int = 32) -> nn.Module:
-    """A network for `classes` classes with random weights. width: channels at stride 4, doubled at 8 and 16."""
+def build(classes: int, backbone: str = "tiny", width: int = 32) -> nn.Module:
+    """A network for `classes` classes with random weights. backbone, width: as of Models/backbones/features.py."""
     if not (0 < classes < 255 and width > 1):
         raise ValueError(f"classes ({classes}) must be 1 to 254, width ({width}) 2 or more")
-    return CoarseToFine(classes, width)
+    return CoarseToFine(classes, backbone, width)
 
 
 class Maps(NamedTuple):
@@ -36,12 +37,13 @@ class Maps(NamedTuple):
 class CoarseToFine(nn.Module):
     """The network, its decoding (`forward`) and its training objective (`loss`)."""
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int, backbone: str, width: int) -> None:
         super().__init__()
-        self.backbone = Tiny(width)
+        self.backbone = Pyramid(backbone, width)
+        at2, at4 = self.backbone.channels[:2]
         self.kind = nn.Conv2d(2 * width, classes, 1)
-        self.fine2 = convolution(width, width // 2, 3)
-        self.fine4 = convolution(width, width // 2, 1)
+        self.fine2 = convolution(at2, width // 2, 3)
+        self.fine4 = convolution(at4, width // 2, 1)
         self.fine8 = convolution(2 * width, width // 2, 1)
         self.foreground = nn.Conv2d(width // 2, 4, 3, padding=1)
         nn.init.constant_(self.foreground.bias, -2.2)  # type: ignore[arg-type]  # a pixel is of an object in 1 of 10

@@ -9,24 +9,24 @@ it learns slowly, as counts alone say little of where to look: start it from a d
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from Models.backbones.tiny import Tiny, whole_batch
+from Models.backbones.features import Pyramid, whole_batch
 
 TASK = "counts"  # the record's field that this model learns
 
 
-def build(classes: int, width: int = 32) -> nn.Module:
-    """A network for `classes` classes with random weights. width: channels at stride 4, doubled at 8 and 16."""
+def build(classes: int, backbone: str = "tiny", width: int = 32) -> nn.Module:
+    """A network for `classes` classes with random weights. backbone, width: as of Models/backbones/features.py."""
     if min(classes, width) < 1:
         raise ValueError(f"classes ({classes}) and width ({width}) must be 1 or more")
-    return DensityCounter(classes, width)
+    return DensityCounter(classes, backbone, width)
 
 
 class DensityCounter(nn.Module):
     """The network, its decoding (`forward`) and its training objective (`loss`)."""
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int, backbone: str, width: int) -> None:
         super().__init__()
-        self.backbone = Tiny(width)
+        self.backbone = Pyramid(backbone, width)
         self.heatmap = nn.Conv2d(2 * width, 1, 1)
         self.kind = nn.Conv2d(2 * width, classes, 1)
         nn.init.constant_(self.heatmap.bias, -4.0)  # type: ignore[arg-type]  # few of the cells hold an object

@@ -1,6 +1,7 @@
 """The experiment log: what was tried, why, on which commit, and what came of it.
 
     python -m Models.experiment new e004 "Wider backbone" --step "width 48" --step "width 64"
+    python -m Models.experiment new --for boxes                  (also in params.yaml, with what the data suggest)
     python -m Models.experiment note e004 "the heads, too?"      (--journal: into NOTES.md instead)
     python -m Models.experiment try e004 e005                    (trains a few steps, and keeps nothing)
     python -m Models.experiment run e004.1 -S experiments.e004.model.width=48
@@ -25,7 +26,7 @@ from contextlib import chdir
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -34,24 +35,67 @@ import typer
 
 from Datasets.format.classes import write_classes
 from Datasets.format.curated import Curated
+from Datasets.format.proposal import propose_for
 from Datasets.format.records import SPLITS
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.params import parsed, text_of, with_entry, written_entry
 from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text, write_text
 from Models.experimenting.run import git, run, show
 
 JOURNAL = ROOT / "NOTES.md"
+PARAMS = ROOT / "params.yaml"
+TASK = re.compile(r'^TASK = "(\w+)"', re.MULTILINE)
 IMAGES = 32  # that `try` trains on
 FEW = 8  # that it evaluates on
 
 
 def new(
-    experiment: Id,
-    title: Annotated[str, typer.Argument(help="what is tried, in some words", show_default=False)],
+    experiment: Annotated[str | None, typer.Argument(help="id of the experiment: e001")] = None,
+    title: Annotated[str | None, typer.Argument(help="what is tried, in some words")] = None,
     step: Annotated[list[str] | None, typer.Option(help="one thing to try; repeat it for more")] = None,
+    task: Annotated[str, typer.Option("--for", help="also write an entry into params.yaml that learns this")] = "",
 ) -> None:
-    """Begin an experiment in EXPERIMENTS.md."""
-    Log().add_experiment(experiment, title, step or [])
+    """Begin an experiment in EXPERIMENTS.md; with --for boxes, mask, labels or counts, in params.yaml, too."""
+    if not task and not (experiment and title):
+        raise UserError('new: write `new e004 "what is tried"`, or `new --for boxes`')
+    log, changed = Log(), None
+    if task:
+        there = parsed(text_of(PARAMS), PARAMS).get("experiments") or {}
+        number = max((int(each[1:]) for each in {*there, *log.experiments} if each[1:].isdigit()), default=0) + 1
+        experiment, title = experiment or f"e{number:03d}", title or f"{task}, with what the data suggest"
+        entry = proposed_entry(task)
+        changed = with_entry(PARAMS, "experiments", experiment, entry)
+        print(f"{PARAMS.name}: experiments has got\n{written_entry(experiment, entry)}", end="")
+        print("flip: false if a mirror changes what an image shows (text, digits, left and right)")
+    log.add_experiment(str(experiment), str(title), step or [])
+    if changed:
+        write_text(PARAMS, changed)
+
+
+def proposed_entry(task: str) -> dict[str, Any]:
+    """An entry of params.yaml for a task, as the curated dataset suggests. Raises UserError if nothing can learn it."""
+    scripts = {
+        found[1]: path.stem
+        for path in sorted(ROOT.glob("Models/e[0-9]*.py"))
+        if (found := TASK.search(path.read_text("utf-8")))
+    }
+    if task not in scripts:
+        raise UserError(f"--for {task}: no script of Models learns it; they learn {', '.join(scripts)}")
+    data = Curated(ROOT / "Datasets/curated")
+    records = [record for record in data.records("train", masks=False) if record[task] is not None]  # type: ignore[literal-required]
+    if not records:
+        raise UserError(f"--for {task}: no image of the split train has it")
+    proposed = propose_for(records, data.classes)._asdict()
+    moved = {"zoom": 0.0 if task in ("counts", "labels") else 0.3, "colour": 0.1}
+    ready = "efficientnet_lite0" in (parsed(text_of(PARAMS), PARAMS).get("pretrained") or {})
+    return {
+        "script": scripts[task],
+        "helpers": "Models/backbones",
+        "init": "efficientnet_lite0" if ready else "random",
+        "train": {**proposed, "weight_decay": 0.05, **moved},
+        "model": {"backbone": "efficientnet_lite0", "width": 48} if ready else {"backbone": "tiny", "width": 32},
+    }
 
 
 def note(

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,14 +26,14 @@ import typer
 from ruamel.yaml import YAML
 
 from Datasets.format.curated import Curated
-from Datasets.format.images import FILL
+from Datasets.format.images import FILL, Letterbox, decode, letterbox
 from Datasets.format.import_closure import import_closure, imported_modules
-from Datasets.format.predictions import OUTPUTS, TOLERANCE, Prediction, largest_difference
+from Datasets.format.predictions import OUTPUTS, TOLERANCE, Prediction, largest_difference, to_prediction
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Models.learning.data_loading import Samples
-from Models.learning.scripts import ROOT, Run, read_run, script_file, trained_model, write_json
+from Models.learning.scripts import ROOT, Run, load_script, read_run, script_file, trained_model, write_json
 from Models.rebuild import Detect, predict_files, torch_detector
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ OPSET = 20
 REBUILD = Path("Models/rebuild.py")
 NEEDED = {"torch", "typing_extensions", "safetensors", "numpy", "PIL"}  # by every export, to run its script
 INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
-LOWEST_SCORE = 0.01  # detections from this score on are compared, many more than the samples' answers show
+LOWEST_SCORE = 0.1  # detections from here on are compared: below, two cells with all but equal heat may trade places
 PREDICTIONS = "predictions.parquet"
 CODE = re.compile(r"Models/|Deployment/|Datasets/(format|pretrained)\b|Data_processing/(?!intermediate/)|.*\.py$")
 
@@ -69,9 +69,9 @@ def main(
         shutil.copyfile(trained / "weights.safetensors", partial / "weights.safetensors")
         shutil.copyfile(evaluated / PREDICTIONS, partial / PREDICTIONS)
         scripts = copy_scripts(script_file(done.script), ROOT, partial / "script")
-        write_onnx(model, done.train["size"], partial / "model.onnx")
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
+        write_onnx(exportable(model, images, manifest), manifest, partial / "model.onnx")
         write_json(predict_files(torch_detector(model), images, manifest), partial / "sample" / "expected.json")
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
         manifest["agreement"] = compare(model, partial, images, manifest)
@@ -90,9 +90,17 @@ def compare(model: "nn.Module", export: Path, images: Sequence[Path], manifest: 
     Raises UserError if one is above its tolerance.
     """
     task, threshold = manifest["task"], min(LOWEST_SCORE, manifest["score_threshold"])
-    trained = predict_files(torch_detector(model), images, manifest, threshold)
+    detect, infer = torch_detector(model), onnx_detector(export / "model.onnx", task)
+    trained, graph = (predict_files(each, images, manifest, threshold) for each in (detect, infer))
     script = isolated_answers(export, images, threshold)
-    graph = predict_files(onnx_detector(export / "model.onnx", task), images, manifest, threshold)
+    for batch in batches(
+        images,
+        manifest["input"]["size"],
+        getattr(load_script(manifest["script"]["module"].partition(".")[2]), "SIZE_MULTIPLE", 1),
+    ):
+        shape = "x".join(map(str, batch.shape))
+        one, other = (unboxed(each(batch), manifest, batch.shape, threshold) for each in (detect, infer))
+        agreement(task, one, other, threshold, f"for images of {shape}, the ONNX graph")
     return {
         "samples": len(images),
         "script": agreement(task, trained, script, threshold, "the exported script"),
@@ -101,8 +109,47 @@ def compare(model: "nn.Module", export: Path, images: Sequence[Path], manifest: 
     }
 
 
+def exportable(model: "nn.Module", images: Sequence[Path], manifest: Mapping[str, Any]) -> "nn.Module":
+    """What the graph is made of: what the script's exportable() makes of the model, if it has one, else the model.
+
+    Raises UserError if the two do not answer alike.
+    """
+    make = getattr(load_script(manifest["script"]["module"].partition(".")[2]), "exportable", None)
+    if make is None:
+        return model
+    made, threshold = make(model).eval(), min(LOWEST_SCORE, manifest["score_threshold"])
+    one, other = (predict_files(torch_detector(each), images, manifest, threshold) for each in (model, made))
+    agreement(manifest["task"], one, other, threshold, "what exportable() makes")
+    return made
+
+
+def batches(images: Sequence[Path], size: int, multiple: int) -> Iterator[np.ndarray]:
+    """Batches of samples, uint8 [N, 3, H, W], as the checks of one image at the training square do not have them.
+
+    Of 1, 2 and 5 images, and of sides that differ from the square's: odd ones, or by the multiple that they must be of.
+    """
+    large, small = (size + 5, size - 3) if multiple == 1 else (size + multiple, max(multiple, size - multiple))
+    for count, height, width in ((1, size, size), (5, size, size), (2, large, small)):
+        files = [images[number % len(images)] for number in range(count)]
+        squares = [letterbox(decode(file.read_bytes()), large).pixels[:height, :width] for file in files]
+        yield np.ascontiguousarray(np.stack(squares).transpose(0, 3, 1, 2))
+
+
+def unboxed(
+    outputs: Mapping[str, np.ndarray], manifest: Mapping[str, Any], shape: Sequence[int], threshold: float
+) -> dict[str, Prediction]:
+    """The predictions for a batch [N, 3, H, W] in its own pixels, by their number."""
+    count, _, height, width = shape
+    square = Letterbox(np.zeros((height, width, 3), np.uint8), 1, 1, 0, 0)
+    rows = [{name: values[row] for name, values in outputs.items()} for row in range(count)]
+    task, classes = manifest["task"], manifest["classes"]
+    return {str(n): to_prediction(task, row, square, width, height, classes, threshold) for n, row in enumerate(rows)}
+
+
 def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, Any]:
     """The manifest, except for what is known only once the files exist."""
+    own_groups = hasattr(load_script(done.script), "parameter_groups")
+    unused = {"seed", *(["init_rate", "weight_decay"] if own_groups else [])}
     return {
         "format_version": FORMAT_VERSION,
         "experiment": experiment,
@@ -111,14 +158,22 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
         "input": {"size": done.train["size"], **INPUT},
         "score_threshold": metrics["score_threshold"],
         "script": {"module": f"Models.{done.script}", "build": {"classes": len(done.classes), **done.build}},
-        "hyperparameters": {name: value for name, value in done.train.items() if name != "seed"},
+        "hyperparameters": {name: value for name, value in done.train.items() if name not in unused},
         "seed": done.train["seed"],
         "init": done.init,
+        "pretrained": card_of(done.init),
         "metrics": metrics,
         "data": data_hashes(ROOT, experiment),
         "curated_fingerprint": done.data,
         "versions": {**done.versions, **{name: version(name) for name in ("onnx", "onnxruntime")}},
     }
+
+
+def card_of(init: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The card of the pretrained weights that a model began with, if need be by way of other experiments."""
+    while init and "card" not in init:
+        init = init.get("init")
+    return init["card"] if init else None
 
 
 def git_state(root: Path, scripts: Sequence[Path]) -> dict[str, Any]:
@@ -197,14 +252,16 @@ def write_samples(samples: Samples, count: int, out: Path) -> list[Path]:
     return sorted(out.iterdir())
 
 
-def write_onnx(model: "nn.Module", size: int, path: Path) -> None:
+def write_onnx(model: "nn.Module", manifest: Mapping[str, Any], path: Path) -> None:
     """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
 
-    Raises UserError if `forward` does what a graph cannot.
+    Its metadata has what one needs to use it: task, classes, size, resize rule and threshold. Raises UserError if
+    `forward` does what a graph cannot.
     """
     import torch  # not before Datasets.tools.command, which sets how its threads wait
 
     model.cpu()
+    size = manifest["input"]["size"]
     example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     sides = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -228,6 +285,10 @@ def write_onnx(model: "nn.Module", size: int, path: Path) -> None:
     assert program is not None
     graph = program.model_proto
     _strip(graph)
+    about = {**manifest["input"], **{name: manifest[name] for name in ("task", "classes", "score_threshold")}}
+    onnx.helper.set_model_props(
+        graph, {name: each if isinstance(each, str) else json.dumps(each) for name, each in about.items()}
+    )
     onnx.checker.check_model(graph, full_check=True)
     path.write_bytes(graph.SerializeToString(deterministic=True))
 

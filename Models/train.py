@@ -4,9 +4,8 @@
 
 What follows `--` goes to the script's build(). Reads Datasets/curated: the split train to learn from, val to measure
 after each epoch. Writes into --out: history.tsv (a row per epoch, from the start on), and once complete
-last.safetensors and best.safetensors (of the epoch that was best on val), weights.safetensors (the one of these that
---keep names, which the next stages use), run.json (what is needed to build the model again) and, last, metrics.json
-(the row of that epoch).
+weights.safetensors (of the last epoch or the one that was best on val, as --keep says), run.json (what is needed to
+build the model again) and, last, metrics.json (the row of that epoch).
 
 Killed and started again, it continues from its checkpoint and ends with the same bytes (Models/learning/training.py).
 On two cores the demonstration takes a good minute and reaches a mAP50 of 0.96. `--processes 2`, or torchrun, divides
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from Datasets.format.curated import Curated
+from Datasets.format.proposal import propose_for, rate
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -35,13 +35,13 @@ from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import Samples
 from Models.learning.hardware import is_first
 from Models.learning.metrics import validate
-from Models.learning.training import Keep, Options, Row, State, checkpoint_path, train
+from Models.learning.training import Keep, Options, Row, State, checkpoint_path, parameter_groups, train
 
 if TYPE_CHECKING:
     from torch import nn
 
 STAGE = Path("Models/train.py")  # imports all code that a training depends on, except the model script
-RESULTS = ("weights.safetensors", "best.safetensors", "last.safetensors", "run.json", "metrics.json")
+RESULTS = ("weights.safetensors", "run.json", "metrics.json")
 
 
 def main(
@@ -58,8 +58,8 @@ def main(
     **options: Any,
 ) -> None:
     """Train a model script on the curated dataset."""
-    how = Options(**options)
-    if how.processes > how.batch:
+    how = replace(Options(**options), device=hardware.resolve_device(options["device"]))
+    if how.processes > (how.batch or how.processes):
         raise UserError(f"processes: {how.processes} cannot share the {how.batch} images of a step; raise batch")
     if how.processes > 1 and not hardware.launched():
         hardware.launch(how.processes, how.threads, "Models.train", sys.argv[1:])
@@ -76,9 +76,14 @@ main.__annotations__ |= Options.__annotations__
 
 @dataclass(frozen=True)
 class Work:
-    """A training to do. network: with its initial weights. run: what run.json will hold. checkpoint: its file."""
+    """A training to do.
+
+    network: with its initial weights. groups: of its parameters, for AdamW. run: what run.json will hold. checkpoint:
+    its file.
+    """
 
     network: "nn.Module"
+    groups: list[dict[str, Any]]
     samples: Samples
     validation: Samples
     options: Options
@@ -93,20 +98,44 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     arguments = scripts.parse_build_arguments(module.build, model)
     data = Curated(curated)
     check_augmentation(options.augmentation(), module.TASK)
-    samples, validation = (Samples(data, split, options.size, module.TASK) for split in ("train", "val"))
     hardware.set_up_torch(options.device, options.threads, options.deterministic, options.seed)
     precision = hardware.resolve_precision(options.precision, options.device)
     options = replace(options, precision=precision, processes=hardware.count())
+    unset = what_data_suggest(options, data, module.TASK)
+    options = replace(options, **unset)
+    scripts.check_size(module, options.size)
+    samples, validation = (Samples(data, split, options.size, module.TASK) for split in ("train", "val"))
+    shown = {tuple(sorted(record["labels"] or ())) for record in samples.records}
+    if module.TASK == "labels" and len(shown) == 1:
+        raise UserError(
+            f"{curated}: all images of the split train show {' and '.join(*shown)}: there is nothing to tell apart; "
+            f"add images of another class, or some that show none"
+        )
+    arguments |= scripts.arguments_of_data(module.build, arguments, samples)
     initial = scripts.read_initial(init)
-    origin = {"source": initial.source, "sha256": initial.sha256} if initial else None
-    classes, versions = list(data.classes), scripts.library_versions()
+    classes, versions = list(data.classes), scripts.library_versions(module)
+    origin = initial.origin if initial else None
     run = scripts.Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, versions)
     network = scripts.build_model(module, len(classes), arguments)
     scripts.check_outputs(module, network, options.size, len(classes))
-    for line in scripts.start_from(network, initial, classes) if initial else []:
+    loaded, lines = scripts.start_from(network, initial, classes, module) if initial else ([], [])
+    chosen = [f"{name} {value:g}, by the data" for name, value in unset.items()]
+    for line in [*chosen, *lines]:
         print(line, file=sys.stderr)
+    own = getattr(module, "parameter_groups", None)
+    groups = own(network, options.learning_rate) if own else parameter_groups(network, options, loaded)
     checkpoint = checkpoint_path(asdict(run), [STAGE, scripts.script_file(script)], scripts.ROOT, run.data)
-    return Work(network, samples, validation, options, run, checkpoint)
+    return Work(network, groups, samples, validation, options, run, checkpoint)
+
+
+def what_data_suggest(options: Options, data: Curated, task: str) -> dict[str, Any]:
+    """Values for those of the options that are 0 and may be, by name."""
+    records = [record for record in data.records("train", masks=False) if record[task] is not None]  # type: ignore[literal-required]
+    proposed = propose_for(records, data.classes)._asdict()
+    unset = {name: proposed[name] for name in ("size", "epochs", "batch") if not getattr(options, name)}
+    if not options.learning_rate:
+        unset["learning_rate"] = rate(unset.get("batch", options.batch))
+    return unset
 
 
 def learn(work: Work, out: Path) -> None:
@@ -115,7 +144,7 @@ def learn(work: Work, out: Path) -> None:
         (out / name).unlink(missing_ok=True)  # so that a killed training never looks like a complete one
     on_val = functools.partial(validate, samples=work.validation, batch=work.options.batch)
     report = functools.partial(write_history, path=out / "history.tsv")
-    state = train(work.network, work.samples, work.options, on_val, work.checkpoint, report)
+    state = train(work.network, work.samples, work.options, on_val, work.checkpoint, report, work.groups)
     if is_first():
         write_results(state, work.run, out)
         shutil.rmtree(work.checkpoint.parent, ignore_errors=True)
@@ -130,13 +159,12 @@ def write_history(rows: Sequence[Row], path: Path) -> None:
 
 def write_results(state: State, run: scripts.Run, out: Path) -> None:
     """Write the weights, what they were made from and, last, the metrics of the epoch that `keep` names."""
-    last: dict[str, Any] = {"epoch": len(state.history), "model": state.model.state_dict()}
-    best = state.best or last
-    kept = best if run.train["keep"] == Keep.best else last
-    for name, epoch in (("last", last), ("best", best), ("weights", kept)):
-        scripts.write_weights(epoch["model"], out / f"{name}.safetensors")
+    kept: dict[str, Any] = {"epoch": state.history[-1]["epoch"], "model": state.result.state_dict()}
+    if run.train["keep"] == Keep.best and state.best:
+        kept = state.best
+    scripts.write_weights(kept["model"], out / "weights.safetensors")
     scripts.write_json(asdict(run), out / "run.json")
-    row = state.history[kept["epoch"] - 1]
+    row = next(row for row in state.history if row["epoch"] == kept["epoch"])
     scripts.write_json({name: row[name] for name in row if name != "learning_rate"}, out / "metrics.json")
 
 

@@ -253,6 +253,7 @@ function describe({ metrics = {}, git = {}, hyperparameters = {}, data = {}, ...
   const nested = Object.entries(metrics).filter(([, value]) => value instanceof Object);
   const commit = git.commit ? `${git.commit.slice(0, 12)}${git.dirty ? " and changes" : ""}` : "none";
   const made = [["commit", commit], ["model", manifest.script?.module.split(".").pop() ?? "not recorded"], ["init", manifest.init?.source ?? "none"],
+    ...(manifest.pretrained ? [["pretrained weights", `${manifest.pretrained.source}, ${manifest.pretrained.license}`]] : []),
     ...Object.entries(data).filter(([name]) => name.startsWith("Datasets/")).map(([name, hash]) => [name, hash.slice(0, 12)])];
   $("use").textContent = "Intended for images like those it was trained on; it is not evaluated on others. Do not base a decision " +
     `about a person on its predictions alone. Images are scaled to ${manifest.input.size} pixels on the longer side.`;

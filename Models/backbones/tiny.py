@@ -1,44 +1,29 @@
-"""A small residual backbone with a neck at stride 8, for boxes, masks and counts, and what goes with it.
+"""A small residual backbone, which learns from random weights on a CPU in a minute or two."""
 
-Trained from random weights on a CPU in a minute or two. Copy this file, or write another one beside it, and name it
-under `helpers` in the experiment's entry in params.yaml: it travels with the export.
-"""
-
-from typing import NamedTuple
+from itertools import pairwise
 
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, distributed, nn
-
-
-class Features(NamedTuple):
-    """Feature maps of N images of H x W pixels; sides are rounded up."""
-
-    at2: Tensor  # float [N, width, H/2, W/2]
-    at4: Tensor  # float [N, width, H/4, W/4]
-    at8: Tensor  # float [N, 2 * width, H/8, W/8], of strides 4, 8 and 16 together
+from torch import Tensor, nn
 
 
 class Tiny(nn.Module):
-    """Three residual stages at strides 4, 8 and 16, summed at stride 8. width: channels at stride 4, doubled at 8."""
+    """A stem and three residual stages. width: channels at stride 4, doubled at 8 and 16.
+
+    channels: of the maps that `forward` gives.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.channels = [width, width, 2 * width, 4 * width]
         self.stem = nn.Sequential(convolution(3, width, 3, stride=2), nn.ReLU())
-        self.stage4 = Residual(width, width, stride=2)
-        self.stage8 = Residual(width, 2 * width, stride=2)
-        self.stage16 = Residual(2 * width, 4 * width, stride=2)
-        self.lateral4 = convolution(width, 2 * width, 3, stride=2)
-        self.lateral8 = convolution(2 * width, 2 * width, 1)
-        self.lateral16 = convolution(4 * width, 2 * width, 1)
-        self.neck = nn.Sequential(nn.ReLU(), convolution(2 * width, 2 * width, 3), nn.ReLU())
+        self.stages = nn.ModuleList(Residual(*pair, stride=2) for pair in pairwise(self.channels))
 
-    def forward(self, images: Tensor) -> Features:
-        """The features of uint8 [N, 3, H, W], RGB, of any size."""
-        at2 = self.stem(images.float() / 127.5 - 1)
-        at4 = self.stage4(at2)
-        at8 = self.stage8(at4)
-        at16 = self.lateral16(self.stage16(at8))
-        return Features(at2, at4, self.neck(self.lateral4(at4) + self.lateral8(at8) + upsample(at16, 2, at8)))
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps at strides 2, 4, 8 and 16, sides rounded up, of uint8 [N, 3, H, W], RGB."""
+        maps = [self.stem(images.float() / 127.5 - 1)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps
 
 
 class Residual(nn.Module):
@@ -61,21 +46,3 @@ def convolution(channels_in: int, channels: int, kernel: int, stride: int = 1) -
     """A convolution and batch normalisation that keep the size (divided by the stride, rounded up)."""
     layer = nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(channels))
-
-
-def upsample(x: Tensor, times: int, like: Tensor) -> Tensor:
-    """The map `x` with each cell repeated, cut to the size of `like`."""
-    return F.interpolate(x, scale_factor=float(times))[:, :, : like.shape[2], : like.shape[3]]
-
-
-def whole_batch(total: Tensor, least: float) -> Tensor:
-    """A sum over the batch, at least `least`, to divide a loss by.
-
-    Where several processes share a batch, the sum over all of them, divided by their number: the mean of the processes'
-    losses is then the loss of the whole batch.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return total.clamp(min=least)
-    summed = total.detach().float()
-    distributed.all_reduce(summed)
-    return summed.clamp(min=least) / distributed.get_world_size()

@@ -45,10 +45,11 @@ def augment(batch: Batch, how: Augmentation, seed: Sequence[int], rows: slice | 
         return batch
     random = np.random.default_rng(seed)
     rows, of = (rows, of) if rows else (slice(None), len(batch.indices))
-    scale, shift = (values[rows] for values in _placement(how, of, random))
+    device = batch.images.device
+    scale, shift = (values[rows].to(device) for values in _placement(how, of, random))
     if how.colour:
         factors = torch.tensor(random.uniform(1 - how.colour, 1 + how.colour, (3, of, 1, 1, 1))[:, rows])
-        batch = batch._replace(images=_recolour(batch.images, factors.float()))
+        batch = batch._replace(images=_recolour(batch.images, factors.float().to(device)))
     if not (how.flip or how.zoom or how.crop):
         return batch
     targets = dict(batch.targets)
@@ -96,7 +97,7 @@ def _recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     """Change saturation, contrast and brightness by factors [3, N, 1, 1, 1]; the letterbox's padding stays as it is."""
     saturation, contrast, brightness = factors
     pixels = images.float()
-    grey = (pixels * torch.tensor(LUMINANCE)[:, None, None]).sum(1, keepdim=True)
+    grey = (pixels * torch.tensor(LUMINANCE, device=images.device)[:, None, None]).sum(1, keepdim=True)
     pixels = grey + (pixels - grey) * saturation
     middle = grey.mean((1, 2, 3), keepdim=True)
     pixels = (middle + (pixels - middle) * contrast) * brightness

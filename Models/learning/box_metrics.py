@@ -54,7 +54,7 @@ class Match(NamedTuple):
 
 def validate(samples: Samples, predictions: Sequence[Detection]) -> dict[str, float]:
     """COCO's mAP, and mAP50."""
-    precision, _ = coco_precision(samples, predictions)
+    precision = coco_precision(samples, predictions)[0][..., 0]
     return {"mAP": precision.mean(), "mAP50": precision[0].mean()}
 
 
@@ -78,7 +78,8 @@ def best_threshold(samples: Samples, predictions: Sequence[Detection]) -> float:
 
 def measure(samples: Samples, predictions: Sequence[Detection], threshold: float) -> Measured:
     """COCO's figures for all scores, and precision, recall and F1 of what has a score of at least the threshold."""
-    precision, classes = coco_precision(samples, predictions)
+    of_sizes, classes = coco_precision(samples, predictions)
+    precision = of_sizes[..., 0]
     kept = [above(prediction, threshold) for prediction in predictions]
     matches = [match(samples, i, prediction, same_class=True) for i, prediction in enumerate(kept)]
     right = sum(len(each.pairs) for each in matches)
@@ -92,6 +93,9 @@ def measure(samples: Samples, predictions: Sequence[Detection], threshold: float
         "recall": right / max(1, objects),
         "F1": 2 * right / max(1, detected + objects),
     }
+    for number, name in enumerate(("AP_small", "AP_medium", "AP_large"), 1):
+        if (known := of_sizes[..., number][of_sizes[..., number] >= 0]).size:
+            figures[name] = known.mean()
     by_class = dict(zip(classes, precision.mean((0, 1)).tolist(), strict=True))
     metrics: dict[str, Any] = {**rounded(figures), "AP": rounded(by_class)}
     curve = [(i / 100, float(value)) for i, value in enumerate(precision[0].mean(1))]
@@ -117,8 +121,9 @@ def coco_truth(samples: Samples) -> dict[str, Any]:
 def coco_precision(samples: Samples, predictions: Sequence[Detection]) -> tuple[np.ndarray, list[str]]:
     """COCO's precision (https://cocodataset.org/#detection-eval), by faster-coco-eval, and the classes in truth.
 
-    float [10, 101, C]: at IoU 0.5, 0.55, ... 0.95, at recall 0, 0.01, ... 1, of each class with an object in truth; at
-    most 100 detections an image.
+    float [10, 101, C, 4]: at IoU 0.5, 0.55, ... 0.95, at recall 0, 0.01, ... 1, of each class with an object in truth,
+    of objects of any area, below 32 x 32 pixels, up to 96 x 96, and above, -1 where there are none; at most 100
+    detections an image.
     """
     truth = coco_truth(samples)
     rows = [{"image": str(number), **prediction} for number, prediction in enumerate(predictions)]
@@ -126,14 +131,14 @@ def coco_precision(samples: Samples, predictions: Sequence[Detection]) -> tuple[
     present = sorted({each["category_id"] for each in truth["annotations"] if not each["iscrowd"]})
     names = [samples.classes[number - 1] for number in present]
     if not detections:
-        return np.zeros((10, 101, len(names))), names
+        return np.zeros((10, 101, len(names), 4)), names
     with contextlib.redirect_stdout(io.StringIO()):
         boxes = COCO(truth)
         evaluation = COCOeval_faster(boxes, boxes.loadRes(detections), "bbox")
         evaluation.params.catIds = present
         evaluation.evaluate()
         evaluation.accumulate()
-    return evaluation.eval["precision"][:, :, :, 0, -1], names  # objects of any area
+    return evaluation.eval["precision"][..., -1], names
 
 
 def match(samples: Samples, index: int, prediction: Detection, same_class: bool) -> Match:

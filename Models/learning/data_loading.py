@@ -21,6 +21,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, default_collate
 
 from Datasets.format.curated import Curated
 from Datasets.format.images import VOID, Letterbox, decode, letterbox
@@ -50,6 +51,16 @@ class Batch(NamedTuple):
     targets: Targets
     indices: Sequence[int]
     squares: Sequence[Letterbox]
+
+    def to(self, device: str) -> "Batch":
+        """The batch with its tensors on a device."""
+        targets = {name: values.to(device, non_blocking=True) for name, values in self.targets.items()}
+        return self._replace(images=self.images.to(device, non_blocking=True), targets=targets)
+
+    def pin_memory(self) -> "Batch":
+        """The batch with its tensors in memory from which a GPU may fetch them meanwhile."""
+        targets = {name: values.pin_memory() for name, values in self.targets.items()}
+        return self._replace(images=self.images.pin_memory(), targets=targets)
 
 
 class Samples:
@@ -109,15 +120,21 @@ class Samples:
         found = {each["name"]: each["count"] for each in self.records[index]["counts"] or []}
         return np.array([found.get(name, 0) for name in self.classes], np.int64)
 
-    def batches(self, order: Iterable[Sequence[int]]) -> Iterator[Batch]:
-        """The batches of indices that `order` lists, decoded ahead of their use."""
-        yield from ahead(self._batch, order)
+    def batches(self, order: Sequence[Sequence[int]], workers: int = 0, pin: bool = False) -> Iterator[Batch]:
+        """The batches of indices that `order` lists, decoded ahead of their use. pin: in pinned memory.
 
-    def _batch(self, indices: Sequence[int]) -> Batch:
+        workers: processes that decode, where the images are not held in memory; 0: threads.
+        """
+        if workers and self._cache is None:
+            loader = DataLoader(self, None, sampler=order, num_workers=workers, collate_fn=_as_is, pin_memory=pin)  # type: ignore[arg-type, var-annotated]
+            return iter(loader)
+        return ahead((lambda indices: self[indices].pin_memory()) if pin else self.__getitem__, order)
+
+    def __getitem__(self, indices: Sequence[int]) -> Batch:
         squares = [self.letterbox(index) for index in indices]
         pixels = torch.from_numpy(np.stack([square.pixels for square in squares]))
         each = [self._targets(index, square) for index, square in zip(indices, squares, strict=True)]
-        stack = pad if self.task == "boxes" else torch.utils.data.default_collate
+        stack = pad if self.task == "boxes" else default_collate
         return Batch(pixels.permute(0, 3, 1, 2), stack(each), indices, squares)
 
     def _targets(self, index: int, square: Letterbox) -> Targets:
@@ -136,6 +153,10 @@ class Samples:
 
     def _load(self, index: int) -> Letterbox:
         return letterbox(decode(self.file(index)), self._size)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
 
 
 def pad(targets: Sequence[Targets]) -> Targets:

@@ -7,7 +7,6 @@ Without torchrun there is one process, and nothing here communicates.
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
@@ -37,6 +36,13 @@ class Precision(StrEnum):
     auto = "auto"
 
 
+def resolve_device(device: str) -> str:
+    """The device's name; auto is the GPU, where torch finds one, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def set_up_torch(device: str, threads: int, deterministic: bool, seed: int) -> None:
     """Seed torch and set its threads. Raises UserError if this machine has no such device."""
     try:
@@ -50,21 +56,19 @@ def set_up_torch(device: str, threads: int, deterministic: bool, seed: int) -> N
 
 
 def resolve_precision(precision: Precision, device: str) -> Precision:
-    """fp32 or bf16; auto is bf16 where the device has it, and reports which.
+    """fp32 or bf16; auto is bf16 on a GPU that has it, and else fp32.
 
     Raises UserError for bf16 on a device without: a CPU with AVX2 only is six times slower with it than without.
     """
-    if precision == Precision.fp32:
-        return precision
     if device.startswith("cuda"):
         available = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         available = device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     if precision == Precision.bf16 and not available:
         raise UserError(f"precision: bf16: this {device} has no bfloat16 arithmetic; use fp32, or auto")
-    resolved = Precision.bf16 if available else Precision.fp32
-    print(f"precision: {resolved}: {device} has {'' if available else 'no '}bfloat16 arithmetic", file=sys.stderr)
-    return resolved
+    if precision == Precision.auto:
+        return Precision.bf16 if available and device != "cpu" else Precision.fp32
+    return precision
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:

@@ -88,19 +88,28 @@ def best_label_threshold(samples: Samples, predictions: Sequence[Any]) -> float:
 def measure_labels(samples: Samples, predictions: Sequence[Any], threshold: float) -> Measured:
     """macroF1 (mean over the classes that an image shows) and F1 of each class.
 
-    For labels also `exact`, the share of images with all labels right; for counts the errors of the counts.
+    For labels also mAP and AP of each class, over 101 recalls; `top1`, the share of images with labels whose best
+    score is of one of them; `exact`, the share of images with all labels right. For counts the errors of the counts.
     """
     actual, predicted = counts_of(samples), predicted_counts(samples, predictions, threshold)
-    figures = {"macroF1": macro_f1(actual > 0, predicted > 0)}
+    labels, scores = actual > 0, scores_of(samples, predictions)
+    present = np.flatnonzero(labels.any(0)).tolist()
+    figures, groups = {"macroF1": macro_f1(labels, predicted > 0)}, {}
     if samples.task == "counts":
         figures |= count_errors(actual, predicted)
         printed = ["macroF1", "MAE", "exact_count"]
     else:
+        some = labels.any(1)
+        ap = {kind: mean([y for _, y in precision_recall(labels[:, [kind]], scores[:, [kind]])]) for kind in present}
+        figures["mAP"] = mean(list(ap.values()))
+        figures["top1"] = float(labels[some, scores[some].argmax(1)].mean())
         figures["exact"] = float((actual == predicted).all(1).mean())
-        printed = ["macroF1", "exact"]
-    by_class = zip(samples.classes, f1(actual > 0, predicted > 0).tolist(), np.asarray(actual.any(0)), strict=True)
-    metrics = {**rounded(figures), "F1": rounded({name: value for name, value, present in by_class if present})}
-    curve = precision_recall(actual > 0, scores_of(samples, predictions))
+        printed = ["macroF1", "mAP", "top1", "exact"]
+        groups = {"AP": rounded({samples.classes[kind]: value for kind, value in ap.items()})}
+    each = f1(labels, predicted > 0)
+    groups["F1"] = rounded({samples.classes[kind]: each[kind] for kind in present})
+    metrics = {**rounded(figures), **groups}
+    curve = precision_recall(labels, scores)
     mistakes = np.abs(actual - predicted).sum(1).tolist()
     return Measured(metrics, printed, curve, count_confusion(actual, predicted, samples.classes), mistakes)
 

@@ -1,20 +1,25 @@
 """Finds a model script, builds its model, and loads weights into it: those to start from, and trained ones."""
 
 import argparse
+import ast
 import hashlib
 import importlib
 import inspect
 import json
 import math
+import os
 import platform
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
+from packaging.requirements import Requirement
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
@@ -23,8 +28,10 @@ from Datasets.format.import_closure import import_closure
 from Datasets.format.predictions import OUTPUTS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
+from Models.learning.data_loading import Samples
 
 ROOT = Path(__file__).resolve().parents[2]
+ABOUT = ("card.json", "manifest.json")  # beside weights: of pretrained ones, and of an export
 RANDOM = "random"  # the file in Datasets/pretrained that a stage depends on when it starts from random weights
 
 
@@ -42,7 +49,7 @@ class Run:
     train: dict[str, Any]
     classes: list[str]
     data: str
-    init: dict[str, str] | None
+    init: dict[str, Any] | None
     versions: dict[str, str]
 
     @property
@@ -51,9 +58,35 @@ class Run:
         return load_script(self.script).TASK
 
 
-def library_versions() -> dict[str, str]:
+def library_versions(script: ModuleType) -> dict[str, str]:
     """The versions of Python and of what a training depends on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "pillow")}}
+    names = ["torch", "numpy", "pillow", *(Requirement(each).name for each in getattr(script, "REQUIRES", []))]
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def check_requirements(name: str, requires: Sequence[str]) -> None:
+    """Raise UserError if a package that a model script names in REQUIRES is missing, or of another version."""
+    for each in requires:
+        wanted = Requirement(each)
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            raise UserError(
+                f"Models/{name}.py: REQUIRES {each}, which is not installed: pip install {each!r}"
+            ) from None
+        if not wanted.specifier.contains(found, prereleases=True):
+            raise UserError(f"Models/{name}.py: REQUIRES {each}, and {found} is installed: pip install {each!r}")
+
+
+def required(file: Path) -> list[str]:
+    """REQUIRES of a model script, read without running it, which may need the packages. Raises UserError."""
+    for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "REQUIRES" for target in node.targets):
+            try:
+                return [str(each) for each in ast.literal_eval(node.value)]
+            except (ValueError, TypeError):
+                raise UserError(f'{file}: REQUIRES must be a list such as ["transformers==5.1"]') from None
+    return []
 
 
 def script_file(name: str) -> Path:
@@ -68,6 +101,7 @@ def script_file(name: str) -> Path:
 def load_script(name: str) -> ModuleType:
     """Import a model script. Raises UserError if it is missing, or has no build() or no known TASK."""
     file = script_file(name)
+    check_requirements(name, required(file))
     script = importlib.import_module(f"Models.{name}")
     missing = [part for part in ("TASK", "build") if not hasattr(script, part)]
     if missing:
@@ -108,6 +142,7 @@ def parse_build_arguments(build: Callable[..., nn.Module], words: Sequence[str])
     for name in [name for name in inspect.signature(build).parameters if name != "classes"]:
         options = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
         kind = hints.get(name, str)
+        kind = next((each for each in get_args(kind) if get_origin(each) is list), kind)  # of `list[int] | None`
         element = get_args(kind)[0] if get_origin(kind) is list else kind
         if kind is bool:
             parser.add_argument(*options, dest=name, action=argparse.BooleanOptionalAction)
@@ -116,6 +151,26 @@ def parse_build_arguments(build: Callable[..., nn.Module], words: Sequence[str])
         else:
             raise UserError(f"model: build() has {name}: {kind}; it may be int, float, str, bool, or a list")
     return vars(parser.parse_args(words))
+
+
+def arguments_of_data(build: Callable[..., nn.Module], given: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
+    """What build() takes of the data and was not given: `exclusive`, whether each image shows exactly one class, and
+    `images`, how many of the images show each.
+    """
+    taken = inspect.signature(build).parameters.keys() & {"exclusive", "images"} - given.keys()
+    shown = np.array([samples.labels(index) for index in range(len(samples))]) if taken else np.zeros((0, 0))
+    found = {"exclusive": bool((shown.sum(1) == 1).all()) and len(samples.classes) > 1, "images": shown.sum(0).tolist()}
+    return {name: found[name] for name in sorted(taken)}
+
+
+def check_size(script: ModuleType, size: int) -> None:
+    """Raise UserError if the size is below 32, or no multiple of the script's SIZE_MULTIPLE."""
+    if size < 32:
+        raise UserError(f"size: {size} is below 32; 0 chooses one that suits the data")
+    multiple = getattr(script, "SIZE_MULTIPLE", 1)
+    if size % multiple:
+        near = max(1, round(size / multiple)) * multiple
+        raise UserError(f"size: {size} is no multiple of {multiple}, which {_file(script)} needs; {near} is near")
 
 
 def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
@@ -138,8 +193,11 @@ def check_outputs(script: ModuleType, model: nn.Module, size: int, classes: int)
 
     Checked before a training, which would fail after its first epoch. The order of the outputs is free.
     """
-    with torch.no_grad():
-        outputs = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+    try:
+        with torch.no_grad():
+            outputs = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
     model.train()
     task = script.TASK
     wanted = OUTPUTS[task]
@@ -209,10 +267,12 @@ def trained_model(run: Run, directory: Path) -> nn.Module:
 
 @dataclass(frozen=True)
 class Initial:
-    """Weights to start from. source: as given; sha256: of the file; classes: the export's, None of a bare file."""
+    """Weights to start from. classes: the export's, None of others.
 
-    source: str
-    sha256: str
+    origin: source, as given, and sha256 of the file; `card`, of pretrained weights; `init`, what an export began with.
+    """
+
+    origin: dict[str, Any]
     tensors: dict[str, Tensor]
     classes: list[str] | None
 
@@ -229,38 +289,75 @@ def read_initial(source: Path) -> Initial | None:
         raise UserError(f"init: {source} is neither an export nor a .safetensors file; `{RANDOM}` starts from nothing")
     if not file.is_file():
         raise UserError(f"init: {file}: not found; export that experiment, or `dvc pull` the file")
-    data, manifest = file.read_bytes(), source / "manifest.json"
-    classes = json.loads(manifest.read_text(encoding="utf-8"))["classes"] if manifest.is_file() else None
+    data = file.read_bytes()
+    origin: dict[str, Any] = {"source": source.as_posix(), "sha256": hashlib.sha256(data).hexdigest()}
+    about = {name: json.loads((source / name).read_text("utf-8")) for name in ABOUT if (source / name).is_file()}
+    origin |= {"card": about["card.json"]} if "card.json" in about else {}
+    manifest = about.get("manifest.json", {})
+    origin |= {"init": manifest["init"]} if manifest.get("init") else {}
     try:
-        return Initial(source.as_posix(), hashlib.sha256(data).hexdigest(), load(data), classes)
+        return Initial(origin, load(data), manifest.get("classes"))
     except SafetensorError as error:
         raise UserError(f"init: {file}: damaged ({error}); export again, or `dvc pull`") from error
 
 
-def start_from(model: nn.Module, initial: Initial, classes: Sequence[str]) -> list[str]:
-    """Copy each tensor of the same name and shape into `model`; return lines that report which, and why others not.
+def start_from(
+    model: nn.Module, initial: Initial, classes: Sequence[str], script: ModuleType | None = None
+) -> tuple[Collection[str], list[str]]:
+    """Copy what fits into `model`; return the names of its tensors that were set, and lines that report them.
 
-    Raises UserError if none fits.
+    The script's load_initial does it, if there is one; else each tensor of the same name and shape is copied, where a
+    prefix that all names of either side share may be missing on the other. Modules with a method `freeze`, all of whose
+    tensors were set, are frozen by it. Raises UserError if no tensor fits.
     """
-    mine, given = model.state_dict(), initial.tensors
-    fitting = [name for name in mine if name in given and given[name].shape == mine[name].shape]
+    source, mine = initial.origin["source"], model.state_dict()
+    if script and hasattr(script, "load_initial"):
+        became, mine = script.load_initial(model, initial.tensors), model.state_dict()
+        taken = {mine[name].data_ptr() for name in became.values() if name}  # layers may share tensors
+        fitting, prefix, shapes = {name for name, values in mine.items() if values.data_ptr() in taken}, "", []
+        left_out = sorted(name for name, target in became.items() if not target)
+        anew, unused = "of the model begin anew", "in it, but not used"
+    else:
+        prefix, given = _aligned(mine, initial.tensors)
+        fitting = {name for name in mine if name in given and given[name].shape == mine[name].shape}
+        model.load_state_dict({name: given[name] for name in fitting}, strict=False)
+        shapes = [f"{n} {_shape(given[n])} to {_shape(mine[n])}" for n in mine if n in given and n not in fitting]
+        left_out = sorted(name for name in given if name not in mine)
+        anew, unused = "not in it", "in it, but not in this model"
     if not any(mine[name].dim() for name in fitting):  # a number, such as a counter, fits anywhere
         raise UserError(
-            f"init: {initial.source}: none of its {len(given)} tensors fits this model, whose tensors are called "
-            f"{_some(list(mine))}"
+            f"init: {source}: none of its {len(initial.tensors)} tensors fits this model: they are called "
+            f"{_some(sorted(initial.tensors))}; the model's {_some(list(mine))}"
         )
-    model.load_state_dict({name: given[name] for name in fitting}, strict=False)
-    shapes = [f"{n} {_shape(given[n])} to {_shape(mine[n])}" for n in mine if n in given and n not in fitting]
-    others = {
-        "of another shape": shapes,
-        "not in it": [name for name in mine if name not in given],
-        "in it, but not in this model": sorted(name for name in given if name not in mine),
-    }
-    lines = [f"init: {len(fitting)} of {len(mine)} tensors from {initial.source}"]
+    for name, module in model.named_modules():
+        if hasattr(module, "freeze") and fitting.issuperset(f"{name}.{inner}" for inner in module.state_dict()):
+            module.freeze()
+    missing = [name for name in mine if name not in fitting and name not in {each.split()[0] for each in shapes}]
+    others = {"of another shape": shapes, anew: missing, unused: left_out}
+    lines = [f"init: {len(fitting)} of {len(mine)} tensors from {source}{prefix}"]
     lines += [f"init: {len(names)} {what}: {_some(names)}" for what, names in others.items() if names]
     if initial.classes not in (None, list(classes)):
         lines.append(f"init: its classes ({_some(initial.classes or [])}) are not the data's ({_some(classes)})")
-    return lines
+    return fitting, lines
+
+
+def _aligned(mine: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, Mapping[str, Tensor]]:
+    """The given tensors named as the model's, and what was done for it.
+
+    What names have in common may be taken away, and the path to a part of the model put before them; what fits most
+    tensors is done, nothing if nothing fits more.
+    """
+    common = os.path.commonprefix(list(given)).rpartition(".")  # noqa: RUF071 - of letters
+    parts = dict.fromkeys(name[:end] for name in mine for end in (dot.start() + 1 for dot in re.finditer(r"\.", name)))
+    ways = [(cut, before) for cut in dict.fromkeys(["", common[0] + common[1]]) for before in ["", *parts]]
+    shapes = {name: values.shape for name, values in mine.items()}
+
+    def fits(way: tuple[str, str]) -> int:
+        return sum(shapes.get(way[1] + name.removeprefix(way[0])) == values.shape for name, values in given.items())
+
+    cut, before = max(ways, key=fits)
+    said = "".join([f", without their prefix {cut}" if cut else "", f", as {before}*" if before else ""])
+    return said, {before + name.removeprefix(cut): values for name, values in given.items()}
 
 
 def _shape(values: Tensor) -> str:

@@ -15,14 +15,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from typer import Option
 
 from Datasets.format.import_closure import import_closure
@@ -35,7 +38,8 @@ from Models.learning.hardware import Loss, Precision, autocast, count, from_firs
 from Models.learning.scripts import check_losses
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
-CHECKPOINT_STEPS = 50  # a checkpoint costs about a third of a step
+CHECKPOINT_SHARE = 0.02  # of the time, for checkpoints
+PARTS = ("model", "optimizer", "schedule", "average")  # of the state, that have a state_dict
 NAMED = 8  # images named when a step fails
 DIGEST_BYTES = 32
 
@@ -53,23 +57,32 @@ class Keep(StrEnum):
 class Options:
     """All that decides the result of a training beside code and data: options of the command line."""
 
-    size: Annotated[int, Option(min=32, max=8192, help="side of the letterboxed square, in pixels")] = 96
-    epochs: Annotated[int, Option(min=1, help="how often each image is seen")] = 20
-    batch: Annotated[int, Option(min=1, help="images in a step")] = 16
-    learning_rate: Annotated[float, Option(min=0, max=1e6, help="highest rate of the one-cycle schedule")] = 6e-3
+    size: Annotated[int, Option(min=0, max=8192, help="side of the letterboxed square, in pixels; 0: by the data")] = 0
+    epochs: Annotated[int, Option(min=0, help="how often each image is seen; 0: by the data")] = 0
+    batch: Annotated[int, Option(min=0, help="images in a step; 0: by the data")] = 0
+    accumulate: Annotated[int, Option(min=1, help="parts of a step, one after another, to save memory")] = 1
+    learning_rate: Annotated[
+        float, Option(min=0, max=1e6, help="highest rate of the one-cycle schedule; 0: by the batch")
+    ] = 0.0
+    init_rate: Annotated[float, Option(min=0, max=1, help="share of it for weights that init gave")] = 0.2
     weight_decay: Annotated[float, Option(min=0, max=1e6, help="AdamW's weight decay")] = 0.01
     flip: Annotated[bool, Option(help="mirror images at random; wrong for digits and letters")] = False
     zoom: Annotated[float, Option(min=0, max=4, help="scale and shift at random, by up to 1 + zoom")] = 0.25
     crop: Annotated[float, Option(min=0, max=0.9, help="cut out parts, of sides from 1 - crop to all")] = 0.0
     colour: Annotated[float, Option(min=0, max=1, help="vary brightness, contrast and saturation")] = 0.0
     clip: Annotated[float, Option(min=0, max=1e6, help="largest norm of the gradient; 0 sets no limit")] = 10.0
+    ema: Annotated[
+        float, Option(min=0, max=0.99999, help="decay of the moving average to keep as weights; 0: none")
+    ] = 0.0
+    validate_every: Annotated[int, Option(min=1, help="epochs between measurements on val")] = 1
     patience: Annotated[int, Option(min=0, help="stop after so many epochs without gain on val; 0: never")] = 0
     keep: Annotated[Keep, Option(help="weights for the next stages; the schedule ends in its best")] = Keep.last
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="of weights, order and augmentation")] = 0
     threads: Annotated[int, Option(min=1, max=1024, help="CPU threads; they decide the last bits")] = 2
-    device: Annotated[str, Option(help="cpu or cuda; only cpu gives the same bits each time")] = "cpu"
+    workers: Annotated[int, Option(min=0, max=1024, help="processes that decode images; 0: two threads")] = 0
+    device: Annotated[str, Option(help="cpu, cuda or auto; only cpu gives the same bits each time")] = "auto"
     deterministic: Annotated[bool, Option(help="use only operations that give the same bits each time")] = True
-    precision: Annotated[Precision, Option(help="auto: bf16 where the device has it")] = Precision.fp32
+    precision: Annotated[Precision, Option(help="auto: bf16 on a GPU that has it")] = Precision.auto
     processes: Annotated[int, Option(min=1, max=1024, help="that share each step, started by torchrun")] = 1
 
     def augmentation(self) -> Augmentation:
@@ -81,18 +94,25 @@ class Options:
 class State:
     """A training in progress.
 
-    loss: the model's, with gradients averaged over the processes. step: steps done. sums: of the loss's parts over the
-    epoch so far. best: epoch, value (of validation's first figure) and model (its weights) of the best epoch so far.
+    loss: the model's, with gradients averaged over the processes. average: the moving average of the weights. step:
+    steps done. sums: of the loss's parts since the last row of the history. best: epoch, value (of validation's first
+    figure) and model (its weights) of the best epoch so far.
     """
 
     model: nn.Module
     loss: Loss
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
+    average: AveragedModel | None
     step: int
     sums: dict[str, float]
     history: list[Row]
     best: dict[str, Any] | None = None
+
+    @property
+    def result(self) -> nn.Module:
+        """The model as it will be used: with averaged weights, if there are some."""
+        return self.average.module if self.average else self.model
 
 
 class NotFinite(ArithmeticError):
@@ -106,57 +126,94 @@ def train(
     validate: Callable[[nn.Module], Mapping[str, float]],
     checkpoint: Path,
     report: Callable[[list[Row]], None],
+    groups: list[dict[str, Any]] | None = None,
 ) -> State:
     """Train `model` in place; the state's history has a row per epoch: the losses and what `validate` measured.
 
-    validate: its first figure, the higher the better, decides on the best epoch and on stopping early. report: gets all
-    rows so far, at the start and after each epoch. Of several processes, the first validates, reports and saves. Raises
-    UserError with the step and its images where the loss or its gradient is not finite; the last checkpoint stays.
+    With `validate_every` there is a row for each so many epochs, and the last. validate: its first figure, the higher
+    the better, decides on the best epoch and on stopping early. report: gets all rows so far, at the start and after
+    each. groups: AdamW's, else those of `parameter_groups`. Of several processes, the first validates, reports
+    and saves. Raises UserError with the step and its images where the loss or its gradient is not finite; the last
+    checkpoint stays.
     """
     samples.cache()
     steps = len(epoch_order(len(samples), options.batch, 0, 0))
     if len(samples) // steps < count():
         raise UserError(f"processes: {count()} cannot share the {len(samples) // steps} images of a step; raise batch")
-    state = start(model, options, options.epochs * steps)
+    state = start(model, options, options.epochs * steps, groups)
     resume(state, checkpoint)
+    saver = Saver(checkpoint)
     if is_first():
         report(state.history)
     progress = EpochProgress(options.epochs, steps, state.step)
+    since = int(state.history[-1]["step"]) if state.history else 0  # the step of the last row
     for epoch in range(state.step // steps, options.epochs):
         if from_first(stalled(state, options.patience)):
             break
         order = epoch_order(len(samples), options.batch, options.seed, epoch)[state.step % steps :]
-        for images, batch in zip(order, samples.batches(each[share(len(each))] for each in order), strict=True):
+        shares = [each[share(len(each))] for each in order]
+        batches = samples.batches(shares, options.workers, pin=options.device != "cpu")
+        for images, batch in zip(order, batches, strict=True):
             try:
                 update(state, batch, options, len(images))
             except NotFinite as error:
                 raise UserError(explanation(error, state.step, samples, images, options, checkpoint)) from error
-            progress.step(len(images), state.sums["loss"] / (state.step - epoch * steps))
-            if state.step % CHECKPOINT_STEPS == 0 and state.step % steps:  # at the end of an epoch, after its report
-                save(state, checkpoint)
-        end_epoch(state, steps, validate(model) if is_first() else {})
-        if is_first():
-            report(state.history)
-            row = state.history[-1]
-            progress.epoch({name: row[name] for name in row if name == "loss" or name.startswith("val_")})
-        if state.step % CHECKPOINT_STEPS == 0:
-            save(state, checkpoint)
+            progress.step(len(images), state.sums["loss"] / (state.step - since))
+            if state.step % steps:  # at the end of an epoch, after its report
+                saver.save(state)
+        if epoch + 1 == options.epochs or (epoch + 1) % options.validate_every == 0:
+            end_epoch(state, epoch + 1, state.step - since, validate(state.result) if is_first() else {})
+            since = state.step
+            if is_first():
+                report(state.history)
+                row = state.history[-1]
+                progress.epoch({name: row[name] for name in row if name == "loss" or name.startswith("val_")})
+        saver.save(state)
     return state
 
 
-def start(model: nn.Module, options: Options, steps: int) -> State:
-    """A training before its first of `steps` steps."""
+def start(model: nn.Module, options: Options, steps: int, groups: list[dict[str, Any]] | None = None) -> State:
+    """A training before its first of `steps` steps. groups: AdamW's, else those of `parameter_groups`."""
+    groups = groups or parameter_groups(model, options)
     model.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if options.device == "cuda" and count() > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(groups, fused=True)
     warm_up = 0.3 if steps == 5 else WARM_UP  # of 5 steps, it would end at the first: PyTorch divides by that length
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=options.learning_rate, total_steps=steps, pct_start=warm_up
-    )
-    return State(model, loss_of(model), optimizer, schedule, 0, {}, [])
+    rates = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=steps, pct_start=warm_up)
+    average = AveragedModel(model, multi_avg_fn=partial(follow, options.ema), use_buffers=True) if options.ema else None
+    return State(model, loss_of(model), optimizer, schedule, average, 0, {}, [])
+
+
+def follow(decay: float, averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor) -> None:
+    """Move the averages to the values, at first faster than by `decay` (as TensorFlow's ExponentialMovingAverage)."""
+    kept = min(decay, (1 + int(updates)) / (10 + int(updates)))
+    for average, value in zip(averages, values, strict=True):
+        if average.is_floating_point():
+            average.lerp_(value, 1 - kept)
+        else:
+            average.copy_(value)
+
+
+def parameter_groups(model: nn.Module, options: Options, loaded: Collection[str] = ()) -> list[dict[str, Any]]:
+    """AdamW's groups: the parameters that learn, by learning rate and decay.
+
+    loaded: names of those that did not begin with random weights, which learn at `init_rate` of the rate. Norms and
+    biases do not decay.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name in loaded, parameter.dim() > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": options.learning_rate * (options.init_rate if was_loaded else 1),
+            "weight_decay": options.weight_decay if decays else 0.0,
+        }
+        for (was_loaded, decays), parameters in groups.items()
+    ]
 
 
 def update(state: State, batch: Batch, options: Options, images: int | None = None) -> None:
@@ -167,43 +224,50 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     state.model.train()
     images = images or len(batch.indices)
     torch.manual_seed(options.seed * 1_000_003 + state.step + 2**40 * rank())  # so there is no random state to save
+    batch = batch.to(options.device)
     batch = augment(batch, options.augmentation(), [options.seed, state.step], share(images), images)
-    targets = {name: values.to(options.device) for name, values in batch.targets.items()}
-    with autocast(options.precision, options.device):
-        losses = state.loss(batch.images.to(options.device), targets)
-    check_losses(losses, [name.removesuffix("_loss") for name in state.sums if name != "loss"])
-    total = torch.stack(list(losses.values())).sum()
-    values = mean(torch.stack([total, *losses.values()]).detach()).tolist()
+    state.optimizer.zero_grad()
+    sums = []
+    pieces = list(
+        zip(*(values.chunk(options.accumulate) for values in (batch.images, *batch.targets.values())), strict=True)
+    )
+    for part, *targets in pieces:
+        with autocast(options.precision, options.device):
+            losses = state.loss(part, dict(zip(batch.targets, targets, strict=True)))
+        check_losses(losses, [name.removesuffix("_loss") for name in state.sums if name != "loss"])
+        total = torch.stack(list(losses.values())).sum()
+        (total / len(pieces)).backward()  # type: ignore[no-untyped-call]
+        sums.append(torch.stack([total, *losses.values()]).detach())
+    values = mean(torch.stack(sums).mean(0)).tolist()
     parts = dict(zip(["loss", *(f"{name}_loss" for name in losses)], values, strict=True))
     if not math.isfinite(parts["loss"]):
         raise NotFinite(f"the loss is {parts['loss']}")
-    state.optimizer.zero_grad()
-    total.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.clip or math.inf)
     if not math.isfinite(float(norm)):
         raise NotFinite(f"the gradient is {float(norm)}")
     state.optimizer.step()
     state.schedule.step()
+    if state.average:
+        state.average.update_parameters(state.model)
     state.step += 1
     state.sums = {name: state.sums.get(name, 0.0) + value for name, value in parts.items()}
 
 
-def end_epoch(state: State, steps: int, measured: Mapping[str, float]) -> None:
-    """Add the epoch's row to the history; keep its weights if no epoch before was as good. steps: of an epoch."""
-    row: Row = {"step": state.step, "epoch": state.step // steps}
-    row["learning_rate"] = float(state.schedule.get_last_lr()[0])
+def end_epoch(state: State, epoch: int, steps: int, measured: Mapping[str, float]) -> None:
+    """Add a row to the history; keep the weights if none before were as good. steps: those since the row before."""
+    row: Row = {"step": state.step, "epoch": epoch, "learning_rate": float(max(state.schedule.get_last_lr()))}
     row |= {name: value / steps for name, value in state.sums.items()}
     state.history.append({**row, **measured})
     state.sums = dict.fromkeys(state.sums, 0.0)  # the names stay: each step has the same
     value = next(iter(measured.values()), None)
     if value is not None and (state.best is None or value > state.best["value"]):
-        weights = {name: values.detach().cpu().clone() for name, values in state.model.state_dict().items()}
-        state.best = {"epoch": len(state.history), "value": value, "model": weights}
+        weights = {name: values.detach().cpu().clone() for name, values in state.result.state_dict().items()}
+        state.best = {"epoch": epoch, "value": value, "model": weights}
 
 
 def stalled(state: State, patience: int) -> bool:
     """Whether none of the last `patience` epochs was better than all before, which is reported. 0 never stops."""
-    if not patience or state.best is None or len(state.history) - state.best["epoch"] < patience:
+    if not patience or state.best is None or int(state.history[-1]["epoch"]) - state.best["epoch"] < patience:
         return False
     epoch, value = state.best["epoch"], state.best["value"]
     print(f"stopped: {patience} epochs were no better than epoch {epoch} with {value:.3f}", file=sys.stderr)
@@ -233,18 +297,31 @@ def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root
     return home / ".checkpoints" / digest.hexdigest()[:32] / "checkpoint.pt"
 
 
+class Saver:
+    """Writes checkpoints, so rarely that they take CHECKPOINT_SHARE of the time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._due = path, 0.0
+
+    def save(self, state: State) -> None:
+        """Write the checkpoint, if it is time, in the first process."""
+        began = time.monotonic()
+        if is_first() and began >= self._due:
+            save(state, self._path)
+            ended = time.monotonic()
+            self._due = ended + (ended - began) / CHECKPOINT_SHARE
+
+
 def save(state: State, path: Path) -> None:
     """Write the checkpoint; where that fails, report it, keep the one before, and go on."""
-    if not is_first():
-        return
-    saved = {name: getattr(state, name).state_dict() for name in ("model", "optimizer", "schedule")}
+    saved = {name: part.state_dict() for name in PARTS if (part := getattr(state, name)) is not None}
     saved |= {name: getattr(state, name) for name in ("step", "sums", "history", "best")}
     buffer = io.BytesIO()
     torch.save(saved, buffer)
     data = buffer.getvalue()
     try:
-        with replacing(path) as partial:
-            partial.write_bytes(hashlib.sha256(data).digest() + data)
+        with replacing(path) as file:
+            file.write_bytes(hashlib.sha256(data).digest() + data)
     except OSError as error:
         print(f"step {state.step}: {path} cannot be written ({error.strerror}); training goes on", file=sys.stderr)
 
@@ -254,8 +331,9 @@ def resume(state: State, path: Path) -> None:
     saved = from_first(load_checkpoint(path) if is_first() else None)
     if saved is None:
         return
-    for name in ("model", "optimizer", "schedule"):
-        getattr(state, name).load_state_dict(saved[name])
+    for name in PARTS:
+        if name in saved:
+            getattr(state, name).load_state_dict(saved[name])
     for name in ("step", "sums", "history", "best"):
         setattr(state, name, saved[name])
     print(f"resumed at step {state.step} from {path}", file=sys.stderr)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from Datasets.format.predictions import OUTPUTS, TOLERANCE
-from tests.contract.checkout import EXPERIMENTS, PARAMS, run_in, succeeded
+from tests.contract.checkout import EXPERIMENTS, PARAMS, ROOT, run_in, succeeded
 
 pytestmark = pytest.mark.skipif(not EXPERIMENTS, reason="params.yaml has no experiment")
 SIDES = 64
@@ -32,6 +32,12 @@ def targets(task: str) -> dict[str, torch.Tensor]:
         return {"mask": mask}
     counts = torch.tensor([[0, 0, 2], [0, 0, 0]])
     return {"counts": counts} if task == "counts" else {"labels": counts > 0}
+
+
+def test_pretrained_weights_have_licences_that_the_project_allows():
+    allowed = (PARAMS.get("licenses") or {}).get("allow")
+    for card in ROOT.glob("Datasets/pretrained/*/card.json"):
+        assert not allowed or json.loads(card.read_text("utf-8"))["license"] in allowed, card
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

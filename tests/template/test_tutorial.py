@@ -12,14 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from tests.template.conftest import AUTHOR, ROOT
 from tests.template.Data_processing.sources import pack, picture, write_voc
 from tests.template.test_project import commit, git, write_checkout
 
 TUTORIAL = (ROOT / "docs/TUTORIAL.md").read_text(encoding="utf-8")
-QUICK = {"size": 64, "epochs": 1, "threads": 1}  # instead of what the tutorial trains, which takes minutes
+QUICK = {
+    "experiments": {"e001": {"train": {"size": 64, "epochs": 1, "threads": 1}}}
+}  # instead of what the tutorial trains, which takes minutes
 # an environment like the one that make would install, which is the tests' own
 INSTALLED = "mkdir -p raccoons/.venv/bin && touch raccoons/.venv/installed raccoons/.venv/bin/activate"
 MERGE = """
@@ -38,16 +39,13 @@ with open("params.yaml", "w", encoding="utf-8") as file:
 
 
 def script(template: Path, port: int) -> list[str]:
-    """The commands, with REPOSITORY and the port replaced; what it says to write into params.yaml is written."""
+    """The commands, with REPOSITORY and the port replaced, and a quick training."""
     lines = ["set -e"]
-    for kind, block in re.findall(r"^```(console|yaml)\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL):
-        if kind == "console":
-            lines += [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-        else:
-            values = YAML(typ="safe").load(block)
-            values["experiments"]["e001"]["train"] |= QUICK
-            lines.append(f"python -c {shlex.quote(MERGE)} {shlex.quote(json.dumps(values))}")
+    for block in re.findall(r"^```console\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL):
+        lines += [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
     lines.insert(2, INSTALLED)
+    training = next(number for number, line in enumerate(lines) if "experiment run" in line)
+    lines.insert(training, f"python -c {shlex.quote(MERGE)} {shlex.quote(json.dumps(QUICK))}")
     return [line.replace("REPOSITORY", shlex.quote(str(template))).replace("8000", str(port)) for line in lines]
 
 

@@ -36,7 +36,9 @@ def without_batch_norm(model: torch.nn.Module) -> torch.nn.Module:
 
 def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
     """The loss of each step over the whole batch of 8, or of 7: two processes then have unequal shares."""
-    options = Options(48, 50, 8, 6e-3, 0.01, True, 0.25, 0.2, 0.3, 10.0, 0, "last", 0, 1, "cpu", True)
+    options = Options(
+        48, 50, 8, learning_rate=6e-3, flip=True, crop=0.2, colour=0.3, threads=1, device="cpu", precision="fp32"
+    )
     samples = Samples(Curated(curated), "train", 48, script.TASK)
     torch.manual_seed(0)
     state = start(without_batch_norm(script.build(classes=2, width=8)), options, steps * 3 // 2)

@@ -69,7 +69,8 @@ def samples(shapes):
 def test_average_precision_is_that_of_pycocotools(samples):
     truth, guessed = coco_truth(samples), guesses(samples)
     assert any(each["iscrowd"] for each in truth["annotations"])
-    ours, classes = coco_precision(samples, guessed)
+    of_sizes, classes = coco_precision(samples, guessed)
+    ours = of_sizes[..., 0]
     rows = [{"image": str(number), **prediction} for number, prediction in enumerate(guessed)]
     found = predictions_to_coco(rows, "boxes", samples.classes)["annotations"]
     with redirect_stdout(io.StringIO()):
@@ -81,6 +82,8 @@ def test_average_precision_is_that_of_pycocotools(samples):
         theirs.accumulate()
         theirs.summarize()
     assert [ours.mean(), ours[0].mean(), ours[5].mean()] == pytest.approx(theirs.stats[:3], abs=1e-9)
+    known = [size[size >= 0].mean() if (size >= 0).any() else -1 for size in np.moveaxis(of_sizes, -1, 0)[1:]]
+    assert known == pytest.approx(theirs.stats[3:6], abs=1e-9), "small, medium and large"
     by_class = theirs.eval["precision"][:, :, :, 0, 2].mean((0, 1))
     assert ours.mean((0, 1)).tolist() == pytest.approx(by_class.tolist(), abs=1e-9) and classes == samples.classes
     assert 0.1 < ours.mean() < 0.9
@@ -88,7 +91,7 @@ def test_average_precision_is_that_of_pycocotools(samples):
 
 def test_perfect_predictions_have_a_precision_of_1(samples):
     perfect = [predicted(*((*each, 0.9) for each in truth_of(samples, i))) for i in range(len(samples))]
-    assert coco_precision(samples, perfect)[0].min() == pytest.approx(1)
+    assert coco_precision(samples, perfect)[0][..., 0].min() == pytest.approx(1)
     assert best_threshold(samples, perfect) == 0.9
     assert all(actual == found for actual, found in confusion(samples, perfect))
 

@@ -97,11 +97,25 @@ class Unordered(torch.nn.Module):
 
 
 def test_outputs_keep_their_names_in_any_order_and_what_cannot_be_a_graph_is_reported(tmp_path):
-    write_onnx(Unordered(), 32, tmp_path / "model.onnx")
+    manifest = {
+        "input": {"size": 32, "resize": "letterbox"},
+        "task": "counts",
+        "classes": ["a"],
+        "score_threshold": 0.5,
+    }
+    write_onnx(Unordered(), manifest, tmp_path / "model.onnx")
+    about = {each.key: each.value for each in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert about == {
+        "size": "32",
+        "resize": "letterbox",
+        "task": "counts",
+        "classes": '["a"]',
+        "score_threshold": "0.5",
+    }
     found = onnx_detector(tmp_path / "model.onnx", "counts")(np.full((1, 3, 32, 32), 51, np.uint8))
     assert np.allclose(found["scores"], 0.2) and np.allclose(found["counts"], 51)
     with pytest.raises(UserError, match=r"forward\(\) cannot become .* expression .* \(test_export.py, line \d+\)$"):
-        write_onnx(Unordered(least=3), 32, tmp_path / "none.onnx")
+        write_onnx(Unordered(least=3), manifest, tmp_path / "none.onnx")
 
 
 def test_imports_that_do_not_travel_are_found(tmp_path):
@@ -136,6 +150,8 @@ def test_the_manifest_says_where_it_all_comes_from(outputs):
         "script/Datasets/format/predictions.py",
         "script/Models/__init__.py",
         "script/Models/backbones/__init__.py",
+        "script/Models/backbones/efficientnet_lite.py",
+        "script/Models/backbones/features.py",
         "script/Models/backbones/tiny.py",
         "script/Models/e001_center_detector.py",
         "script/Models/rebuild.py",

@@ -15,15 +15,16 @@ from Datasets.format.images import VOID
 from Datasets.tools.errors import UserError
 from Models import e002_coarse_to_fine as e002
 from Models import e003_density_counter as e003
+from Models import e004_classifier as e004
 from Models.evaluate import draw_worst, named_confusion
 from Models.learning import metrics
 from Models.learning.augmentation import Augmentation, check_augmentation
 from Models.learning.data_loading import IGNORED, Samples
 from Models.learning.metrics import validate
-from Models.learning.scripts import read_initial, start_from
+from Models.learning.scripts import arguments_of_data, read_initial, start_from
 from Models.learning.training import train
 from tests.template.conftest import AUTHOR, edit_params, run_in, succeeded
-from tests.template.Models.shape_scenes import png, write_scenes
+from tests.template.Models.shape_scenes import png, refused, write_scenes
 
 NEW_MODEL = """
 from torch import nn
@@ -163,6 +164,12 @@ def test_f1_and_counts_are_as_reckoned_by_hand():
     assert measured.confusion.count(("square", "disc")) == 1 and (None, "disc") in measured.confusion
     shown = metrics.measure_labels(Fixed("labels", truth), answers, 0.5).metrics
     assert (shown["macroF1"], shown["exact"]) == (measured.metrics["macroF1"], 0.5)
+    assert (shown["AP"], shown["mAP"], shown["top1"]) == ({"disc": 1.0, "square": 1.0}, 1.0, 1.0)
+    worse = [*answers[:3], counting((0.7, 0.1))]  # its squares come after those of an image without: 1 of 1, 2 of 3
+    shown = metrics.measure_labels(Fixed("labels", truth), worse, 0.5).metrics
+    assert shown["AP"]["square"] == pytest.approx((51 + 50 * 2 / 3) / 101, abs=1e-6) and shown["top1"] == round(
+        2 / 3, 6
+    )
     assert metrics.best_label_threshold(samples, answers) == 0.21, (
         "the lowest without a false square: only a disc is wrong"
     )
@@ -218,12 +225,42 @@ def test_a_model_of_counts_learns_from_the_detectors_weights(shapes, outputs, tm
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = e003.build(classes=2, width=16)
-    told = start_from(model, read_initial(outputs / "export"), samples.classes)
+    _, told = start_from(model, read_initial(outputs / "export"), samples.classes)
     assert told[1:] == ["init: 2 in it, but not in this model: distances.bias, distances.weight"], "all others fit"
     options = tiny_options(size=64, epochs=6, learning_rate=3e-3)
     train(model, samples, options, lambda _: {}, tmp_path / "c.pt", lambda _: None)
     figures = validate(model, samples_of(shapes, "counts", "test"), 6)
     assert figures["val_macroF1"] > 0.9 and figures["val_MAE"] < 0.3
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_model_of_labels_learns_one_class_or_several_of_an_image(tmp_path, exclusive):
+    def change(split, number, record, files):
+        if exclusive:
+            record["labels"] = (record["labels"] or ["disc"])[:1]
+
+    samples = samples_of(write_scenes(tmp_path / "c", {"train": 24, "val": 0, "test": 0}, change=change), "labels")
+    arguments = arguments_of_data(e004.build, {"width": 16}, samples)
+    shown = np.sum([samples.labels(index) for index in range(len(samples))], axis=0).tolist()
+    assert arguments == {"exclusive": exclusive, "images": shown}
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = e004.build(classes=2, width=16, balance=True, **arguments)
+    options = tiny_options(size=64, epochs=25, batch=6)
+    train(model, samples, options, lambda _: {}, tmp_path / "c.pt", lambda _: None)
+    if not exclusive:
+        assert validate(model, samples, 6)["val_macroF1"] > 0.9
+    scores = model.eval()(torch.randint(0, 256, (2, 3, 40, 30), dtype=torch.uint8))["scores"]
+    assert torch.allclose(scores.sum(1), torch.ones(2)) == exclusive
+
+
+def test_labels_that_are_the_same_everywhere_are_refused(tmp_path):
+    def change(split, number, record, files):
+        record["labels"] = ["disc"]
+
+    curated = write_scenes(tmp_path / "c", {"train": 4, "val": 2, "test": 0}, change=change)
+    words = ["--script", "e004_classifier", "--curated", curated, "--out", tmp_path / "out", "--size", "64"]
+    assert "all images of the split train show disc: there is nothing to tell apart" in refused("train", *words)
 
 
 @pytest.mark.long

@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 from Datasets.format.curated import Curated
 from Datasets.tools.errors import UserError
 from Models import e001_center_detector as e001
-from Models.learning import training
+from Models.learning import data_loading, training
 from Models.learning.data_loading import Samples, epoch_order
 from Models.learning.metrics import validate
 from Models.learning.scripts import write_weights
 from Models.learning.training import Options, checkpoint_path, load_checkpoint, save, start, train, update
 from Models.train import prepare
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage, stage, write_scenes
+from tests.template.Models.shared_steps import without_batch_norm
 
 KILLED = """
 import os, random, signal, sys, time
@@ -56,7 +57,8 @@ assert os.waitpid(start(), 0)[1] == 0
 
 def tiny_options(**changes):
     """Settings for a training of a few seconds."""
-    return Options(**{"size": 48, "epochs": 12, "batch": 8, "zoom": 0.0, "threads": 1, **changes})
+    some = {"size": 48, "epochs": 12, "batch": 8, "learning_rate": 6e-3, "zoom": 0.0, "threads": 1}
+    return Options(**{**some, "device": "cpu", "precision": "fp32", **changes})
 
 
 BACKBONES = Path("Models/backbones")
@@ -86,16 +88,17 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bytes(shap
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("resumed at step") == 1
-    for name in ("weights.safetensors", "best.safetensors", "history.tsv", "metrics.json", "run.json"):
+    for name in ("weights.safetensors", "history.tsv", "metrics.json", "run.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     assert not list((tmp_path / "home2").rglob("*.pt")), "a complete training leaves no checkpoint behind"
 
 
-def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9, "accumulate": 2, "validate_every": 2}])
+def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tmp_path, monkeypatch, more):
     torch.set_num_threads(1)
-    monkeypatch.setattr(training, "CHECKPOINT_STEPS", 2)  # in the midst of an epoch, and at the end of the second
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", 1e9)  # after each step
     samples = Samples(Curated(write_scenes(tmp_path / "c", {"train": 12, "val": 0, "test": 0})), "train", 32)
-    options = tiny_options(size=32, epochs=3, batch=4, zoom=0.2)  # of 3 steps
+    options = tiny_options(size=32, epochs=3, batch=4, zoom=0.2, **more)  # of 3 steps
 
     def learn(checkpoint, interrupted=0):
         """The history, the best and the last weights; a loss and a validation are a moment each."""
@@ -117,7 +120,7 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
         model.loss = loss
         measure = lambda model: moment({"val_figure": float(model.eval().heatmap.weight.detach().sum())})  # noqa: E731
         state = train(model, samples, options, measure, checkpoint, lambda _: None)
-        return state.history, state.best.pop("model"), state.best, state.model.state_dict()
+        return state.history, state.best.pop("model"), state.best, state.result.state_dict()
 
     history, best, figure, last = learn(tmp_path / "whole.pt")
     for interrupted in range(1, 13):
@@ -192,17 +195,51 @@ def test_it_stops_early_keeps_the_best_weights_and_resumes_to_the_same(shapes, t
 
 
 def test_the_kept_weights_are_those_asked_for(shapes, tmp_path):
-    common = ["--script=e001_center_detector", "--curated", shapes, "--size=48", "--epochs=4", "--learning-rate=0.05"]
+    common = ["--script=e001_center_detector", "--curated", shapes, "--size=48", "--learning-rate=0.05", "--batch=16"]
     for keep in ("last", "best"):
-        words = [*common, "--keep", keep, "--no-deterministic", "--out", tmp_path / keep, "--", "--width", "8"]
+        words = [
+            *common,
+            "--epochs=4",
+            "--keep",
+            keep,
+            "--no-deterministic",
+            "--out",
+            tmp_path / keep,
+            "--",
+            "--width=8",
+        ]
         run_stage("train", *words, home=tmp_path)
-        kept = (tmp_path / keep / "weights.safetensors").read_bytes()
-        assert kept == (tmp_path / keep / f"{keep}.safetensors").read_bytes()
         rows = list(csv.DictReader((tmp_path / keep / "history.tsv").open(), delimiter="\t"))
         best = max(rows, key=lambda row: float(row["val_mAP"]))
         epoch = json.loads((tmp_path / keep / "metrics.json").read_text())["epoch"]
         assert epoch == (4 if keep == "last" else int(best["epoch"]))
     assert json.loads((tmp_path / "best/run.json").read_text())["train"]["deterministic"] is False
+    weights = [(tmp_path / keep / "weights.safetensors").read_bytes() for keep in ("last", "best")]
+    assert (weights[0] == weights[1]) == (best["epoch"] == "4")
+
+
+def test_a_step_in_parts_is_that_of_the_whole_and_the_average_follows(shapes):
+    samples = Samples(Curated(shapes), "train", 48)
+    batch = next(samples.batches([list(range(8))]))
+    ends = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        state = start(without_batch_norm(e001.build(2, width=4)), tiny_options(accumulate=parts, ema=0.9), 10)
+        state.loss = lambda images, targets, model=state.model: {"all": model(images)["boxes"].abs().mean()}
+        update(state, batch, tiny_options(accumulate=parts), 8)
+        ends.append(state.model.distances.weight.grad)
+        update(state, batch, tiny_options(accumulate=parts), 8)
+        assert not torch.equal(state.result.distances.weight, state.model.distances.weight)
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4 * float(ends[0].abs().max()))
+
+
+def test_worker_processes_give_the_batches_that_threads_give(shapes, monkeypatch):
+    monkeypatch.setattr(data_loading, "CACHE_BYTES", 0)
+    samples = Samples(Curated(shapes), "train", 48)
+    order = [[3, 1], [0, 2], [5, 4]]
+    for one, other in zip(samples.batches(order), samples.batches(order, workers=2), strict=True):
+        assert torch.equal(one.images, other.images) and one.indices == other.indices
+        assert all(torch.equal(values, other.targets[name]) for name, values in one.targets.items())
 
 
 def test_the_gradient_is_clipped(shapes):
@@ -269,9 +306,7 @@ def test_weights_that_layers_share_are_written_and_read(tmp_path):
 def test_what_training_writes(outputs):
     train_out = outputs / "train"
     assert sorted(path.name for path in train_out.iterdir()) == [
-        "best.safetensors",
         "history.tsv",
-        "last.safetensors",
         "metrics.json",
         "run.json",
         "weights.safetensors",
@@ -282,7 +317,10 @@ def test_what_training_writes(outputs):
     assert json.loads((train_out / "run.json").read_text())["build"] == {"width": 16}
 
 
-def test_a_loss_that_is_no_number_stops_with_its_step_and_images_and_keeps_the_checkpoint(shapes, tmp_path):
+def test_a_loss_that_is_no_number_stops_with_its_step_and_images_and_keeps_the_checkpoint(
+    shapes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", 1e9)  # after each step
     samples = Samples(Curated(shapes), "train", 48)
     torch.manual_seed(0)
     model, options, checkpoint = e001.build(classes=2, width=8), tiny_options(batch=4), tmp_path / "checkpoint.pt"
@@ -300,7 +338,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_images_and_keeps_the_c
     assert "the loss is nan at step 53: lower learning_rate (now 0.006)" in str(refusal.value)
     assert f"look at its images: {images}; the checkpoint before it is kept: {checkpoint}" in str(refusal.value)
     kept = load_checkpoint(checkpoint)
-    assert kept["step"] == 50 and all(torch.isfinite(values).all() for values in kept["model"].values())
+    assert kept["step"] == 52 and all(torch.isfinite(values).all() for values in kept["model"].values())
 
 
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(shapes, tmp_path):
@@ -353,7 +391,7 @@ def test_without_room_for_a_checkpoint_training_goes_on(shapes, tmp_path, capsys
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert rows[-1]["step"] == 60
-    assert f"step 50: {tmp_path}/c.pt cannot be written (File too large); training goes on" in capsys.readouterr().err
+    assert f"step 1: {tmp_path}/c.pt cannot be written (File too large); training goes on" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
