@@ -1,7 +1,7 @@
 """All figures and the table of them: `make bench`.
 
-    python -m tests.benchmarks [import inspect duplicates curation sharing repro broken train resume start
-                                serve servers predict hostile size]
+    python -m tests.benchmarks [import inspect duplicates curation sharing repro broken train photos resume
+                                start serve servers predict hostile size]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
 stays. A name may be followed by a number, as in `curation=100000`, for want of time: of images, cases, steps, rounds,
@@ -20,7 +20,19 @@ from typing import Any
 from tests.benchmarks.measuring import machine
 
 BENCHMARKS = (
-    *("import", "inspect", "duplicates", "curation", "sharing", "repro", "broken", "train", "resume", "start"),
+    *(
+        "import",
+        "inspect",
+        "duplicates",
+        "curation",
+        "sharing",
+        "repro",
+        "broken",
+        "train",
+        "photos",
+        "resume",
+        "start",
+    ),
     *("serve", "servers", "predict", "hostile", "size"),  # of an export
 )
 HERE = Path(__file__).parent

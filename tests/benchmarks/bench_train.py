@@ -34,7 +34,7 @@ def learning(curated: Path, threads: int = 2) -> tuple[Any, Any, Any]:
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
     samples = Samples(Curated(curated), "train", 96)
-    options = Options(epochs=12, batch=BATCH, threads=threads)
+    options = Options(96, 12, BATCH, learning_rate=6e-3, threads=threads, device="cpu", precision="fp32")
     return samples, options, start(e001.build(classes=10), options, 10_000)
 
 
@@ -209,7 +209,7 @@ def _loading(curated: Path, steps: int, rounds: int, consumed: float) -> Iterato
 
 
 def _checkpoints(curated: Path, checkpoint: Path) -> Figure:
-    from Models.learning.training import CHECKPOINT_STEPS, save, update
+    from Models.learning.training import CHECKPOINT_SHARE, save, update
 
     samples, options, state = learning(curated)
     samples.cache()
@@ -224,10 +224,10 @@ def _checkpoints(curated: Path, checkpoint: Path) -> Figure:
             saves.append(time.perf_counter() - begun)
     step, each = statistics.median(steps), statistics.median(saves)
     return Figure(
-        f"a checkpoint every {CHECKPOINT_STEPS} steps",
-        "the steps between",
-        f"{100 * each / (CHECKPOINT_STEPS * step):.1f} % of their time",
-        "2 %",
+        f"a checkpoint, written so often that they take {100 * CHECKPOINT_SHARE:.0f} % of the time",
+        "a step",
+        f"{each / step:.1f} of its time, so each {each / step / CHECKPOINT_SHARE:.0f} steps",
+        "",
         f"{1000 * each:.0f} ms and {checkpoint.stat().st_size / 1e6:.1f} MB, a step {1000 * step:.0f} ms",
     )
 
