@@ -179,9 +179,9 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         print(f"next: `dvc repro report`, and `git add {PARAMS} {PIPELINE} {project.pointer_of(target)}`")
     for task in held.tasks():
         proposed = propose(round(0.7 * held.found), held.sides, held.objects, held.classes)
-        mirrored = "flip, unless a mirror changes what it shows," if proposed.flip else "no flip"
-        print(f"for {task}: size {proposed.size}, batch {proposed.batch}, {proposed.epochs} epochs, {mirrored} suit it")
-        print(f"  0 in params.yaml means that; or `python -m Models.experiment new --for {task}` writes an experiment")
+        mirrored = "flip, unless a mirror changes what the images show" if proposed.flip else "no flip"
+        print(f"to learn {task}: size {proposed.size}, batch {proposed.batch}, {proposed.epochs} epochs, {mirrored}")
+        print(f"  0 in params.yaml means these; `python -m Models.experiment new --for {task}` writes an experiment")
 
 
 def main(

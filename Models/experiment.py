@@ -75,11 +75,10 @@ def new(
 
 def proposed_entry(task: str) -> dict[str, Any]:
     """An entry of params.yaml for a task, as the curated dataset suggests. Raises UserError if nothing can learn it."""
-    scripts = {
-        found[1]: path.stem
-        for path in sorted(ROOT.glob("Models/e[0-9]*.py"))
-        if (found := TASK.search(path.read_text("utf-8")))
-    }
+    scripts: dict[str, str] = {}
+    for path in sorted(ROOT.glob("Models/e[0-9]*.py")):
+        if found := TASK.search(path.read_text("utf-8")):
+            scripts.setdefault(found[1], path.stem)
     if task not in scripts:
         raise UserError(f"--for {task}: no script of Models learns it; they learn {', '.join(scripts)}")
     data = Curated(ROOT / "Datasets/curated")

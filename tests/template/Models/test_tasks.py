@@ -13,9 +13,11 @@ from test_training import tiny_options
 from Datasets.format.curated import Curated
 from Datasets.format.images import VOID
 from Datasets.tools.errors import UserError
+from Datasets.tools.params import with_entry
 from Models import e002_coarse_to_fine as e002
 from Models import e003_density_counter as e003
 from Models import e004_classifier as e004
+from Models import experiment
 from Models.evaluate import draw_worst, named_confusion
 from Models.learning import metrics
 from Models.learning.augmentation import Augmentation, check_augmentation
@@ -23,7 +25,7 @@ from Models.learning.data_loading import IGNORED, Samples
 from Models.learning.metrics import validate
 from Models.learning.scripts import arguments_of_data, read_initial, start_from
 from Models.learning.training import train
-from tests.template.conftest import AUTHOR, edit_params, run_in, succeeded
+from tests.template.conftest import AUTHOR, copy_code, edit_params, run_in, succeeded
 from tests.template.Models.shape_scenes import png, refused, write_scenes
 
 NEW_MODEL = """
@@ -261,6 +263,29 @@ def test_labels_that_are_the_same_everywhere_are_refused(tmp_path):
     curated = write_scenes(tmp_path / "c", {"train": 4, "val": 2, "test": 0}, change=change)
     words = ["--script", "e004_classifier", "--curated", curated, "--out", tmp_path / "out", "--size", "64"]
     assert "all images of the split train show disc: there is nothing to tell apart" in refused("train", *words)
+
+
+@pytest.mark.parametrize(
+    ("task", "script"),
+    [("boxes", "e001_center_detector"), ("mask", "e002_coarse_to_fine"), ("labels", "e004_classifier")],
+)
+def test_an_experiment_is_proposed_for_a_task_with_what_the_data_suggest(shapes, tmp_path, monkeypatch, task, script):
+    copy_code(tmp_path, "Models")
+    (tmp_path / "Datasets").mkdir()
+    (tmp_path / "Datasets/curated").symlink_to(shapes)
+    params = tmp_path / "params.yaml"
+    params.write_text("pretrained:\n  efficientnet_lite0: {}\nexperiments:\n  e001: {script: e001_center_detector}\n")
+    monkeypatch.setattr(experiment, "ROOT", tmp_path)
+    monkeypatch.setattr(experiment, "PARAMS", params)
+    entry = experiment.proposed_entry(task)
+    assert (entry["script"], entry["init"]) == (script, "efficientnet_lite0")
+    assert entry["train"]["size"] == 64 and entry["train"]["zoom"] == (0.0 if task == "labels" else 0.3), (
+        "64 pixels wide"
+    )
+    text = with_entry(params, "experiments", "e005", entry)
+    assert YAML(typ="safe").load(text)["experiments"]["e005"] == entry and "    train:\n      size: 64\n" in text
+    with pytest.raises(UserError, match="--for depth: no script of Models learns it; they learn boxes, mask, counts"):
+        experiment.proposed_entry("depth")
 
 
 @pytest.mark.long
