@@ -38,7 +38,7 @@ from Models.learning.hardware import Loss, Precision, autocast, count, from_firs
 from Models.learning.scripts import check_losses
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
-CHECKPOINT_SHARE = 0.02  # of the time, for checkpoints
+CHECKPOINT_SHARE = 0.01  # of the time, for checkpoints
 PARTS = ("model", "optimizer", "schedule", "average")  # of the state, that have a state_dict
 NAMED = 8  # images named when a step fails
 DIGEST_BYTES = 32
