@@ -56,8 +56,11 @@ def add(
     key: Key = "",
 ) -> None:
     """Bring other people's weights into Datasets/pretrained, with a card."""
-    if not re.fullmatch(r"[a-z]\w*", name) or (PRETRAINED / name).exists():
-        raise UserError(f"{name}: is there already, or is no name of small letters, digits and _; choose another")
+    if not re.fullmatch(r"[a-z]\w*", name):
+        raise UserError(f"{name}: is no name of small letters, digits and _; choose another")
+    taken = [path for path in PRETRAINED.glob(f"{name}*") if path.name.partition(".")[0] == name]
+    if taken:
+        raise UserError(f"{taken[0]}: is there already; choose another name")
     allowed = (parsed(text_of(PARAMS), PARAMS).get("licenses") or {}).get("allow") or []
     check_license(name, license, allowed)
     if source.startswith(PACKAGE):

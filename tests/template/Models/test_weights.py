@@ -141,6 +141,17 @@ def _saved() -> bytes:
     return Path("whole.pth").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["theirs.safetensors", "theirs.dvc", "theirs.original.pth"])
+def test_what_has_the_name_already_is_left_alone(here, name):
+    """A pointer without its data, say, which a failed addition must not take away."""
+    (here / "Datasets/pretrained" / name).write_text("precious")
+    save_file({"a": torch.ones(3)}, here / "other.safetensors")
+    for source in ("other.safetensors", "cut off.pth"):
+        with pytest.raises(UserError, match=f"{name}: is there already; choose another name"):
+            pretrained.add("theirs", source, **LICENSE)
+    assert (here / "Datasets/pretrained" / name).read_text() == "precious"
+
+
 def test_a_package_that_is_not_there_is_named_with_what_installs_it(here):
     with pytest.raises(UserError, match="not installed; `pip install no-such-weights`"):
         pretrained.add("theirs", "package:no-such-weights", **LICENSE)
