@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def main(
     out = out or Path(f"Datasets/pretrained/{experiment}")
     done = read_run(trained)
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
-    model = trained_model(done, trained)
+    script, model = load_script(done.script), trained_model(done, trained)
     test = Samples(Curated(curated), "test", done.train["size"], done.task)
     with replacing(out, "manifest.json", "model.onnx", "weights.safetensors") as partial:
         partial.mkdir()
@@ -71,10 +72,10 @@ def main(
         scripts = copy_scripts(script_file(done.script), ROOT, partial / "script")
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
-        write_onnx(exportable(model, images, manifest), manifest, partial / "model.onnx")
+        write_onnx(exportable(script, model, images, manifest), manifest, partial / "model.onnx")
         write_json(predict_files(torch_detector(model), images, manifest), partial / "sample" / "expected.json")
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
-        manifest["agreement"] = compare(model, partial, images, manifest)
+        manifest["agreement"] = compare(script, model, partial, images, manifest)
         manifest["files"] = file_hashes(partial)
         write_json(manifest, partial / "manifest.json")
     if foreign := foreign_imports(scripts, ROOT):
@@ -84,7 +85,9 @@ def main(
         print(f"{out}: largest difference between {what} and training on the samples: {apart}")
 
 
-def compare(model: "nn.Module", export: Path, images: Sequence[Path], manifest: Mapping[str, Any]) -> dict[str, Any]:
+def compare(
+    script: ModuleType, model: "nn.Module", export: Path, images: Sequence[Path], manifest: Mapping[str, Any]
+) -> dict[str, Any]:
     """The largest differences of the exported script and the ONNX graph from the trained model on the samples.
 
     Raises UserError if one is above its tolerance.
@@ -92,32 +95,29 @@ def compare(model: "nn.Module", export: Path, images: Sequence[Path], manifest: 
     task, threshold = manifest["task"], min(LOWEST_SCORE, manifest["score_threshold"])
     detect, infer = torch_detector(model), onnx_detector(export / "model.onnx", task)
     trained, graph = (predict_files(each, images, manifest, threshold) for each in (detect, infer))
-    script = isolated_answers(export, images, threshold)
-    for batch in batches(
-        images,
-        manifest["input"]["size"],
-        getattr(load_script(manifest["script"]["module"].partition(".")[2]), "SIZE_MULTIPLE", 1),
-    ):
+    rebuilt = isolated_answers(export, images, threshold)
+    for batch in batches(images, manifest["input"]["size"], getattr(script, "SIZE_MULTIPLE", 1)):
         shape = "x".join(map(str, batch.shape))
         one, other = (unboxed(each(batch), manifest, batch.shape, threshold) for each in (detect, infer))
         agreement(task, one, other, threshold, f"for images of {shape}, the ONNX graph")
     return {
         "samples": len(images),
-        "script": agreement(task, trained, script, threshold, "the exported script"),
+        "script": agreement(task, trained, rebuilt, threshold, "the exported script"),
         "onnx": agreement(task, trained, graph, threshold, "the ONNX graph"),
         "tolerance": TOLERANCE[task],
     }
 
 
-def exportable(model: "nn.Module", images: Sequence[Path], manifest: Mapping[str, Any]) -> "nn.Module":
+def exportable(
+    script: ModuleType, model: "nn.Module", images: Sequence[Path], manifest: Mapping[str, Any]
+) -> "nn.Module":
     """What the graph is made of: what the script's exportable() makes of the model, if it has one, else the model.
 
     Raises UserError if the two do not answer alike.
     """
-    make = getattr(load_script(manifest["script"]["module"].partition(".")[2]), "exportable", None)
-    if make is None:
+    if not hasattr(script, "exportable"):
         return model
-    made, threshold = make(model).eval(), min(LOWEST_SCORE, manifest["score_threshold"])
+    made, threshold = script.exportable(model).eval(), min(LOWEST_SCORE, manifest["score_threshold"])
     one, other = (predict_files(torch_detector(each), images, manifest, threshold) for each in (model, made))
     agreement(manifest["task"], one, other, threshold, "what exportable() makes")
     return made
