@@ -16,8 +16,6 @@ import json
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +28,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
+from Datasets.tools.command import dvc, run
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry
 
@@ -180,14 +178,6 @@ def _tensors(value: Any) -> dict[str, Tensor]:
     """The tensors of a mapping that holds nothing else, such as a state_dict; else none."""
     whole = isinstance(value, Mapping) and all(isinstance(each, Tensor) for each in value.values())
     return {str(name): each for name, each in value.items()} if whole else {}
-
-
-def dvc(*words: str) -> None:
-    """Run DVC. Raises UserError with its message if it fails."""
-    done = subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        error = re.search(r"ERROR: (.*)", done.stderr)
-        raise UserError(f"dvc {' '.join(words)}: {error[1] if error else done.stderr.strip()[-300:]}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import msgspec
 from Data_processing.shared.files import DVC_CACHE
 from Datasets.format.classes import ClassRules, parse_merges, parse_renames
 from Datasets.tools.atomic import replacing
+from Datasets.tools.command import dvc
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import insert, node_at, parsed, text_of
 
@@ -123,11 +122,10 @@ def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
     try:
         if not there:
             _copy(path, target)
-        command = [sys.executable, "-m", "dvc", "add", target.as_posix()]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            error = re.search(r"ERROR: (.*)", done.stderr)
-            raise UserError(f"dvc add {target}: {error[1] if error else done.stderr.strip()[-300:]}; nothing was added")
+        try:
+            dvc("add", target.as_posix())
+        except UserError as error:
+            raise UserError(f"{error}; nothing was added") from error
         for file, text in changes.items():
             with replacing(file) as partial:
                 partial.write_bytes(text.encode())

@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,6 +50,15 @@ def run(*functions: Callable[..., Any]) -> None:
 def _fail(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def dvc(*words: str) -> None:
+    """Run DVC. Raises UserError with its message if it fails."""
+    command = [sys.executable, "-m", "dvc", *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        error = re.search(r"ERROR: (.*)", done.stderr)
+        raise UserError(f"dvc {' '.join(words)}: {error[1] if error else done.stderr.strip()[-300:]}")
 
 
 def end_with_parent(parent: int | None = None) -> None:
