@@ -288,7 +288,7 @@ def read_initial(source: Path) -> Initial | None:
     if file.suffix != ".safetensors":
         raise UserError(f"init: {source} is neither an export nor a .safetensors file; `{RANDOM}` starts from nothing")
     if not file.is_file():
-        raise UserError(f"init: {file}: not found; export that experiment, or `dvc pull` the file")
+        raise UserError(f"init: {file}: not found; run its stage (pretrained@NAME, export@ID), or `dvc pull` it")
     data = file.read_bytes()
     origin: dict[str, Any] = {"source": source.as_posix(), "sha256": hashlib.sha256(data).hexdigest()}
     about = {name: json.loads((source / name).read_text("utf-8")) for name in ABOUT if (source / name).is_file()}

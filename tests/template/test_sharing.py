@@ -131,7 +131,7 @@ def pull_killed_and_repeated(bob: Path, s3: Server) -> None:
 
 
 def pull_a_damaged_object(ann: Path, bob: Path, s3: Server) -> None:
-    """It is found, its file is named, and nothing is put in its place; mended as docs/TROUBLE.md says, it is pulled."""
+    """It is found, its file is named, and nothing put in its place; repaired as docs/TROUBLE.md says, it is pulled."""
     shard = bob / "Datasets/curated/train-00000-of-00001.parquet"
     md5 = hashlib.md5(shard.read_bytes()).hexdigest()
     stored = s3.bucket / PREFIX / "files/md5" / md5[:2] / md5[2:]
