@@ -129,7 +129,7 @@ def entry_of(form: str, path: Path, options: ImportOptions) -> dict[str, Any]:
     entry = {"format": form, "path": path.as_posix(), **asdict(options)}
     entry["images"] = "." if options.images == "" else options.images
     entry["columns"] = [f"{ours}={theirs}" for ours, theirs in options.columns.items()]
-    return {key: value for key, value in entry.items() if value not in (None, [])}
+    return {key: value for key, value in entry.items() if value not in (None, [], ())}
 
 
 def show(path: Path, found: Candidate, held: Summary) -> None:
@@ -195,16 +195,24 @@ def main(
     columns: import_source.ColumnsOption = None,
     normalized: import_source.NormalizedOption = None,
     delimiter: import_source.DelimiterOption = None,
+    label_separator: import_source.LabelSeparatorOption = None,
+    classes: import_source.ClassesOption = None,
+    ignore: import_source.IgnoreOption = None,
+    instances: import_source.InstancesOption = None,
+    range: import_source.RangeOption = None,
+    split: import_source.SplitOption = None,
+    corrects: import_source.CorrectsOption = None,
 ) -> None:
     """Recognise a raw dataset, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
+    options = locals()
     gc.disable()  # as in import_source.py
     form, _, named = (format or "").partition(":")  # Datumaro's own name of a format stands behind a colon
     if form or named:
         import_source.find_reader(form)
-    of_table = columns or normalized is not None or delimiter or (preset and not form)
+    of_table = columns or normalized is not None or delimiter or label_separator or (preset and not form)
     form = form or ("csv" if of_table else "")
-    preset = preset or named or None
-    given = import_source.make_options(form, annotations, images, preset, columns, normalized, delimiter)
+    options["preset"] = preset or named or None
+    given = import_source.make_options(form, options)
     try:
         add_source(name, path, form or None, given, dry_run)
     except KeyboardInterrupt:

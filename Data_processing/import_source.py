@@ -17,7 +17,7 @@ import importlib
 import pkgutil
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -35,6 +35,18 @@ from Datasets.format.records import is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
+
+# The formats that have an option; those that are not named here belong to all.
+OPTIONS_OF = {
+    "columns": ("csv",),
+    "delimiter": ("csv",),
+    "label_separator": ("csv",),
+    "normalized": ("csv", "coco"),
+    "preset": ("csv", "datumaro"),
+    "classes": ("masks",),
+    "ignore": ("masks",),
+    "instances": ("masks",),
+}
 
 
 def check_source_name(name: str) -> None:
@@ -91,23 +103,19 @@ def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:
         yield row
 
 
-def make_options(
-    form: str,
-    annotations: str | None,
-    images: str | None,
-    preset: str | None,
-    columns: Iterable[str] | None,
-    normalized: bool | None,
-    delimiter: str | None,
-) -> ImportOptions:
-    """The options of a source. Raises UserError for those that a reader of ours does not have."""
-    named, folder = parse_columns(columns or ()), None if images is None else folder_name(images)
+def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
+    """The options of a source, by their names in the command. Raises UserError for those that a reader has not.
+
+    form: "" where it is not known yet.
+    """
     own = [name for name, module in formats().items() if module.startswith(own_readers.__name__)]
-    if form not in ("csv", *own) and (named or normalized is not None or delimiter):
-        raise UserError(f"{form}: columns, normalized and delimiter belong to the format csv")
-    if preset and form not in ("csv", "datumaro", *own):
-        raise UserError(f"{form}: preset belongs to the formats csv and datumaro")
-    return ImportOptions(annotations, folder, named, preset, normalized, delimiter)
+    for option, forms in OPTIONS_OF.items():
+        if given[option] not in (None, []) and form not in ("", *forms, *own):
+            raise UserError(f"{form}: {option} is an option of the formats {', '.join(forms)}")
+    stated = {name: given[name] for name in ImportOptions.__dataclass_fields__ if given[name] is not None}
+    if "images" in stated:
+        stated["images"] = folder_name(stated["images"])
+    return ImportOptions(**{**stated, "columns": parse_columns(given["columns"] or ())})
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
@@ -126,8 +134,15 @@ AnnotationsOption = Annotated[str | None, typer.Option(help="the annotation file
 ImagesOption = Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")]
 PresetOption = Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")]
 ColumnsOption = Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")]
-NormalizedOption = Annotated[bool | None, typer.Option(help="csv: boxes in fractions of the size")]
+NormalizedOption = Annotated[bool | None, typer.Option(help="csv, coco: boxes in fractions of the size")]
 DelimiterOption = Annotated[str | None, typer.Option(help="csv: between fields; tab")]
+LabelSeparatorOption = Annotated[str | None, typer.Option(help="csv: between the labels in one field")]
+ClassesOption = Annotated[list[str] | None, typer.Option(help="masks: names in the order of their values")]
+IgnoreOption = Annotated[int | None, typer.Option(help="masks: value of pixels that are not annotated")]
+InstancesOption = Annotated[bool | None, typer.Option(help="masks: each value is an object")]
+RangeOption = Annotated[list[str] | None, typer.Option(help="darkest and brightest value above 8 bits, or `image`")]
+SplitOption = Annotated[str | None, typer.Option(help="train, val or test, where all its images belong")]
+CorrectsOption = Annotated[list[str] | None, typer.Option(help="source whose annotations these replace")]
 
 
 def main(
@@ -141,17 +156,24 @@ def main(
     columns: ColumnsOption = None,
     normalized: NormalizedOption = None,
     delimiter: DelimiterOption = None,
+    label_separator: LabelSeparatorOption = None,
+    classes: ClassesOption = None,
+    ignore: IgnoreOption = None,
+    instances: InstancesOption = None,
+    range: RangeOption = None,
+    split: SplitOption = None,
+    corrects: CorrectsOption = None,
 ) -> None:
     """Read a source's annotations into records."""
+    options = make_options(format, locals())
     check_source_name(source)
     out = out or Path(f"Data_processing/intermediate/imported/{source}.parquet")
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     pa.set_memory_pool(pa.system_memory_pool())  # which keeps pages for the next batch, where others give them back
     files = open_source(path)
-    options = make_options(format, annotations, images, preset, columns, normalized, delimiter)
     with replacing(out) as partial:
         found, folder, rows = read_annotations(files, format, options)
-        count = write_imported(check_paths(rows), source, partial, source_path=path, images=folder)
+        count = write_imported(check_paths(rows), source, partial, source_path=path, images=folder, options=options)
     print(f"{source}: {count} records from {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}")
 
 

@@ -100,7 +100,11 @@ class ImportOptions:
 
     annotations: the file or folder of annotations, or a pattern of files. images: the folder of images ("" for the
     source itself). columns: of a CSV file, our name to the file's; preset: a set of them; normalized: whether its
-    boxes are fractions; delimiter: between its fields. None and {} leave it to the reader.
+    boxes are fractions; delimiter: between its fields; label_separator: between the labels in one. classes: the names
+    of what a delivery only numbers or colours; ignore: the value of masks' pixels that are not annotated; instances:
+    whether each value is an object. range: the darkest and the brightest value of images of more than 8 bits, or
+    `image`. split: where all its images belong. corrects: the sources whose annotations these replace.
+    None and what is empty leave it to the reader or the stage.
     """
 
     annotations: str | None = None
@@ -109,20 +113,34 @@ class ImportOptions:
     preset: str | None = None
     normalized: bool | None = None
     delimiter: str | None = None
+    label_separator: str | None = None
+    classes: Sequence[str] = ()
+    ignore: int | None = None
+    instances: bool | None = None
+    range: Sequence[str] = ()
+    split: str | None = None
+    corrects: Sequence[str] = ()
 
 
 def write_imported(
-    rows: Iterable[Imported], source: str, path: Path, *, source_path: Path = Path(), images: str = ""
+    rows: Iterable[Imported],
+    source: str,
+    path: Path,
+    *,
+    source_path: Path = Path(),
+    images: str = "",
+    options: ImportOptions = ImportOptions(),
 ) -> int:
     """Write the rows of a source to a Parquet file and return their number.
 
-    source_path: the directory or archive read. images: the folder of it that the images are in.
-    Raises UserError if boxes in pixels must be fractions.
+    source_path: the directory or archive read. images: the folder of it that the images are in. options: for the stages
+    that follow. Raises UserError if boxes in pixels must be fractions.
     """
-    schema = IMPORTED_SCHEMA.with_metadata({"source_path": source_path.as_posix(), "images": images})
+    about = {"source_path": source_path.as_posix(), "images": images, "options": msgspec.json.encode(options)}
+    schema = IMPORTED_SCHEMA.with_metadata(about)
     count, farthest = 0, -math.inf
-    options = {"compression": "zstd", "use_dictionary": NAMES, "write_statistics": False}
-    with pq.ParquetWriter(path, schema, **options) as writer, ThreadPoolExecutor(1) as thread:
+    encoding = {"compression": "zstd", "use_dictionary": NAMES, "write_statistics": False}
+    with pq.ParquetWriter(path, schema, **encoding) as writer, ThreadPoolExecutor(1) as thread:
         written = thread.submit(bool)
         for batch in batched(rows, BATCH):
             prepared = to_arrow(batch).replace_schema_metadata(schema.metadata)
@@ -150,6 +168,11 @@ def _farthest(batch: pa.RecordBatch) -> float:
 def images_folder(path: Path) -> str:
     """The folder of the source that the images are in, "" for the source itself."""
     return pq.read_schema(path).metadata[b"images"].decode()
+
+
+def options_of(path: Path) -> ImportOptions:
+    """What the source's entry in params.yaml says."""
+    return msgspec.json.decode(pq.read_schema(path).metadata[b"options"], type=ImportOptions)
 
 
 def source_path(path: Path) -> str:
