@@ -22,7 +22,7 @@ import typer
 
 from Data_processing.curating.duplicates import Groups
 from Data_processing.curating.record_files import RecordFiles
-from Data_processing.curating.splits import Shares, assign, balance, check_shares, read_groups
+from Data_processing.curating.splits import ANY, Shares, assign, balance, check_shares, missing_classes, read_groups
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import write_annotations, write_curated
@@ -52,7 +52,7 @@ def summary(
     groups: Groups, splits: np.ndarray, boxes: Mapping[str, Mapping[str, int]], shares: Shares
 ) -> dict[str, Any]:
     """The groups in numbers, for `dvc metrics diff`. splits: of each group, int64 [G]. boxes: by split and class."""
-    images, total = np.bincount(groups.numbers), len(groups.numbers)
+    images = np.bincount(groups.numbers)
     inside = {split: images[splits == number] for number, split in enumerate(SPLITS)}
     return {
         "images": {split: int(sizes.sum()) for split, sizes in inside.items()},
@@ -60,14 +60,20 @@ def summary(
         "exact_duplicates": len(groups.exact),
         "near_duplicates": len(groups.near),
         "boxes": boxes,
-        "shares": {
-            split: {
-                "target": shares[split],
-                "share": round(float(sizes.sum() / total), 4),
-                "largest_group": round(float(sizes.max(initial=0) / total), 4),
-            }
-            for split, sizes in inside.items()
-        },
+        "shares": shares_of(images, splits, shares),
+    }
+
+
+def shares_of(images: np.ndarray, splits: np.ndarray, shares: Shares) -> dict[str, dict[str, float]]:
+    """Of each split the share wanted, the share that it has, and its largest group's. images: of each group."""
+    inside = {split: images[splits == number] / images.sum() for number, split in enumerate(SPLITS)}
+    return {
+        split: {
+            "target": shares[split],
+            "share": round(float(parts.sum()), 4),
+            "largest_group": round(float(parts.max(initial=0)), 4),
+        }
+        for split, parts in inside.items()
     }
 
 
@@ -79,15 +85,6 @@ def warn_shares(found: Mapping[str, Mapping[str, float]]) -> None:
             print(f"warning: {split}: {line}; its largest group has {part['largest_group']:.1%}", file=sys.stderr)
         hint = "try the seeds of Data_processing.split, or a group_pattern of smaller groups"
         print(f"warning: {hint}; of a fixed camera, lower curate.near_duplicate_bits", file=sys.stderr)
-
-
-def print_shares(names: list[str], found: np.ndarray, shares: Shares) -> None:
-    """Print each split's share of all images, and warn of the classes that it lacks. found: see `balance`."""
-    print("all images  " + "  ".join(f"{split} {part:.3f}" for split, part in zip(SPLITS, found[0], strict=True)))
-    for name, parts in zip(names, found, strict=True):
-        if lacking := [split for split, part in zip(SPLITS, parts, strict=True) if shares[split] > 0 and not part]:
-            hint = "try the seeds of Data_processing.split"
-            print(f"warning: {' and '.join(lacking)}: no image with {name}; {hint}", file=sys.stderr)
 
 
 def main(
@@ -110,7 +107,7 @@ def main(
     accepted = cleaned / "accepted.parquet"
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits)
+    groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits, shares)
     splits = assign(groups, counts, shares, seed, stated)
     paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
@@ -119,8 +116,12 @@ def main(
     with replacing(summary_file) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     groups.report(group_pattern)
-    print_shares(counts.names, balance(counts, splits), shares)
-    warn_shares(numbers["shares"])
+    parts = zip(SPLITS, balance(counts, splits)[0], strict=True)
+    print("all images  " + "  ".join(f"{split} {part:.3f}" for split, part in parts))
+    for line in missing_classes(counts, splits, shares, stated):
+        print(f"warning: {line}", file=sys.stderr)
+    if (dealt := stated == ANY).any():
+        warn_shares(shares_of(np.bincount(groups.numbers)[dealt], splits[dealt], shares))
 
 
 def write(

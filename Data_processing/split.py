@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from Data_processing.curating.splits import best_seeds, check_shares, read_groups
+from Data_processing.curating.splits import best_seeds, check_shares, deal, missing_classes, name_hashes, read_groups
 from Datasets.tools.command import run
 
 
@@ -25,11 +25,15 @@ def main(
     """Look for a seed that splits every class by the shares; give it what `curate` of params.yaml says of the same."""
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
-    groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits)
+    groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits, shares)
     groups.report(group_pattern)
-    print("greatest distance of any class from its target share:")
-    for distance, seed in best_seeds(groups.names, counts, shares, stated, tries)[:5]:
-        print(f"seed {seed}: {distance:.3f}")
+    best = best_seeds(groups.names, counts, shares, stated, tries)
+    print("classes missing from a split, and how far a class's share of a split is from its target on average:")
+    for tried in best[:5]:
+        empty = f"; {tried.splits_empty} splits are empty" if tried.splits_empty else ""
+        print(f"seed {tried.seed}: {tried.classes_missing}, {tried.off:.4f}{empty}")
+    for line in missing_classes(counts, deal(name_hashes(groups.names), shares, best[0].seed, stated), shares, stated):
+        print(f"seed {best[0].seed}: {line}")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.shared.inspected import check_parquet
@@ -22,6 +24,7 @@ from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
 
 Shares = Mapping[str, float]
+ANY, TRAIN_OR_LACKING = -1, -2  # instead of the split that a group is stated to be in: dealt out by the seed
 
 
 def check_shares(shares: Shares) -> None:
@@ -52,13 +55,14 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def stated_splits(groups: Groups, column: pa.ChunkedArray, keep: bool) -> np.ndarray:
-    """int64 [G]: the split that a group's images are stated to be in, or -1; where they differ, that of the most.
+def stated_splits(groups: Groups, column: pa.ChunkedArray, keep: bool, shares: Shares) -> np.ndarray:
+    """int64 [G]: the split that a group's images are stated to be in, or ANY; where they differ, that of the most.
 
-    column: what sources state of each image. keep: whether it counts. Prints how many images change sides.
+    Where no image is stated to be in a split that has a share, TRAIN_OR_LACKING instead of train. column: what sources
+    state of each image. keep: whether it counts. Prints how many images change sides, and what is taken out of train.
     """
     if not keep:
-        return np.full(len(groups.names), -1)
+        return np.full(len(groups.names), ANY)
     numbers = pc.fill_null(pc.index_in(column, value_set=pa.array(SPLITS)), len(SPLITS)).to_numpy()
     votes = np.zeros((len(groups.names), len(SPLITS) + 1), np.int64)
     np.add.at(votes, (groups.numbers, numbers), 1)
@@ -66,12 +70,26 @@ def stated_splits(groups: Groups, column: pa.ChunkedArray, keep: bool) -> np.nda
     moved = int((votes.sum(axis=1) - votes.max(axis=1)).sum())
     if moved:
         print(f"warning: {moved} images do not keep their source's split, as their groups span two", file=sys.stderr)
-    return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
+    stated = np.where(votes.any(axis=1), votes.argmax(axis=1), ANY)
+    lacking = [split for split, share in _of_train(shares, stated).items() if share and split != "train"]
+    if lacking and (stated == 0).any():
+        print(f"{' and '.join(lacking)}: stated of no image, so taken out of train by groups; a share of 0 prevents it")
+        stated[stated == 0] = TRAIN_OR_LACKING
+    return stated
+
+
+def _of_train(shares: Shares, stated: np.ndarray) -> dict[str, float]:
+    """The shares of train and of the splits in which no group is stated to be; 0 for others."""
+    return {split: 0.0 if split != "train" and n in stated else shares[split] for n, split in enumerate(SPLITS)}
 
 
 def deal(hashes: np.ndarray, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
-    """int64 [G], indices of SPLITS: of each group what is stated, or, where that is -1, what hash and seed decide."""
-    return np.where(stated < 0, split_numbers(hashes, shares, seed), stated)
+    """int64 [G], indices of SPLITS: of each group what is stated, or else what hash and seed decide."""
+    lacking = stated == TRAIN_OR_LACKING
+    splits = np.where(stated == ANY, split_numbers(hashes, shares, seed), stated)
+    if lacking.any():
+        splits[lacking] = split_numbers(hashes[lacking], _of_train(shares, stated), seed)
+    return splits
 
 
 @dataclass(frozen=True)
@@ -93,13 +111,15 @@ def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
     return ClassCounts(names, csr_array((np.ones(len(classes), np.int64), (classes, owners)), shape))
 
 
-def read_groups(accepted: Path, pattern: str, bits: int, keep_splits: bool) -> tuple[Groups, ClassCounts, np.ndarray]:
+def read_groups(
+    accepted: Path, pattern: str, bits: int, keep: bool, shares: Shares
+) -> tuple[Groups, ClassCounts, np.ndarray]:
     """The groups of the clean stage's records, the classes in each, and `stated_splits`."""
     columns = [*COLUMNS, "labels", "split"]
     check_parquet(accepted, columns, "clean")
     table = pq.read_table(accepted, columns=columns)
     groups = find_groups(table, pattern, bits)
-    return groups, count_classes(groups.numbers, table["labels"]), stated_splits(groups, table["split"], keep_splits)
+    return groups, count_classes(groups.numbers, table["labels"]), stated_splits(groups, table["split"], keep, shares)
 
 
 def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
@@ -108,18 +128,46 @@ def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
     return found / found.sum(axis=1, keepdims=True)
 
 
+def missing_classes(counts: ClassCounts, splits: np.ndarray, shares: Shares, stated: np.ndarray) -> list[str]:
+    """A line for each class that a split with a share lacks, with what helps. splits, stated: as for `deal`."""
+    wanted = np.array([shares[split] > 0 for split in SPLITS])
+    lacking = np.array([share > 0 for share in _of_train(shares, stated).values()])
+    reach = np.array([*np.eye(len(SPLITS), dtype=bool), lacking, wanted])[stated][:, wanted]  # where each group may go
+    found, lines = counts.images @ np.eye(len(SPLITS))[splits], []
+    for number, name in enumerate(counts.names[1:], 1):
+        if empty := [
+            split for split, some, share in zip(SPLITS, found[number], wanted, strict=True) if share and not some
+        ]:
+            owners = counts.images[[number]].indices
+            filled = maximum_bipartite_matching(csr_array(reach[owners])) >= 0  # at the most, by any seed
+            remedy = "try the seeds of Data_processing.split"
+            if not filled.all():
+                stay = f"{(~filled).sum()} of {wanted.sum()} splits lack it whatever the seed"
+                few = "only more images of it, in groups of their own, help"
+                pinned = "add images of it there, or set curate.keep_splits to false"
+                remedy = f"{stay}: {few if len(owners) < len(filled) else pinned}"
+            lines.append(f"{' and '.join(empty)}: no image with {name}, which {len(owners)} groups have; {remedy}")
+    return lines
+
+
+class Tried(NamedTuple):
+    """How a seed deals the groups out; the least is the best. off: how far a class's share is from its target, mean."""
+
+    splits_empty: int
+    classes_missing: int  # pairs of a class and a split, with a share, in which no image has it
+    off: float
+    seed: int
+
+
 def best_seeds(
     groups: Sequence[str], counts: ClassCounts, shares: Shares, stated: np.ndarray, tries: int
-) -> list[tuple[float, int]]:
-    """The seeds below `tries` with the greatest distance of any class's share in a split from its target, best first.
-
-    The distance is 1 if a split with a share stays empty. stated: as for `deal`.
-    """
+) -> list[Tried]:
+    """The seeds below `tries`, best first. stated: as for `deal`."""
     hashes, targets, tried = name_hashes(groups), np.array([shares[split] for split in SPLITS]), []
     for seed in range(tries):
         found = balance(counts, deal(hashes, shares, seed, stated))
-        empty = np.any((targets > 0) & (found[0] == 0))
-        tried.append((1.0 if empty else float(np.abs(found - targets).max()), seed))
+        empty = ((targets > 0) & (found == 0)).sum(axis=1)
+        tried.append(Tried(int(empty[0]), int(empty[1:].sum()), float(np.abs(found - targets).mean()), seed))
     return sorted(tried)
 
 
@@ -128,8 +176,8 @@ def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, state
     splits = deal(name_hashes(groups.names), shares, seed, stated)
     empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
     if empty:
-        distance, better = best_seeds(groups.names, counts, shares, stated, 200)[0]
-        advice = f"set curate.seed: {better}" if distance < 1 else "add more groups, or set its share to 0"
+        best = best_seeds(groups.names, counts, shares, stated, 200)[0]
+        advice = "add more groups, or set its share to 0" if best.splits_empty else f"set curate.seed: {best.seed}"
         if 2 * len(groups.near) > len(groups.numbers):
             shared = f"{len(groups.near)} are near duplicates: if all that they share is a background"
             advice = f"{shared}, lower curate.near_duplicate_bits; or else {advice}"

@@ -15,7 +15,16 @@ from PIL import Image, ImageDraw
 
 from Data_processing.curate import assign, warn_shares
 from Data_processing.curating.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
-from Data_processing.curating.splits import balance, best_seeds, count_classes, name_hashes, split_numbers
+from Data_processing.curating.splits import (
+    balance,
+    best_seeds,
+    count_classes,
+    deal,
+    missing_classes,
+    name_hashes,
+    split_numbers,
+    stated_splits,
+)
 from Data_processing.shared.inspected import perceptual_hash
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
@@ -187,10 +196,45 @@ def test_the_best_seed_deals_classes_out_better_than_most():
     counts = count_classes(np.arange(800) % 40, pa.chunked_array([pa.array(labels, pa.list_(pa.string()))]))
     found = best_seeds(groups, counts, SHARES, np.full(40, -1), 200)
     assert found == sorted(found)
-    best = balance(counts, split_numbers(name_hashes(groups), SHARES, found[0][1]))
+    best = balance(counts, split_numbers(name_hashes(groups), SHARES, found[0].seed))
     assert counts.names == ["", "common", "rare"]
     assert np.all(best[2] > 0)
-    assert found[0][0] < found[100][0]
+    assert (
+        found[0].off < next(tried for tried in found[1:] if not tried.classes_missing and tried.off > found[0].off).off
+    )
+
+
+def test_a_hopeless_class_does_not_decide_the_seed_and_is_named():
+    """Of 200 images, four, three and two have rare classes; one more is of a class with a single image."""
+    labels = [["a"]] * 4 + [["b"]] * 3 + [["c"]] * 2 + [["d"]] + [["common"]] * 190
+    groups, none = [f"g{i}" for i in range(200)], np.full(200, -1)
+    counts = count_classes(np.arange(200), pa.chunked_array([pa.array(labels, pa.list_(pa.string()))]))
+    best = best_seeds(groups, counts, SHARES, none, 1000)[0]
+    assert best.splits_empty == 0 and best.classes_missing == 1 + 2  # c from one split, d from two: no seed has fewer
+    lines = missing_classes(counts, split_numbers(name_hashes(groups), SHARES, best.seed), SHARES, none)
+    assert [line.split("no image with ")[1].partition("; ")[0] for line in lines] == [
+        "c, of 2 groups",
+        "d, of 1 groups",
+    ]
+    assert all("only more images of it, in groups of their own, help" in line for line in lines) and len(lines) == 2
+    poor = next(seed for seed in range(99) if not (split_numbers(name_hashes(groups[:4]), SHARES, seed)).any())
+    lines = missing_classes(counts, split_numbers(name_hashes(groups), SHARES, poor), SHARES, none)
+    assert lines[0] == "val and test: no image with a, which 4 groups have; try the seeds of Data_processing.split"
+
+
+def test_what_no_source_states_is_taken_out_of_train_by_groups(capsys):
+    _, groups = grouped(rows(400))
+    where = np.random.default_rng(0).choice(["train", "train", "train", "test"], 400)
+    stated = stated_splits(groups, pa.chunked_array([where]), True, SHARES)
+    assert "val: stated of no image, so taken out of train by groups" in capsys.readouterr().out
+    splits = deal(name_hashes(groups.names), SHARES, 0, stated)
+    in_test = where == "test"
+    assert (splits[groups.numbers[in_test]] == 2).all()
+    assert 0.1 < (splits[groups.numbers[~in_test]] == 1).mean() < 0.26  # 0.15 of 0.85 are wanted
+    assert not (splits[groups.numbers[~in_test]] == 2).any()
+    shares = {"train": 0.85, "val": 0.0, "test": 0.15}
+    kept = stated_splits(groups, pa.chunked_array([where]), True, shares)
+    assert (deal(name_hashes(groups.names), shares, 0, kept)[groups.numbers] == np.where(in_test, 2, 0)).all()
 
 
 def test_the_seed_advised_fills_every_split_beside_those_that_sources_state():
