@@ -212,9 +212,9 @@ def test_a_hopeless_class_does_not_decide_the_seed_and_is_named():
     best = best_seeds(groups, counts, SHARES, none, 1000)[0]
     assert best.splits_empty == 0 and best.classes_missing == 1 + 2  # c from one split, d from two: no seed has fewer
     lines = missing_classes(counts, split_numbers(name_hashes(groups), SHARES, best.seed), SHARES, none)
-    assert [line.split("no image with ")[1].partition("; ")[0] for line in lines] == [
-        "c, of 2 groups",
-        "d, of 1 groups",
+    assert [line.split("no image with ")[1].partition(";")[0] for line in lines] == [
+        "c, which 2 groups have",
+        "d, which 1 groups have",
     ]
     assert all("only more images of it, in groups of their own, help" in line for line in lines) and len(lines) == 2
     poor = next(seed for seed in range(99) if not (split_numbers(name_hashes(groups[:4]), SHARES, seed)).any())
