@@ -14,10 +14,12 @@ from pathlib import PurePosixPath
 from posixpath import commonpath
 from typing import Any
 
+import msgspec
+
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.yolo import LABELS, class_files
-from Data_processing.shared.annotation_files import WrongFormat, split_named, split_of, split_pattern
-from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles, folder_name, images_below
+from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
+from Data_processing.shared.files import ARCHIVES, EMBEDDED, MissingFile, SourceFiles, folder_name, images_below
 from Data_processing.shared.imported import Imported, ImportOptions
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
@@ -70,14 +72,16 @@ def recognise(
     Folders of images are classes only where nothing looks like annotations, or `form` says so.
     """
     fits, refused = _try(files, candidates(files, options, form), options)
-    if not fits and not any(refused.values()) and form is None and options.annotations is None:
+    unread = [] if fits else list(islice(_unread(files), 1))
+    if not (fits or unread or any(refused.values()) or form) and options.annotations is None:
         fits, _ = _try(files, _class_folders(files, options, 2), options)
     if not fits:
         suffixes = Counter(PurePosixPath(name).suffix.lower() or "without suffix" for name in files.names())
         held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6)) or "no files"
         remedy = "give --format, and what it needs; Datumaro reads dozens more, by --format datumaro:NAME"
         nothing = f"{files.path}: no annotation format is recognised in it ({held}); {remedy}"
-        raise UserError(max(refused, key=refused.__getitem__, default=nothing))
+        best = [] if unread and not any(refused.values()) else [max(refused, key=refused.__getitem__, default=nothing)]
+        raise UserError("; and ".join(best + unread))
     forms = {fit.format: f"{fit.format} ({fit.what})" for fit in reversed(fits)}
     shown = {forms[fit.format]: fit.format for fit in fits}
     form = _choose(shown, f"{files.path}: several formats fit: which one is meant?", "--format", ask)
@@ -120,6 +124,23 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     if options.annotations is not None:
         found = list({each.format: replace(each, annotations=options.annotations) for each in found}.values())
     return found or ([] if form is None else [Candidate(form, "as --format says", options.annotations)])
+
+
+def _unread(files: SourceFiles) -> Iterator[str]:
+    """What may be the annotations but cannot be looked into: archives, damaged files, JSON that is none."""
+    names = files.names()
+    for name in visible(names, ARCHIVES):
+        yield f"{files.path}: {name} in it is an archive of its own; unpack it first, or delete it"
+    for name in islice(visible(names, {".json", ".xml", ".yaml", ".yml", ".csv", ".txt"}), SAMPLE):
+        try:
+            if name.lower().endswith(".json"):
+                decode_json(files, name, msgspec.Raw, "JSON")
+            else:
+                files.read(name)
+        except UserError as error:
+            yield str(error)
+        except MissingFile as error:
+            yield f"{files.path}: {error}"
 
 
 def _look(files: SourceFiles, names: Iterable[str]) -> dict[str, list[str]]:

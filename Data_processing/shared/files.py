@@ -33,11 +33,26 @@ from Datasets.tools.errors import UserError
 EMBEDDED = ".json#"
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 UNREADABLE = (*DAMAGE, pa.ArrowException, NotImplementedError, RuntimeError)  # the last two: unknown or encrypted .zip
+UNPACKS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+ENCRYPTED = 1  # in a .zip member's flags
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what Python makes of other bytes in a name
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
 SCRATCH = "FOURFOLD_SCRATCH"  # environment variable: the directory of unpacked archives, which child processes share
+MAX_UNPACKED = "FOURFOLD_MAX_UNPACKED"  # environment variable: bytes that a file of an archive may unpack to
+UNPACKED, EXPANSION = 2**29, 20  # the default for it; a file may also have so many times the bytes that it is packed in
+PACKED = {  # what an archive begins with that nothing here unpacks
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!": "RAR",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"\x04\x22\x4d\x18": "LZ4",
+    b"LZIP": "lzip",
+    b"MSCF": "Windows cabinet",
+    b"PK\x07\x08": "one part of a split .zip",
+}
+_ARCHIVES = ".zip .tar .tgz .tbz2 .txz .7z .rar .zst .lz4 .gz .bz2 .xz .cab .z01 .001"
+ARCHIVES = frozenset(_ARCHIVES.split())
 
 
 class MissingFile(Exception):
@@ -72,7 +87,8 @@ class SourceFiles:
         except KeyError:
             raise MissingFile(f"there is no file {name}") from None
         except UNREADABLE as error:
-            raise MissingFile(f"{name} cannot be read: {error}") from error
+            remedy = "" if isinstance(error, OSError) else "; is the archive damaged? Fetch it again"
+            raise MissingFile(f"{name} cannot be read: {error}{remedy}") from error
 
     @cached_property
     def _sorted(self) -> list[str]:
@@ -98,9 +114,13 @@ def open_source(path: Path) -> SourceFiles:
         return Shards(path) if next(path.glob(SHARDS), None) else Directory(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory; correct the source's `path`, or `dvc pull` it")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if kind := next((kind for magic, kind in PACKED.items() if head.startswith(magic)), None):
+        raise UserError(f"{path}: is packed by {kind}, which is not read; unpack it first, and name the directory")
     try:
-        return Zip(path) if path.suffix.lower() == ".zip" else Tar(path)
-    except DAMAGE as error:
+        return Zip(path) if head.startswith(b"PK") or path.suffix.lower() == ".zip" else Tar(path)
+    except (*DAMAGE, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path}: no whole .zip or .tar archive ({reason}); was it cut off? Fetch it again, or name a directory"
@@ -195,16 +215,28 @@ def _read_column(shard: Path, group: int, name: str) -> pa.ChunkedArray:
 
 
 class Zip(SourceFiles):
-    """A source that is a .zip file. Of several files of one name, the last counts, as for every unpacker."""
+    """A source that is a .zip file. Of several files of one name, the last counts, as for every unpacker.
+
+    Raises UserError for one that is encrypted, or packed in a way that Python does not unpack, such as Deflate64.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._zip = zipfile.ZipFile(path)
-        infos = (info for info in self._zip.infolist() if not info.is_dir())
+        infos = [info for info in self._zip.infolist() if not info.is_dir()]
         self._members = {info.filename.replace("\\", "/").removeprefix("./"): info for info in infos}
+        for info in infos:
+            if info.flag_bits & ENCRYPTED or info.compress_type not in UNPACKS:
+                way = "Deflate64" if info.compress_type == 9 else f"method {info.compress_type}"
+                how = "is encrypted" if info.flag_bits & ENCRYPTED else f"is packed by {way}, which is not read"
+                remedy = "unpack the archive with a program that can, and name the directory"
+                raise UserError(f"{path}: {info.filename} {how}; {remedy}")
 
     def _read(self, name: str) -> bytes:
-        return self._zip.read(self._members[name])
+        info = self._members[name]
+        check_unpacked(name, info.file_size, info.compress_size)
+        with self._zip.open(info) as file:
+            return file.read(info.file_size + 1)  # never more than that, whatever comes
 
 
 class Tar(SourceFiles):
@@ -227,6 +259,8 @@ class Tar(SourceFiles):
             file = self._tar.extractfile(self._members[name])  # KeyError for a link that leads out
             if file is None:
                 raise KeyError(name)
+            check_unpacked(name, file.seek(0, io.SEEK_END), self.path.stat().st_size)
+            file.seek(0)
             return file.read()
 
 
@@ -251,6 +285,15 @@ def _uncompressed(path: Path) -> Path:
                 shutil.copyfileobj(content, partial, 1 << 20)
             Path(partial.name).replace(copy)
         return copy
+
+
+def check_unpacked(name: str, size: int, packed: int) -> None:
+    """Raise MissingFile for a file of an archive that would unpack to more memory than its packed bytes can need."""
+    stated = os.environ.get(MAX_UNPACKED, "")
+    limit = int(stated) if stated.isdecimal() else max(UNPACKED, EXPANSION * packed)
+    if size > limit:
+        more = f"if it is to be trusted, set the environment variable {MAX_UNPACKED} to as many, or unpack the archive"
+        raise MissingFile(f"{name} unpacks to {size} bytes, more than the limit of {limit}; {more}")
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:
