@@ -28,6 +28,7 @@ from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Models.learning.box_metrics import Measured, above, match
 from Models.learning.data_loading import Samples
+from Models.learning.hardware import usable_device
 from Models.learning.metrics import TASKS, predict, predicted_counts, scores_of
 from Models.learning.scripts import read_run, trained_model, write_json
 
@@ -46,6 +47,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="directory to write to, `evaluate` beside it")] = None,
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     worst: Annotated[int, typer.Option(min=1, help="how many images to draw")] = 8,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto, the GPU where there is one")] = "auto",
 ) -> None:
     """Evaluate a trained model on the test split."""
     out = out or trained.with_name("evaluate")
@@ -53,7 +55,7 @@ def main(
     data = Curated(curated)
     if list(data.classes) != done.classes:
         raise UserError(f"{curated}: has other classes than {trained}/run.json was trained on; train again")
-    model = trained_model(done, trained)
+    model = trained_model(done, trained).to(usable_device(device))
     task, size, batch = done.task, done.train["size"], done.train["batch"]
     val, test = (Samples(data, split, size, task) for split in ("val", "test"))
 

@@ -58,7 +58,7 @@ def main(
     **options: Any,
 ) -> None:
     """Train a model script on the curated dataset."""
-    how = replace(Options(**options), device=hardware.resolve_device(options["device"]))
+    how = replace(Options(**options), device=hardware.usable_device(options["device"]))
     if how.processes > (how.batch or how.processes):
         raise UserError(f"processes: {how.processes} cannot share the {how.batch} images of a step; raise batch")
     if how.processes > 1 and not hardware.launched():
@@ -98,7 +98,7 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     arguments = scripts.parse_build_arguments(module.build, model)
     data = Curated(curated)
     check_augmentation(options.augmentation(), module.TASK)
-    hardware.set_up_torch(options.device, options.threads, options.deterministic, options.seed)
+    hardware.set_up_torch(options.threads, options.deterministic, options.seed)
     precision = hardware.resolve_precision(options.precision, options.device)
     options = replace(options, precision=precision, processes=hardware.count())
     unset = what_data_suggest(options, data, module.TASK)

@@ -36,19 +36,22 @@ class Precision(StrEnum):
     auto = "auto"
 
 
-def resolve_device(device: str) -> str:
-    """The device's name; auto is the GPU, where torch finds one, else the CPU."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def usable_device(device: str) -> str:
+    """The device's name; auto is the GPU, where torch finds one, else the CPU.
 
-
-def set_up_torch(device: str, threads: int, deterministic: bool, seed: int) -> None:
-    """Seed torch and set its threads. Raises UserError if this machine has no such device."""
+    Raises UserError if this machine has no such device.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device: {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def set_up_torch(threads: int, deterministic: bool, seed: int) -> None:
+    """Seed torch and set its threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the same sums each time on CUDA
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)

@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -169,3 +170,9 @@ def test_a_test_split_without_boxes_is_reported(outputs, tmp_path):
     words = ["--curated", curated, "--trained", outputs / "train"]
     assert "no image of the test split has boxes to learn" in refused("evaluate", *words, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused(outputs, shapes):
+    words = ["--curated", shapes, "--trained", outputs / "train", "--device", "cuda"]
+    assert "device: 'cuda' cannot be used here: " in refused("evaluate", *words)

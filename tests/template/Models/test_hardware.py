@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from Models.learning.hardware import Precision, resolve_device, resolve_precision
+from Models.learning.hardware import Precision, usable_device, resolve_precision
 from tests.template.conftest import run_in, until
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage
 
@@ -129,7 +129,7 @@ def test_bfloat16_is_refused_where_it_is_slow(shapes, tmp_path):
 
 
 def test_auto_is_the_cpu_in_float32_where_there_is_no_gpu():
-    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert usable_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_precision(Precision.auto, "cpu") == Precision.fp32
 
 
