@@ -1,13 +1,14 @@
 """What a stranger's photographs give: the detector from ImageNet's weights and from random ones, by the defaults.
 
-    python -m tests.benchmarks.bench_photos [--photos ~/Downloads/raccoon.zip] [--seeds 3]
+    PHOTOS=~/Downloads/raccoon.zip python -m tests.benchmarks photos=3
 
-On drawn cells (tests/benchmarks/cells.py), and on an archive of photographs with boxes where one is named. Each is put
-into a project of its own by add_source, with the parameters that a new project has; only the seed is changed.
+With so many seeds, on drawn cells (tests/benchmarks/cells.py), and before on the photographs with boxes that PHOTOS
+names, if it does. Each is put into a project of its own by add_source, with the parameters that a new project has; only
+the seed is changed.
 """
 
-import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -24,11 +25,12 @@ VARIED = ["--flip", "--zoom", "0.3", "--colour", "0.1", "--weight_decay", "0.05"
 SHOWN = ("mAP50", "mAP", "AP_small", "AP_medium", "AP_large")
 
 
-def figures(seeds: int = 3, photos: Path | None = None) -> Iterator[Figure]:
+def figures(seeds: int = 3) -> Iterator[Figure]:
     """Train and evaluate, with each seed."""
     with tempfile.TemporaryDirectory() as directory:
         write(Path(directory, "cells"))
-        for source in (Path(directory, "cells"), *([photos] if photos else [])):
+        photos = [Path(os.environ["PHOTOS"])] if "PHOTOS" in os.environ else []
+        for source in (*photos, Path(directory, "cells")):
             project = Path(directory, f"project_{source.stem}")
             answers = {"demonstration": False, "experiments": ["e001"]}
             run_copy(str(ROOT), project, answers, vcs_ref="HEAD", defaults=True, quiet=True, unsafe=True)
@@ -57,11 +59,3 @@ def figures(seeds: int = 3, photos: Path | None = None) -> Iterator[Figure]:
 def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Train on photographs by the defaults.")
-    parser.add_argument("--photos", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
-    for figure in figures(**vars(parser.parse_args())):
-        print(figure, flush=True)

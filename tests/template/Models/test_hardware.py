@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from Models.learning.hardware import Precision, usable_device, resolve_precision
+from Models.learning.hardware import Precision, resolve_precision, usable_device
 from tests.template.conftest import run_in, until
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage
 
