@@ -26,7 +26,8 @@ import typer
 from ruamel.yaml import YAML
 
 from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, batches, clean_batch, read_source
-from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules
+from Data_processing.cleaning.corrections import find_corrections
+from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH, source_path
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
@@ -35,7 +36,7 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 
-INTERMEDIATE = Path("Data_processing/intermediate")
+INTERMEDIATE, EXCLUDED = Path("Data_processing/intermediate"), Path("Data_processing/excluded.csv")
 
 
 class WithoutKept(StrEnum):
@@ -52,10 +53,13 @@ def source_names(arguments: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(unpacked or words))
 
 
-def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[Path]) -> None:
-    """Raise UserError unless stage clean of dvc.yaml depends on just the file of each source in each of the folders."""
+def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[Path], exclude: Path = Path()) -> None:
+    """Raise UserError unless stage clean of dvc.yaml depends on `exclude`, and on each source's file in each folder."""
     stages = YAML(typ="safe").load(pipeline.read_text(encoding="utf-8"))["stages"]
-    listed = {dep for dep in stages["clean"]["deps"] if Path(dep).parent in folders and Path(dep).suffix == ".parquet"}
+    deps = stages["clean"]["deps"]
+    if exclude != Path() and exclude.as_posix() not in deps:
+        raise UserError(f"{pipeline}: stage clean does not depend on clean.exclude; add to its deps `- {exclude}`")
+    listed = {dep for dep in deps if Path(dep).parent in folders and Path(dep).suffix == ".parquet"}
     wanted = {(folder / f"{name}.parquet").as_posix() for name in names for folder in folders}
     if missing := sorted(wanted - listed):
         remedy = f"add to its deps the line `- {missing[0]}`"
@@ -112,12 +116,13 @@ def occurring(accepted: Path) -> set[str]:
 
 
 def check_share(total: Outcome, max_rejected: float, rejected_csv: Path) -> None:
-    """Raise UserError if more than the share `max_rejected` of the images was rejected, or none is left."""
-    rejected, imported = len(total.rejected), len(total.rejected) + total.accepted
+    """Raise UserError if more than `max_rejected` of the images that are not excluded was rejected, or none is left."""
+    rejected = sum(row["rule"] != "excluded" for row in total.rejected)
+    imported = rejected + total.accepted
     if total.accepted and rejected <= max_rejected * imported:
         return
     if not imported:
-        raise UserError("no source states or holds an image; look at the sources' entries in params.yaml")
+        raise UserError("no source states or holds an image that is not excluded; look at `sources` in params.yaml")
     too_many = rejected > max_rejected * imported
     why = f"more than clean.max_rejected = {max_rejected:g} allows" if too_many else "so nothing is left"
     raise UserError(
@@ -169,6 +174,7 @@ def main(
     max_box_share: Annotated[float, typer.Option(min=0, max=1, help="of the image's area")] = Rules.max_box_share,
     doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = Rules.doubled_iou,
     keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels or counts differ")] = False,
+    exclude: Annotated[Path, typer.Option(help="CSV file of images to leave out; '' for none")] = EXCLUDED,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="a larger share of rejects fails")] = 0.05,
     engine: EngineOption = Engine.local,
     scheduler: SchedulerOption = "",
@@ -180,14 +186,16 @@ def main(
     if not names:
         raise UserError("params.yaml: has no source yet; `python -m Data_processing.add_source NAME PATH` adds one")
     if "DVC_STAGE" in os.environ:
-        check_dependencies(Path("dvc.yaml"), names, (imported, inspected))
+        check_dependencies(Path("dvc.yaml"), names, (imported, inspected), exclude)
     classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
     check_rules(classes)
     limits = {field.name: options[field.name] for field in fields(Rules) if field.name in options}
-    rules = Rules(classes, without_kept is WithoutKept.negative, find_own_rules(), **limits)
+    excluded = {} if exclude == Path() else read_exclusions(exclude)
+    reasons = {key: reason for key, (reason, _) in excluded.items()}
+    rules = Rules(classes, without_kept is WithoutKept.negative, find_own_rules(), reasons, **limits)
     found = [read_source(name, imported, inspected) for name in names]
     few = sum(len(source.images) for source in found) <= 2 * BATCH
-    chunks = ((*part, rules) for part in batches(found))
+    chunks = ((*part, rules) for part in batches(found, *find_corrections(found)))
     results = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
     with replacing(out / "accepted.parquet") as partial:
         total = write_accepted(results, {source.name: source_path(source.imported) for source in found}, partial)
@@ -203,6 +211,11 @@ def main(
     with replacing(out.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     warn_unused(total, classes)
+    out_keys = {key for row in total.rejected for key in (f"{row['source']}/{row['image']}", row["sha256"])}
+    matched = {line for key, (_, line) in excluded.items() if key in out_keys}
+    for key, (_, line) in excluded.items():
+        if line not in matched:
+            print(f"warning: {exclude}: line {line}: no source has the image {key}", file=sys.stderr)
     print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))
     left_out = "objects and labels of classes not kept"
     parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule", left_out: "left_out_by_class"}

@@ -31,7 +31,12 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 
 INTERMEDIATE = Path("Data_processing/intermediate")
-RECORD_COLUMNS = [*(name for name in SCHEMA.names if name not in ("group", "split")), "mask_names", "bytes"]
+RECORD_COLUMNS = [
+    *(name for name in SCHEMA.names if name not in ("group", "split")),
+    "mask_names",
+    "mask_source",
+    "bytes",
+]
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 
 

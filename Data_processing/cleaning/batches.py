@@ -1,7 +1,7 @@
 """The clean stage's work on batches of records: joins them with the facts of their images, and judges each."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from Data_processing.cleaning.corrections import Correction, Place, Source, corrected
 from Data_processing.cleaning.records import clean_record, in_pixels
-from Data_processing.cleaning.rules import Rejection, Rules
-from Data_processing.shared.imported import BATCH, CORNERS, IMPORTED_SCHEMA, Imported, from_arrow, source_path, to_arrow
+from Data_processing.cleaning.rules import Rejection, Repair, Rules
+from Data_processing.shared.imported import (
+    BATCH,
+    CORNERS,
+    IMPORTED_SCHEMA,
+    Imported,
+    from_arrow,
+    options_of,
+    source_path,
+    to_arrow,
+)
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Data_processing.shared.parallel import batched
 from Datasets.format.images import VOID
@@ -24,6 +34,8 @@ ACCEPTED_SCHEMA = pa.schema(
     [
         *SCHEMA,
         pa.field("origin", pa.string()),
+        pa.field("placed", pa.string()),  # the split that the source's entry wants, whatever others are stated
+        pa.field("mask_source", pa.string()),  # where the mask file is, if not in `source`
         pa.field("mask_names", pa.map_(pa.int32(), pa.string())),  # what values of the mask file stand for, as wanted
         pa.field("bytes", pa.int64()),
         pa.field("phash", pa.binary(HASH_BYTES)),
@@ -73,17 +85,6 @@ class Outcome:
         self.rejected.append({"source": source, "image": image, **vars(why), **shown})
 
 
-@dataclass(frozen=True)
-class Source:
-    """What the earlier stages wrote of a source: images of all records, mask files that these name, facts of each."""
-
-    name: str
-    imported: Path
-    images: list[str]
-    masks: set[str]
-    facts: dict[str, Facts]
-
-
 def read_source(name: str, imported: Path, inspected: Path) -> Source:
     """A source's files in the folders of two stages. Raises UserError unless these wrote them, of the same images."""
     imported, inspected = imported / f"{name}.parquet", inspected / f"{name}.parquet"
@@ -100,29 +101,39 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
             f"{name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class has in "
             "classes.json or labelmap.txt (of the first one, 1) instead of 255"
         )
-    return Source(name, imported, images, masks, facts)
+    return Source(name, imported, images, masks, facts, options_of(imported))
 
 
 def clean_batch(
     batch: pa.RecordBatch,
     source: str,
+    placed: str | None,
     facts: Sequence[tuple[Facts, Facts | None]],
     repeated: Mapping[str, list[str]],
+    corrections: Mapping[str, Correction],
     rules: Rules,
 ) -> tuple[pa.RecordBatch, Outcome]:
     """Judge one source's records in `batch`; returns rows of ACCEPTED_SCHEMA and what became of the records.
 
-    facts: of each record's image and mask. repeated: images of several records, with the origins of all.
+    placed: the split that the source's entry wants. facts: of each record's image and mask. repeated: images of several
+    records, with the origins of all. corrections: by image.
     """
     outcome = Outcome()
     accepted = []
     for row, (fact, mask) in zip(from_arrow(batch), facts, strict=True):
+        others = [origin for origin in repeated.get(row.image, ()) if origin != row.origin]
+        repairs: list[Repair] = []
+        mask_source = None
+        if by := corrections.get(row.image):
+            row, mask, repairs = corrected(row, fact, mask, by, rules.classes)
+            mask_source = by.source if mask is by.mask else None
         if row.image in repeated:
-            others = [origin for origin in repeated[row.image] if origin != row.origin]
             row.problems.append(("second record", f"also {', '.join(others[:3]) or 'in the same place'}"))
         outcome.names.update(box.name for box in row.boxes or ())
         outcome.names.update(row.labels or (), (row.mask_names or {}).values(), (c["name"] for c in row.counts or ()))
         try:
+            if reason := rules.excluded.get(f"{source}/{row.image}") or rules.excluded.get(fact.sha256 or ""):
+                raise Rejection("excluded", row.origin, reason)
             result = clean_record(row, source, fact, mask, rules)
         except Rejection as rejection:
             stated = row.boxes or () if fact.width is not None else ()  # right or wrong
@@ -130,16 +141,24 @@ def clean_batch(
             outcome.reject(source, row.image, rejection, sha256=fact.sha256, reason=fact.reason, boxes=boxes)
             continue
         about = {"origin": row.origin, "mask_names": list(result.mask_names.items()) or None, "bytes": fact.size}
+        about |= {"placed": placed, "split": placed or row.split, "mask_source": mask_source}
         looks = {name: getattr(fact, name) for name in ("phash", "brightness", "sharpness")}
         accepted.append({**result.record, **about, **looks})
-        outcome.repairs += [{"source": source, "image": row.image, **vars(repair)} for repair in result.repairs]
+        outcome.repairs += [
+            {"source": source, "image": row.image, **vars(repair)} for repair in [*repairs, *result.repairs]
+        ]
         outcome.unwanted.update(result.unwanted)
     outcome.accepted = len(accepted)
     return pa.RecordBatch.from_pylist(accepted, ACCEPTED_SCHEMA), outcome
 
 
-def batches(sources: Sequence[Source]) -> Iterator[tuple[Any, ...]]:
-    """For clean_batch: all records of all sources, after those of each the images that no record is about."""
+def batches(
+    sources: Sequence[Source], corrections: Mapping[Place, Correction], others: Mapping[str, Collection[str]]
+) -> Iterator[tuple[Any, ...]]:
+    """For clean_batch: all records of all sources, after those of each the images that no record is about.
+
+    others: images of each source that are left out, as they are other sources'.
+    """
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:
         recorded[source_path(source.imported)].update(source.images, source.masks)
@@ -147,15 +166,18 @@ def batches(sources: Sequence[Source]) -> Iterator[tuple[Any, ...]]:
         rows = pq.ParquetFile(source.imported).read(columns=["image", "origin"]).to_pandas()
         rows = rows[rows["image"].duplicated(keep=False)]
         repeated = rows.groupby("image")["origin"].agg(list).to_dict()
-        facts = source.facts
+        facts, name, placed = source.facts, source.name, source.options.split
+        mine = {image: correction for (of, image), correction in corrections.items() if of == name}
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
+            batch = batch.filter(pa.array([image not in others[name] for image in batch["image"].to_pylist()]))
             images, masks = batch["image"].to_pylist(), batch["mask"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]
-            yield batch, source.name, pairs, here
+            yield batch, name, placed, pairs, here, {image: mine[image] for image in images if image in mine}
         known = recorded[source_path(source.imported)]
-        without = [image for image in facts if image not in known]
+        without = [image for image in facts if image not in known and image not in others[name]]
         known.update(without)  # another source of the same place is not to reject them once more
         for part in batched(without, BATCH):
             unlisted = to_arrow([Imported(image, image) for image in part])
-            yield unlisted, source.name, [(facts[image], None) for image in part], {}
+            here = {image: mine[image] for image in part if image in mine}
+            yield unlisted, name, placed, [(facts[image], None) for image in part], {}, here

@@ -62,6 +62,11 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
     return Cleaned(record, mask_names, repairs, unwanted)
 
 
+def states(row: Imported) -> bool:
+    """Whether a record states anything of its image, if only that nothing is on it."""
+    return any(stated is not None for stated in (row.labels, row.counts, row.boxes, row.mask))
+
+
 def judge_image(row: Imported, facts: Facts, rules: Rules) -> list[Repair]:
     """Raise Rejection unless the image can be used and is the one annotated; returns what was wrong with its size."""
     for rule, value in row.problems:
@@ -72,7 +77,7 @@ def judge_image(row: Imported, facts: Facts, rules: Rules) -> list[Repair]:
         raise Rejection("unreadable image", row.origin, facts.reason)
     if facts.brightness is None:
         raise Rejection("wrong mask", row.origin, f"{row.image} is named as an image and as a mask")
-    if all(stated is None for stated in (row.labels, row.counts, row.boxes, row.mask)):
+    if not states(row):
         raise Rejection("no annotation", row.origin, row.image)
     for rule, fails, value in look_rules(facts, rules):
         if fails:

@@ -1,14 +1,21 @@
 """What the clean stage judges records by: thresholds meant for photographs, the team's own rules; and its verdicts."""
 
+import csv
 import importlib
+import io
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from Data_processing import own_rules
 from Data_processing.shared.inspected import Facts
 from Datasets.format.classes import ClassRules
+from Datasets.format.files import decode_text
 from Datasets.format.records import Record
+from Datasets.tools.errors import UserError
+
+EXCLUDED_COLUMNS = ("source", "image", "sha256", "reason")
 
 REMEDIES = {
     "outside the source": "correct the file name in the annotation",
@@ -41,7 +48,9 @@ REMEDIES = {
     "box covers all": "draw the box again, or raise clean.max_box_share",
     "impossible box": "draw the box again",
     "contradiction": "make labels, counts and boxes agree",
-    "conflicting duplicates": "annotate the copies of one image alike, or keep one",
+    "conflicting duplicates": "annotate the copies of one image alike, or keep one; if the newer source corrects the "
+    "other, write `corrects: [OTHER]` into its entry in params.yaml",
+    "excluded": "nothing, or delete its line in the file that clean.exclude names",
 }
 
 
@@ -79,6 +88,21 @@ def find_own_rules() -> tuple[OwnRule, ...]:
     return tuple(OwnRule(name.replace("_", " "), m.check, m.REMEDY) for name, m in modules.items())
 
 
+def read_exclusions(path: Path) -> dict[str, tuple[str, int]]:
+    """The reason and the line of each SOURCE/IMAGE or sha256 in a CSV file of EXCLUDED_COLUMNS. Raises UserError."""
+    text = decode_text(path.read_bytes(), path)
+    lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in text.partition("\n")[0] else ",")
+    found: dict[str, tuple[str, int]] = {}
+    for line in lines:
+        source, image, sha256, reason = ((line.get(column) or "").strip() for column in EXCLUDED_COLUMNS)
+        keys = [key for key in (f"{source}/{image}" if source and image else image, sha256.lower()) if key]
+        if not keys or not reason:
+            columns = ",".join(EXCLUDED_COLUMNS)
+            raise UserError(f"{path}: line {lines.line_num}: needs an image or sha256, and a reason ({columns})")
+        found |= dict.fromkeys(keys, (reason, lines.line_num))
+    return found
+
+
 @dataclass(frozen=True)
 class Rules:
     """All that a record is judged by; from trust_image_size on, options of the command, which explains them.
@@ -89,6 +113,7 @@ class Rules:
     classes: ClassRules = field(default_factory=ClassRules)
     keep_negatives: bool = True  # images of which no kept class is left
     own: tuple[OwnRule, ...] = ()
+    excluded: Mapping[str, str] = field(default_factory=dict)  # SOURCE/IMAGE or sha256 to the reason
     trust_image_size: bool = False
     min_side: int = 16
     max_side: int = 30_000

@@ -34,7 +34,8 @@ class RecordFiles:
             raise UserError(f"{number} classes: a mask can tell at most {VOID - 1} apart; name fewer in clean.keep")
         mask = None
         if record["mask"]:
-            file = read_inspected_file(source, record["mask"]["path"] or "")
+            place = self.paths.get(record["mask_source"], source)  # type: ignore[typeddict-item]
+            file = read_inspected_file(place, record["mask"]["path"] or "")
             mask = remap(file, dict(record["mask_names"] or ()), self.classes)  # type: ignore[typeddict-item]
         elif drawable:
             mask = draw_mask(record["boxes"] or (), self.classes, record["width"] or 0, record["height"] or 0)

@@ -1,0 +1,151 @@
+"""Corrections: records of one source replace the annotations of another's images, which stay where they are."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from posixpath import basename, splitext
+
+import msgspec
+import pyarrow.parquet as pq
+
+from Data_processing.cleaning.records import in_pixels, states
+from Data_processing.cleaning.rules import Repair
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
+from Data_processing.shared.inspected import Facts
+from Datasets.format.classes import ClassRules
+from Datasets.tools.errors import UserError
+
+ALIKE = (
+    64  # of 256 bits of the perceptual hash: images of one name that differ in more are two, of copies saved anew few
+)
+Place = tuple[str, str]  # a source and an image in it
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the earlier stages wrote of a source: images of all records, mask files that these name, facts of each."""
+
+    name: str
+    imported: Path
+    images: list[str]
+    masks: set[str]
+    facts: dict[str, Facts]
+    options: ImportOptions
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A record, its source, and the facts of its image and its mask."""
+
+    source: str
+    row: Imported
+    fact: Facts
+    mask: Facts | None
+
+
+def find_corrections(sources: Sequence[Source]) -> tuple[dict[Place, Correction], dict[str, set[str]]]:
+    """The correction of each image, of several the last; and the images of each source that are other sources'.
+
+    Prints how many there are. Raises UserError for a source that there is not.
+    """
+    found: dict[Place, Correction] = {}
+    others: dict[str, set[str]] = defaultdict(set)
+    named = {source.name: source for source in sources}
+    for source in (each for each in sources if each.options.corrects):
+        if unknown := [name for name in source.options.corrects if name not in named or name == source.name]:
+            raise UserError(f"sources.{source.name}.corrects: {unknown[0]!r} is no other source in params.yaml")
+        places, records = find_places(source, [named[name] for name in source.options.corrects], others), 0
+        others[source.name], images = {*places}, Counter(source.images)
+        for batch in pq.ParquetFile(source.imported).iter_batches():
+            for row in (row for row in from_arrow(batch) if row.image in places and states(row)):
+                if images[row.image] > 1:
+                    row.problems.append(("second record", f"in {source.name}, which corrects it"))
+                mask = source.facts[row.mask] if row.mask else None
+                by = Correction(source.name, row, source.facts[row.image], mask)
+                found |= dict.fromkeys(places[row.image], by)
+                records += 1
+        new = [image for image in source.images if image not in places]
+        words = f"; {len(new)} images, such as {new[0]}, are not there and count as new" if new else ""
+        print(f"{source.name}: {records} records correct {', '.join(source.options.corrects)}{words}")
+    return found, others
+
+
+def find_places(
+    source: Source, targets: Sequence[Source], others: Mapping[str, Collection[str]]
+) -> dict[str, list[Place]]:
+    """Where in `targets` a source's images are: the same files, or else the one of its path, or of its stem alone.
+
+    What looks otherwise is another image. others: images of each source that are other sources'.
+    """
+    known: dict[Place, list[tuple[Place, bytes]]] = defaultdict(list)
+    for target in targets:
+        for image, fact in target.facts.items():
+            if fact.phash is not None and image not in others[target.name]:
+                for key in _keys(fact):
+                    known[key].append(((target.name, image), fact.phash))
+    mine = Counter(key for image in {*source.images} for key in _keys(source.facts[image]))
+    places = {}
+    for image, fact in source.facts.items():
+        for key in _keys(fact):
+            same = [place for place, phash in known[key] if _differing(fact.phash or phash, phash) <= ALIKE]
+            if same and (key[0] == "sha256" or (len(same) == 1 and mine[key] < 2)):
+                places[image] = same
+                break
+    return places
+
+
+def _keys(fact: Facts) -> list[Place]:
+    """What an image may be found by, the surest first."""
+    file = [("sha256", fact.sha256)] if fact.sha256 else []
+    return [*file, ("path", fact.image), ("stem", splitext(basename(fact.image))[0])]
+
+
+def _differing(one: bytes, other: bytes) -> int:
+    return (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
+
+
+def corrected(
+    old: Imported, fact: Facts, mask: Facts | None, by: Correction, classes: ClassRules
+) -> tuple[Imported, Facts | None, list[Repair]]:
+    """The record with a correction's annotations, the facts of its mask, and what has changed.
+
+    Boxes or a mask that the correction does not state stay if they show just the classes that it states, and so does
+    the outline of a box that stays. fact, mask: of the record's image and mask.
+    """
+    row, seen = by.row, by.mask
+    boxes = row.boxes and [msgspec.structs.replace(box, origin=f"{by.source}: {box.origin}") for box in row.boxes]
+    new = replace(row, image=old.image, group=old.group, split=old.split, boxes=boxes, problems=[*row.problems])
+    new.origin = f"{by.source}: {row.origin}"
+    if new.width is None and not new.normalized:
+        new.width, new.height = by.fact.width, by.fact.height  # in whose pixels it is
+    stated = shown(row, by.mask, classes)
+    if row.boxes is None and row.counts is None and shown(Imported("", "", boxes=old.boxes), None, classes) == stated:
+        new.boxes, new.normalized, new.width, new.height = old.boxes, old.normalized, old.width, old.height
+    if row.mask is None and shown(Imported("", "", mask_names=old.mask_names), mask, classes) == stated:
+        new.mask, new.mask_names, seen = old.mask, old.mask_names, mask
+    before, after = in_words(old, fact, classes), in_words(new, fact, classes)
+    for words, box in after.items():
+        stays = before.get(words)
+        if box and stays and box.outline is None and old.normalized == new.normalized:
+            box.outline = stays.outline
+    gone, added = [words for words in before if words not in after], [words for words in after if words not in before]
+    if seen is not mask:
+        gone, added = [*gone, f"mask {old.mask or 'none'}"], [*added, f"mask {new.mask or 'none'}"]
+    repair = Repair("corrected", new.origin, ", ".join(gone) or "nothing", ", ".join(added) or "nothing")
+    return new, seen, [repair] if gone or added else []
+
+
+def shown(row: Imported, mask: Facts | None, classes: ClassRules) -> set[str | None]:
+    """The wanted classes that a record states, in whatever way; None for those not wanted. mask: facts of its mask."""
+    names = {box.name for box in row.boxes or ()}.union(row.labels or (), (c["name"] for c in row.counts or ()))
+    in_mask = (name for value, name in (row.mask_names or {}).items() if mask and value in (mask.values or ()))
+    return {classes.name(name) for name in names.union(in_mask)}
+
+
+def in_words(row: Imported, fact: Facts, classes: ClassRules) -> dict[str, ImportedBox | None]:
+    """What the report calls each box, or else each count or label, of a record; with the box."""
+    corners = [", ".join(f"{value:.5g}" for value in in_pixels(box, row, fact)) for box in row.boxes or ()]
+    boxes = zip(row.boxes or (), corners, strict=True)
+    counts = [f"{count['count']} {count['name']}" for count in row.counts or ()] or row.labels or ()
+    return dict.fromkeys(counts) if row.boxes is None else {f"{classes.ours(b.name)} ({at})": b for b, at in boxes}
