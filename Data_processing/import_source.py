@@ -31,7 +31,7 @@ from Data_processing import own_readers, readers
 from Data_processing.shared.annotation_files import split_of
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
-from Datasets.format.records import is_safe_path
+from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -113,6 +113,8 @@ def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
         if given[option] not in (None, []) and form not in ("", *forms, *own):
             raise UserError(f"{form}: {option} is an option of the formats {', '.join(forms)}")
     stated = {name: given[name] for name in ImportOptions.__dataclass_fields__ if given[name] is not None}
+    if stated.get("split", "train") not in SPLITS:
+        raise UserError(f"split: {given['split']!r} is none of {', '.join(SPLITS)}")
     if "images" in stated:
         stated["images"] = folder_name(stated["images"])
     return ImportOptions(**{**stated, "columns": parse_columns(given["columns"] or ())})

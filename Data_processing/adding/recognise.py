@@ -215,7 +215,7 @@ def _try(
             rows = list(islice(every, TRIED))
             if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
                 raise UserError(f"{files.path}: {stated[0]} states neither labels nor boxes nor masks")
-            if not any(is_there(row, names) for row in rows):
+            if not options.corrects and not any(is_there(row, names) for row in rows):
                 raise UserError(f"{files.path}: none of its images is there; give --images, or add them to it")
             fits.append(candidate)
         except UserError as error:
