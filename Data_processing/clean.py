@@ -30,7 +30,15 @@ from Data_processing.cleaning.corrections import find_corrections
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH, source_path
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
-from Datasets.format.classes import ClassRules, check_rules, class_ids, parse_merges, parse_renames, write_classes
+from Datasets.format.classes import (
+    ClassRules,
+    check_rules,
+    class_ids,
+    composed,
+    parse_merges,
+    parse_renames,
+    write_classes,
+)
 from Datasets.format.records import Count
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
@@ -146,10 +154,11 @@ def summary(total: Outcome, boxes: int) -> dict[str, Any]:
 
 def warn_unused(total: Outcome, classes: ClassRules) -> None:
     """Warn of names that the user gave and no source has."""
-    renamed = {classes.rename.get(name, name) for name in total.names}
+    there = set(map(composed, total.names))
+    renamed = {classes.rename.get(name, name) for name in there}
     named = {"rename": classes.rename, "merge": classes.merge, "drop": classes.drop}
     for option, names in named.items():
-        for name in sorted(set(names) - (renamed if option == "merge" else total.names)):
+        for name in sorted(set(names) - (renamed if option == "merge" else there)):
             print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,7 +18,8 @@ class ClassRules:
     rename: from a source's name to ours, all at once. merge: from one of ours to a class of several, applied next.
 
     keep: the names then wanted, in id order; empty means all that occur. drop: names that are left out on purpose,
-    though they look like a misspelling of one that is kept.
+    though they look like a misspelling of one that is kept. All names are compared, and become, of Unicode's composed
+    form: on paper they are the same.
     """
 
     keep: Sequence[str] = ()
@@ -25,8 +27,16 @@ class ClassRules:
     drop: Sequence[str] = ()
     merge: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for option in ("keep", "drop"):
+            object.__setattr__(self, option, [composed(name) for name in getattr(self, option)])
+        for option in ("rename", "merge"):
+            pairs = {composed(old): composed(new) for old, new in getattr(self, option).items()}
+            object.__setattr__(self, option, pairs)
+
     def ours(self, name: str) -> str:
         """The name of a source's class once it is renamed and merged, wanted or not."""
+        name = composed(name)
         renamed = self.rename.get(name, name)
         return self.merge.get(renamed, renamed)
 
@@ -37,7 +47,13 @@ class ClassRules:
 
     def meant(self, name: str) -> str | None:
         """The kept name of which an unwanted `name` looks like a misspelling, or None (also if `drop` has it)."""
+        name = composed(name)
         return None if self.name(name) or name in self.drop else _closest(name, tuple(self.keep))
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form (NFC), which macOS and some programs do not write."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 @cache
