@@ -22,7 +22,7 @@ import typer
 
 from Data_processing.curating.duplicates import Groups
 from Data_processing.curating.record_files import RecordFiles
-from Data_processing.curating.splits import ANY, Shares, assign, balance, check_shares, missing_classes, read_groups
+from Data_processing.curating.splits import ANY, Shares, assign, check_shares, missing_classes, read_groups, with_placed
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import write_annotations, write_curated
@@ -113,27 +113,28 @@ def main(
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
     groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits, shares)
-    splits = assign(groups, counts, shares, seed, stated)
+    placed = pc.unique(pq.read_table(accepted, columns=["placed"])["placed"]).to_pylist()
+    dealt, sizes = assign(groups, counts, shares, seed, stated, placed), np.bincount(groups.numbers)
+    groups, splits, kept = with_placed(accepted, group_pattern, near_duplicate_bits, groups, dealt)
     paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
-    boxes = write(accepted, groups, splits, read, Workers(engine, scheduler, jobs), out)
+    boxes = write(accepted, kept, groups, splits, read, Workers(engine, scheduler, jobs), out)
     numbers = summary(groups, splits, boxes, shares)
     with replacing(summary_file) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     groups.report(group_pattern)
-    parts = zip(SPLITS, balance(counts, splits)[0], strict=True)
-    print("all images  " + "  ".join(f"{split} {part:.3f}" for split, part in parts))
-    for line in missing_classes(counts, splits, shares, stated):
+    print("all images  " + "  ".join(f"{split} {part['share']:.3f}" for split, part in numbers["shares"].items()))
+    for line in missing_classes(counts, dealt, shares, stated):
         print(f"warning: {line}", file=sys.stderr)
-    if (dealt := stated == ANY).any():
-        warn_shares(shares_of(np.bincount(groups.numbers)[dealt], splits[dealt], shares))
+    if (free := stated == ANY).any():
+        warn_shares(shares_of(sizes[free], dealt[free], shares))
 
 
 def write(
-    accepted: Path, groups: Groups, splits: np.ndarray, read: RecordFiles, workers: Workers, out: Path
+    accepted: Path, kept: np.ndarray, groups: Groups, splits: np.ndarray, read: RecordFiles, workers: Workers, out: Path
 ) -> dict[str, dict[str, int]]:
     """Write the dataset to `out`, whole or not at all; returns the number of boxes by split and class."""
-    table = pq.read_table(accepted, columns=RECORD_COLUMNS)
+    table = pq.read_table(accepted, columns=RECORD_COLUMNS).filter(pa.array(kept))
     for name, names, numbers in (("group", groups.names, groups.numbers), ("split", SPLITS, splits[groups.numbers])):
         table = table.append_column(name, pa.array(names, pa.string()).take(pa.array(numbers)))
     parts = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}

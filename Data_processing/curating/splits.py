@@ -6,7 +6,7 @@ expectation, and exactly only as far as chance and the groups allow; the seed is
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -114,12 +114,41 @@ def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
 def read_groups(
     accepted: Path, pattern: str, bits: int, keep: bool, shares: Shares
 ) -> tuple[Groups, ClassCounts, np.ndarray]:
-    """The groups of the clean stage's records, the classes in each, and `stated_splits`."""
-    columns = [*COLUMNS, "labels", "split"]
+    """The groups of the clean stage's records that no source's entry places, the classes in each, `stated_splits`."""
+    columns = [*COLUMNS, "labels", "split", "placed"]
     check_parquet(accepted, columns, "clean")
     table = pq.read_table(accepted, columns=columns)
+    table = table.filter(pc.is_null(table["placed"]))
     groups = find_groups(table, pattern, bits)
     return groups, count_classes(groups.numbers, table["labels"]), stated_splits(groups, table["split"], keep, shares)
+
+
+def with_placed(
+    accepted: Path, pattern: str, bits: int, groups: Groups, dealt: np.ndarray
+) -> tuple[Groups, np.ndarray, np.ndarray]:
+    """All groups, the split of each, and which images stay, bool [N]. groups, dealt: of the images not placed.
+
+    These stay where they would be without the placed ones. A placed image whose group has images in another split is
+    left out: there it would change what is compared, and elsewhere it would be a leak. Prints how many there are.
+    """
+    table = pq.read_table(accepted, columns=[*COLUMNS, "placed"])
+    splits = pc.fill_null(pc.index_in(table["placed"], value_set=pa.array(SPLITS)), -1).to_numpy().copy()
+    free = splits < 0
+    if free.all():
+        return groups, dealt, free
+    splits[free] = dealt[groups.numbers]
+    numbers = find_groups(table, pattern, bits).numbers
+    found = np.zeros((numbers.max(initial=-1) + 1, len(SPLITS)), bool)
+    found[numbers[free], splits[free]] = True
+    first = np.unique(numbers, return_index=True)[1]
+    alone = first[~found.any(axis=1)]  # the first of each group of placed images alone
+    found[numbers[alone], splits[alone]] = True
+    kept = free | (found[numbers, splits] & (found.sum(axis=1) == 1)[numbers])
+    if out := table["image"].filter(pa.array(~kept)).to_pylist():
+        why = "as images of their groups are in another split than `split` of their source's entry"
+        print(f"warning: {len(out)} images, such as {out[0]}, are left out, {why}", file=sys.stderr)
+    groups = find_groups(table.filter(pa.array(kept)), pattern, bits)
+    return groups, splits[kept][np.unique(groups.numbers, return_index=True)[1]], kept
 
 
 def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
@@ -171,10 +200,16 @@ def best_seeds(
     return sorted(tried)
 
 
-def assign(groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray) -> np.ndarray:
-    """The split of each group, int64 [G]; see `deal`. Raises UserError, with a remedy, if one with a share is empty."""
+def assign(
+    groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray, placed: Collection[str] = ()
+) -> np.ndarray:
+    """The split of each group, int64 [G]; see `deal`. Raises UserError, with a remedy, if one with a share is empty.
+
+    placed: splits that have images all the same.
+    """
     splits = deal(name_hashes(groups.names), shares, seed, stated)
-    empty = [split for number, split in enumerate(SPLITS) if shares[split] > 0 and number not in splits]
+    wanted = [number for number, split in enumerate(SPLITS) if shares[split] > 0 and split not in placed]
+    empty = [SPLITS[number] for number in wanted if number not in splits]
     if empty:
         best = best_seeds(groups.names, counts, shares, stated, 200)[0]
         advice = "add more groups, or set its share to 0" if best.splits_empty else f"set curate.seed: {best.seed}"

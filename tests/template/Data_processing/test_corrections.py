@@ -201,3 +201,35 @@ def test_annotations_alone_can_be_added_where_they_correct_a_source(tmp_path):
         recognise(open_source(first), ImportOptions(), None, pytest.fail)
     found, _ = recognise(open_source(first), ImportOptions(corrects=["old"]), None, pytest.fail)
     assert found.format == "coco"
+
+
+def test_images_placed_in_train_move_none_and_those_like_images_of_other_splits_are_left_out(tmp_path):
+    taken_in(tmp_path, "old", write_coco(tmp_path / "old", {f"{n}.png": [CAT] for n in range(20)}))
+    succeeded(clean(tmp_path, "old"))
+    succeeded(curate(tmp_path, "--seed", "3"))
+    before = splits(tmp_path)
+    of_test = next(image for image, split in before.items() if split == "test").removeprefix("old/")
+    of_train = next(image for image, split in before.items() if split == "train").removeprefix("old/")
+    new = write_coco(tmp_path / "new", {f"n{n}.png": [CAT] for n in range(20)})
+    for number in range(20):
+        (new / f"images/n{number}.png").write_bytes(picture(100 + number))
+    shutil.copy(tmp_path / "old" / of_test, new / "images/n0.png")
+    shutil.copy(tmp_path / "old" / of_train, new / "images/n1.png")
+    taken_in(tmp_path, "new", new, "coco", "--split", "train")
+    for order in (("old", "new"), ("new", "old")):  # whatever comes first gives groups their names
+        succeeded(clean(tmp_path, *order))
+        result = succeeded(curate(tmp_path, "--seed", "3"))
+        assert "warning: 1 images, such as images/n0.png, are left out" in result.stderr
+        after = splits(tmp_path)
+        assert before.items() <= after.items()
+        placed = {image: split for image, split in after.items() if image not in before}
+        assert placed == {f"new/images/n{n}.png": "train" for n in range(1, 20)}
+    sources = ("--train", "0.5", "--val", "0", "--test", "0.5")
+    taken_in(tmp_path, "old", tmp_path / "old", "coco", "--split", "test")
+    succeeded(clean(tmp_path, "old", "new"))
+    succeeded(curate(tmp_path, *sources))
+    assert {image.split("/")[0] + split for image, split in splits(tmp_path).items()} == {"oldtest", "newtrain"}
+    refused(
+        stage("Data_processing.import_source", "--source", "s", "--format", "coco", "--path", new, "--split", "x"),
+        "'x'",
+    )
