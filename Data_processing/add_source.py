@@ -103,6 +103,7 @@ class Summary:
 def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions) -> Summary:
     """Import the whole source into a temporary file, as the import stage would, and return what it states."""
     held = Summary()
+    files.matched.clear()  # of other formats that were tried
     _, held.folder, rows = import_source.read_annotations(files, form, options)
     with tempfile.TemporaryDirectory() as directory:
         watched = held.watch(import_source.check_paths(rows), set(files.names()))
@@ -160,6 +161,13 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     found, options = recognise(files, given, form, ask)
     held = try_import(files, name, found.format, options)
     show(path, found, held)
+    if files.matched:
+        name, meant = next(iter(files.matched.items()))
+        print(f"  names    matched approximately: {len(files.matched)}, such as {meant} for {name}")
+    if files.unclear:
+        print(
+            f"  names    {path} does not state their encoding: {files.unclear} may be another; pack the files in UTF-8"
+        )
     entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)

@@ -30,6 +30,7 @@ import typer
 from Data_processing import own_readers, readers
 from Data_processing.shared.annotation_files import split_of
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
+from Data_processing.shared.image_names import match_nearly
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
@@ -76,6 +77,13 @@ def read_annotations(
     files: SourceFiles, form: str, options: ImportOptions
 ) -> tuple[list[str], str, Iterator[Imported]]:
     """The annotation files, the folder that the images are in, and the records. Raises UserError."""
+    found, folder, rows = _read(files, form, options)
+    if options.corrects:  # whose images may be those of the other source
+        return found, folder, rows
+    return found, folder, match_nearly(rows, files, options.images or "")
+
+
+def _read(files: SourceFiles, form: str, options: ImportOptions) -> tuple[list[str], str, Iterator[Imported]]:
     reader, pattern = find_reader(form), options.annotations or ""
     if "*" not in pattern or pattern in files.names():
         found = reader.find(files, options)

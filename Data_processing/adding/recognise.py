@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.yolo import LABELS, class_files
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
@@ -216,12 +217,21 @@ def _try(
             if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
                 raise UserError(f"{files.path}: {stated[0]} states neither labels nor boxes nor masks")
             if not options.corrects and not any(is_there(row, names) for row in rows):
-                raise UserError(f"{files.path}: none of its images is there; give --images, or add them to it")
+                raise UserError(f"{files.path}: none of its images is there: {_why_none(rows[0], options)}")
             fits.append(candidate)
         except UserError as error:
             certain = candidate.format != "csv" and not isinstance(error, WrongFormat)
             refused[f"looks like {candidate.format} ({candidate.what}), but: {error}"] = certain
     return fits, refused
+
+
+def _why_none(row: Imported, options: ImportOptions) -> str:
+    """What is known of the first image that is not there, and what helps."""
+    for rule, value in row.problems:
+        if rule in ("missing image", "ambiguous image"):
+            return f"{value}; {REMEDIES[rule]}"
+    place = f"in {options.images}; correct --images" if options.images else "in it; add the images"
+    return f"there is no file {row.image}, nor any other image {place}"
 
 
 def is_there(row: Imported, names: set[str]) -> bool:

@@ -2,12 +2,13 @@
 
 Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/. A line is `class cx cy width height`, or
 `class x1 y1 x2 y2 x3 y3 ...`, a polygon; in fractions of the image's size. The labels of `images/a.jpg` are in
-`labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images; label files
-may be named as in a URL, which is how Label Studio has them. Key points, confidences and tracks are left out.
+`labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images; one whose
+name is nearly that, as in another case or `a.jpg.txt`, too. Key points, confidences and tracks are left out.
 
 data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths. Where
 none of these paths is in the source as it stands, any end of it counts. An image that two splits list gets none; one
-without a label file shows nothing, unless no image of its split has one: then the split was not annotated. Without
+without a label file shows nothing, unless no image of its split has one: then the split was not annotated; or a label
+file there belongs to no image, as it may be that of this one. Without
 data.yaml, class names are the lines of classes.txt or obj.names, and an image without a label file was not annotated.
 """
 
@@ -19,14 +20,13 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from posixpath import basename, dirname, join, splitext
 from typing import Any
-from urllib.parse import unquote
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from Data_processing.shared.annotation_files import folder_split, only_file, read_text, split_named
 from Data_processing.shared.files import MissingFile, SourceFiles
-from Data_processing.shared.image_names import any_posix, find_places, path_candidates
+from Data_processing.shared.image_names import NearNames, any_posix, find_places, folders_of, may_share, path_candidates
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import encode
 from Datasets.format.files import IMAGE_SUFFIXES, visible
@@ -43,7 +43,8 @@ class Dataset:
 
     keypoints: numbers that follow each box. splits: pairs of a split and a path of data.yaml; bases: the folders that
     the paths may be relative to. listed: the images there, as records without a label file. folders: listed ones, with
-    their splits. lists: .txt files that list images. missing: what is not there.
+    their splits. lists: .txt files that list images. missing: what is not there. nearly: images with label files
+    whose names are only nearly right.
     """
 
     file: str
@@ -55,6 +56,10 @@ class Dataset:
     folders: list[tuple[str, str]] = field(default_factory=list)
     lists: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
+    nearly: dict[str, str] = field(default_factory=dict)
+
+    def label_file(self, image: str) -> str:
+        return self.nearly.get(image) or label_file(image)
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -83,6 +88,7 @@ def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in and the records. `images`, if given, is where data.yaml's paths begin."""
     dataset = _read_dataset(files, found[0], options.images)
+    dataset.nearly = _nearly_named(files)
     _list_images(files, dataset)
     if not dataset.splits:
         return options.images or "", _records(files, dataset)
@@ -142,9 +148,9 @@ def _is_plain(name: str) -> bool:
 
 def _list_images(files: SourceFiles, dataset: Dataset) -> None:
     """Add what train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
-    present = set(files.names())
+    present, near = set(files.names()), NearNames(_folders(visible(files.names(), IMAGE_SUFFIXES)))
     known = present | _folders(present)
-    places = find_places([path for _, path in dataset.splits], dataset.bases, known.__contains__)
+    places = find_places([path for _, path in dataset.splits], dataset.bases, known.__contains__, near)
     annotated = False
     for (split, path), place in zip(dataset.splits, places, strict=True):
         if place is None:
@@ -156,7 +162,7 @@ def _list_images(files: SourceFiles, dataset: Dataset) -> None:
         else:
             dataset.folders.append((f"{place}/" if place else "", split))
             images = {name: name for name in visible(files.names(), IMAGE_SUFFIXES, place)}
-        labelled = any(label_file(image) in present for image in images)
+        labelled = any(dataset.label_file(image) in present for image in images)
         annotated |= labelled
         for image, origin in images.items():
             row = dataset.listed.setdefault(image, Imported(image, origin, split=split, normalized=True))
@@ -186,7 +192,9 @@ def _listed_in(files: SourceFiles, file: str, bases: Sequence[str], present: Set
     """The images that a .txt file lists, with the line of each; one whose label file is there counts as there."""
     lines = {number: line for number, line in enumerate(read_text(files, file).splitlines(), 1) if line.strip()}
     bases = [dirname(file), *bases]
-    places = find_places(list(lines.values()), bases, lambda image: image in present or label_file(image) in present)
+    near = NearNames(visible(files.names(), IMAGE_SUFFIXES))
+    known = lambda image: image in present or label_file(image) in present  # noqa: E731
+    places = find_places(list(lines.values()), bases, known, near)
     found: dict[str, str] = {}
     for (number, line), place in zip(lines.items(), places, strict=True):
         found.setdefault(place or next(path_candidates(line, bases)), f"{file}:{number}")
@@ -204,29 +212,57 @@ def label_file(image: str) -> str:
     return _swap_folder(image, "images", "labels").rpartition(".")[0] + ".txt"
 
 
+def _image_of(file: str) -> str:
+    """The image of a label file, without its suffix."""
+    return splitext(_swap_folder(file, "labels", "images"))[0]
+
+
+def _nearly_named(files: SourceFiles) -> dict[str, str]:
+    """Images without a label file, with the only one that nearly has the name."""
+    labels, images = list(visible(files.names(), {".txt"})), list(visible(files.names(), IMAGE_SUFFIXES))
+    exact = set(map(label_file, images))
+    near = NearNames(images, {image for image in images if label_file(image) in set(labels)})
+    found: dict[str, list[str]] = defaultdict(list)
+    for file in labels:
+        if file not in exact and (image := near.only(_image_of(file))) and _is_label_file(files, file):
+            found[image].append(file)
+    pairs = {image: same[0] for image, same in found.items() if len(same) == 1}
+    files.matched.update((file, image) for image, file in pairs.items())
+    return pairs
+
+
+def _is_label_file(files: SourceFiles, file: str) -> bool:
+    return "/labels/" in f"/{file}" or bool(LABELS.match(_label_text(files, file)[0]))
+
+
 def _records(files: SourceFiles, dataset: Dataset) -> Iterator[Imported]:
     """Those of label files first; then those of listed images that have none."""
     names = files.names()
     of_label = defaultdict(list)
     for image in dict.fromkeys([*visible(names, IMAGE_SUFFIXES), *dataset.listed]):
-        of_label[label_file(image)].append(image)
-    present, done = set(names), set()
+        of_label[dataset.label_file(image)].append(image)
+    present, done, alone = set(names), set(), dict[str, str]()  # label files of no image, one of each folder
+    near = NearNames(visible(names, IMAGE_SUFFIXES))
     texts = {*visible(names, {".txt"}), *of_label} - dataset.lists - {dataset.file}
     for file in filter(texts.__contains__, names):
-        if basename(file) == "classes.txt":
+        if basename(file) == "classes.txt" or not (file in of_label or _is_label_file(files, file)):
             continue
         text, fault = _label_text(files, file)
-        if file not in of_label and "/labels/" not in f"/{file}" and not LABELS.match(text):
-            continue
-        images = of_label.get(file) or (of_label.get(plain) if (plain := unquote(file)) not in present else None)
-        for image in images or [f"{_swap_folder(file, 'labels', 'images').removesuffix('.txt')}.jpg"]:
+        if file not in of_label:
+            fault.append(near.problem(_image_of(file), f"there is no image for the label file {file}"))
+            alone |= {dirname(file): file} if text.strip() else {}
+        for image in of_label.get(file) or [_image_of(file)]:
             done.add(image)
             row = Imported(image, file, split=_split(image, dataset), normalized=True, problems=list(fault))
             if dataset.splits and image in present and image not in dataset.listed:
                 row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
             row.boxes = _boxes(row, text, dataset)
             yield row
-    yield from (row for image, row in dataset.listed.items() if image not in done)
+    for row in (row for image, row in dataset.listed.items() if image not in done):
+        here = folders_of(row.image)
+        if other := next((file for file in alone.values() if may_share(here, folders_of(file))), None):
+            row.problems.append(("unmatched labels", f"it has no label file, and {other} no image: is it this one's?"))
+        yield row
     for missing in dataset.missing:  # many a program states a split that it did not write
         print(f"warning: {files.path}: {dataset.file}: {missing}; left out", file=sys.stderr)
 

@@ -18,6 +18,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +37,7 @@ UNREADABLE = (*DAMAGE, pa.ArrowException, NotImplementedError, RuntimeError)  # 
 UNPACKS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 ENCRYPTED = 1  # in a .zip member's flags
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what Python makes of other bytes in a name
+UTF8_FLAG = 0x800  # of a .zip's member whose name is in UTF-8
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
@@ -62,11 +64,15 @@ class MissingFile(Exception):
 class SourceFiles:
     """The files of one source; the subclasses are the kinds of sources.
 
-    _members: what an archive holds, by its name inside the source.
+    _members: what an archive holds, by its name inside the source. unclear: a name whose encoding it does not state.
+    matched: names that are nearly those of files, as annotations have them, with the files that are meant.
     """
+
+    unclear = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.matched: dict[str, str] = {}
         self._members: dict[str, Any] = {}
 
     def names(self) -> list[str]:
@@ -224,19 +230,28 @@ class Zip(SourceFiles):
         super().__init__(path)
         self._zip = zipfile.ZipFile(path)
         infos = [info for info in self._zip.infolist() if not info.is_dir()]
-        self._members = {info.filename.replace("\\", "/").removeprefix("./"): info for info in infos}
+        self._members = {_name_in_zip(info).replace("\\", "/").removeprefix("./"): info for info in infos}
         for info in infos:
             if info.flag_bits & ENCRYPTED or info.compress_type not in UNPACKS:
                 way = "Deflate64" if info.compress_type == 9 else f"method {info.compress_type}"
                 how = "is encrypted" if info.flag_bits & ENCRYPTED else f"is packed by {way}, which is not read"
                 remedy = "unpack the archive with a program that can, and name the directory"
                 raise UserError(f"{path}: {info.filename} {how}; {remedy}")
+            if not info.flag_bits & UTF8_FLAG and not info.filename.isascii() and _name_in_zip(info) == info.filename:
+                self.unclear = info.filename
 
     def _read(self, name: str) -> bytes:
         info = self._members[name]
         check_unpacked(name, info.file_size, info.compress_size)
         with self._zip.open(info) as file:
             return file.read(info.file_size + 1)  # never more than that, whatever comes
+
+
+def _name_in_zip(info: zipfile.ZipInfo) -> str:
+    """The name of a member; macOS and others write UTF-8 without saying so, which Python takes for code page 437."""
+    with suppress(UnicodeError):
+        return info.filename if info.flag_bits & UTF8_FLAG else info.filename.encode("cp437").decode()
+    return info.filename
 
 
 class Tar(SourceFiles):

@@ -1,22 +1,34 @@
 """Which files of a source an annotation means by a name, a path of another machine, or a URL."""
 
+import difflib
 import posixpath
 import re
+import unicodedata
+from bisect import bisect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
-from itertools import islice
+from itertools import islice, product
 from posixpath import basename, dirname, splitext
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from Data_processing.shared.files import SourceFiles, images_below, inside
-from Data_processing.shared.imported import ImportOptions
+from Data_processing.shared.files import EMBEDDED, SourceFiles, images_below, inside
+from Data_processing.shared.imported import Imported, ImportOptions
 from Datasets.format.files import IMAGE_SUFFIXES
+from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
 SAMPLE = 100  # images whose names are looked for to find their folder
 LEADS_OUT = re.compile(r"~?[\\/]|[A-Za-z]:[\\/]|\w+://|(\.[\\/])*\.\.[\\/]|data/local-files/")  # as a name begins
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio sets before a name
+LED_OUT = re.compile(r"^/|(^|/)(~|\.\.)/|:/")  # in a path that `inside` made of one that leads out of the source
+IN_ZIP = ("cp949", "cp932", "gb18030", "big5", "cp1252", "cp1251", "cp866")  # encodings that a .zip does not state
+OF_KIND = re.compile(
+    "images?|imgs?|jpegimages|(obj_)?labels?|annotations?|anno?|txts?|xmls?|jsons?|data(set)?"
+)  # folders
+OF_MASKS = re.compile(r"masks?|segmentation\w*|gt|ground_?truth", re.IGNORECASE)
+NEIGHBOURS = 8  # names before and after one in order that may be the nearest
 
 
 def find_folder(
@@ -30,11 +42,11 @@ def find_folder(
     """
     if options.images is not None:
         return options.images
-    wanted: dict[str, list[str]] = defaultdict(list)
-    for name in (inside("", image) for image in islice(images, SAMPLE) if not LEADS_OUT.match(image)):
-        wanted[basename(name)].append(name)
-    alike = ((path, name) for path in known for name in wanted.get(basename(path), ()))
-    folders = {path.removesuffix(name).rstrip("/") for path, name in alike if f"/{path}".endswith(f"/{name}")}
+    wanted = [inside("", image) for image in islice(images, SAMPLE) if not LEADS_OUT.match(image)]
+    known = list(known)
+    folders = _holding(wanted, known, str)
+    if not folders and len(near := _holding(wanted, known, alike)) == 1 and not _has_masks(*near):
+        folders = near
     if dirname(file) in folders:
         return dirname(file)
     named = [folder for folder in folders if splitext(file)[0].endswith(f"_{basename(folder)}")]
@@ -44,6 +56,24 @@ def find_folder(
             f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images` (--images)"
         )
     return candidates[0] if candidates else ""
+
+
+def _holding(wanted: Iterable[str], known: Iterable[str], form: Callable[[str], str]) -> set[str]:
+    """The folders below which known names end in wanted ones, both compared in a form."""
+    ends: dict[str, set[str]] = defaultdict(set)
+    for name in map(form, wanted):
+        ends[basename(name)].add(name)
+    found = set()
+    for path in known:
+        shown = form(path)
+        for end in ends.get(basename(shown), ()):
+            if f"/{shown}".endswith(f"/{end}"):
+                found.add("/".join(path.split("/")[: -1 - end.count("/")]))
+    return found
+
+
+def _has_masks(folder: str) -> bool:
+    return any(map(OF_MASKS.fullmatch, folder.split("/")))
 
 
 def path_of(address: str) -> str:
@@ -87,14 +117,16 @@ def path_candidates(path: str, bases: Iterable[str], by_end: bool = False) -> It
                 yield from (posixpath.normpath(posixpath.join(each, *parts[start:])) for each in bases)
 
 
-def find_places(paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool]) -> list[str | None]:
-    """The files or folders that paths mean; by any end of them if as they stand none is there."""
+def find_places(
+    paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool], near: "NearNames"
+) -> list[str | None]:
+    """The files or folders that paths mean; by any end of them if as they stand none is there; else what is near."""
     places: list[str | None] = []
     for by_end in (False, True):
         places = [next(filter(is_there, path_candidates(path, bases, by_end)), None) for path in paths]
         if any(place is not None for place in places):
             break
-    return places
+    return [place or near.only(next(path_candidates(path, bases))) for path, place in zip(paths, places, strict=True)]
 
 
 def ambiguity(name: str, found: Sequence[str]) -> list[tuple[str, str]]:
@@ -146,3 +178,125 @@ class ImageFinder:
     def by_end_if_outside(self, name: str) -> list[str]:
         """As by_end, for a name that leads out of the source, such as a URL; none for any other."""
         return self.by_end(name) if LEADS_OUT.match(name) else []
+
+
+def folded(path: str) -> str:
+    """A name in the form to compare it in: unquoted, in lower case, of Unicode's composed form."""
+    return unicodedata.normalize("NFC", unquote(path).casefold()).strip()
+
+
+def alike(path: str) -> str:
+    """What names that are nearly the same have in common: as `folded`, without suffixes of images."""
+    stem = folded(path)
+    while (shorter := without_suffix(stem)) != stem:
+        stem = shorter
+    return stem
+
+
+class NearNames:
+    """Names to be found by ones that are nearly right; listed when the first is looked for.
+
+    Nearly right is a name in another Unicode form, case or quoting, with another image's suffix or none, with what
+    Label Studio sets before it or not, or in an encoding that a .zip does not state. taken: those that are no answer.
+    """
+
+    def __init__(self, names: Iterable[str], taken: Collection[str | None] = ()) -> None:
+        self._given, self._taken = names, taken
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(self._given)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self._names:
+            stem = basename(alike(name))
+            for called in {stem, UPLOADED.sub("", stem)} if name not in self._taken else ():
+                found[called].append(name)
+        return found
+
+    @cached_property
+    def _ordered(self) -> tuple[list[tuple[str, str]], ...]:
+        """Pairs of a name's last part and the name, ordered by how the former begins, and by how it ends."""
+        pairs = [(folded(basename(name)), name) for name in self._names]
+        return sorted(pairs), sorted((part[::-1], name) for part, name in pairs)
+
+    def find(self, name: str) -> list[str]:
+        """What a name may mean: the names most like it, in folders that do not contradict."""
+        path = path_of(name) if LED_OUT.search(name) else name
+        found = (self._find(form, bool(LED_OUT.search(name))) for form in (path, *_in_zip(path)))
+        return next(filter(None, found), [])
+
+    def _find(self, path: str, led_out: bool) -> list[str]:
+        stem, last, wanted = basename(alike(path)), folded(basename(path)), folders_of(path)
+        plain = UPLOADED.sub("", stem)
+        found = self._by_stem.get(stem) or [n for n in self._by_stem.get(plain, ()) if basename(alike(n)) == plain]
+        for form in (folded, alike):
+            if same := [name for name in found if form(name) == form(path)]:
+                return same
+        shared = {
+            name: len(wanted & folders_of(name)) for name in found if led_out or may_share(wanted, folders_of(name))
+        }
+        most = max(shared.values(), default=0)
+        fits = [name for name, number in shared.items() if number == most and not _has_masks(name)]
+        return [name for name in fits if folded(basename(name)) == last] or fits
+
+    def only(self, name: str) -> str | None:
+        """The name that it may mean, if that is a single one."""
+        found = self.find(name)
+        return found[0] if len(found) == 1 else None
+
+    def problem(self, name: str, what: str = "") -> tuple[str, str]:
+        """The problem of a record whose image is not there. what: to say in the place of that."""
+        if len(found := self.find(name)) > 1:
+            return ambiguity(name, found)[0]
+        return "missing image", f"{what or f'there is no file {name}'}; the nearest is {self._nearest(name)}"
+
+    def _nearest(self, name: str) -> str:
+        """Of the names that begin or end much alike, the one most like it."""
+        sought, near = folded(basename(name)), []
+        for ordered, key in zip(self._ordered, (sought, sought[::-1]), strict=True):
+            at = bisect(ordered, (key, ""))
+            near += [other for _, other in ordered[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]]
+        likeness = {n: difflib.SequenceMatcher(None, sought, folded(basename(n))).ratio() for n in near}
+        return max(likeness, key=likeness.__getitem__, default="none")
+
+
+def folders_of(path: str) -> set[str]:
+    """The names of a path's folders, without those that only say what kind of files they hold."""
+    return {part for part in folded(path).split("/")[:-1] if part and not OF_KIND.fullmatch(part)}
+
+
+def may_share(one: set[str], other: set[str]) -> bool:
+    """Whether two paths with such folders may be of one place, of which one states more than the other."""
+    return one <= other or other <= one
+
+
+def _in_zip(path: str) -> Iterator[str]:
+    """What becomes of a name in a .zip that does not state its encoding, and may look like UTF-8."""
+    for encoding, taken_for in product(IN_ZIP, ("cp437", "utf-8")) if not path.isascii() else ():
+        with suppress(UnicodeError):
+            yield unicodedata.normalize("NFC", path).encode(encoding).decode(taken_for).replace("\\", "/")
+
+
+def match_nearly(rows: Iterable[Imported], files: SourceFiles, folder: str) -> Iterator[Imported]:
+    """The rows; last those whose image is not there, with the only one that it may mean, or else a problem.
+
+    folder: of the images.
+    """
+    names, missing = set(files.names()), []
+    taken: set[str | None] = set()
+    for row in rows:
+        if row.image in names or EMBEDDED in row.image:
+            taken.update((row.image, row.mask))
+            yield row
+        else:
+            missing.append(row)
+    near, any_there = NearNames(images_below(files, folder), taken), any(images_below(files, folder))
+    for row in missing:
+        if found := near.only(row.image):
+            files.matched[row.image] = row.image = found
+        elif any_there and not row.problems and is_safe_path(row.image):
+            row.problems.append(near.problem(row.image))
+        yield row
