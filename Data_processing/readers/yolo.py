@@ -91,9 +91,11 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     dataset.nearly = _nearly_named(files)
     _list_images(files, dataset)
     if not dataset.splits:
-        return options.images or "", _records(files, dataset)
+        return options.images or "", _records(files, dataset, options)
     own = dirname(found[0])
-    return own if all(image.startswith(f"{own}/") for image in dataset.listed) else "", _records(files, dataset)
+    return own if all(image.startswith(f"{own}/") for image in dataset.listed) else "", _records(
+        files, dataset, options
+    )
 
 
 def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
@@ -235,7 +237,7 @@ def _is_label_file(files: SourceFiles, file: str) -> bool:
     return "/labels/" in f"/{file}" or bool(LABELS.match(_label_text(files, file)[0]))
 
 
-def _records(files: SourceFiles, dataset: Dataset) -> Iterator[Imported]:
+def _records(files: SourceFiles, dataset: Dataset, options: ImportOptions) -> Iterator[Imported]:
     """Those of label files first; then those of listed images that have none."""
     names = files.names()
     of_label = defaultdict(list)
@@ -248,7 +250,7 @@ def _records(files: SourceFiles, dataset: Dataset) -> Iterator[Imported]:
         if basename(file) == "classes.txt" or not (file in of_label or _is_label_file(files, file)):
             continue
         text, fault = _label_text(files, file)
-        if file not in of_label:
+        if file not in of_label and not options.corrects:  # whose images may be another source's
             fault.append(near.problem(_image_of(file), f"there is no image for the label file {file}"))
             alone |= {dirname(file): file} if text.strip() else {}
         for image in of_label.get(file) or [_image_of(file)]:
