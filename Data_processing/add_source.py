@@ -22,8 +22,10 @@ import typer
 from Data_processing import import_source
 from Data_processing.adding import project
 from Data_processing.adding.recognise import Candidate, is_there, recognise
+from Data_processing.curating.duplicates import COPIES, with_copies
 from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Datasets.format.classes import ClassRules
 from Datasets.format.proposal import propose
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -61,6 +63,7 @@ class Summary:
     sides: list[float] = field(default_factory=list)  # the longer one of each image, in pixels
     objects: list[float] = field(default_factory=list)  # the size of each, as a share of that side
     folder: str = ""
+    copy: str = ""  # the first image that is called as an augmented copy
 
     def watch(self, rows: Iterable[Imported], names: set[str]) -> Iterator[Imported]:
         """The rows, as they pass by. names: of all files of the source."""
@@ -70,6 +73,8 @@ class Summary:
                 self.found += 1
             else:
                 self.first_missing = self.first_missing or row.image
+            if not self.copy and row.group is None and ".rf." in row.image:
+                self.copy = row.image
             self.boxes += len(row.boxes or ())
             self.labels |= bool(row.labels)
             self.measure(row)
@@ -151,6 +156,24 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" if count else name for name, count in counts.items()) or "none"
 
 
+def advise(held: Summary, rules: ClassRules) -> None:
+    """Print what params.yaml could say for what a source states."""
+    left_out = project.not_kept(rules, held.classes)
+    alike = {name: kept for name in left_out if (kept := project.nearly_kept(rules, name))}
+    if alike:
+        renamed = as_yaml([f"{old}={new}" for old, new in {**rules.rename, **alike}.items()])
+        print(f"called nearly as in clean.keep: {', '.join(alike)}; to take them for the same: `rename: {renamed}`")
+    if others := [name for name in left_out if name not in alike]:
+        print(f"not in clean.keep, so left out as it stands: {', '.join(others)}")
+        keep = as_yaml([*rules.keep, *others])
+        print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
+    curate = project.load_params(PARAMS).curate or {}
+    if held.splits and not curate.get("keep_splits"):
+        print("its splits are not kept as it stands; to keep them: `keep_splits: true` in curate")
+    if better := with_copies(curate.get("group_pattern") or "", [held.copy]):
+        print(f"{COPIES}; to keep these together: `group_pattern: {as_yaml(better)}`")
+
+
 def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dry_run: bool) -> None:
     """Recognise, try, print, and unless `dry_run`, add. Raises UserError, nothing having changed."""
     check_project(name)
@@ -177,10 +200,7 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         }
         project.add(path, target, written)
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
-    if left_out := project.not_kept(rules, held.classes):
-        print(f"not in clean.keep, so left out as it stands: {', '.join(left_out)}")
-        keep = as_yaml([*rules.keep, *left_out])
-        print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
+    advise(held, rules)
     if dry_run:
         print("nothing was changed")
     else:

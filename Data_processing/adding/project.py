@@ -35,6 +35,7 @@ class Params(msgspec.Struct):
 
     sources: dict[str, dict[str, Any]] | None = None
     clean: Clean | None = None
+    curate: dict[str, Any] | None = None
 
 
 def load_params(path: Path) -> Params:
@@ -59,6 +60,12 @@ def not_kept(rules: ClassRules, names: Iterable[str]) -> list[str]:
     """Those of `names`, renamed and merged, that clean.keep leaves out, and that clean.drop does not name."""
     ours = {rules.ours(name): rules.name(name) for name in names}
     return sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)
+
+
+def nearly_kept(rules: ClassRules, name: str) -> str | None:
+    """The class of clean.keep of which `name` looks like another spelling, or the plural."""
+    singular = (name.casefold().removesuffix("s"), name.casefold().removesuffix("es"))
+    return rules.meant(name) or next((kept for kept in rules.keep if kept.casefold() in singular), None)
 
 
 def with_dependencies(path: Path, name: str) -> str:

@@ -20,7 +20,7 @@ from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.yolo import LABELS, class_files
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
-from Data_processing.shared.files import ARCHIVES, EMBEDDED, MissingFile, SourceFiles, folder_name, images_below
+from Data_processing.shared.files import ARCHIVES, EMBEDDED, MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.imported import Imported, ImportOptions
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
@@ -109,6 +109,8 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     names = [n for n in every if not chosen or n.startswith(f"{chosen}/") or fnmatchcase(n, chosen)]
     looks = _look(files, {*names, *visible(every, {".txt"})})
     single = [Candidate(each, name, name) for each in SINGLE for name in looks[each]]
+    if joined := _file_an_image(files, looks["coco"]):
+        single = [joined, *(each for each in single if each.format != "coco")]
     found = [*_joined(single, names), *_voc(files, looks["voc"])]
     if described := looks["labelme"]:
         folder = _common_folder(described) or "."
@@ -160,6 +162,15 @@ def _look(files: SourceFiles, names: Iterable[str]) -> dict[str, list[str]]:
             if not rows or any(all(re.search(p, content) for p in patterns) for patterns in rows):
                 found[kind].append(name)
     return found
+
+
+def _file_an_image(files: SourceFiles, described: Sequence[str]) -> Candidate | None:
+    """COCO files as one where each is called like an image."""
+    images = {PurePosixPath(name).stem for name in images_below(files, "")}
+    if len(described) < 2 or not images.issuperset(PurePosixPath(name).stem for name in described):
+        return None
+    pattern = inside(_common_folder(described), "*.json")
+    return Candidate("coco", f"{pattern}, a file an image", pattern)
 
 
 def _joined(found: Sequence[Candidate], names: Iterable[str]) -> list[Candidate]:

@@ -9,7 +9,7 @@ earlier near duplicate is kept, and what it is connected with; pairs that could 
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -20,6 +20,8 @@ from scipy.sparse.csgraph import connected_components
 
 from Datasets.tools.errors import UserError
 
+ROBOFLOW = r"(?P<original>[^/]+)\.rf\.\w+\.\w+$"  # an augmented copy: ORIGINAL_jpg.rf.HASH.jpg
+COPIES = "images are called as Roboflow calls augmented copies, and those of one original may be in two splits"
 COLUMNS = ["image", "source", "group", "sha256", "phash"]  # of the accepted records, all that is needed here
 
 
@@ -33,6 +35,7 @@ class Groups:
     near: np.ndarray  # int64 [M, 2]: an earlier image, and each one that is its near, and no exact, duplicate
     matched: int  # images whose source states no group, and in whose path the group pattern was found
     missed: Sequence[str] = ()  # those in whose path it was not, though in that of others of their source
+    better: str = ""  # a group pattern that joins more augmented copies
 
     def words(self) -> str:
         """How many images in how many groups."""
@@ -48,6 +51,8 @@ class Groups:
         if self.missed:
             others = f"{self.missed[0]} and {len(self.missed) - 1} more"
             print(f"{warning} other paths, but not {others}: each is a group of its own", file=sys.stderr)
+        if self.better:
+            print(f"warning: {COPIES}: set curate.group_pattern to {self.better}", file=sys.stderr)
 
 
 def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
@@ -74,6 +79,7 @@ def find_groups(accepted: pa.Table, pattern: str, bits: int) -> Groups:
         near=np.stack([earlier[near], own[near]], axis=1),
         matched=int(matched.sum()),
         missed=accepted["image"].take(pa.array(missed)).to_pylist(),
+        better=with_copies(pattern, accepted["image"].filter(pa.array(~keyed)).to_pylist()),
     )
 
 
@@ -105,6 +111,13 @@ def compile_pattern(pattern: str) -> re.Pattern[str] | None:
     if pattern and not compiled.groupindex:
         raise UserError(f"curate.group_pattern: {pattern!r} has no named part, such as (?P<session>[0-9]+)")
     return compiled if pattern else None
+
+
+def with_copies(pattern: str, images: Iterable[str]) -> str:
+    """The pattern that also joins Roboflow's augmented copies; "" if it matches all that are among the images."""
+    own = compile_pattern(pattern)
+    missed = (image for image in images if not (own and own.search(image)) and re.search(ROBOFLOW, image))
+    return "|".join(filter(None, (pattern, ROBOFLOW))) if any(missed) else ""
 
 
 def own_key(pattern: re.Pattern[str] | None, image: str, source: str, group: str | None, sha256: str) -> str:

@@ -19,12 +19,13 @@ from ruamel.yaml import YAML
 from Data_processing.add_source import check_project, entry_of, try_import
 from Data_processing.adding.project import class_rules, not_kept, with_dependencies
 from Data_processing.adding.recognise import recognise
+from Data_processing.curating.duplicates import compile_pattern, own_key, with_copies
 from Data_processing.import_source import main as import_source
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import with_entry
-from tests.template.conftest import ROOT, copy_checkout, refused, run_in, succeeded, until
+from tests.template.conftest import ROOT, copy_checkout, edit_params, refused, run_in, succeeded, until
 from tests.template.Data_processing import annotated, test_import_formats
 from tests.template.Data_processing.annotated import read_imported
 from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
@@ -515,3 +516,42 @@ def test_a_coco_directory_is_added_instead_of_the_demonstration(tmp_path):
     assert "not in clean.keep" not in told
     assert "  cats:\n    format: coco\n    path: Datasets/raw/cats\n" in told
     assert sorted(file.name for file in source.rglob("*.png")) == sorted(BOXES)
+
+
+def test_what_params_yaml_could_say_for_a_source_is_printed(bare, tmp_path):
+    def params(edited: dict) -> None:
+        edited["clean"].update(keep=["cat", "person"], rename=["feline=cat"])
+        edited["curate"].update(group_pattern="")
+
+    edit_params(bare, params)
+    names = {
+        f"{n % 3}_jpg.rf.{n:032x}.jpg": [("cats", 3, 4, 30, 36), ("Person", 1, 1, 9, 9), ("bus", 1, 1, 5, 5)]
+        for n in range(6)
+    }
+    source = tmp_path / "s"
+    for split in ("train", "valid"):
+        write_coco(source / split, names, folder="")
+        (source / split / "annotations.json").rename(source / split / "_annotations.coco.json")
+    printed = succeeded(add(bare, "s", source, "--dry-run")).stdout
+    assert "called nearly as in clean.keep: Person, cats; to take them for the same:" in printed
+    assert "`rename: [feline=cat, Person=person, cats=cat]`" in printed
+    assert "left out as it stands: bus\n  with them: `keep: [cat, person, bus]`" in printed
+    assert "to keep them: `keep_splits: true` in curate" in printed
+    pattern = YAML().load(re.search(r"`(group_pattern: .*)`", printed)[1])["group_pattern"]
+    keys = {own_key(compile_pattern(pattern), f"train/{name}", "s", None, "0" * 64) for name in names}
+    assert keys == {"s/0_jpg", "s/1_jpg", "s/2_jpg"}
+    assert with_copies(pattern, [f"train/{name}" for name in names]) == ""
+    edit_params(bare, lambda edited: edited["curate"].update(keep_splits=True, group_pattern=pattern))
+    printed = succeeded(add(bare, "s", source, "--dry-run")).stdout
+    assert "keep_splits" not in printed and "group_pattern" not in printed
+
+
+def test_a_coco_file_an_image_is_one_source(tmp_path):
+    for number in range(25):
+        write_coco(tmp_path / "w", {f"{number}.png": [("cat", 3, 4, 30, 36)]})
+        (tmp_path / "s/ann").mkdir(parents=True, exist_ok=True)
+        shutil.move(tmp_path / "w/annotations.json", tmp_path / f"s/ann/{number}.json")
+    shutil.move(tmp_path / "w/images", tmp_path / "s/images")
+    assert found(tmp_path / "s") == {"format": "coco", "annotations": "ann/*.json"}
+    held = try_import(open_source(tmp_path / "s"), "s", "coco", ImportOptions(annotations="ann/*.json"))
+    assert (held.records, held.found, held.boxes, held.splits) == (25, 25, 25, {})

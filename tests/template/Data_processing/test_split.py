@@ -158,6 +158,17 @@ def test_an_image_whose_source_states_its_group_is_none_that_the_pattern_matched
         assert (f"but not {others[2]['image']} and 0 more: each is a group of its own" in told) == bool(missed)
 
 
+def test_augmented_copies_that_the_pattern_does_not_join_are_named_with_one_that_does(capsys):
+    copies = [{**row, "image": f"train/images/{n % 3}_jpg.rf.{n:032x}.jpg"} for n, row in enumerate(rows(9))]
+    _, found = grouped([*copies, *rows(3, seed=9)], r"(?P<pool>\d+)_\d+_\d+\.\w+$")
+    found.report("")
+    told = capsys.readouterr().err
+    better = told.partition("set curate.group_pattern to ")[2].strip()
+    names, found = grouped([*copies, *rows(3, seed=9)], better)
+    assert names[:9] == ["s/0_jpg", "s/1_jpg", "s/2_jpg"] * 3 and not found.better
+    assert names[9:] == grouped(rows(3, seed=9), r"(?P<pool>\d+)_\d+_\d+\.\w+$")[0]
+
+
 def test_shares_are_met_within_chance():
     hashes = name_hashes([f"group {i}" for i in range(20_000)])
     for seed in (0, 1, 2**63, -1):
