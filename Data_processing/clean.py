@@ -26,7 +26,8 @@ import typer
 from ruamel.yaml import YAML
 
 from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, batches, clean_batch, read_source
-from Data_processing.cleaning.corrections import find_corrections
+from Data_processing.cleaning.corrections import Source, find_corrections
+from Data_processing.cleaning.ranges import common_range
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH, source_path
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
@@ -76,10 +77,14 @@ def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[P
         raise UserError(f"{pipeline}: {unknown[0]} is of no source in params.yaml; delete the line from clean's deps")
 
 
-def write_accepted(results: Iterable[tuple[pa.RecordBatch, Outcome]], paths: dict[str, str], partial: Path) -> Outcome:
-    """Write the accepted records as they come; returns what became of all. paths: where each source lies."""
+def write_accepted(
+    results: Iterable[tuple[pa.RecordBatch, Outcome]], sources: Sequence[Source], partial: Path
+) -> Outcome:
+    """Write the accepted records as they come; returns what became of all."""
     total = Outcome()
-    schema = ACCEPTED_SCHEMA.with_metadata({"source_paths": json.dumps(paths)})
+    paths = {source.name: source_path(source.imported) for source in sources}
+    about = {"source_paths": json.dumps(paths), "range": json.dumps(common_range(sources))}
+    schema = ACCEPTED_SCHEMA.with_metadata(about)
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for accepted, outcome in results:
             total.add(outcome)
@@ -207,7 +212,7 @@ def main(
     chunks = ((*part, rules) for part in batches(found, *find_corrections(found)))
     results = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
     with replacing(out / "accepted.parquet") as partial:
-        total = write_accepted(results, {source.name: source_path(source.imported) for source in found}, partial)
+        total = write_accepted(results, found, partial)
         if not keep_conflicts:
             reject_conflicts(partial, total)
         total.write(out)

@@ -135,6 +135,7 @@ def write(
 ) -> dict[str, dict[str, int]]:
     """Write the dataset to `out`, whole or not at all; returns the number of boxes by split and class."""
     table = pq.read_table(accepted, columns=RECORD_COLUMNS).filter(pa.array(kept))
+    value_range = json.loads(table.schema.metadata[b"range"])
     for name, names, numbers in (("group", groups.names, groups.numbers), ("split", SPLITS, splits[groups.numbers])):
         table = table.append_column(name, pa.array(names, pa.string()).take(pa.array(numbers)))
     parts = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
@@ -143,7 +144,8 @@ def write(
     few = sum(map(sum, sizes.values())) < FEW_BYTES
     with replacing(out, "classes.json", "metadata.json", "*-of-*.parquet") as partial:
         partial.mkdir()
-        written = write_curated(partial, records, sizes, read, functools.partial(workers.run, few=few))
+        each = functools.partial(workers.run, few=few)
+        written = write_curated(partial, records, sizes, read, each, value_range)
         write_annotations(partial, progress(written, len(table), "curate", "images"), read.classes)
     drawn = {split: pc.struct_field(pc.list_flatten(part["boxes"]), "name") for split, part in parts.items()}
     return {split: column.to_pandas().value_counts().sort_index().to_dict() for split, column in drawn.items()}

@@ -31,7 +31,7 @@ from Data_processing import own_readers, readers
 from Data_processing.shared.annotation_files import split_of
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
 from Data_processing.shared.image_names import match_nearly
-from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Data_processing.shared.imported import Imported, ImportOptions, value_range, write_imported
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
@@ -125,7 +125,9 @@ def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
         raise UserError(f"split: {given['split']!r} is none of {', '.join(SPLITS)}")
     if "images" in stated:
         stated["images"] = folder_name(stated["images"])
-    return ImportOptions(**{**stated, "columns": parse_columns(given["columns"] or ())})
+    options = ImportOptions(**{**stated, "columns": parse_columns(given["columns"] or ())})
+    value_range(options)  # which raises UserError
+    return options
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:

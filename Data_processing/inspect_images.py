@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import typer
 
 from Data_processing.shared.files import open_once
-from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, source_path
+from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, options_of, source_path, value_range
 from Data_processing.shared.inspected import INSPECTED_SCHEMA, FactsStore, Row, Task, check_parquet, inspect_chunk
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers, batched
 from Datasets.format.files import IMAGE_SUFFIXES, visible
@@ -62,8 +62,9 @@ def main(
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
     tasks = find_tasks(open_once(path).names(), imported)
-    store = FactsStore(facts, max_pixels) if facts else None
-    chunks = ((path, part, max_pixels, facts) for part in batched(tasks, CHUNK))
+    stated = value_range(options_of(imported))
+    store = FactsStore(facts, max_pixels, stated) if facts else None
+    chunks = ((path, part, max_pixels, facts, stated) for part in batched(tasks, CHUNK))
     results = Workers(engine, scheduler, jobs).run(inspect_chunk, chunks, len(tasks) <= FEW)
 
     def rows() -> Iterator[Row]:

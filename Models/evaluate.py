@@ -20,7 +20,7 @@ import typer
 from PIL import Image, ImageDraw
 
 from Datasets.format.curated import Curated
-from Datasets.format.images import VOID, decode
+from Datasets.format.images import VOID
 from Datasets.format.predictions import mask_of
 from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
@@ -113,7 +113,7 @@ def draw_worst(
         amount = f"{mistakes[index]:.1%} of the pixels" if samples.task == "mask" else f"{mistakes[index]:g}"
         caption = f"{amount} wrong: {samples.records[index]['image']}"
         pen.text((x, y + 3), caption, "black", font_size=FONT_SIZE)
-        image = Image.fromarray(decode(samples.file(index)))
+        image = Image.fromarray(samples.pixels(index))
         scale = PANEL / max(image.size)
         left = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         right = left.copy()

@@ -72,6 +72,7 @@ def main(
         scripts = copy_scripts(script_file(done.script), ROOT, partial / "script")
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
+        manifest["input"]["range"] = test.value_range
         write_onnx(exportable(script, model, images, manifest), manifest, partial / "model.onnx")
         write_json(predict_files(torch_detector(model), images, manifest), partial / "sample" / "expected.json")
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
@@ -96,7 +97,7 @@ def compare(
     detect, infer = torch_detector(model), onnx_detector(export / "model.onnx", task)
     trained, graph = (predict_files(each, images, manifest, threshold) for each in (detect, infer))
     rebuilt = isolated_answers(export, images, threshold)
-    for batch in batches(images, manifest["input"]["size"], getattr(script, "SIZE_MULTIPLE", 1)):
+    for batch in batches(images, manifest["input"], getattr(script, "SIZE_MULTIPLE", 1)):
         shape = "x".join(map(str, batch.shape))
         one, other = (unboxed(each(batch), manifest, batch.shape, threshold) for each in (detect, infer))
         agreement(task, one, other, threshold, f"for images of {shape}, the ONNX graph")
@@ -123,15 +124,18 @@ def exportable(
     return made
 
 
-def batches(images: Sequence[Path], size: int, multiple: int) -> Iterator[np.ndarray]:
+def batches(images: Sequence[Path], about: Mapping[str, Any], multiple: int) -> Iterator[np.ndarray]:
     """Batches of samples, uint8 [N, 3, H, W], as the checks of one image at the training square do not have them.
 
     Of 1, 2 and 5 images, and of sides that differ from the square's: odd ones, or by the multiple that they must be of.
+    about: the manifest's input.
     """
+    size, value_range = about["size"], about["range"]
     large, small = (size + 5, size - 3) if multiple == 1 else (size + multiple, max(multiple, size - multiple))
     for count, height, width in ((1, size, size), (5, size, size), (2, large, small)):
         files = [images[number % len(images)] for number in range(count)]
-        squares = [letterbox(decode(file.read_bytes()), large).pixels[:height, :width] for file in files]
+        decoded = [decode(file.read_bytes(), value_range=value_range) for file in files]
+        squares = [letterbox(pixels, large).pixels[:height, :width] for pixels in decoded]
         yield np.ascontiguousarray(np.stack(squares).transpose(0, 3, 1, 2))
 
 

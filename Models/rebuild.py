@@ -45,7 +45,7 @@ def predict_files(
     threshold = manifest["score_threshold"] if threshold is None else threshold
     answers = {}
     for file in files:
-        pixels = decode(file.read_bytes())
+        pixels = decode(file.read_bytes(), value_range=manifest["input"].get("range"))
         square = letterbox(pixels, size)
         outputs = detect(np.ascontiguousarray(square.pixels.transpose(2, 0, 1)[None]))
         arrays = {name: values[0] for name, values in outputs.items()}

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Data_processing.cleaning.corrections import Correction, Place, Source, corrected
+from Data_processing.cleaning.ranges import check_values
 from Data_processing.cleaning.records import clean_record, in_pixels
 from Data_processing.cleaning.rules import Rejection, Repair, Rules
 from Data_processing.shared.imported import (
@@ -101,7 +102,9 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
             f"{name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class has in "
             "classes.json or labelmap.txt (of the first one, 1) instead of 255"
         )
-    return Source(name, imported, images, masks, facts, options_of(imported))
+    source = Source(name, imported, images, masks, facts, options_of(imported))
+    check_values(source)
+    return source
 
 
 def clean_batch(

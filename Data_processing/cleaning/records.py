@@ -74,7 +74,8 @@ def judge_image(row: Imported, facts: Facts, rules: Rules) -> list[Repair]:
     if facts.sha256 is None:
         raise Rejection("missing image", row.origin, facts.reason or "")
     if facts.reason is not None:
-        raise Rejection("unreadable image", row.origin, facts.reason)
+        rule = "unreadable image" if facts.highest is None else "value range"
+        raise Rejection(rule, row.origin, facts.reason)
     if facts.brightness is None:
         raise Rejection("wrong mask", row.origin, f"{row.image} is named as an image and as a mask")
     if not states(row):

@@ -30,6 +30,7 @@ REMEDIES = {
     "unmatched labels": "name the label file as its image is named, or delete it",
     "ambiguous image": "name the image with its folder, or set the source's `images`",
     "unreadable image": "replace the image file",
+    "value range": "correct `range` in the source's entry, or replace the image file",
     "no annotation": "annotate the image, or delete it",
     "wrong size": "correct the annotated size; if only that is wrong and the boxes fit, set clean.trust_image_size",
     "too small": "use a larger image, or lower clean.min_side",

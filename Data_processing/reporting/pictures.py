@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from Datasets.format.images import decode
+from Datasets.format.images import FULL, open_image, to_rgb
 
 QUALITY = 78  # of the JPEGs
 OPACITY = 0.35  # of masks
@@ -35,7 +35,7 @@ class Picture:
 def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bool = True) -> Picture:
     """A row of the curated dataset, annotated. side: pixels of the longer side at most. names: whether on the boxes."""
     hues = {name: int((210 + number * 137.508) % 360) for number, name in enumerate(classes)}  # neighbours far apart
-    pixels = decode(row["image"]["bytes"])
+    pixels = readable(row["image"]["bytes"])
     shown = shrink(pixels, side)
     drawn = [box for box in row["boxes"] or () if box["segmentation"]]
     layers = [(hues[box["name"]], coco_mask.decode(box["segmentation"])) for box in drawn]
@@ -54,10 +54,16 @@ def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bo
 
 def stated_picture(data: bytes, name: str, boxes: Iterable[Mapping[str, Any]], side: int) -> Picture:
     """An image with its boxes as the source states them, right or wrong, all in red."""
-    pixels = decode(data)
+    pixels = readable(data)
     shown = shrink(pixels, side)
     draw_boxes(shown, [(box, RED) for box in boxes], shown.width / pixels.shape[1])
     return Picture(to_uri(shown), pixels.shape[1], pixels.shape[0], name)
+
+
+def readable(data: bytes) -> np.ndarray:
+    """An image's pixels, uint8 [H, W, 3]; of more than 8 bits from its own darkest value to its brightest."""
+    image = open_image(data)
+    return to_rgb(image, "image" if image.mode[0] in FULL else None)
 
 
 def shrink(pixels: np.ndarray, side: int) -> Image.Image:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Data_processing.shared.parallel import batched
+from Datasets.format.images import Range
 from Datasets.format.records import Count
 from Datasets.tools.errors import UserError
 
@@ -173,6 +174,22 @@ def images_folder(path: Path) -> str:
 def options_of(path: Path) -> ImportOptions:
     """What the source's entry in params.yaml says."""
     return msgspec.json.decode(pq.read_schema(path).metadata[b"options"], type=ImportOptions)
+
+
+def value_range(options: ImportOptions) -> Range:
+    """What becomes 0 and 255 of images of more than 8 bits, as the option `range` says. Raises UserError."""
+    stated = list(options.range)
+    if stated in ([], ["image"]):
+        return stated[0] if stated else None
+    try:
+        low, high = map(float, stated)
+    except ValueError:
+        low = high = 0.0
+    if not -math.inf < low < high < math.inf:
+        raise UserError(
+            f"range: {' '.join(stated)}: neither `image` nor two numbers, the darkest value and the brightest"
+        )
+    return low, high
 
 
 def source_path(path: Path) -> str:

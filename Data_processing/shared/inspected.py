@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageStat
 
 from Data_processing.shared.files import MissingFile, open_once
-from Datasets.format.images import FORMATS, UnreadableImage, open_image, to_rgb
+from Datasets.format.images import FORMATS, FULL, WIDE, Range, UnreadableImage, extremes, open_image, to_rgb
 from Datasets.tools.errors import UserError
 
 LOOK = 512  # pixels of the longer side, at most, at which brightness, sharpness and the perceptual hash are measured
@@ -43,6 +43,8 @@ INSPECTED_SCHEMA = pa.schema(
         "contrast": pa.float32(),
         "sharpness": pa.float32(),
         "values": pa.list_(pa.int32()),  # of a mask: those that occur
+        "lowest": pa.float64(),  # of the values of an image of more than 8 bits
+        "highest": pa.float64(),
     }
 )
 
@@ -64,6 +66,9 @@ class Facts(msgspec.Struct, gc=False, frozen=True):
     contrast: float | None
     sharpness: float | None
     values: list[int] | None
+    mode: str | None = None
+    lowest: float | None = None
+    highest: float | None = None
 
 
 def read_inspected(path: Path) -> dict[str, Facts]:
@@ -102,11 +107,11 @@ class FactsStore:
     damaged, or something else.
     """
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
+    def __init__(self, path: Path, max_pixels: int, value_range: Range = None) -> None:
         code = [(Path(__file__).parents[2] / name).read_bytes() for name in COMPUTED_BY]
         versions = [f"{name} {metadata.version(name)}".encode() for name in ("pillow", "numpy")]
         self._recipe = hashlib.sha256(b"\0".join([*code, *versions, str(max_pixels).encode()])).digest()[:8]
-        self._path = path
+        self._path, self._range = path, repr(value_range).encode()
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._one_line(), sqlite3.connect(path, timeout=60, check_same_thread=False) as self._connection:
             self._connection.execute("CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, facts BLOB)")
@@ -131,7 +136,7 @@ class FactsStore:
             self._connection.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", values)
 
     def _key(self, sha256: str, is_mask: bool) -> bytes:
-        return self._recipe + bytes([is_mask]) + bytes.fromhex(sha256)
+        return self._recipe + bytes([is_mask]) + hashlib.sha256(bytes.fromhex(sha256) + self._range).digest()
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
@@ -144,12 +149,14 @@ class FactsStore:
 open_facts = lru_cache(maxsize=1)(FactsStore)
 
 
-def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None = None) -> list[Row]:
+def inspect_chunk(
+    path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None = None, value_range: Range = None
+) -> list[Row]:
     """Read files of the source at `path` and inspect those whose bytes are not known to the store at `facts`.
 
     A process that is given many chunks opens both once.
     """
-    files, store, rows = open_once(path), open_facts(facts, max_pixels) if facts else None, []
+    files, store, rows = open_once(path), open_facts(facts, max_pixels, value_range) if facts else None, []
     for name, is_mask in tasks:
         try:
             data = files.read(name)
@@ -157,11 +164,11 @@ def inspect_chunk(path: Path, tasks: Sequence[Task], max_pixels: int, facts: Pat
             rows.append({**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "reason": str(error)})
             continue
         known = store.get(hashlib.sha256(data).hexdigest(), is_mask) if store else None
-        rows.append({**known, "image": name} if known else inspect(name, data, max_pixels, is_mask))
+        rows.append({**known, "image": name} if known else inspect(name, data, max_pixels, is_mask, value_range))
     return rows
 
 
-def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False) -> Row:
+def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False, value_range: Range = None) -> Row:
     """The row of an image file, or of a mask file, which must be an image of a single band of 8 bits."""
     sha256 = hashlib.sha256(data).hexdigest()
     row: Row = {**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "bytes": len(data), "sha256": sha256}
@@ -171,19 +178,26 @@ def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False) -> R
         return {**row, "reason": str(error)}
     row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
     if not is_mask:
-        return row | _look(image) | {"mode": Image.open(io.BytesIO(data), formats=FORMATS).mode}  # as stored
+        row["mode"] = Image.open(io.BytesIO(data), formats=FORMATS).mode  # as stored
+        if image.mode[0] in FULL or image.info[WIDE]:
+            row["lowest"], row["highest"] = extremes(image)
+        try:
+            return row | _look(image, value_range)
+        except UnreadableImage as error:
+            return {**row, "reason": str(error)}
     if image.mode not in ("L", "P"):
         return {**row, "reason": f"a mask has a palette or is grey, with 8 bits; this one is {image.mode}"}
     return {**row, "values": np.unique(np.asarray(image)).tolist()}
 
 
-def _look(image: Image.Image) -> Row:
+def _look(image: Image.Image, value_range: Range) -> Row:
     """What an image looks like: brightness, contrast, sharpness and perceptual hash.
 
     Measured after averaging squares of whole pixels, such that the longer side has at most LOOK, as that is many times
     as fast as resizing to LOOK itself. What it does to the sharpness is undone by SHARPENING.
     """
-    grey = image.convert("L") if image.mode in ("RGB", "L") else Image.fromarray(to_rgb(image)).convert("L")
+    plain = image.mode in ("RGB", "L") and not image.info[WIDE]
+    grey = image.convert("L") if plain else Image.fromarray(to_rgb(image, value_range)).convert("L")
     factor = math.ceil(max(grey.size) / LOOK)
     grey = grey.reduce(factor)
     luma = ImageStat.Stat(grey)

@@ -2,7 +2,8 @@
 
 `SPLIT-00000-of-0000N.parquet`: a row an image, the record's columns with `image` as struct<bytes, path>, path being
 SOURCE/IMAGE. Hugging Face datasets, DuckDB, Ray Data and Spark read this layout as it is. The bytes are the file as
-delivered, its EXIF orientation too; sha256 is of them. Beside the shards, `metadata.json` has the same annotations as
+delivered, its EXIF orientation too; sha256 is of them. The schema's metadata has the `range` of images of more than 8
+bits, as JSON. Beside the shards, `metadata.json` has the same annotations as
 JSON, and `classes.json` maps class names to ids.
 """
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from Datasets.format.classes import read_classes, write_classes
+from Datasets.format.images import Range
 from Datasets.format.records import IMAGE_TYPE, SCHEMA, SPLITS, Record, write_json
 from Datasets.tools.errors import UserError, one_line
 
@@ -56,9 +58,18 @@ class Curated:
         """The image files of a split, by the index of their record."""
         return ImageFiles(self._shards(split))
 
+    @property
+    def value_range(self) -> Range:
+        """What becomes 0 and 255 of images of more than 8 bits."""
+        shard = next(iter(sorted(self.directory.glob("*-of-*.parquet"))), None)
+        metadata = (_opened(shard).schema_arrow.metadata or {}) if shard else {}
+        return json.loads(metadata.get(b"range", b"null"))
+
     def fingerprint(self) -> str:
         """A sha256 over class ids, annotations, splits and the images' hashes: other data, another fingerprint."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
+        if self.value_range:
+            digest.update(json.dumps(self.value_range).encode())
         for shard in (shard for split in SPLITS for shard in self._shards(split)):
             for record in _annotations(shard, masks=True):
                 digest.update(json.dumps(record, default=bytes.hex).encode())
@@ -116,15 +127,17 @@ def write_curated(
     sizes: Mapping[str, Sequence[int]],
     read: ReadFiles,
     run: Callable[..., Iterable[list[Record]]] = starmap,
+    value_range: Range = None,
 ) -> Iterator[Record]:
     """Write the shards of a curated dataset, yielding each record once its shard is written, for `write_annotations`.
 
     records: by split, in the order to write; read in slices, one for each shard. sizes: their images' bytes, by which
     shards are cut. run: calls a function with each of many arguments, in order, perhaps in other processes.
+    value_range: of images of more than 8 bits.
     """
     cuts = {split: _cuts(sizes[split]) for split in SPLITS}
     shards = (
-        (directory / f"{split}-{number:05d}-of-{len(cuts[split]):05d}.parquet", records[split][rows], read)
+        (directory / f"{split}-{number:05d}-of-{len(cuts[split]):05d}.parquet", records[split][rows], read, value_range)
         for split in SPLITS
         for number, rows in enumerate(cuts[split])
     )
@@ -140,12 +153,13 @@ def _cuts(sizes: Sequence[int]) -> list[slice]:
     return [slice(start, end) for start, end in pairwise([*bounds, len(sizes)])]
 
 
-def write_shard(path: Path, records: Sequence[Record], read: ReadFiles) -> list[Record]:
+def write_shard(path: Path, records: Sequence[Record], read: ReadFiles, value_range: Range = None) -> list[Record]:
     """Write one shard; returns the records, of a mask the path alone."""
     rows = [_row(record, *read(record)) for record in records]
     held = sum(len(row["image"]["bytes"]) for row in rows)
     group = max(1, len(rows) * ROW_GROUP_BYTES // max(1, held))
-    table = pa.Table.from_pylist(rows, schema=CURATED_SCHEMA)
+    about = {**(CURATED_SCHEMA.metadata or {}), **({"range": json.dumps(value_range)} if value_range else {})}
+    table = pa.Table.from_pylist(rows, schema=CURATED_SCHEMA.with_metadata(about))
     pq.write_table(table, path, row_group_size=group, compression="zstd", use_dictionary=False)
     masks = [row["mask"] and {**row["mask"], "bytes": None} for row in rows]
     return [Record(**{**record, "mask": mask}) for record, mask in zip(records, masks, strict=True)]

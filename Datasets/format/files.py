@@ -5,8 +5,8 @@ from posixpath import splitext
 
 from Datasets.tools.errors import UserError
 
-_READABLE = ".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .jp2 .ppm .pgm .pnm"
-_UNREADABLE = ".dib .heic .heif .avif"  # reported as unreadable, rather than ignored
+_READABLE = ".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .jp2 .ppm .pgm .pnm .avif"
+_UNREADABLE = ".dib .heic .heif .jxl .psd .dng .nef .arw .cr2 .cr3 .orf .rw2 .raf .exr .dcm"  # to be reported
 IMAGE_SUFFIXES = frozenset(f"{_READABLE} {_UNREADABLE}".split())
 
 

@@ -5,15 +5,44 @@ the input that it was trained on. NumPy and Pillow only.
 """
 
 import io
+import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970  # what Pillow refuses to decode; about 512 MiB of RGB
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM")  # others would run external programs
+_AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()  # Pillow has it from version 11.3 on
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM", *_AVIF)  # others would run other programs
+OTHERS = {  # what files begin with that are called images but not read; and what helps, if it is not to convert them
+    rb"\Z": "an empty file: fetch it again",
+    rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)": "HEIC",
+    rb".{4}ftypavi[fs]": "AVIF",
+    rb".{4}ftypcrx|FUJIFILMCCD|MMOR|II(R[OS]|U\0|\*\0.{4}CR)": "a camera's raw file",
+    rb".{4}ftyp|RIFF.{4}AVI |\x1aE\xdf\xa3": "a video",
+    rb"\xff\x0a|\0{3}\x0cJXL ": "JPEG XL",
+    rb"II\xbc": "JPEG XR",
+    rb"8BPS": "a Photoshop file",
+    rb"v/1\x01": "OpenEXR",
+    rb".{128}DICM": "DICOM",
+    rb"SIMPLE  =": "FITS",
+    rb"\x93NUMPY": "a NumPy array",
+    rb"%PDF": "PDF",
+    rb"\s*<": "not an image but a web page or SVG: was the download refused?",
+    rb"version https://git-lfs": "a pointer of Git LFS: `git lfs pull` fetches the image",
+}
+REDUCED = 254  # TIFF's tag of an image that is a smaller version of another
+WIDE = "wide"  # in an image's info: it has colours of 16 bits, of which Pillow keeps the upper 8
+FULL = {"I": 65_535, "F": 1}  # the brightest value of grey images of more than 8 bits, by the first letter of the mode
 FILL = 114  # the grey that pads a letterbox
 VOID = 255  # in a mask, whose other values are class ids + 1 and 0 for background: not annotated
+
+
+# The darkest and the brightest value of images of more than 8 bits; "image": those in each image; None: 0 and FULL.
+Range = Sequence[float] | str | None
 
 
 class UnreadableImage(ValueError):
@@ -33,9 +62,13 @@ def open_image(
         image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > max_pixels:
             raise UnreadableImage(f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}")
+        if image.format == "TIFF" and image.tag_v2.get(REDUCED) == 1:  # type: ignore[attr-defined]
+            raise UnreadableImage("a camera's raw file, which begins with a preview; convert it to PNG or JPEG")
         if luma:
             image.draft("L", None)
+        wide = image.mode[0] not in FULL and bool(re.search(";16[BLN]", str(image.tile[:1])))
         image.load()
+        image.info |= {WIDE: wide}
         image.getexif()
         for copy in ("exif", "Raw profile type exif"):  # Pillow would rewrite them, which fails for many cameras
             image.info.pop(copy, None)
@@ -44,24 +77,65 @@ def open_image(
     except (UnreadableImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise UnreadableImage(f"not an image file in one of the formats {', '.join(formats)}") from error
+        raise UnreadableImage(_not_read(data, formats)) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"more pixels than the limit of {min(max_pixels, MAX_PIXELS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything for malformed bytes
         raise UnreadableImage(f"damaged: {error}") from error
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """The pixels of an image of any mode as uint8 [H, W, 3]; 16-bit grey is scaled to 8 bits, transparency dropped."""
-    if image.mode.startswith("I"):
-        grey = np.clip(np.asarray(image), 0, 65_535).astype(np.uint32)
-        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+def _not_read(data: bytes, formats: Sequence[str]) -> str:
+    """What a file is that is not in one of the formats, and what to do."""
+    kind = next((kind for start, kind in OTHERS.items() if re.match(start, data[:200], re.DOTALL)), "")
+    if not kind and data[:4] in (b"II*\0", b"MM\0*"):
+        with suppress(Exception):  # of a damaged one
+            tags, file = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+            file.seek(tags.next)
+            tags.load(file)
+            kind = f"a TIFF of {tags[277]} bands of {tags[258][0]} bits, compression {tags.get(259, 1)}"
+    if not kind:
+        return f"not an image file in one of the formats {', '.join(formats)}"
+    return kind if ":" in kind else f"{kind}, which is not read: convert it to PNG or JPEG, with 1 or 3 bands"
+
+
+def to_rgb(image: Image.Image, value_range: Range = None) -> np.ndarray:
+    """The pixels of an image of any mode as uint8 [H, W, 3]; transparency is dropped.
+
+    value_range: what becomes 0 and 255 of images of more than 8 bits. Raises UnreadableImage for one it does not fit.
+    """
+    if image.mode[0] in FULL:
+        low, high = value_limits(image, value_range)
+        values = np.asarray(image)
+        values = values.astype(np.result_type(values, np.float32)) - low
+        image = Image.fromarray(np.rint(values * (255 / (high - low))).astype(np.uint8))
+    elif image.info.get(WIDE) and list(value_range or (0, 65_535)) != [0, 65_535]:
+        raise UnreadableImage(f"colours of 16 bits cannot have the range {value_range}; convert it to 8 bits")
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # to convert is to copy
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS) -> np.ndarray:
-    """An image file's pixels, upright, as uint8 [H, W, 3] RGB. Raises UnreadableImage."""
-    return to_rgb(open_image(data, max_pixels, formats=formats))
+def value_limits(image: Image.Image, value_range: Range) -> tuple[float, float]:
+    """What becomes 0 and 255 of an image of more than 8 bits. Raises UnreadableImage for other values."""
+    lowest, highest = extremes(image)
+    own = lowest, max(highest, lowest + 1e-6)
+    low, high = own if value_range == "image" else map(float, value_range or (0, FULL[image.mode[0]]))
+    if not (low <= lowest <= highest <= high and np.isfinite(high - low)):
+        raise UnreadableImage(
+            f"values of {lowest:.10g} to {highest:.10g} do not fit the range {low:.10g} to {high:.10g}"
+        )
+    return low, high
+
+
+def extremes(image: Image.Image) -> tuple[float, float]:
+    """The lowest and the highest value; of colours of 16 bits, as far as Pillow keeps them."""
+    values = np.asarray(image.convert("RGB")) * np.float32(257) if image.info.get(WIDE) else np.asarray(image)
+    return float(values.min()), float(values.max())
+
+
+def decode(
+    data: bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS, value_range: Range = None
+) -> np.ndarray:
+    """An image file's pixels, upright, as uint8 [H, W, 3] RGB; value_range: see to_rgb. Raises UnreadableImage."""
+    return to_rgb(open_image(data, max_pixels, formats=formats), value_range)
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,10 @@ class Predictor:
         formats: those accepted, by Pillow's names. Raises Datasets.format.images.UnreadableImage.
         """
         task, classes = self._artifact.task, self._artifact.manifest["classes"]
-        image = decode(data, max_pixels, formats)
+        about = self._artifact.manifest["input"]
+        image = decode(data, max_pixels, formats, about.get("range"))
         height, width = image.shape[:2]
-        boxed = letterbox(image, self._artifact.manifest["input"]["size"])
+        boxed = letterbox(image, about["size"])
         outputs = self._session.run(OUTPUTS[task], {"images": boxed.pixels.transpose(2, 0, 1)[None]})
         of_image = {name: values[0] for name, values in zip(OUTPUTS[task], outputs, strict=True)}
         least = self._artifact.threshold if threshold is None else threshold

@@ -77,7 +77,7 @@ class Samples:
         records = curated.records(split, masks=task == "mask")
         self._rows = [row for row, record in enumerate(records) if record[task] is not None]  # type: ignore[literal-required]
         self.records: list[Record] = [records[row] for row in self._rows]
-        self._size = size
+        self._size, self.value_range = size, curated.value_range
         self._lock = Lock()  # a Parquet file is read by one thread at a time
         self._cache: list[Letterbox] | None = None
         if not any(WANTED[task](record) for record in self.records):
@@ -90,6 +90,10 @@ class Samples:
         """The image file as it was delivered."""
         with self._lock:
             return self._files[self._rows[index]]
+
+    def pixels(self, index: int) -> np.ndarray:
+        """The image's own pixels, uint8 [H, W, 3]."""
+        return decode(self.file(index), value_range=self.value_range)
 
     def letterbox(self, index: int) -> Letterbox:
         """The image as the model sees it, and the way back to its own pixels."""
@@ -152,7 +156,7 @@ class Samples:
         return {self.task: torch.from_numpy(values)}
 
     def _load(self, index: int) -> Letterbox:
-        return letterbox(decode(self.file(index)), self._size)
+        return letterbox(self.pixels(index), self._size)
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -1,6 +1,8 @@
 """Whatever a vendor calls an image becomes upright 8-bit RGB, or is refused with a reason."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +18,26 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
+
+
+def png_of_sixteen_bits(pixels: np.ndarray) -> bytes:
+    """A PNG of uint16 [H, W, 3], which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff_of_bands(bands: int, bits: int, width: int = 5, height: int = 4) -> bytes:
+    """An uncompressed TIFF of interleaved bands, as GDAL writes those of satellites."""
+    data = bytes(width * height * bands * bits // 8)
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 134, 277: bands, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items())
+    return (b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)).ljust(134, b"\0") + data
 
 
 @pytest.fixture
@@ -36,11 +58,85 @@ def test_sixteen_bit_grey_keeps_its_tones(photo):
     grey = np.asarray(photo.convert("L"))
     pixels = decode(encoded(Image.fromarray(grey.astype(np.uint16) * 257), "PNG"))
     assert np.array_equal(pixels, np.repeat(grey[..., None], 3, axis=2))
-    beyond = np.array([-(2**31), -1, 65_536, 2**31 - 1])
-    for kind, values in (("<u2", range(65_536)), (">u2", range(65_536)), ("<i4", [*range(65_536), *beyond])):
-        grey = np.array(values, dtype=kind).reshape(4, -1)
-        expected = np.clip(np.rint(grey / 257), 0, 255).astype(np.uint8)
-        assert np.array_equal(to_rgb(Image.fromarray(grey))[..., 0], expected)
+    for kind in ("<u2", ">u2", "<i4"):
+        grey = np.arange(65_536).astype(kind).reshape(4, -1)
+        assert np.array_equal(to_rgb(Image.fromarray(grey))[..., 0], np.rint(grey / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "value_range", "expected"),
+    [
+        ("<u2", [0, 819, 4095], [0, 4095], [0, 51, 255]),
+        ("<u2", [100, 600, 1100], "image", [0, 128, 255]),
+        ("<u2", [7, 7, 7], "image", [0, 0, 0]),
+        ("<i4", [-1024, 0, 3071], [-1024, 3071], [0, 64, 255]),
+        ("<i4", [0, 10**9, 2 * 10**9], [0, 2 * 10**9], [0, 128, 255]),
+        ("<f4", [0, 0.2, 1], None, [0, 51, 255]),
+        ("<f4", [-1, 0.6, 1], [-1, 1], [0, 204, 255]),
+    ],
+)
+def test_more_than_eight_bits_have_the_range_that_is_stated(kind, values, value_range, expected):
+    data = encoded(Image.fromarray(np.array([values], kind)), "TIFF")
+    assert decode(data, value_range=value_range)[0, :, 1].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "value_range"),
+    [
+        ("<u2", [0, 5000], [0, 4095]),
+        ("<i4", [-(2**31), 2**31 - 1], None),
+        ("<i4", [-1, 5], None),
+        ("<f4", [0, 255], None),
+        ("<f4", [0, np.nan], "image"),
+        ("<f4", [0, np.nan], None),
+        ("<f4", [0, np.inf], [0, 1]),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_with_both(kind, values, value_range):
+    data = encoded(Image.fromarray(np.array([values], kind)), "TIFF")
+    with pytest.raises(UnreadableImage, match=r"values of .* to .* do not fit|no number"):
+        decode(data, value_range=value_range)
+
+
+def test_a_range_leaves_eight_bits_alone_and_refuses_colours_of_sixteen(photo):
+    assert np.array_equal(decode(encoded(photo, "PNG"), value_range=[0, 4095]), np.asarray(photo))
+    wide = png_of_sixteen_bits(np.asarray(photo).astype(np.uint16) * 257)
+    assert np.array_equal(decode(wide), np.asarray(photo))
+    with pytest.raises(UnreadableImage, match="8 bits"):
+        decode(wide, value_range=[0, 4095])
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "an empty file"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\xff\x0a\x01\x02", "JPEG XL"),
+        (b"8BPS\0\x01", "Photoshop"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "raw file"),
+        (b"\0" * 128 + b"DICM\x02\0", "DICOM"),
+        (b"\n<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"what is this", "not an image file"),
+    ],
+)
+def test_files_of_other_kinds_are_named_with_what_helps(data, says):
+    with pytest.raises(UnreadableImage, match=says):
+        decode(data)
+
+
+@pytest.mark.parametrize(("bands", "bits"), [(5, 8), (7, 16), (2, 16)])
+def test_bands_of_a_tiff_that_are_no_colours_are_counted(bands, bits):
+    with pytest.raises(UnreadableImage, match=f"TIFF of {bands} bands of {bits} bits"):
+        decode(tiff_of_bands(bands, bits))
+
+
+def test_avif_is_read_where_pillow_can(photo):
+    data = encoded(photo, "AVIF", quality=95)
+    assert np.abs(decode(data).astype(int) - np.asarray(photo)).mean() < 4
+    with pytest.raises(UnreadableImage, match="AVIF"):
+        decode(data, formats=("JPEG", "PNG", "WEBP", "BMP"))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def png(pixels):
     return file.getvalue()
 
 
-def write_scenes(directory, counts, seed=0, change=None):
+def write_scenes(directory, counts, seed=0, change=None, value_range=None):
     """Write a curated dataset. change(split, number, record, files) may alter a record or its file."""
     directory.mkdir(parents=True)
     records, files = {}, {}
@@ -66,7 +66,8 @@ def write_scenes(directory, counts, seed=0, change=None):
             record["sha256"] = hashlib.sha256(files[record["image"]]).hexdigest()
             records[split].append(implied(record))
     sizes = {split: [len(files[record["image"]]) for record in rows] for split, rows in records.items()}
-    list(write_curated(directory, records, sizes, lambda record: (files[record["image"]], None)))
+    read = lambda record: (files[record["image"]], None)  # noqa: E731
+    list(write_curated(directory, records, sizes, read, value_range=value_range))
     write_annotations(directory, [record for rows in records.values() for record in rows], CLASSES)
     return directory
 
