@@ -37,6 +37,7 @@ from Datasets.format.classes import write_classes
 from Datasets.format.curated import Curated
 from Datasets.format.proposal import propose_for
 from Datasets.format.records import SPLITS
+from Datasets.tools.atomic import editing
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry, written_entry
@@ -59,18 +60,19 @@ def new(
     """Begin an experiment in EXPERIMENTS.md; with --for boxes, mask, labels or counts, in params.yaml, too."""
     if not task and not (experiment and title):
         raise UserError('new: write `new e004 "what is tried"`, or `new --for boxes`')
-    log, changed = Log(), None
-    if task:
-        there = parsed(text_of(PARAMS), PARAMS).get("experiments") or {}
-        number = max((int(each[1:]) for each in {*there, *log.experiments} if each[1:].isdigit()), default=0) + 1
-        experiment, title = experiment or f"e{number:03d}", title or f"{task}, with what the data suggest"
-        entry = proposed_entry(task)
-        changed = with_entry(PARAMS, "experiments", experiment, entry)
-        print(f"{PARAMS.name}: experiments has got\n{written_entry(experiment, entry)}", end="")
-        print("flip: false if a mirror changes what an image shows (text, digits, left and right)")
-    log.add_experiment(str(experiment), str(title), step or [])
-    if changed:
-        write_text(PARAMS, changed)
+    with editing(LOG), editing(PARAMS):
+        log, changed = Log(), None
+        if task:
+            there = parsed(text_of(PARAMS), PARAMS).get("experiments") or {}
+            number = max((int(each[1:]) for each in {*there, *log.experiments} if each[1:].isdigit()), default=0) + 1
+            experiment, title = experiment or f"e{number:03d}", title or f"{task}, with what the data suggest"
+            entry = proposed_entry(task)
+            changed = with_entry(PARAMS, "experiments", experiment, entry)
+            print(f"{PARAMS.name}: experiments has got\n{written_entry(experiment, entry)}", end="")
+            print("flip: false if a mirror changes what an image shows (text, digits, left and right)")
+        log.add_experiment(str(experiment), str(title), step or [])
+        if changed:
+            write_text(PARAMS, changed)
 
 
 def proposed_entry(task: str) -> dict[str, Any]:
@@ -106,20 +108,23 @@ def note(
         raise UserError('note: write `note e001 "text"`, the text in quotes')
     *name, text = words
     if not journal:
-        Log().add_note(name[0], text)
+        with editing(LOG):
+            Log().add_note(name[0], text)
         return
     link = f"[{name[0]}]({LOG.name}#{Log()[name[0]].anchor()}): " if name else ""
-    before, today = read_text(JOURNAL, "# Notes\n"), str(date.today())
-    days = re.findall(r"^## (\S+)", before, re.MULTILINE)
-    heading = "" if days[-1:] == [today] else f"\n## {today}\n"
-    write_text(JOURNAL, f"{before.rstrip()}\n{heading}\n{link}{paragraph(text)}\n")
+    with editing(JOURNAL):
+        before, today = read_text(JOURNAL, "# Notes\n"), str(date.today())
+        days = re.findall(r"^## (\S+)", before, re.MULTILINE)
+        heading = "" if days[-1:] == [today] else f"\n## {today}\n"
+        write_text(JOURNAL, f"{before.rstrip()}\n{heading}\n{link}{paragraph(text)}\n")
 
 
 def conclude(
     experiment: Id, text: Annotated[str, typer.Argument(help="what came of it, in one paragraph", show_default=False)]
 ) -> None:
     """Add a dated conclusion to an experiment, and close it."""
-    Log().add_conclusion(experiment, text)
+    with editing(LOG):
+        Log().add_conclusion(experiment, text)
 
 
 def list_(open_only: Annotated[bool, typer.Option("--open", help="only those without a conclusion")] = False) -> None:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import editing, replacing
 from Datasets.tools.command import dvc, run
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry
@@ -64,8 +64,8 @@ def add(
     if source.startswith(PACKAGE):
         find(source)
         entry = {"source": source, "license": license, "trained_on": trained_on, "cite": cite, "key": key}
-        text = with_entry(PARAMS, "pretrained", name, {what: word for what, word in entry.items() if word})
-        with replacing(PARAMS) as partial:
+        with editing(PARAMS), replacing(PARAMS) as partial:
+            text = with_entry(PARAMS, "pretrained", name, {what: word for what, word in entry.items() if word})
             partial.write_text(text, encoding="utf-8")
         print(f"{PARAMS}: pretrained has got {name}; next: `dvc repro pretrained@{name}`, and `init: {name}`")
         return

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from Datasets.tools.errors import UserError, one_line
 
@@ -23,13 +23,17 @@ def run(*functions: Callable[..., Any]) -> None:
     """Run a function as a typer command on sys.argv; of several, the one that the first word names.
 
     Options may be written with dashes or underscores, so that DVC can unpack a mapping of params.yaml into them.
-    Exit codes: 0 done; 1 the user's mistake, reported in one line on stderr; 130 interrupted.
+    Exit codes: 0 done; 1 the user's mistake, reported in one line on stderr; 130 interrupted; 143 and 129 ended by
+    SIGTERM and SIGHUP, which undo what is half done, too.
     """
     import typer  # here, as worker processes need only end_with_parent
 
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export the base of its usage errors
     if "DVC_STAGE" in os.environ:
         end_with_parent()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _end)
     settings = {"token_normalize_func": lambda token: token.replace("_", "-")}
     app = typer.Typer(add_completion=False, context_settings=settings)
     for function in functions:
@@ -45,6 +49,10 @@ def run(*functions: Callable[..., Any]) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _fail(message: str) -> None:

@@ -4,11 +4,14 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+import psutil
 import typer
 
+from Datasets.tools.atomic import editing
+from Datasets.tools.command import end_with_parent
 from Datasets.tools.errors import UserError, one_line
 from Models.experimenting.log import LOG, ROOT, Experiment, Id, Log
 
@@ -34,8 +37,9 @@ def run(
     reproduce(step)
     lines = compared_with_before(step)
     commit = commit_file("dvc.lock", f"[{step}] results: {text}", lines)
-    log = Log()  # as it is now: people may have written in it during the run
-    log.tick(log.open_step(step), commit)
+    with editing(LOG):
+        log = Log()  # as it is now: people may have written in it during the run
+        log.tick(log.open_step(step), commit)
     commit_file(LOG.name, f"[{step}] log")
     print("\n".join([f"{step} is done: {commit}", *lines]))
 
@@ -60,9 +64,10 @@ def set_parameters(changes: Sequence[str]) -> None:
         raise UserError(f"params.yaml: {one_line(error.__cause__ or error)}") from error
 
 
-def git(*words: str) -> str:
+def git(*words: str, stdin: str = "") -> str:
     """The output of a git command. Raises UserError with git's message, or its hook's, if it fails."""
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace")
+    command = ["git", *words]
+    done = subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise UserError(f"git {words[0]}: {(done.stderr.strip() or done.stdout.strip()).removeprefix('fatal: ')}")
     return done.stdout
@@ -91,13 +96,37 @@ def files_to_add(yes: bool) -> list[str]:
 
 
 def commit_work(new: Sequence[str], subject: str, body: Sequence[str]) -> None:
-    """Commit all changes and the files of `new`, unless the last commit is that of an earlier attempt at the step."""
+    """Commit all changes and the files of `new`, unless the last commit is that of an earlier attempt at the step.
+
+    Its dvc.lock is without the stages that are due: their figures are those of other parameters.
+    """
     git("add", "--update", "--", ".")
     if new:
         git("add", "--", *new)
+    if (ROOT / "dvc.lock").exists():
+        blob = git("hash-object", "-w", "--stdin", stdin=lock_without(stages_due()))
+        git("update-index", "--add", "--cacheinfo", f"100644,{blob.strip()},dvc.lock")
     changed = git("status", "--porcelain", "--untracked-files=no")
     if changed or git("log", "-1", "--format=%s").strip() != subject:
         git("commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body))
+
+
+def stages_due() -> set[str]:
+    """The stages that are out of date, and those that come after them."""
+    from dvc.repo import Repo
+    from networkx import ancestors  # type: ignore[import-untyped]
+
+    with Repo(str(ROOT)) as repo, repo.lock:
+        due = [stage for stage in repo.index.stages if stage.cmd and stage.changed()]
+        return {each.addressing for stage in due for each in (stage, *ancestors(repo.index.graph, stage))}
+
+
+def lock_without(stages: Iterable[str]) -> str:
+    """The text of dvc.lock without some stages."""
+    text = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    for name in stages:
+        text = re.sub(rf"^  {re.escape(name)}:\n(    .*\n)*", "", text, flags=re.MULTILINE)
+    return text if re.search(r"^stages:\n  ", text, re.MULTILINE) else text.replace("stages:\n", "stages: {}\n")
 
 
 def commit_file(name: str, subject: str, body: Sequence[str] = ()) -> str:
@@ -109,12 +138,16 @@ def commit_file(name: str, subject: str, body: Sequence[str] = ()) -> str:
 
 def reproduce(name: str) -> None:
     """Run `dvc repro`. Raises UserError if it fails, and KeyboardInterrupt if it is interrupted."""
-    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=ROOT)
+    command = [sys.executable, "-m", "dvc", "repro"]
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_parent)
     resume = f"{name} is not ticked; `python -m Models.experiment run {name}` continues where it stopped"
     try:
         code = process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # Ctrl-C reaches DVC and its stage, too: both end by themselves
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit):  # Ctrl-C reaches DVC and its stage, too, but SIGTERM does not
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.terminate()
+        process.wait()
         print(resume, file=sys.stderr)
         raise
     if code:
@@ -123,7 +156,7 @@ def reproduce(name: str) -> None:
 
 def compared_with_before(name: str) -> list[str]:
     """A table of the metrics that the step changed."""
-    figures = metrics_at({"before": base(name), name: "workspace"})
+    figures = metrics_since({"before": base(name), name: "workspace"})
     changed = figures[figures[name].notna() & (figures[name] != figures["before"])]
     return table(changed) if len(changed) else ["no metric changed"]
 
@@ -136,7 +169,7 @@ def compared_steps(experiment: Experiment) -> list[str]:
     name, first = next(iter(done.items()))
     commits = {"before": base(name, f"{first}~1")}
     commits |= {name: git("rev-parse", f"{commit}^{{commit}}").strip() for name, commit in done.items()}
-    figures = metrics_at(commits).filter(regex=r"^Models/outputs/.*/evaluate/metrics\.json:[^.]+$", axis=0)
+    figures = metrics_since(commits).filter(regex=r"^Models/outputs/.*/evaluate/metrics\.json:[^.]+$", axis=0)
     if figures.empty:
         return ["no metrics of these commits are in DVC's cache; `dvc pull --all-commits` may fetch them"]
     return table(figures.sort_index())
@@ -154,6 +187,14 @@ def base(name: str, last: str = "HEAD") -> str:
             break
         found = commit if subject.startswith(f"[{name}] before: ") else found
     return found
+
+
+def metrics_since(commits: Mapping[str, str]) -> "pd.DataFrame":
+    """As metrics_at; figures that the commit `before` has not, as their stages were due, are those of its parent."""
+    parent = git("rev-list", "--parents", "-n1", commits["before"]).split()[1:2]
+    figures = metrics_at({**commits, "parent": (parent or [commits["before"]])[0]})
+    figures["before"] = figures["before"].fillna(figures.pop("parent"))
+    return figures
 
 
 def metrics_at(commits: Mapping[str, str]) -> "pd.DataFrame":

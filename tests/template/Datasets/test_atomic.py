@@ -82,3 +82,41 @@ def test_a_full_disk_is_reported_for_the_written_file_not_the_copied_one(tmp_pat
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert raised.value.filename == str(tmp_path / "out")
+
+
+TWO = """
+import sys, time
+from pathlib import Path
+from Datasets.tools.atomic import editing, replacing
+
+path, what = Path(sys.argv[1]), sys.argv[2]
+if what == "replace":
+    with replacing(path) as partial:
+        partial.write_text("")
+        print("writes", flush=True)
+        sys.stdin.read()
+for number in range(20) if what == "edit" else ():
+    with editing(path):
+        path.write_text(str(int(path.read_text()) + 1))
+"""
+
+
+def test_the_second_of_two_that_write_one_output_is_refused(tmp_path):
+    out, command = tmp_path / "out", [sys.executable, "-c", TWO, tmp_path / "out", "replace"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "writes\n"
+        with pytest.raises(UserError, match="another process is writing it"), replacing(out):
+            pass
+        first.communicate("")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with replacing(out) as partial:
+        partial.write_text("")
+
+
+def test_a_file_that_many_edit_at_once_keeps_all_their_changes(tmp_path):
+    (tmp_path / "count").write_text("0")
+    command = [sys.executable, "-c", TWO, tmp_path / "count", "edit"]
+    for process in [subprocess.Popen(command, cwd=ROOT) for _ in range(6)]:
+        assert process.wait() == 0
+    assert (tmp_path / "count").read_text() == "120"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]

@@ -112,7 +112,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
     write_dataset(tmp_path / "curated", [record(f"{i}.png", boxes=[]) for i in range(8_000)])
     command = ("-m", "Datasets.export", "--curated", tmp_path / "curated", "--to", "coco", "--out", tmp_path / "out")
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE)
-    until(lambda: process.poll() is not None or list(tmp_path.glob(".out.partial/images/train/s/*.png")))
+    until(lambda: process.poll() is not None or list(tmp_path.glob(".out.partial/out/images/train/s/*.png")))
     assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(30) == 130

@@ -1,5 +1,6 @@
 """Steps of experiments run in a small repository of their own, by real git and DVC."""
 
+import csv
 import os
 import pty
 import shutil
@@ -101,6 +102,21 @@ def test_the_next_step_says_what_changed_and_both_are_shown_side_by_side(reposit
     shown = succeeded(run_in(repository, sys.executable, "-m", "Models.experiment", "show", "e004")).stdout
     assert shown.splitlines()[-2].split() == ["before", "e004.1", "e004.2"]
     assert row(shown, "mAP50") == ["0.32", "0.48", "(+0.16)", "0.4", "(+0.08)"] and "AP.zero" not in shown
+    table = succeeded(run_in(repository, "dvc", "exp", "show", "-n", "9", "--csv", "--no-pager")).stdout
+    pairs = {(line["mAP50"], line["learn.width"]) for line in csv.DictReader(table.splitlines())}
+    assert pairs == {("!", "32"), ("0.32", "32"), ("!", "48"), ("0.48", "48"), ("!", "40"), ("0.4", "40")}, "! for none"
+
+
+def test_ended_by_a_signal_it_takes_the_pipeline_along(repository):
+    command = [sys.executable, "-m", "Models.experiment", "run", "e004.1", "-S", "learn.width=99"]
+    running = subprocess.Popen(
+        command, cwd=repository, env={**os.environ, **AUTHOR, "PATH": PATH}, start_new_session=True
+    )
+    until((repository / "begun").exists)
+    running.terminate()
+    assert running.wait(60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
 
 
 def test_show_says_what_is_missing(repository):
