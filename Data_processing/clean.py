@@ -144,8 +144,12 @@ def check_share(total: Outcome, max_rejected: float, rejected_csv: Path) -> None
     )
 
 
-def summary(total: Outcome, boxes: int) -> dict[str, Any]:
+def summary(total: Outcome, boxes: int, classes: ClassRules) -> dict[str, Any]:
     """What became of the images, in numbers: imported = accepted + rejected."""
+    renamed: dict[str, dict[str, int]] = {}
+    for (source, name), images in sorted(total.names.items()):
+        if (ours := classes.name(name)) not in (name, None):
+            renamed.setdefault(source, {})[f"{name} → {ours}"] = images
     return {
         "imported": total.accepted + len(total.rejected),
         "accepted": total.accepted,
@@ -154,12 +158,13 @@ def summary(total: Outcome, boxes: int) -> dict[str, Any]:
         "repairs_by_rule": _by_rule(total.repairs),
         "boxes": boxes,
         "left_out_by_class": dict(sorted(total.unwanted.items())),
+        "renamed_by_source": renamed,
     }
 
 
 def warn_unused(total: Outcome, classes: ClassRules) -> None:
     """Warn of names that the user gave and no source has."""
-    there = set(map(composed, total.names))
+    there = {composed(name) for _, name in total.names}
     renamed = {classes.rename.get(name, name) for name in there}
     named = {"rename": classes.rename, "merge": classes.merge, "drop": classes.drop}
     for option, names in named.items():
@@ -219,7 +224,7 @@ def main(
         check_share(total, max_rejected, out / "rejected.csv")
         ids = class_ids(occurring(partial), classes.keep, total.unwanted)
         boxes = pq.ParquetFile(partial).read(columns=["boxes.list.element.crowd"])["boxes"]
-        numbers = summary(total, pc.sum(pc.list_value_length(boxes)).as_py() or 0)
+        numbers = summary(total, pc.sum(pc.list_value_length(boxes)).as_py() or 0, classes)
     with replacing(out / "classes.json") as partial:
         write_classes(ids, partial)
     with replacing(out.with_suffix(".json")) as partial:

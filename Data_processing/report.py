@@ -24,7 +24,7 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 
-INTERMEDIATE = Path("Data_processing/intermediate")
+INTERMEDIATE, SIZES = Path("Data_processing/intermediate"), (256, 320, 640)
 PAGE = Path(__file__).parent / "reporting" / "page.html"
 
 
@@ -59,6 +59,7 @@ def main(
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("Data_processing/report.html"),
     metrics: Annotated[Path, typer.Option(help="JSON file to write further numbers to")] = INTERMEDIATE / "report.json",
     near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="as for curate")] = 24,
+    size: Annotated[list[int] | None, typer.Option(help="training sizes to measure objects at")] = None,
     since: Annotated[str, typer.Option(help="tag or commit to compare the numbers with")] = "",
 ) -> None:
     """Write a page about the dataset."""
@@ -79,8 +80,10 @@ def main(
         "cleaned": cleaned.as_posix(),
         "rejected": sections.rejects(rejected, paths),
         "repairs": {"count": len(repaired), "rows": repaired.loc[shown].to_dict("records")},
-        "flow": sections.flow(dataset, rejected, paths),
-        "balance": sections.balance(dataset),
+        "flow": sections.flow(dataset, rejected, paths, summary["accepted"]),
+        "by_source": sections.by_source(dataset, rejected, repaired, paths),
+        "balance": sections.balance(dataset, size or SIZES),
+        "sizes": size or SIZES,
         "charts": charts(dataset),
         **sections.pictures(dataset, near_duplicate_bits),
         "bits": near_duplicate_bits,

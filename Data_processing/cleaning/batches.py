@@ -62,14 +62,14 @@ class Outcome:
     rejected: list[dict[str, Any]] = field(default_factory=list)  # rows of REJECTED_SCHEMA
     repairs: list[dict[str, str]] = field(default_factory=list)
     unwanted: Counter[str] = field(default_factory=Counter)  # how many of each class are left out
-    names: set[str] = field(default_factory=set)  # of all classes stated
+    names: Counter[tuple[str, str]] = field(default_factory=Counter)  # images of each source that state a class
 
     def add(self, other: "Outcome") -> None:
         self.accepted += other.accepted
         self.rejected += other.rejected
         self.repairs += other.repairs
         self.unwanted.update(other.unwanted)
-        self.names |= other.names
+        self.names.update(other.names)
 
     def write(self, out: Path) -> None:
         """Write rejected.csv, rejected.parquet and repairs.csv into a directory."""
@@ -132,8 +132,8 @@ def clean_batch(
             mask_source = by.source if mask is by.mask else None
         if row.image in repeated:
             row.problems.append(("second record", f"also {', '.join(others[:3]) or 'in the same place'}"))
-        outcome.names.update(box.name for box in row.boxes or ())
-        outcome.names.update(row.labels or (), (row.mask_names or {}).values(), (c["name"] for c in row.counts or ()))
+        names = {box.name for box in row.boxes or ()}.union(row.labels or (), (row.mask_names or {}).values())
+        outcome.names.update((source, name) for name in names.union(count["name"] for count in row.counts or ()))
         try:
             if reason := rules.excluded.get(f"{source}/{row.image}") or rules.excluded.get(fact.sha256 or ""):
                 raise Rejection("excluded", row.origin, reason)

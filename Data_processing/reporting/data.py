@@ -86,12 +86,16 @@ def by_class(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def box_measures(dataset: Dataset) -> pd.DataFrame:
-    """Of each box: area in square pixels, side (square root of its share of the image), ratio (width by height)."""
-    boxes, images = dataset.boxes, dataset.images
+    """Of each box: area in square pixels, side (square root of its share of the image), ratio (width by height), and
+    scaled: the square root of its area by the image's longer side, which is the training's `size`.
+    """
+    boxes = dataset.boxes
     width, height = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]
-    whole = (images["width"].to_numpy(float) * images["height"].to_numpy(float))[boxes["row"]]
-    area = width * height
-    return pd.DataFrame({"area": area, "side": np.sqrt(area / whole), "ratio": width / height})
+    sides = dataset.images[["width", "height"]].to_numpy(float)[boxes["row"]]
+    area, scaled = width * height, np.sqrt(width * height) / sides.max(axis=1)
+    return pd.DataFrame(
+        {"area": area, "side": np.sqrt(area / sides.prod(axis=1)), "ratio": width / height, "scaled": scaled}
+    )
 
 
 def coverage(dataset: Dataset, cells: int) -> np.ndarray:
@@ -166,7 +170,7 @@ def charts(dataset: Dataset) -> list[Chart]:
         shape = f"All images stretched to one shape. At the strongest, {100 * covered.max():.0f} % cover a place."
         width = f"Width by height; left of 1 are upright boxes. {_middle(ratio)}"
         found += [
-            counts("Boxes in an image", f"{_middle(number)} The most is {int(number.max()):,}.", number),
+            counts("Boxes in an image", _middle(number), number),
             histogram("Sizes of boxes", percent, side, np.linspace(0, 100, BINS + 1)),
             histogram("Shapes of boxes", width, ratio, np.geomspace(1 / 8, 8, BINS + 1)),
             Chart("Where boxes lie", shape, map=to_uri(heat)),
@@ -183,7 +187,8 @@ def histogram(title: str, words: str, values: np.ndarray, edges: np.ndarray) -> 
     """How many values lie in each of BINS parts between `edges`; those beyond are in the end bins."""
     numbers, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     ranges = [f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges)]
-    return Chart(title, words, tuple(map(_short, edges[:: BINS // 4])), _bars(ranges, numbers))
+    bars = _bars(ranges, numbers)
+    return Chart(title, words, tuple(map(_short, edges[:: BINS // 4])) if bars else (), bars)
 
 
 def counts(title: str, words: str, values: np.ndarray) -> Chart:
@@ -192,10 +197,13 @@ def counts(title: str, words: str, values: np.ndarray) -> Chart:
     width = -(-(most + 1) // 40)
     numbers = np.bincount(values.astype(int) // width)
     ranges = [f"{start}" if width == 1 else f"{start} to {start + width - 1}" for start in range(0, most + 1, width)]
-    return Chart(title, words, ("0", f"{most:,}"), _bars(ranges, numbers))
+    bars = _bars(ranges, numbers)
+    return Chart(title, words, ("0", f"{most:,}") if bars else (), bars)
 
 
 def _bars(ranges: list[str], numbers: np.ndarray) -> tuple[tuple[float, str], ...]:
+    if np.count_nonzero(numbers) < 2:
+        return ()
     heights = np.round(100 * numbers / max(1, numbers.max()), 2).tolist()
     return tuple((height, f"{words}: {n:,}") for height, words, n in zip(heights, ranges, numbers, strict=True))
 
@@ -219,7 +227,8 @@ def image_sizes(width: np.ndarray, height: np.ndarray) -> Chart:
 
 def _middle(values: np.ndarray) -> str:
     low, high = np.quantile(values, (0.25, 0.75))
-    return f"Half: {_short(low)} to {_short(high)}."
+    same = values.min() == values.max()
+    return f"All are {_short(low)}." if same else f"Half: {_short(low)} to {_short(high)}."
 
 
 def _short(value: float) -> str:

@@ -3,7 +3,7 @@
 Images are chosen by rules, never at random, so that the same dataset shows the same images.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,31 @@ COMPARED = 1000  # members of a group that are compared
 Part = tuple[str, int, str]  # name, count, CSS class
 
 
-def flow(dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str]) -> list[tuple[str, list[Part]]]:
-    """Where every image went, as lines of parts that each add up to all."""
+def by_source(dataset: Dataset, rejected: pd.DataFrame, repaired: pd.DataFrame, sources: Iterable[str]) -> list[Any]:
+    """Of each source how many images were accepted, rejected and corrected, and how many of others it corrects."""
+    changed = repaired[repaired["rule"] == "corrected"].drop_duplicates(["source", "image"])
+    columns = {"accepted": dataset.images, "rejected": rejected, "corrected": changed}
+    counts = {name: table["source"].value_counts() for name, table in columns.items()}
+    counts["corrects"] = changed["origin"].str.replace(":.*", "", regex=True).value_counts()
+    return [{"name": source, **{k: int(n.get(source, 0)) for k, n in counts.items()}} for source in sources]
+
+
+def flow(
+    dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str], accepted: int
+) -> list[tuple[str, list[Part]]]:
+    """Where every image went, as lines of parts that add up to all, where there are several. accepted: by clean."""
     images = dataset.images
     of_source = pd.concat([images["source"], rejected["source"]]).value_counts()
     of_split = images["split"].value_counts()
     ends: list[Part] = [(split, int(of_split.get(split, 0)), split) for split in SPLITS]
     ends += [(rule, count, "rejected") for rule, count in _by_rule(rejected).items()]
-    return [
+    ends.append(("left out by curate", accepted - len(images), "rejected"))
+    lines: list[tuple[str, list[Part]]] = [
         ("imported from", [(name, int(of_source.get(name, 0)), "source") for name in sources]),
-        ("found to be", [("accepted", len(images), "accepted"), ("rejected", len(rejected), "rejected")]),
+        ("found to be", [("accepted", accepted, "accepted"), ("rejected", len(rejected), "rejected")]),
         ("ended in", ends),
     ]
+    return [(words, parts) for words, parts in lines if sum(count > 0 for _, count, _ in parts) > 1]
 
 
 def _by_rule(rejected: pd.DataFrame) -> dict[str, int]:
@@ -57,17 +70,29 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
     return {"rules": rules, "cards": cards}
 
 
-def balance(dataset: Dataset) -> dict[str, Any]:
-    """Classes by their number of images, with how the splits share them, and which are missing from a split."""
-    sizes = {split: int((dataset.images["split"] == split).sum()) for split in SPLITS}
-    splits = [split for split in SPLITS if sizes[split]]
+def balance(dataset: Dataset, sizes: Sequence[int]) -> dict[str, Any]:
+    """Classes by their number of images, with how the splits share them; those missing from a split come first.
+
+    sizes: of the training, in pixels; `pixels` are of the side of the middle object at each.
+    """
+    images = {split: int((dataset.images["split"] == split).sum()) for split in SPLITS}
+    splits = [split for split in SPLITS if images[split]]
     counts = by_class(dataset, dataset.labels)
     table = pd.DataFrame({"name": dataset.classes, "images": counts.sum(axis=1), "counts": counts.to_dict("records")})
     table["boxes"] = by_class(dataset, dataset.boxes).sum(axis=1)
-    rows = table.sort_values("images", ascending=False, kind="stable").to_dict("records")
+    middle = box_measures(dataset)["scaled"].groupby(dataset.boxes["name"]).median().reindex(table.index)
+    table["pixels"] = [[share * size for size in sizes] for share in middle.tolist()]
+    table["whole"] = (counts[splits] > 0).all(axis=1)
+    rows = table.sort_values(["whole", "images"], ascending=[True, False], kind="stable").to_dict("records")
     lacking = [(name, [s for s in splits if not counts[s][number]]) for number, name in enumerate(dataset.classes)]
     missing = [(name, lacks) for name, lacks in lacking if lacks]
-    return {"rows": rows, "missing": missing, "splits": [{"name": s, "images": sizes[s]} for s in splits]}
+    most = int(table["images"].max())
+    return {
+        "rows": rows,
+        "most": most,
+        "missing": missing,
+        "splits": [{"name": s, "images": images[s]} for s in splits],
+    }
 
 
 def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
@@ -153,19 +178,20 @@ def gallery(dataset: Dataset, most: int) -> list[int]:
 def extremes(dataset: Dataset, most: int) -> list[tuple[str, str, pd.Series]]:
     """The images at the ends of what was measured, where mistakes gather: heading, words, and values by image."""
     images = dataset.images
-    found = [
-        ("Darkest", "Mean luma, of 255.", images["brightness"].nsmallest(most)),
-        ("Brightest", "Mean luma, of 255.", images["brightness"].nlargest(most)),
-        ("Least sharp", "Variance of the Laplacian.", images["sharpness"].nsmallest(most)),
-        ("Smallest", "Pixels of the longer side.", images[["width", "height"]].max(axis=1).nsmallest(most)),
+    shares = box_measures(dataset)["side"].groupby(dataset.boxes["row"]).min() * 100
+    measured = [
+        ("Darkest", "Mean luma, of 255.", images["brightness"], True),
+        ("Brightest", "Mean luma, of 255.", images["brightness"], False),
+        ("Least sharp", "Variance of the Laplacian.", images["sharpness"], True),
+        ("Smallest", "Pixels of the longer side.", images[["width", "height"]].max(axis=1), True),
+        ("Most boxes", "Boxes in the image.", images["boxes"], False),
+        ("Smallest boxes", "Square root of the box's share of the image, in percent.", shares, True),
     ]
-    if len(dataset.boxes):
-        shares = box_measures(dataset)["side"].groupby(dataset.boxes["row"]).min().nsmallest(most) * 100
-        found += [
-            ("Most boxes", "Boxes in the image.", images["boxes"].nlargest(most)),
-            ("Smallest boxes", "Square root of the box's share of the image, in percent.", shares),
-        ]
-    return found
+    return [
+        (name, words, values.nsmallest(most) if least else values.nlargest(most))
+        for name, words, values, least in measured
+        if values.nunique() > 1
+    ]
 
 
 def exact_pairs(images: pd.DataFrame) -> list[tuple[int, int]]:

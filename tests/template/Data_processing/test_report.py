@@ -207,7 +207,7 @@ def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = pi
     pq.write_table(REJECTED_SCHEMA.empty_table(), directory / "clean/rejected.parquet")
     (directory / "clean/repairs.csv").write_text("source,image,rule,origin,before,after\n")
     summary = {"imported": len(rows), "accepted": len(rows), "rejected": 0, "boxes": 0}
-    summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "left_out_by_class": {}}
+    summary |= {"rejected_by_rule": {}, "repairs_by_rule": {}, "left_out_by_class": {}, "renamed_by_source": {}}
     (directory / "clean.json").write_text(json.dumps(summary))
     (directory / "curated.json").write_text(json.dumps({"exact_duplicates": 0, "near_duplicates": 0}))
     return directory
@@ -224,12 +224,29 @@ def test_a_dataset_of_labels_alone_has_a_report(tmp_path):
     assert "No image was rejected." in text
 
 
+def test_classes_that_a_split_lacks_come_first_with_their_objects_in_pixels_and_sources_with_their_changes(tmp_path):
+    content = {f"{n}.png": [("auto", 0, 0, 30, 30), ("bus", 0, 0, 6, 24)] for n in range(20)}
+    content["last.png"] = [("dog", 10, 0, 35, 36)]
+    source = write_coco(tmp_path / "source", content)
+    through_curate(tmp_path, source, "--rename", "auto=car")
+    succeeded(report(tmp_path))
+    text = text_of(tmp_path / "report.html")
+    rows = [text.index(f" {name} ", text.index("px at 640")) for name in ("dog", "bus", "car")]
+    assert rows[0] < min(rows[1:])
+    assert "dog 1 1 128 160 320" in text and "car 20 20 128 160 320" in text and "bus 20 20 51 64 128" in text
+    assert "s 21 0 0 0 auto → car 20" in text
+    assert "Each has 2." in text or "Half: 2 to 2." in text
+    succeeded(report(tmp_path, "--size", "60"))
+    assert "car 20 20 30 " in text_of(tmp_path / "report.html")
+
+
 def test_one_of_a_kind_is_told_in_the_singular_and_large_numbers_in_full(tmp_path, capsys):
     succeeded(report(made(tmp_path, [{"image": "0.png", "labels": ["cat"]}], noise)))
     text = text_of(tmp_path / "report.html")
     assert not re.search(r"\b1 (images|boxes|groups|classes)", text)
     assert " 1 group " in text and "1 image, chosen" in text
-    assert re.search(r"Variance of the Laplacian\. \d+,\d{3} ", text) and "e+" not in text
+    assert re.search(r"where nothing has an edge\. All are \d+,\d{3}\.", text) and "e+" not in text
+    assert 'class="bars-of"' not in (tmp_path / "report.html").read_text(encoding="utf-8")  # of one bar
     list(progress([0], 1, "inspect", "images"))
     nothing = np.zeros((0, 2), int)
     Groups(["a"], np.zeros(1, int), nothing, nothing, 0).report("")
