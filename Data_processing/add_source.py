@@ -194,11 +194,11 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
-        written = {
-            PARAMS: with_entry(PARAMS, "sources", name, entry),
-            PIPELINE: project.with_dependencies(PIPELINE, name),
+        changes = {
+            PARAMS: lambda: with_entry(PARAMS, "sources", name, entry),
+            PIPELINE: lambda: project.with_dependencies(PIPELINE, name),
         }
-        project.add(path, target, written)
+        project.add(path, target, changes)
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
     advise(held, rules)
     if dry_run:
@@ -243,7 +243,7 @@ def main(
     given = import_source.make_options(form, options)
     try:
         add_source(name, path, form or None, given, dry_run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         print("interrupted: nothing was added", file=sys.stderr)
         raise
 

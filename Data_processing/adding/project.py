@@ -4,7 +4,8 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 
 from Data_processing.shared.files import DVC_CACHE
 from Datasets.format.classes import ClassRules, parse_merges, parse_renames
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import editing, replacing
 from Datasets.tools.command import dvc
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import insert, node_at, parsed, text_of
@@ -121,9 +122,14 @@ def check_links(path: Path) -> None:
             raise UserError(f"{file}: is neither a file nor a directory; remove it")
 
 
-def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
-    """Copy the dataset, `dvc add` it, and change the text of files; or raise, and leave all as it was."""
-    touched = (pointer_of(target), target.with_name(".gitignore"), *changes)  # `dvc add` may add a line to .gitignore
+def add(path: Path, target: Path, changes: Mapping[Path, Callable[[], str]]) -> None:
+    """Copy the dataset, `dvc add` it, and change the text of files; or raise, and leave all as it was.
+
+    changes: what makes the new text of a file from what it holds by then.
+    """
+    for new_text in changes.values():
+        new_text()  # what it raises is better known before anything is done
+    touched = (pointer_of(target), target.with_name(".gitignore"))  # `dvc add` may add a line to .gitignore
     before = {file: file.read_bytes() if file.is_file() else None for file in touched}
     there = target.exists()
     try:
@@ -133,12 +139,10 @@ def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
             dvc("add", target.as_posix())
         except UserError as error:
             raise UserError(f"{error}; nothing was added") from error
-        for file, text in changes.items():
-            with replacing(file) as partial:
-                partial.write_bytes(text.encode())
-                shutil.copymode(file, partial)
+        _edit(changes, before)
     except BaseException:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on, nothing interrupts
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # from here on, nothing interrupts
+            signal.signal(number, signal.SIG_IGN)
         if not there and target.is_dir():
             shutil.rmtree(target)
         elif not there:
@@ -149,6 +153,18 @@ def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
             else:
                 file.write_bytes(content)
         raise
+
+
+def _edit(changes: Mapping[Path, Callable[[], str]], before: dict[Path, bytes | None]) -> None:
+    """Change the text of files, which nobody else does meanwhile; adds to `before` what they held."""
+    with ExitStack() as locks:
+        for file in changes:
+            locks.enter_context(editing(file))
+            before[file] = file.read_bytes()
+        for file, new_text in changes.items():
+            with replacing(file) as partial:
+                partial.write_bytes(new_text().encode())
+                shutil.copymode(file, partial)
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -332,8 +332,11 @@ def repository(bare) -> Path:
     return bare
 
 
-@pytest.mark.parametrize("moment", ["copy", "add"])
-def test_an_interruption_leaves_nothing(repository, tmp_path, moment):
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [("copy", signal.SIGINT, 130), ("add", signal.SIGTERM, 143), ("add", signal.SIGHUP, 129)],
+)
+def test_an_interruption_leaves_nothing(repository, tmp_path, moment, number, code):
     source = write_coco(tmp_path / "s", BOXES)
     with (source / "film.raw").open("wb") as file:
         file.truncate(200_000_000)
@@ -348,9 +351,11 @@ def test_an_interruption_leaves_nothing(repository, tmp_path, moment):
         text=True,
     )
     _wait_for(process, repository / "Datasets/raw", moment)
-    process.send_signal(signal.SIGINT)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "interrupted: nothing was added\n")
+    assert (process.returncode, errors) == (code, "interrupted: nothing was added\n")
+    assert not any(child.is_running() for child in children)
     assert {name for name in state(repository) if ".git/" not in name} == before
     assert (repository / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
     assert (repository / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()
