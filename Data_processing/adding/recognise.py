@@ -20,7 +20,15 @@ from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.yolo import LABELS, class_files
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
-from Data_processing.shared.files import ARCHIVES, EMBEDDED, MissingFile, SourceFiles, folder_name, images_below, inside
+from Data_processing.shared.files import (
+    ARCHIVES,
+    MissingFile,
+    SourceFiles,
+    folder_name,
+    images_below,
+    inside,
+    is_embedded,
+)
 from Data_processing.shared.imported import Imported, ImportOptions
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
@@ -247,4 +255,4 @@ def _why_none(row: Imported, options: ImportOptions) -> str:
 
 def is_there(row: Imported, names: set[str]) -> bool:
     """Whether the source has the image. names: of all its files."""
-    return row.image in names or EMBEDDED in row.image
+    return row.image in names or is_embedded(row.image)

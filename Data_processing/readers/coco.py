@@ -13,16 +13,16 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from Data_processing.shared.annotation_files import decode_json, only_file, pixels
+from Data_processing.shared.annotation_files import decode_json, only_json, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined, turned_box
-from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
 Id = int | float | str  # pandas writes whole numbers as 1.0, VIA some of them as "1"
+find = only_json
 
 
 class Image(msgspec.Struct, gc=False):
@@ -67,11 +67,6 @@ class Coco(msgspec.Struct, gc=False):
     images: list[Image]
     categories: list[Category]
     annotations: list[Annotation]
-
-
-def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The annotation file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    return only_file(files, visible(files.names(), {".json"}), "JSON", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

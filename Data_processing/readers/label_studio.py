@@ -18,15 +18,16 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import decode_json, only_file, pixels
+from Data_processing.shared.annotation_files import decode_json, only_json, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, ends, path_of
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_crop, rectangle, rle_pack, turned
-from Datasets.format.files import IMAGE_SUFFIXES, visible
+from Datasets.format.files import IMAGE_SUFFIXES
 
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")
 GEOMETRY = {"x", "y", "points", "rle", "vertices", "imageDataURL"}
+find = only_json
 
 
 class Shape(msgspec.Struct, rename={"radius_x": "radiusX", "radius_y": "radiusY"}):
@@ -69,11 +70,6 @@ class Task(msgspec.Struct):
     data: dict[str, Any]
     annotations: list[Annotation]
     id: int | str | None = None
-
-
-def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The exported file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    return only_file(files, visible(files.names(), {".json"}), "JSON", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:

@@ -13,7 +13,6 @@ there are some and nothing is drawn, boxes are not known. Folders called train, 
 
 import base64
 import codecs
-import io
 import math
 import posixpath
 from collections import defaultdict
@@ -21,14 +20,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
-from PIL import Image
 
 from Data_processing.shared.annotation_files import files_below, folder_split, pixels
 from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles
 from Data_processing.shared.image_names import ImageFinder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import Polygon, bounds, ellipse, encode, flat, from_crop, outlined, rectangle
+from Data_processing.shared.outlines import (
+    Polygon,
+    bounds,
+    ellipse,
+    encode,
+    flat,
+    from_crop,
+    from_png,
+    outlined,
+    rectangle,
+)
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}
 WITHOUT_AREA = {"point", "points", "line", "linestrip"}
@@ -144,11 +151,7 @@ def _mask(shape: Shape, row: Imported) -> bytes:
     if len(shape.points) != 2:
         raise ValueError(f"a mask of {len(shape.points)} points")
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape.points)
-    try:
-        image = Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"])
-        if image.size != (right - left + 1, bottom - top + 1):
-            raise ValueError(f"a mask of {image.size} pixels between the points {shape.points}")
-        pixels = np.asarray(image.convert("L")) > 0
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError("a mask that is no PNG") from error  # Pillow's words hold an address, another each time
-    return from_crop(pixels, left, top, row.width, row.height)
+    drawn = from_png(base64.b64decode(shape.mask or ""))
+    if drawn.shape != (bottom - top + 1, right - left + 1):
+        raise ValueError(f"a mask of {drawn.shape[::-1]} pixels between the points {shape.points}")
+    return from_crop(drawn, left, top, row.width, row.height)

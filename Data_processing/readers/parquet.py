@@ -3,28 +3,31 @@
 Schema: Datasets/format/records.py; `image` is a path, or a struct that holds one. Images and masks inside a directory
 of shards are read from there (sources.files.Shards); masks inside other Parquet files are left out, with a warning. A
 column may be missing, which is all null. group and split are kept; source and sha256 are not, as this source has its
-own. classes.json beside the file says what the pixels of masks mean: id + 1.
+own. classes.json beside the file says what the pixels of masks mean: id + 1. A file of others, whose column of images
+is a struct of bytes and path, is read as Hugging Face means it (huggingface.py).
 """
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Annotated, Any, Literal
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from Data_processing.readers.huggingface import parquet_records
 from Data_processing.readers.json import Name, Number, add_boxes, add_mask
 from Data_processing.shared.annotation_files import files_below, mask_names
-from Data_processing.shared.files import MissingFile, SourceFiles, inside
+from Data_processing.shared.files import MissingFile, SourceFiles, image_column, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
 from Datasets.format.records import SCHEMA
 from Datasets.tools.errors import UserError, one_line
 
 ANNOTATIONS = ("labels", "counts", "boxes", "mask")
+OURS = {"counts", "boxes", "mask", "sha256", "source", "group"}  # columns that those of others lack
 READ = ("width", "height", "group", "split", *ANNOTATIONS)
 Side = Annotated[int, msgspec.Meta(gt=0, le=MAX_SIDE)]
 UNUSABLE = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)  # what pyarrow raises for a damaged file
@@ -57,17 +60,33 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
+    if _is_hugging_face(files, found[0]):
+        return options.images or "", chain.from_iterable(_theirs(files, file, options) for file in found)
     names = set(files.names())
     first = filter(None, _table(files, found[0])["image"].to_pylist())
     folder = find_folder(files, options, found[0], first, names)
     return folder, chain.from_iterable(_records(files, file, folder, names) for file in found)
 
 
+def _is_hugging_face(files: SourceFiles, file: str) -> bool:
+    with suppress(MissingFile, *UNUSABLE):
+        schema = files.parquet(file).schema_arrow
+        return image_column(schema) is not None and not OURS.intersection(schema.names)
+    return False
+
+
+def _theirs(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
+    try:
+        yield from parquet_records(files, file, options)
+    except (MissingFile, *UNUSABLE) as error:
+        raise UserError(f"{files.path}: {file}: {_line(error)}; is it whole? Fetch it again") from error
+
+
 def _table(files: SourceFiles, file: str) -> pa.Table:
     """The columns of SCHEMA, in its types, `image` as a path. Raises UserError if they are not that."""
     where = f"{files.path}: {file}"
     try:
-        parquet = pq.ParquetFile(pa.BufferReader(files.read(file)))
+        parquet = files.parquet(file)
         there = parquet.schema_arrow
         if "image" not in there.names or not set(ANNOTATIONS).intersection(there.names):
             raise UserError(f"{where}: no records: its columns are {_line(', '.join(there.names[:12])) or 'none'}")

@@ -10,6 +10,9 @@ none of these paths is in the source as it stands, any end of it counts. An imag
 without a label file shows nothing, unless no image of its split has one: then the split was not annotated; or a label
 file there belongs to no image, as it may be that of this one. Without
 data.yaml, class names are the lines of classes.txt or obj.names, and an image without a label file was not annotated.
+
+Keras programs have one text file of lines `IMAGE x1,y1,x2,y2,CLASS x1,y1,...` in pixels: an `_annotations.txt` that
+Roboflow exports, or the one named. A file called ...classes.txt names the classes, or `classes`.
 """
 
 import math
@@ -18,22 +21,38 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import chain, takewhile
 from posixpath import basename, dirname, join, splitext
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from Data_processing.shared.annotation_files import folder_split, only_file, read_text, split_named
+from Data_processing.shared.annotation_files import (
+    add_shapes,
+    folder_split,
+    only_file,
+    parse_yaml,
+    read_text,
+    split_named,
+)
 from Data_processing.shared.files import MissingFile, SourceFiles
-from Data_processing.shared.image_names import NearNames, any_posix, find_places, folders_of, may_share, path_candidates
+from Data_processing.shared.image_names import (
+    ImageFinder,
+    NearNames,
+    any_posix,
+    find_places,
+    folders_of,
+    may_share,
+    named_row,
+    path_candidates,
+)
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import encode
 from Datasets.format.files import IMAGE_SUFFIXES, visible
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError
 
 YAML_SUFFIXES = {".yaml", ".yml"}
 LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # the first line of a label file
+CORNERS = re.compile(r"-?\d[\d.]*(,-?\d[\d.]*){4}")  # and the class
+KERAS = re.compile(rf"(?m)^\S.* {CORNERS.pattern}[ \t]*\r?$")
 FAR = 2  # fractions; what reaches somewhat out of its image is clipped later
 
 
@@ -65,6 +84,9 @@ class Dataset:
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The data.yaml, else the file of class names. Raises UserError if there is none, or several to choose from."""
     every = list(visible(files.names(), YAML_SUFFIXES))
+    keras = [name for name in visible(files.names(), {".txt"}) if basename(name) == "_annotations.txt"]
+    if keras and not every and options.annotations is None:
+        return keras
     found = [name for name in every if splitext(basename(name))[0] == "data"] or every
     found = found or class_files(files, files.names())
     if options.annotations is None and not found:
@@ -76,8 +98,8 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
     """The files of class names; of several that say the same, as labelImg writes one into each folder, the first."""
-    every = visible(names, {".txt", ".names"})
-    found = [name for name in every if name.endswith(".names") or basename(name) == "classes.txt"]
+    every = visible(names, {".txt", ".names", ".labels"})
+    found = [name for name in every if name.endswith((".names", ".labels")) or basename(name) == "classes.txt"]
     try:
         same = len(found) > 1 and len({files.read(name).strip().replace(b"\r", b"") for name in found}) == 1
     except MissingFile:
@@ -87,6 +109,8 @@ def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in and the records. `images`, if given, is where data.yaml's paths begin."""
+    if found[0].endswith(".txt") and KERAS.search(read_text(files, found[0])):
+        return options.images or "", chain.from_iterable(_keras_records(files, file, options) for file in found)
     dataset = _read_dataset(files, found[0], options.images)
     dataset.nearly = _nearly_named(files)
     _list_images(files, dataset)
@@ -106,10 +130,7 @@ def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
         if not names:
             raise UserError(f"{where}: names no class; it has a class name a line")
         return Dataset(file, names)
-    try:
-        data: Any = YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
-    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise UserError(f"{where}: not YAML: {one_line(error)[:200]}") from error
+    data = parse_yaml(text, where)
     if not isinstance(data, dict):
         raise UserError(f"{where}: no data.yaml: it holds no `names:` and `train:`")
     stated = [(split_named(str(key)), value) for key, value in data.items() if value is not None]
@@ -274,6 +295,32 @@ def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str
         return files.read(file).decode("utf-8-sig"), []
     except (MissingFile, UnicodeDecodeError) as error:
         return "", [("malformed annotation", f"{file}: {error}")]
+
+
+def _keras_records(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
+    every = [name for name in visible(files.names(), {".txt"}) if name.endswith("classes.txt")]
+    beside = [name for name in every if dirname(name) == dirname(file)] or every
+    if not (options.classes or len(beside) == 1):
+        remedy = "set `classes` to the names in the order of their numbers (--format yolo --classes NAME ...)"
+        raise UserError(
+            f"{files.path}: {file}: {len(beside)} files called classes.txt could name the classes; {remedy}"
+        )
+    names = dict(enumerate(options.classes)) or _read_dataset(files, beside[0], None).names
+    finder = ImageFinder(files, options.images)
+
+    def box(stated: str, origin: str) -> list[ImportedBox]:
+        x1, y1, x2, y2, number = map(float, stated.split(","))
+        if number not in names:
+            raise ValueError(f"class {number:g}, which has no name,")
+        return [ImportedBox(names[int(number)], x1, y1, x2, y2, origin)]
+
+    for number, line in enumerate(read_text(files, file).splitlines(), 1):
+        words = line.split()
+        boxes = len(list(takewhile(CORNERS.fullmatch, reversed(words))))
+        row = named_row(" ".join(words[: len(words) - boxes]), file, f"{file}:{number}", finder)
+        add_shapes(row, words[len(words) - boxes :], box)
+        if words:
+            yield row
 
 
 def _split(image: str, dataset: Dataset) -> str | None:

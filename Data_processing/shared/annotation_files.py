@@ -1,25 +1,28 @@
 """What readers share: find annotation files and the split they are about, read text, JSON and numbers."""
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import PurePosixPath
 from posixpath import dirname
 from typing import Any, TypeVar
 
 import msgspec
 from lxml import etree
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
+from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
 from Datasets.format.files import decode_text, visible
 from Datasets.format.records import SPLITS
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, one_line
 
 T = TypeVar("T")
 CLASSES = "classes.json"  # beside our own records
 LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
+UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError)  # what values of another kind raise
 OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
 
 
@@ -38,6 +41,11 @@ def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: Impo
     if len(names) != 1:
         raise UserError(f"{files.path}: holds {len(names)} {kind} files ({', '.join(names[:5])}); set `annotations`")
     return names
+
+
+def only_json(files: SourceFiles, options: ImportOptions) -> list[str]:
+    """The annotation file: the one named, or the only .json. Raises UserError if that leaves none or several."""
+    return only_file(files, visible(files.names(), {".json"}), "JSON", options)
 
 
 def files_below(files: SourceFiles, suffix: str, kind: str, options: ImportOptions) -> list[str]:
@@ -112,6 +120,14 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
         raise UserError(f"{files.path}: {name}: not JSON: {error}; {remedy}") from error
 
 
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML text. Raises UserError. where: for the message."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        raise UserError(f"{where}: not YAML: {one_line(error)[:200]}") from error
+
+
 def parse_xml(data: bytes, tag: str) -> etree._Element:
     """The outermost element of an XML file, a `tag`; nothing is fetched, entities are refused. Raises ValueError."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
@@ -139,6 +155,21 @@ def mask_names(files: SourceFiles, beside: str, names: Container[str]) -> dict[i
     if not all(type(number) is int and 0 <= number < 254 for number in ids) or len(set(ids)) < len(ids):
         raise UserError(f"{files.path}: {file}: no object of class names and their ids, 0 to 253, each its own")
     return {number + 1: name for name, number in classes.items()}
+
+
+def add_shapes(row: Imported, shapes: Iterable[Any], boxes_of: Callable[[Any, str], Iterable[ImportedBox]]) -> None:
+    """Add the boxes that a function makes of each shape and what to call it, and the problems of what is no shape."""
+    row.boxes = []
+    for number, shape in enumerate(shapes, 1):
+        origin = f"{row.origin}, shape {number}"
+        try:
+            made = list(boxes_of(shape, origin))
+            if not all(isinstance(box.name, str) for box in made):
+                raise ValueError(f"the class {made[0].name!r:.40}")
+            row.boxes += made
+        except UNUSABLE as error:
+            told = f"no {error}" if isinstance(error, KeyError) else str(error)
+            row.problems.append(("malformed box", f"{told:.200} in {origin}"))
 
 
 def pixels(stated: str | float | None, row: Imported) -> int | None:

@@ -1,7 +1,7 @@
 """The files of a source: a directory, a .zip, or a .tar of any compression.
 
 A name is a POSIX path inside the source; none leads out of it. FILE.json#NAME is the image that a JSON file of LabelMe
-holds as `imageData`, in base64.
+holds as `imageData`, in base64. FILE.parquet#GROUP-ROW.png is the image in a row of a row group of a Parquet file.
 """
 
 import atexit
@@ -17,7 +17,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -32,6 +32,7 @@ from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
 EMBEDDED = ".json#"
+ROW = ".parquet#"
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 UNREADABLE = (*DAMAGE, pa.ArrowException, NotImplementedError, RuntimeError)  # the last two: unknown or encrypted .zip
 UNPACKS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
@@ -39,6 +40,7 @@ ENCRYPTED = 1  # in a .zip member's flags
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what Python makes of other bytes in a name
 UTF8_FLAG = 0x800  # of a .zip's member whose name is in UTF-8
 SHARDS = "*-of-*.parquet"  # of a curated dataset
+MAGIC = {b"\xff\xd8\xff": ".jpg", b"WEBP": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}  # others are taken for .png
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
 SCRATCH = "FOURFOLD_SCRATCH"  # environment variable: the directory of unpacked archives, which child processes share
@@ -74,13 +76,15 @@ class SourceFiles:
         self.path = path
         self.matched: dict[str, str] = {}
         self._members: dict[str, Any] = {}
+        self._whole = lru_cache(1)(self._read)
+        self._packed = lru_cache(HELD_COLUMNS)(self._read_packed)
 
     def names(self) -> list[str]:
         """All files, sorted. Raises UserError for a name that is not in UTF-8."""
         return self._sorted
 
     def read(self, name: str) -> bytes:
-        """A file's bytes, or those of an image inside a JSON file. Raises MissingFile."""
+        """A file's bytes, or those of an image inside a JSON or Parquet file. Raises MissingFile."""
         file, embedded, _ = name.rpartition(EMBEDDED)
         if embedded:
             data = self.read(f"{file}.json")
@@ -88,13 +92,33 @@ class SourceFiles:
                 return base64.b64decode(msgspec.json.decode(data)["imageData"])
             except (ValueError, TypeError, KeyError, RecursionError) as error:  # of JSON, of Unicode and of base64
                 raise MissingFile(f"{file}.json holds no imageData: {error}") from error
+        file, packed, place = name.rpartition(ROW)
         try:
-            return self._read(name)
-        except KeyError:
-            raise MissingFile(f"there is no file {name}") from None
+            if not packed:
+                return self._read(name)
+            group, row = map(int, place.partition(".")[0].split("-"))
+            return self._packed(f"{file}.parquet", group)[row].as_py()["bytes"] or b""
         except UNREADABLE as error:
             remedy = "" if isinstance(error, OSError) else "; is the archive damaged? Fetch it again"
             raise MissingFile(f"{name} cannot be read: {error}{remedy}") from error
+        except (KeyError, ValueError, IndexError):
+            raise MissingFile(f"there is no file {name}") from None
+
+    def parquet(self, name: str) -> pq.ParquetFile:
+        """A Parquet file of the source, opened. Raises KeyError or one of UNREADABLE."""
+        return pq.ParquetFile(pa.BufferReader(self._whole(name)))
+
+    def packed_suffix(self, name: str) -> str | None:
+        """What the names of images in a Parquet file end in, by its first one; None if they are not in it."""
+        column = image_column(self.parquet(name).schema_arrow)
+        rows = next(self.parquet(name).iter_batches(1, columns=[f"{column}.bytes"]), None)
+        data = rows[column][0].as_py()["bytes"] if rows else None
+        return data and next((suffix for magic, suffix in MAGIC.items() if magic in data[:12]), ".png")
+
+    def _read_packed(self, name: str, group: int) -> pa.ChunkedArray:
+        file = self.parquet(name)
+        column = image_column(file.schema_arrow)
+        return file.read_row_group(group, columns=[f"{column}.bytes"])[column]
 
     @cached_property
     def _sorted(self) -> list[str]:
@@ -172,13 +196,20 @@ class Directory(SourceFiles):
             found += files if below == "." else (f"{below}/{file}" for file in files)
         return found
 
+    def parquet(self, name: str) -> pq.ParquetFile:
+        """A Parquet file of the source, opened. Raises KeyError, MissingFile or one of UNREADABLE."""
+        return pq.ParquetFile(self._real(name), memory_map=True)
+
     def _read(self, name: str) -> bytes:
+        return self._real(name).read_bytes()
+
+    def _real(self, name: str) -> Path:
         file = os.path.realpath(self._root + name) if is_safe_path(name) else ""
         if not file.startswith(self._root) and not DVC_CACHE.search(file):
             raise MissingFile(f"{name} lies outside the source")
         if not Path(file).is_file():
             raise KeyError(name)
-        return Path(file).read_bytes()
+        return Path(file)
 
 
 class Shards(Directory):
@@ -198,7 +229,9 @@ class Shards(Directory):
 
     def _add(self, shard: Path) -> None:
         file = pq.ParquetFile(shard)
-        columns = [name for name in ("image", "mask") if name in file.schema_arrow.names]
+        columns = [
+            field.name for field in file.schema_arrow if field.name in ("image", "mask") and image_column([field])
+        ]
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=[f"{name}.path" for name in columns])
             for name in columns:
@@ -309,6 +342,17 @@ def check_unpacked(name: str, size: int, packed: int) -> None:
     if size > limit:
         more = f"if it is to be trusted, set the environment variable {MAX_UNPACKED} to as many, or unpack the archive"
         raise MissingFile(f"{name} unpacks to {size} bytes, more than the limit of {limit}; {more}")
+
+
+def is_embedded(image: str) -> bool:
+    """Whether an image is inside a JSON or Parquet file, which no listing of the source has."""
+    return EMBEDDED in image or ROW in image
+
+
+def image_column(schema: Iterable[pa.Field]) -> str | None:
+    """The first column of images, as Hugging Face keeps them: a struct of bytes and path."""
+    structs = (field for field in schema if pa.types.is_struct(field.type))
+    return next((field.name for field in structs if {"bytes", "path"} <= {part.name for part in field.type}), None)
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:

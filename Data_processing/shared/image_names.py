@@ -11,9 +11,11 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import islice, product
 from posixpath import basename, dirname, splitext
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from Data_processing.shared.files import EMBEDDED, SourceFiles, images_below, inside
+from Data_processing.shared.annotation_files import folder_split
+from Data_processing.shared.files import SourceFiles, images_below, inside, is_embedded
 from Data_processing.shared.imported import Imported, ImportOptions
 from Datasets.format.files import IMAGE_SUFFIXES
 from Datasets.format.records import is_safe_path
@@ -180,6 +182,16 @@ class ImageFinder:
         return self.by_end(name) if LEADS_OUT.match(name) else []
 
 
+def named_row(name: Any, file: str, origin: str, finder: ImageFinder) -> Imported:
+    """A record of the image that a file names: the one beside it, else what the longest end of the name means."""
+    if not isinstance(name, str) or not name.strip():
+        return Imported(origin, origin, problems=[("malformed annotation", f"{name!r:.80} for an image's name")])
+    place = inside(dirname(file) if finder.folder is None else finder.folder, name)
+    found = (finder.find(place) if finder.folder is None else []) or finder.by_end(name)
+    image = found[0] if found else place
+    return Imported(image, origin, split=folder_split(image), problems=ambiguity(name, found))
+
+
 def folded(path: str) -> str:
     """A name in the form to compare it in: unquoted, in lower case, of Unicode's composed form."""
     return unicodedata.normalize("NFC", unquote(path).casefold()).strip()
@@ -288,7 +300,7 @@ def match_nearly(rows: Iterable[Imported], files: SourceFiles, folder: str) -> I
     names, missing = set(files.names()), []
     taken: set[str | None] = set()
     for row in rows:
-        if row.image in names or EMBEDDED in row.image:
+        if row.image in names or is_embedded(row.image):
             taken.update((row.image, row.mask))
             yield row
         else:

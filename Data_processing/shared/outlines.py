@@ -6,6 +6,7 @@ https://cocodataset.org/#format-data: a list of polygons [x1, y1, x2, y2, ...], 
 compressed into a string.
 """
 
+import io
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.shared.imported import ImportedBox
@@ -90,6 +92,28 @@ def from_crop(mask: np.ndarray, left: int, top: int, width: int | None, height: 
     whole = np.zeros((height, width), np.uint8, order="F")
     whole[top:bottom, left:right] = mask
     return msgspec.json.encode(_text(coco_mask.encode(whole)))
+
+
+def from_png(data: bytes) -> np.ndarray:
+    """Where a PNG of a mask is opaque or, if it has no transparency, not black: bool [h, w]. Raises ValueError."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        clear = image.mode in ("LA", "RGBA") or "transparency" in image.info
+        return np.asarray(image.convert("RGBA").getchannel("A") if clear else image.convert("L")) > 0
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError("a mask that is no PNG") from error  # Pillow's words hold an address, another each time
+
+
+def with_holes(polygon: Polygon, holes: Iterable[Polygon], width: int | None, height: int | None) -> bytes:
+    """A polygon without its holes as an outline, in an image of `width` x `height`. Raises ValueError."""
+    parts = [polygon, *(hole for hole in holes if len(hole) >= 6)]
+    if len(parts) == 1 or len(polygon) < 6:
+        return encode([polygon])
+    if width is None or height is None or width * height > MAX_MASK:
+        raise ValueError(f"a polygon with holes in an image of {width} x {height}")
+    checked = [_checked(part, width, height, False) for part in parts]
+    drawn = [coco_mask.decode(rle) for rle in coco_mask.frPyObjects(checked, height, width)]
+    return from_crop(drawn[0] > np.max(drawn[1:], axis=0), 0, 0, width, height)
 
 
 def alternating(counts: Sequence[int], width: int, height: int) -> np.ndarray:

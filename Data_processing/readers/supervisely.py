@@ -1,0 +1,82 @@
+"""Supervisely: DATASET/ann/IMAGE.json for each image in DATASET/img; meta.json is not needed.
+
+Specification: https://docs.supervisely.com/customization-and-integration/00_ann_format_navi. A rectangle's corners are
+the first and the last pixel in it, as whole numbers; what has decimals counts as edges. Polygons may have holes;
+bitmaps are PNGs, compressed again, from `origin` on. Points, lines and graphs have no area: each becomes a box without
+any. An image's tags are its labels, those called train, val or test its split; with tags and no objects, boxes are not
+known. Without such a tag, DATASET may be the split.
+"""
+
+import base64
+import zlib
+from collections.abc import Iterator
+from posixpath import basename, dirname, join, splitext
+from typing import Any
+
+from Data_processing.shared.annotation_files import (
+    UNUSABLE,
+    add_shapes,
+    decode_json,
+    files_below,
+    pixels,
+    split_named,
+)
+from Data_processing.shared.files import SourceFiles
+from Data_processing.shared.image_names import ImageFinder, named_row
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.outlines import MAX_MASK, flat, from_crop, from_png, outlined, with_holes
+from Datasets.tools.errors import UserError
+
+
+def find(files: SourceFiles, options: ImportOptions) -> list[str]:
+    """The JSON files in folders called ann, or in the folder named. Raises UserError if there are none."""
+    every = files_below(files, ".json", "JSON", options)
+    found = [name for name in every if options.annotations or basename(dirname(name)) == "ann"]
+    if not found:
+        raise UserError(f"{files.path}: has no folder `ann` of JSON files; set `annotations`")
+    return found
+
+
+def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
+    """The folder that the images are in (as the options say, or else the source itself) and the records."""
+    finder = ImageFinder(files, options.images)
+    return options.images or "", (_record(files, file, finder) for file in found)
+
+
+def _record(files: SourceFiles, file: str, finder: ImageFinder) -> Imported:
+    name = splitext(basename(file))[0]
+    row = named_row(name, join(dirname(dirname(file)), "img", name), file, finder)
+    try:
+        content: dict[str, Any] = decode_json(files, file, dict[str, Any], "annotation of Supervisely")
+        row.width, row.height = (pixels(content["size"][side], row) for side in ("width", "height"))
+        names = [tag["name"] + (f": {tag['value']}" if tag.get("value") else "") for tag in content.get("tags", ())]
+        add_shapes(row, content["objects"], lambda shape, origin: [_box(shape, row, origin)])
+    except (UserError, *UNUSABLE) as error:
+        row.problems.append(("malformed annotation", f"{error!s:.200}"))
+        return row
+    row.split = next(filter(None, map(split_named, names)), row.split)
+    if tags := [name for name in names if not split_named(name)]:
+        row.labels = sorted({*tags, *(box.name for box in row.boxes or ())})
+        row.boxes = row.boxes if content["objects"] else None
+    return row
+
+
+def _box(shape: Any, row: Imported, origin: str) -> ImportedBox:
+    """Raises one of UNUSABLE."""
+    name, kind = str(shape["classTitle"]), shape["geometryType"]
+    if kind == "bitmap":
+        packed = zlib.decompressobj().decompress(base64.b64decode(shape["bitmap"]["data"]), MAX_MASK)
+        left, top = map(int, shape["bitmap"]["origin"])
+        return outlined(name, from_crop(from_png(packed), left, top, row.width, row.height), origin)
+    if kind in ("point", "line", "graph", "cuboid"):
+        return ImportedBox(name, 0, 0, 0, 0, origin)
+    points = [float(number) for number in flat(shape["points"]["exterior"])]
+    if kind == "rectangle":
+        x1, x2, y1, y2 = *sorted(points[0::2]), *sorted(points[1::2])
+        beyond = all(number.is_integer() for number in points)  # the last pixel's far edge
+        return ImportedBox(name, x1, y1, x2 + beyond, y2 + beyond, origin)
+    if kind != "polygon" or len(points) < 6:
+        raise ValueError(f"a {kind!s:.40} of {len(points) // 2} points")
+    return outlined(
+        name, with_holes(points, map(flat, shape["points"].get("interior", ())), row.width, row.height), origin
+    )
