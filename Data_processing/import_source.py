@@ -39,12 +39,12 @@ from Datasets.tools.errors import UserError
 
 # The formats that have an option; those that are not named here belong to all.
 OPTIONS_OF = {
-    "columns": ("csv",),
+    "columns": ("csv", "via"),
     "delimiter": ("csv",),
     "label_separator": ("csv",),
-    "normalized": ("csv", "coco"),
+    "normalized": ("csv", "coco", "createml", "huggingface", "parquet"),
     "preset": ("csv", "datumaro"),
-    "classes": ("masks",),
+    "classes": ("masks", "via", "huggingface", "parquet", "yolo"),
     "ignore": ("masks",),
     "instances": ("masks",),
 }
@@ -145,11 +145,13 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
 AnnotationsOption = Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")]
 ImagesOption = Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")]
 PresetOption = Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")]
-ColumnsOption = Annotated[list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column")]
-NormalizedOption = Annotated[bool | None, typer.Option(help="csv, coco: boxes in fractions of the size")]
+ColumnsOption = Annotated[
+    list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column; via: label=ATTRIBUTE")
+]
+NormalizedOption = Annotated[bool | None, typer.Option(help="boxes in fractions of the size")]
 DelimiterOption = Annotated[str | None, typer.Option(help="csv: between fields; tab")]
 LabelSeparatorOption = Annotated[str | None, typer.Option(help="csv: between the labels in one field")]
-ClassesOption = Annotated[list[str] | None, typer.Option(help="masks: names in the order of their values")]
+ClassesOption = Annotated[list[str] | None, typer.Option(help="names in the order of their numbers or values")]
 IgnoreOption = Annotated[int | None, typer.Option(help="masks: value of pixels that are not annotated")]
 InstancesOption = Annotated[bool | None, typer.Option(help="masks: each value is an object")]
 RangeOption = Annotated[list[str] | None, typer.Option(help="darkest and brightest value above 8 bits, or `image`")]

@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
+from Data_processing.adding.others import OTHERS, Looks
 from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
-from Data_processing.readers.yolo import LABELS, class_files
+from Data_processing.readers.yolo import KERAS, LABELS, class_files
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
 from Data_processing.shared.files import (
     ARCHIVES,
@@ -36,7 +37,7 @@ from Datasets.tools.errors import UserError
 SAMPLE = 20  # files of a folder looked into
 TRIED = 50  # records that are looked for among the images
 # Of each kind of file its suffixes and what occurs in it: all patterns of one row, or any content where there is none.
-LOOKS: dict[str, tuple[set[str], list[list[bytes]]]] = {
+LOOKS: Looks = {
     "coco": ({".json"}, [[rb'"images"', rb'"annotations"|"categories"'], [rb'"annotations"', rb'"categories"']]),
     "label_studio": (
         {".json"},
@@ -44,17 +45,31 @@ LOOKS: dict[str, tuple[set[str], list[list[bytes]]]] = {
     ),
     "json": ({".json"}, [[rb'^(\xef\xbb\xbf)?\s*\[\s*\[\s*"']]),
     "labelme": ({".json"}, [[rb'"shapes"']]),
+    "via": ({".json"}, [[rb'"shape_attributes"'], [rb'"_via_img_metadata"'], [rb'"regions"', rb'"file_attributes"']]),
+    "createml": ({".json"}, [[rb"^(\xef\xbb\xbf)?\s*\[\s*\{", rb'"image(filename)?"', rb'"annotations?"\s*:\s*[\["]']]),
+    "supervisely": ({".json"}, [[rb'"objects"', rb'"size"', rb'"tags"'], [rb'"classTitle"']]),
+    "huggingface": ({".jsonl"}, [[rb'"file_name"']]),
     "cvat": ({".xml"}, [[rb"<annotations[\s>]"]]),
     "voc": ({".xml"}, [[rb"<annotation[\s>]"]]),
     "yolo": (
         {".yaml", ".yml"},
         [[rb"(?m)(^|[{,])\s*[\"']?names[\"']?\s*:", rb"(?m)(^|[{,])\s*[\"']?(train|val|test)\w*[\"']?\s*:"]],
     ),
+    "keras": ({".txt"}, [[KERAS.pattern.encode()]]),
     "yolo labels": ({".txt"}, [[rb"\A" + LABELS.pattern.encode()]]),
     "csv": ({".csv", ".tsv"}, []),
     "parquet": ({".parquet"}, []),
 }
-SINGLE = ("coco", "label_studio", "json", "cvat", "yolo", "csv")  # formats of one file that holds all
+SINGLE = (
+    "coco",
+    "label_studio",
+    "json",
+    "via",
+    "createml",
+    "cvat",
+    "yolo",
+    "csv",
+)  # formats of one file that holds all
 
 Ask = Callable[[str, Sequence[str], str], int]  # question, answers, the option that would have answered it
 
@@ -115,7 +130,7 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     """What the source may be, as the options allow; if `form` is given, at least that."""
     chosen, every = folder_name(options.annotations or "."), files.names()
     names = [n for n in every if not chosen or n.startswith(f"{chosen}/") or fnmatchcase(n, chosen)]
-    looks = _look(files, {*names, *visible(every, {".txt"})})
+    looks = _look(files, {*names, *visible(every, {".txt"})}, LOOKS)
     single = [Candidate(each, name, name) for each in SINGLE for name in looks[each]]
     if joined := _file_an_image(files, looks["coco"]):
         single = [joined, *(each for each in single if each.format != "coco")]
@@ -123,6 +138,11 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     if described := looks["labelme"]:
         folder = _common_folder(described) or "."
         found.append(Candidate("labelme", f"{len(described)} JSON files in {folder}", folder))
+    for form_of_many in ("supervisely", "huggingface"):
+        if described := looks[form_of_many]:
+            found.append(Candidate(form_of_many, f"{len(described)} files such as {described[0]}"))
+    for name in {None if name.endswith("_annotations.txt") else name: name for name in looks["keras"]}:
+        found.append(Candidate("yolo", f"boxes of Keras programs{f' in {name}' if name else ''}", name))
     if looks["yolo labels"] and not looks["yolo"]:
         what = f"label files such as {looks['yolo labels'][0]}"
         listed: list[str | None] = [*class_files(files, names)]
@@ -138,8 +158,10 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
 
 
 def _unread(files: SourceFiles) -> Iterator[str]:
-    """What may be the annotations but cannot be looked into: archives, damaged files, JSON that is none."""
+    """What may be the annotations but cannot be read: other formats, archives, damaged files, JSON that is none."""
     names = files.names()
+    others = _look(files, names, OTHERS)
+    yield from (f"{files.path}: {found[0]} looks like {kind}" for kind, found in others.items() if found)
     for name in visible(names, ARCHIVES):
         yield f"{files.path}: {name} in it is an archive of its own; unpack it first, or delete it"
     for name in islice(visible(names, {".json", ".xml", ".yaml", ".yml", ".csv", ".txt"}), SAMPLE):
@@ -154,14 +176,14 @@ def _unread(files: SourceFiles) -> Iterator[str]:
             yield f"{files.path}: {error}"
 
 
-def _look(files: SourceFiles, names: Iterable[str]) -> dict[str, list[str]]:
+def _look(files: SourceFiles, names: Iterable[str], looks: Looks) -> dict[str, list[str]]:
     """The files that look like each kind; read are the first SAMPLE of each folder and suffix."""
-    found: dict[str, list[str]] = {kind: [] for kind in LOOKS}
+    found: dict[str, list[str]] = {kind: [] for kind in looks}
     taken: Counter[tuple[str, str]] = Counter()
-    for name in visible(sorted(names), set().union(*(suffixes for suffixes, _ in LOOKS.values()))):
+    for name in visible(sorted(names), set().union(*(suffixes for suffixes, _ in looks.values()))):
         folder, suffix = name.rpartition("/")[0], PurePosixPath(name).suffix.lower()
         taken[folder, suffix] += 1
-        kinds = {kind: rows for kind, (suffixes, rows) in LOOKS.items() if suffix in suffixes}
+        kinds = {kind: rows for kind, (suffixes, rows) in looks.items() if suffix in suffixes}
         content = b""
         if any(kinds.values()) and taken[folder, suffix] <= SAMPLE:
             with suppress(MissingFile):

@@ -8,7 +8,7 @@ texts, are labels of the image; one that has these alone says nothing of boxes.
 from collections.abc import Iterator
 from typing import Any
 
-from Data_processing.shared.annotation_files import add_shapes, decode_json, only_json
+from Data_processing.shared.annotation_files import WrongFormat, add_shapes, decode_json, only_json
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import ImageFinder, named_row
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -19,10 +19,12 @@ find = only_json
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
     entries: list[dict[str, Any]] = decode_json(files, found[0], list[dict[str, Any]], "CreateML annotations")
+    if not any(_named(entry) for entry in entries):
+        raise WrongFormat(f"{files.path}: {found[0]}: no CreateML annotations: no entry has an `image`")
     finder = ImageFinder(files, options.images)
 
     def record(entry: dict[str, Any], origin: str) -> Imported:
-        row = named_row(entry.get("image", entry.get("imagefilename")), found[0], origin, finder)
+        row = named_row(_named(entry), found[0], origin, finder)
         row.normalized = bool(options.normalized)
         stated = entry.get("annotations", entry.get("annotation"))
         every = stated if isinstance(stated, list) else [stated]
@@ -35,6 +37,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         return row
 
     return options.images or "", (record(entry, f"{found[0]}: entry {n}") for n, entry in enumerate(entries, 1))
+
+
+def _named(entry: dict[str, Any]) -> Any:
+    return entry.get("image", entry.get("imagefilename"))
 
 
 def _is_box(annotation: Any) -> bool:

@@ -8,7 +8,7 @@ of the feature in README.md's `dataset_info` or in the Parquet file, else those 
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from posixpath import basename
 from typing import Any
@@ -34,7 +34,7 @@ CATEGORIES = ("category", "categories", "category_id", "label", "labels", "class
 OF_OBJECTS = ("bbox", "segmentation", "iscrowd", *CATEGORIES)
 COLUMNS = {"objects", "width", "height", *OF_OBJECTS}
 INNER = ("feature", "sequence", "list", "dtype", "class_label")  # between a feature and its names
-Classes = Mapping[str, Sequence[str]]  # the names of a feature's numbers; of any other's by ""
+NameOf = Callable[[str, Any, str], str]
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -45,14 +45,14 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    finder, classes = ImageFinder(files, options.images), {"": options.classes, **_readme_classes(files)}
+    finder, name_of = ImageFinder(files, options.images), _namer(files, options, {})
 
     def record(file: str, line: str, origin: str) -> Imported:
         try:
             stated = msgspec.json.decode(line, type=dict[str, Any])
         except (ValueError, RecursionError) as error:
             return Imported(origin, origin, problems=[("malformed annotation", str(error))])
-        return _filled(named_row(stated.get("file_name"), file, origin, finder), stated, classes, options)
+        return _filled(named_row(stated.get("file_name"), file, origin, finder), stated, name_of, options)
 
     lines = ((file, *pair) for file in found for pair in enumerate(read_text(files, file).splitlines(), 1))
     return options.images or "", (
@@ -65,23 +65,40 @@ def parquet_records(files: SourceFiles, file: str, options: ImportOptions) -> It
     parquet, finder, suffix = files.parquet(file), ImageFinder(files, options.images), files.packed_suffix(file)
     schema, image = parquet.schema_arrow, image_column(parquet.schema_arrow)
     about = msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}"))
-    classes = {"": options.classes, **_readme_classes(files), **dict(_class_names(about))}
+    name_of = _namer(files, options, about)
     columns = [field.name for field in schema if field.name in COLUMNS and not image_column([field])]
     for group in range(parquet.num_row_groups):
         table = parquet.read_row_group(group, columns=[*columns, f"{image}.path"])
         for number, stated in enumerate(table.to_pylist()):
             place = f"{file}#{group}-{number}"
             named = None if suffix else named_row((stated[image] or {}).get("path"), file, place, finder)
-            yield _filled(named or Imported(f"{place}{suffix}", place), stated, classes, options)
+            yield _filled(named or Imported(f"{place}{suffix}", place), stated, name_of, options)
 
 
-def _readme_classes(files: SourceFiles) -> dict[str, list[str]]:
-    """The names of numbered classes that the source's README.md states, by their features."""
-    names = [name for name in visible(files.names(), {".md"}) if basename(name) == "README.md"]
-    with suppress(UserError, RecursionError):  # it may be about anything
+def _namer(files: SourceFiles, options: ImportOptions, about: Any) -> NameOf:
+    """What names a class by its feature, what is stated, and where. about: the features of a Parquet file.
+
+    It raises ValueError, and UserError where a number has no name.
+    """
+    classes, names = dict(_class_names(about)), [name for name in files.names() if basename(name) == "README.md"]
+    with suppress(UserError, RecursionError):  # a README may be about anything
         header = re.match(r"---\r?\n(.*?)\n---", read_text(files, names[0]), re.DOTALL) if names else None
-        return dict(_class_names(parse_yaml(header[1], names[0]))) if header else {}
-    return {}
+        classes |= dict(_class_names(parse_yaml(header[1], names[0]))) if header else {}
+
+    def name_of(feature: str, stated: Any, origin: str) -> str:
+        known = classes.get(feature) or options.classes
+        if isinstance(stated, str) and not (known and stated.isdecimal()):
+            return stated
+        if isinstance(stated, int) and not known:
+            remedy = "set `classes` to the names in the order of their numbers (--classes NAME --classes NAME ...)"
+            raise UserError(
+                f"{files.path}: {origin}: {feature} {stated} has no name in README.md or the file; {remedy}"
+            )
+        if int(stated) not in range(len(known)):
+            raise ValueError(f"{feature} {stated} of {len(known)} names")
+        return known[int(stated)]
+
+    return name_of
 
 
 def _class_names(stated: Any, feature: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -97,7 +114,7 @@ def _class_names(stated: Any, feature: str = "") -> Iterator[tuple[str, list[str
             yield from _class_names(part, feature if key in INNER else str(key))
 
 
-def _filled(row: Imported, stated: dict[str, Any], classes: Classes, options: ImportOptions) -> Imported:
+def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: ImportOptions) -> Imported:
     """The record with what a row of metadata states. Raises UserError where a number has no name."""
     row.split, row.normalized = row.split or split_of(row.origin), bool(options.normalized)
     row.width, row.height = (pixels(stated.get(side), row) for side in ("width", "height"))
@@ -107,35 +124,31 @@ def _filled(row: Imported, stated: dict[str, Any], classes: Classes, options: Im
             columns = {name: objects[name] for name in OF_OBJECTS if objects.get(name) is not None}
             objects = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if objects is not None:
-            add_shapes(row, objects, lambda shape, origin: [_box(shape, row, origin, classes)])
+            add_shapes(row, objects, lambda shape, origin: [_box(shape, row, origin, name_of)])
         labels = [(key, stated[key]) for key in ("label", "labels") if stated.get(key) not in (None, "", -1)]
         if labels and objects is not stated:
             pairs = [(key, value) for key, each in labels for value in (each if isinstance(each, list) else [each])]
-            names = {_name(key, value, classes, row.origin) for key, value in pairs}
+            names = {name_of(key, value, row.origin) for key, value in pairs}
             row.labels = sorted({*names, *(box.name for box in row.boxes or ())})
     except UNUSABLE as error:
         row.problems.append(("malformed annotation", f"{error!s:.200}"))
     return row
 
 
-def _box(shape: Any, row: Imported, origin: str, classes: Classes) -> ImportedBox:
+def _box(shape: Any, row: Imported, origin: str, name_of: NameOf) -> ImportedBox:
     """Raises one of UNUSABLE, and UserError where a number has no name."""
     x, y, width, height = map(float, shape["bbox"])
-    name = next(_name(key, shape[key], classes, origin) for key in CATEGORIES if key in shape)
+    feature = next((key for key in CATEGORIES if key in shape), "category")
     outline = msgspec.json.encode(shape["segmentation"]) if shape.get("segmentation") else None
     if x + width > 1.1 * (row.width or math.inf) or y + height > 1.1 * (row.height or math.inf):
         raise ValueError(f"bbox {shape['bbox']} reaches far outside; are these corners, not x, y, width, height,")
-    return ImportedBox(name, x, y, x + width, y + height, origin, bool(shape.get("iscrowd")), outline)
-
-
-def _name(feature: str, value: Any, classes: Classes, origin: str) -> str:
-    """The name of a class. Raises ValueError, and UserError where it is only a number."""
-    names = classes.get(feature) or classes[""]
-    if isinstance(value, str) and not (names and value.isdecimal()):
-        return value
-    if isinstance(value, int) and not names:
-        remedy = "set `classes` to the names in the order of their numbers (--classes NAME --classes NAME ...)"
-        raise UserError(f"{origin}: {feature} {value}: neither README.md nor the file names it; {remedy}")
-    if int(value) not in range(len(names)):
-        raise ValueError(f"{feature} {value} of {len(names)} names")
-    return names[int(value)]
+    return ImportedBox(
+        name_of(feature, shape[feature], origin),
+        x,
+        y,
+        x + width,
+        y + height,
+        origin,
+        bool(shape.get("iscrowd")),
+        outline,
+    )

@@ -27,7 +27,6 @@ from Datasets.format.records import SCHEMA
 from Datasets.tools.errors import UserError, one_line
 
 ANNOTATIONS = ("labels", "counts", "boxes", "mask")
-OURS = {"counts", "boxes", "mask", "sha256", "source", "group"}  # columns that those of others lack
 READ = ("width", "height", "group", "split", *ANNOTATIONS)
 Side = Annotated[int, msgspec.Meta(gt=0, le=MAX_SIDE)]
 UNUSABLE = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)  # what pyarrow raises for a damaged file
@@ -70,8 +69,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def _is_hugging_face(files: SourceFiles, file: str) -> bool:
     with suppress(MissingFile, *UNUSABLE):
-        schema = files.parquet(file).schema_arrow
-        return image_column(schema) is not None and not OURS.intersection(schema.names)
+        return image_column(files.parquet(file).schema_arrow) is not None
     return False
 
 

@@ -1,6 +1,7 @@
 """What readers share: find annotation files and the split they are about, read text, JSON and numbers."""
 
 import re
+import zlib
 from collections.abc import Callable, Container, Iterable
 from pathlib import PurePosixPath
 from posixpath import dirname
@@ -22,7 +23,7 @@ CLASSES = "classes.json"  # beside our own records
 LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
-UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError)  # what values of another kind raise
+UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, zlib.error)  # what wrong values raise
 OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
 
 

@@ -39,6 +39,7 @@ UNPACKS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
 ENCRYPTED = 1  # in a .zip member's flags
 NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what Python makes of other bytes in a name
 UTF8_FLAG = 0x800  # of a .zip's member whose name is in UTF-8
+OURS = {"counts", "boxes", "mask", "sha256", "source", "group"}  # columns that other Parquet files of images lack
 SHARDS = "*-of-*.parquet"  # of a curated dataset
 MAGIC = {b"\xff\xd8\xff": ".jpg", b"WEBP": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}  # others are taken for .png
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
@@ -229,9 +230,8 @@ class Shards(Directory):
 
     def _add(self, shard: Path) -> None:
         file = pq.ParquetFile(shard)
-        columns = [
-            field.name for field in file.schema_arrow if field.name in ("image", "mask") and image_column([field])
-        ]
+        schema = [] if image_column(file.schema_arrow) else file.schema_arrow  # paths of others may repeat
+        columns = [field.name for field in schema if field.name in ("image", "mask") and pa.types.is_struct(field.type)]
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=[f"{name}.path" for name in columns])
             for name in columns:
@@ -350,9 +350,11 @@ def is_embedded(image: str) -> bool:
 
 
 def image_column(schema: Iterable[pa.Field]) -> str | None:
-    """The first column of images, as Hugging Face keeps them: a struct of bytes and path."""
-    structs = (field for field in schema if pa.types.is_struct(field.type))
-    return next((field.name for field in structs if {"bytes", "path"} <= {part.name for part in field.type}), None)
+    """The first column of images in Hugging Face's form, a struct of bytes and path; None if the records are ours."""
+    kinds = {field.name: field.type for field in schema}
+    structs = [name for name, kind in kinds.items() if pa.types.is_struct(kind)]
+    found = (name for name in structs if {"bytes", "path"} <= {part.name for part in kinds[name]})
+    return None if OURS.intersection(kinds) else next(found, None)
 
 
 def images_below(files: SourceFiles, folder: str) -> Iterator[str]:

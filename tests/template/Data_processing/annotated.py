@@ -111,4 +111,89 @@ def write_voc_pair(directory: Path) -> Path:
     return write_voc(directory, {"a.png": [("cat", *BOX)], "b.png": []})
 
 
-WRITERS = {"labelme": write_labelme, "cvat": write_cvat, "label_studio": write_label_studio, "voc": write_voc_pair}
+def via_image(name: str, *shapes: dict, **more) -> dict:
+    """An entry of VIA's export: shapes of the class cat."""
+    regions = [{"shape_attributes": shape, "region_attributes": {"class": "cat"}} for shape in shapes]
+    return {"filename": name, "size": 99, "regions": regions, "file_attributes": {}, **more}
+
+
+def write_via(directory: Path, *images: dict) -> Path:
+    write_pictures(directory)
+    images = images or (
+        via_image("a.png", {"name": "rect", "x": 3, "y": 4, "width": 17, "height": 26}),
+        via_image("b.png"),
+    )
+    (directory / "via_export_json.json").write_text(json.dumps({f"{i['filename']}{i['size']}": i for i in images}))
+    return directory
+
+
+def write_createml(directory: Path, *entries: dict) -> Path:
+    write_pictures(directory)
+    box = {"label": "cat", "coordinates": {"x": 11.5, "y": 17, "width": 17, "height": 26}}
+    entries = entries or ({"image": "a.png", "annotations": [box]}, {"image": "b.png", "annotations": []})
+    (directory / "_annotations.createml.json").write_text(json.dumps(entries))
+    return directory
+
+
+def supervisely_object(kind: str, exterior: list, interior: list | tuple = (), label: str = "cat", **more) -> dict:
+    points = {"exterior": exterior, "interior": interior}
+    return {"id": 7, "classId": 1, "classTitle": label, "geometryType": kind, "tags": [], "points": points, **more}
+
+
+def supervisely_file(path: Path, objects: list, *tags: dict) -> None:
+    size = {"width": SIZE[0], "height": SIZE[1]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"description": "", "tags": tags, "size": size, "objects": objects}))
+
+
+def write_supervisely(directory: Path) -> Path:
+    write_pictures(directory / "ds0/img")
+    (directory / "meta.json").write_text(json.dumps({"classes": [{"title": "cat", "shape": "any"}], "tags": []}))
+    supervisely_file(directory / "ds0/ann/a.png.json", [supervisely_object("rectangle", [[3, 4], [19, 29]])])
+    supervisely_file(directory / "ds0/ann/b.png.json", [])
+    return directory
+
+
+README = """---
+license: mit
+dataset_info:
+  features:
+  - name: image
+    dtype: image
+  - name: objects
+    sequence:
+    - name: bbox
+      sequence: float32
+      length: 4
+    - name: categories
+      dtype:
+        class_label:
+          names:
+            '0': dog
+            '1': cat
+---
+# Cats
+"""
+
+
+def write_huggingface(directory: Path, *rows: dict) -> Path:
+    write_pictures(directory)
+    (directory / "README.md").write_text(README)
+    rows = rows or (
+        {"file_name": "a.png", "objects": {"bbox": [[3, 4, 17, 26]], "categories": [1]}},
+        {"file_name": "b.png", "objects": {"bbox": [], "categories": []}},
+    )
+    (directory / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return directory
+
+
+WRITERS = {
+    "labelme": write_labelme,
+    "cvat": write_cvat,
+    "label_studio": write_label_studio,
+    "voc": write_voc_pair,
+    "via": write_via,
+    "createml": write_createml,
+    "supervisely": write_supervisely,
+    "huggingface": write_huggingface,
+}

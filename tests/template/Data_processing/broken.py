@@ -28,14 +28,22 @@ from tests.template.Data_processing.annotated import (
     percent,
     region,
     shape,
+    supervisely_file,
+    supervisely_object,
     task,
+    via_image,
+    write_createml,
     write_cvat,
+    write_huggingface,
     write_label_studio,
+    write_supervisely,
+    write_via,
 )
 from tests.template.Data_processing.sources import write_voc
 from tests.template.Data_processing.test_import_formats import WRITERS, odd_record
 
 PACKED = [0, 0, 0, 140, 57, 27, 254, 35, 0, 191, 255, 108, 2, 63, 248, 192, 39, 255, 182, 1, 127, 255, 15, 128, 0]
+PNG_IN_ZLIB = "eJzrDPBz5+WS4mJgYOD19HAJAtJMIMwBJBjC7wb9AFJ8ni6OIRVzkv+cP3DkAAMDKy8j8w6vmHyQCk9XP5d1TglNAP5cEPM="
 FORMATS = tuple(form for form in formats() if form != "datumaro")  # whose files another program reads
 FACTS = Facts("", None, 9, "0" * 64, 60, 40, b"\0" * 32, 99.0, 50.0, 50.0, None)
 
@@ -66,7 +74,7 @@ def judge(form: str, files: dict[str, bytes]) -> None:
         assert "source" in str(error)
         assert "\n" not in str(error)
         return
-    assert rows or form in ("csv", "coco", "json", "parquet", "label_studio")
+    assert rows or form in ("csv", "coco", "json", "parquet", "label_studio", "huggingface")
     assert {rule for row in rows for rule, _ in row.problems} <= set(REMEDIES)
     for row in from_arrow(to_arrow(rows)):
         with suppress(Rejection):
@@ -108,7 +116,25 @@ def wholes(base: Path) -> dict[str, dict[str, bytes]]:
     ):
         (voc / name).parent.mkdir(parents=True, exist_ok=True)
         (voc / name).write_text(text)
+    _write_others(base)
     return {directory.name: contents(directory) for directory in base.iterdir()}
+
+
+def _write_others(base: Path) -> None:
+    """VIA, CreateML, Supervisely and Hugging Face."""
+    round_shape = {"name": "ellipse", "cx": 9, "cy": 9, "rx": 3, "ry": 2, "theta": 1}
+    polygon = {"name": "polygon", "all_points_x": [1, 9, 1], "all_points_y": [1, 1, 9]}
+    drawn = [round_shape, polygon, {"name": "point", "cx": 1, "cy": 2}]
+    write_via(base / "via", via_image("a.png", *drawn), via_image("b.png", file_attributes={"light": {"dim": True}}))
+    box = {"label": "cat", "coordinates": {"x": 11.5, "y": 17, "width": 17, "height": 26}}
+    write_createml(base / "createml", {"image": "a.png", "annotations": [box, {"label": "day"}, "x"]})
+    write_supervisely(base / "supervisely")
+    packed = {"bitmap": {"data": PNG_IN_ZLIB, "origin": [1, 2]}}
+    objects = [supervisely_object("polygon", [[0, 0], [9, 0], [0, 9]], [[[1, 1], [3, 1], [1, 3]]])]
+    objects += [supervisely_object("bitmap", [], **packed), supervisely_object("rectangle", [[3, 4], [9, 9]])]
+    supervisely_file(base / "supervisely/ds0/ann/a.png.json", objects, {"name": "train", "value": None})
+    cells = {"bbox": [[3, 4, 17, 26]], "categories": [1], "segmentation": [[[1, 1, 9, 1, 9, 9]]]}
+    write_huggingface(base / "huggingface", {"file_name": "a.png", "objects": cells, "label": "x", "width": 60})
 
 
 def nested(levels: int) -> list:
@@ -275,4 +301,4 @@ def _wrong(draw, data: bytes) -> bytes:
         return data[: len(data) // 2]
 
 
-OF_KIND = {".json": _json, ".xml": _xml, ".parquet": _rows}
+OF_KIND = {".json": _json, ".jsonl": _json, ".xml": _xml, ".parquet": _rows}
