@@ -117,9 +117,9 @@ def _class_names(stated: Any, feature: str = "") -> Iterator[tuple[str, list[str
 def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: ImportOptions) -> Imported:
     """The record with what a row of metadata states. Raises UserError where a number has no name."""
     row.split, row.normalized = row.split or split_of(row.origin), bool(options.normalized)
-    row.width, row.height = (pixels(stated.get(side), row) for side in ("width", "height"))
     objects = stated.get("objects", stated if "bbox" in stated else None)
     try:
+        row.width, row.height = (pixels(stated.get(side), row) for side in ("width", "height"))
         if isinstance(objects, dict):
             columns = {name: objects[name] for name in OF_OBJECTS if objects.get(name) is not None}
             objects = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
