@@ -57,7 +57,7 @@ def summary(
     groups: Groups, splits: np.ndarray, boxes: Mapping[str, Mapping[str, int]], shares: Shares
 ) -> dict[str, Any]:
     """The groups in numbers, for `dvc metrics diff`. splits: of each group, int64 [G]. boxes: by split and class."""
-    images = np.bincount(groups.numbers)
+    images, total = np.bincount(groups.numbers), len(groups.numbers)
     inside = {split: images[splits == number] for number, split in enumerate(SPLITS)}
     return {
         "images": {split: int(sizes.sum()) for split, sizes in inside.items()},
@@ -65,20 +65,14 @@ def summary(
         "exact_duplicates": len(groups.exact),
         "near_duplicates": len(groups.near),
         "boxes": boxes,
-        "shares": shares_of(images, splits, shares),
-    }
-
-
-def shares_of(images: np.ndarray, splits: np.ndarray, shares: Shares) -> dict[str, dict[str, float]]:
-    """Of each split the share wanted, the share that it has, and its largest group's. images: of each group."""
-    inside = {split: images[splits == number] / images.sum() for number, split in enumerate(SPLITS)}
-    return {
-        split: {
-            "target": shares[split],
-            "share": round(float(parts.sum()), 4),
-            "largest_group": round(float(parts.max(initial=0)), 4),
-        }
-        for split, parts in inside.items()
+        "shares": {
+            split: {
+                "target": shares[split],
+                "share": round(float(sizes.sum() / total), 4),
+                "largest_group": round(float(sizes.max(initial=0) / total), 4),
+            }
+            for split, sizes in inside.items()
+        },
     }
 
 
@@ -114,7 +108,7 @@ def main(
     check_shares(shares)
     groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits, shares)
     placed = pc.unique(pq.read_table(accepted, columns=["placed"])["placed"]).to_pylist()
-    dealt, sizes = assign(groups, counts, shares, seed, stated, placed), np.bincount(groups.numbers)
+    dealt = assign(groups, counts, shares, seed, stated, placed)
     groups, splits, kept = with_placed(accepted, group_pattern, near_duplicate_bits, groups, dealt)
     paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
@@ -126,8 +120,8 @@ def main(
     print("all images  " + "  ".join(f"{split} {part['share']:.3f}" for split, part in numbers["shares"].items()))
     for line in missing_classes(counts, dealt, shares, stated):
         print(f"warning: {line}", file=sys.stderr)
-    if (free := stated == ANY).any():
-        warn_shares(shares_of(sizes[free], dealt[free], shares))
+    if (stated == ANY).any() and not any(placed):
+        warn_shares(numbers["shares"])
 
 
 def write(

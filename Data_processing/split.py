@@ -29,11 +29,10 @@ def main(
     groups.report(group_pattern)
     best = best_seeds(groups.names, counts, shares, stated, tries)
     print("classes missing from a split, and how far a class's share of a split is from its target on average:")
-    for tried in best[:5]:
-        empty = f"; {tried.splits_empty} splits are empty" if tried.splits_empty else ""
-        print(f"seed {tried.seed}: {tried.classes_missing}, {tried.off:.4f}{empty}")
-    for line in missing_classes(counts, deal(name_hashes(groups.names), shares, best[0].seed, stated), shares, stated):
-        print(f"seed {best[0].seed}: {line}")
+    for empty, missing, off, seed in best[:5]:
+        print(f"seed {seed}: {missing}, {off:.4f}{f'; {empty} splits are empty' if empty else ''}")
+    for line in missing_classes(counts, deal(name_hashes(groups.names), shares, best[0][-1], stated), shares, stated):
+        print(f"seed {best[0][-1]}: {line}")
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def batches(
     """
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:
-        recorded[source_path(source.imported)].update(source.images, source.masks)
+        recorded[source_path(source.imported)].update({*source.images}.difference(others[source.name]), source.masks)
     for source in sources:
         rows = pq.ParquetFile(source.imported).read(columns=["image", "origin"]).to_pandas()
         rows = rows[rows["image"].duplicated(keep=False)]

@@ -78,17 +78,18 @@ def find_places(
 
     What looks otherwise is another image. others: images of each source that are other sources'.
     """
-    known: dict[Place, list[tuple[Place, bytes]]] = defaultdict(list)
+    known: dict[Place, list[tuple[Place, int]]] = defaultdict(list)
     for target in targets:
         for image, fact in target.facts.items():
             if fact.phash is not None and image not in others[target.name]:
                 for key in _keys(fact):
-                    known[key].append(((target.name, image), fact.phash))
+                    known[key].append(((target.name, image), int.from_bytes(fact.phash)))
     mine = Counter(key for image in {*source.images} for key in _keys(source.facts[image]))
     places = {}
     for image, fact in source.facts.items():
+        look = int.from_bytes(fact.phash or b"")
         for key in _keys(fact):
-            same = [place for place, phash in known[key] if _differing(fact.phash or phash, phash) <= ALIKE]
+            same = [place for place, other in known[key] if not fact.phash or (look ^ other).bit_count() <= ALIKE]
             if same and (key[0] == "sha256" or (len(same) == 1 and mine[key] < 2)):
                 places[image] = same
                 break
@@ -99,10 +100,6 @@ def _keys(fact: Facts) -> list[Place]:
     """What an image may be found by, the surest first."""
     file = [("sha256", fact.sha256)] if fact.sha256 else []
     return [*file, ("path", fact.image), ("stem", splitext(basename(fact.image))[0])]
-
-
-def _differing(one: bytes, other: bytes) -> int:
-    return (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
 
 
 def corrected(

@@ -9,14 +9,12 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.shared.inspected import check_parquet
@@ -139,11 +137,8 @@ def with_placed(
     splits[free] = dealt[groups.numbers]
     numbers = find_groups(table, pattern, bits).numbers
     found = np.zeros((numbers.max(initial=-1) + 1, len(SPLITS)), bool)
-    found[numbers[free], splits[free]] = True
-    first = np.unique(numbers, return_index=True)[1]
-    alone = first[~found.any(axis=1)]  # the first of each group of placed images alone
-    found[numbers[alone], splits[alone]] = True
-    kept = free | (found[numbers, splits] & (found.sum(axis=1) == 1)[numbers])
+    found[numbers, splits] = True
+    kept = free | (found.sum(axis=1) == 1)[numbers]
     if out := table["image"].filter(pa.array(~kept)).to_pylist():
         why = "as images of their groups are in another split than `split` of their source's entry"
         print(f"warning: {len(out)} images, such as {out[0]}, are left out, {why}", file=sys.stderr)
@@ -159,60 +154,44 @@ def balance(counts: ClassCounts, splits: np.ndarray) -> np.ndarray:
 
 def missing_classes(counts: ClassCounts, splits: np.ndarray, shares: Shares, stated: np.ndarray) -> list[str]:
     """A line for each class that a split with a share lacks, with what helps. splits, stated: as for `deal`."""
-    wanted = np.array([shares[split] > 0 for split in SPLITS])
-    lacking = np.array([share > 0 for share in _of_train(shares, stated).values()])
-    reach = np.array([*np.eye(len(SPLITS), dtype=bool), lacking, wanted])[stated][:, wanted]  # where each group may go
-    found, lines = counts.images @ np.eye(len(SPLITS))[splits], []
+    wanted, lines = [number for number, split in enumerate(SPLITS) if shares[split] > 0], []
     for number, name in enumerate(counts.names[1:], 1):
-        if empty := [
-            split for split, some, share in zip(SPLITS, found[number], wanted, strict=True) if share and not some
-        ]:
-            owners = counts.images[[number]].indices
-            filled = maximum_bipartite_matching(csr_array(reach[owners])) >= 0  # at the most, by any seed
-            remedy = "try the seeds of Data_processing.split"
-            if not filled.all():
-                stay = f"{(~filled).sum()} of {wanted.sum()} splits lack it whatever the seed"
-                few = "only more images of it, in groups of their own, help"
-                pinned = "add images of it there, or set curate.keep_splits to false"
-                remedy = f"{stay}: {few if len(owners) < len(filled) else pinned}"
+        owners = counts.images[[number]].indices
+        if empty := [SPLITS[split] for split in wanted if split not in splits[owners]]:
+            fixed, remedy = stated[owners], "try the seeds of Data_processing.split"
+            if (stay := len({*wanted}.difference(fixed.tolist())) - (fixed < 0).sum()) > 0:
+                others = ", or keep_splits: false" if (fixed >= 0).any() else ""
+                remedy = f"{stay} of them whatever the seed: only more images of it, in other groups{others}, help"
             lines.append(f"{' and '.join(empty)}: no image with {name}, which {len(owners)} groups have; {remedy}")
     return lines
 
 
-class Tried(NamedTuple):
-    """How a seed deals the groups out; the least is the best. off: how far a class's share is from its target, mean."""
-
-    splits_empty: int
-    classes_missing: int  # pairs of a class and a split, with a share, in which no image has it
-    off: float
-    seed: int
-
-
 def best_seeds(
     groups: Sequence[str], counts: ClassCounts, shares: Shares, stated: np.ndarray, tries: int
-) -> list[Tried]:
-    """The seeds below `tries`, best first. stated: as for `deal`."""
+) -> list[tuple[int, int, float, int]]:
+    """Of the seeds below `tries`, best first: how many splits are empty, how many classes missing from a split, how far
+    a class's share is from its target on average, and the seed. stated: as for `deal`.
+    """
     hashes, targets, tried = name_hashes(groups), np.array([shares[split] for split in SPLITS]), []
     for seed in range(tries):
         found = balance(counts, deal(hashes, shares, seed, stated))
         empty = ((targets > 0) & (found == 0)).sum(axis=1)
-        tried.append(Tried(int(empty[0]), int(empty[1:].sum()), float(np.abs(found - targets).mean()), seed))
+        tried.append((int(empty[0]), int(empty[1:].sum()), float(np.abs(found - targets).mean()), seed))
     return sorted(tried)
 
 
 def assign(
     groups: Groups, counts: ClassCounts, shares: Shares, seed: int, stated: np.ndarray, placed: Collection[str] = ()
 ) -> np.ndarray:
-    """The split of each group, int64 [G]; see `deal`. Raises UserError, with a remedy, if one with a share is empty.
-
-    placed: splits that have images all the same.
+    """The split of each group, int64 [G]; see `deal`. Raises UserError, with a remedy, if one with a share is empty and
+    not one of `placed`, which have other images.
     """
     splits = deal(name_hashes(groups.names), shares, seed, stated)
-    wanted = [number for number, split in enumerate(SPLITS) if shares[split] > 0 and split not in placed]
-    empty = [SPLITS[number] for number in wanted if number not in splits]
+    wanted = {split for split in SPLITS if shares[split] > 0}.difference(placed)
+    empty = [split for number, split in enumerate(SPLITS) if split in wanted and number not in splits]
     if empty:
-        best = best_seeds(groups.names, counts, shares, stated, 200)[0]
-        advice = "add more groups, or set its share to 0" if best.splits_empty else f"set curate.seed: {best.seed}"
+        still_empty, *_, better = best_seeds(groups.names, counts, shares, stated, 200)[0]
+        advice = "add more groups, or set its share to 0" if still_empty else f"set curate.seed: {better}"
         if 2 * len(groups.near) > len(groups.numbers):
             shared = f"{len(groups.near)} are near duplicates: if all that they share is a background"
             advice = f"{shared}, lower curate.near_duplicate_bits; or else {advice}"

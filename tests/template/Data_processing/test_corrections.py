@@ -233,3 +233,17 @@ def test_images_placed_in_train_move_none_and_those_like_images_of_other_splits_
         stage("Data_processing.import_source", "--source", "s", "--format", "coco", "--path", new, "--split", "x"),
         "'x'",
     )
+
+
+def test_another_annotation_file_of_the_same_folder_corrects_and_completes_it(tmp_path):
+    source = write_coco(tmp_path / "old", OLD)
+    write_coco(tmp_path / "again", {**dict.fromkeys(OLD, (DOG,)), "8.png": [DOG]}, files=False)
+    shutil.move(tmp_path / "again/annotations.json", source / "again.json")
+    (source / "images/8.png").write_bytes(picture(8))
+    taken_in(tmp_path, "old", source, "coco", "--annotations", "annotations.json")
+    taken_in(tmp_path, "again", source, "coco", "--annotations", "again.json", "--corrects", "old")
+    result = succeeded(clean(tmp_path, "old", "again"))
+    assert "9 images imported = 9 accepted + 0 rejected" in result.stdout
+    assert {image: boxes(row) for image, row in accepted(tmp_path).items()} == {
+        f"old/images/{number}.png": [DOG] for number in range(9)
+    }
