@@ -1,15 +1,19 @@
-"""YOLO: a text file of boxes for each image, and a data.yaml that names folders and classes; README.md lists the files.
+"""YOLO: a text file of boxes or polygons for each image, and a data.yaml of folders and classes; see README.md.
 
-YOLO cannot express crowds, segmentations, masks, labels and counts without boxes, nor whether an image without objects
-is known to be empty.
+YOLO cannot express crowds, masks, labels and counts without boxes, nor whether an image without objects is known to be
+empty; nor boxes beside polygons, in one image.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from pycocotools import mask as coco_mask
+
 from Datasets.exporters.files import UNBOXED, Names, is_more_known, write_file
+from Datasets.format.coco import Rle
 from Datasets.format.curated import Curated
 from Datasets.format.records import Record
 
@@ -38,21 +42,66 @@ def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counte
 
 
 def _lines(record: Record, classes: Mapping[str, int]) -> str:
-    """A line for each box that is no crowd."""
-    width, height = record["width"] or 1, record["height"] or 1
+    """A line for each box that is no crowd: polygons if one of them has a segmentation."""
+    sides = record["width"] or 1, record["height"] or 1
+    boxes = [box for box in record["boxes"] or [] if not box["crowd"]]
+    drawn = any(box["segmentation"] for box in boxes)
     lines = []
-    for box in record["boxes"] or []:
-        x1, y1, x2, y2 = box["x1"] / width, box["y1"] / height, box["x2"] / width, box["y2"] / height
-        shares = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
-        if not box["crowd"]:
-            lines.append(f"{classes[box['name']]} {' '.join(f'{share:.15g}' for share in shares)}\n")
+    for box in boxes:
+        x1, y1, x2, y2 = box["x1"], box["y1"], box["x2"], box["y2"]
+        values = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+        if drawn:
+            values = polygon(box["segmentation"]) if box["segmentation"] else [x1, y1, x2, y1, x2, y2, x1, y2]
+        shares = " ".join(f"{value / sides[index % 2]:.{8 if drawn else 15}g}" for index, value in enumerate(values))
+        lines.append(f"{classes[box['name']]} {shares}\n")
     return "".join(lines)
+
+
+def polygon(segmentation: Rle) -> list[float]:
+    """The outline of a mask along the edges of its pixels, x1, y1, x2, y2, ..., in pixels.
+
+    Parts and holes are joined by lines that lead there and back, and so enclose nothing.
+    """
+    loops = _loops(segmentation)
+    if len(loops) == 1:
+        return [value for point in loops[0] for value in point]
+    joined = [point for loop in loops for point in (*loop, loop[0])] + [loop[0] for loop in loops[-2:0:-1]]
+    return [value for point in joined for value in point]
+
+
+def _loops(segmentation: Rle) -> list[list[tuple[int, int]]]:
+    """The corners (x, y) of each outline of a mask, of its parts clockwise and of its holes the other way round."""
+    left, top, width, height = map(int, coco_mask.toBbox(segmentation))
+    mask = np.pad(coco_mask.decode(segmentation)[top : top + height, left : left + width].astype(np.int8), 1)
+    ways: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)  # the steps that go on from a corner
+    for edges, begins, (x, y), step in (
+        (np.diff(mask, axis=0), 1, (0, 1), (1, 0)),  # with the mask below it, to the right
+        (np.diff(mask, axis=0), -1, (1, 1), (-1, 0)),
+        (np.diff(mask, axis=1), 1, (1, 1), (0, -1)),  # with the mask to the right of it, upwards
+        (np.diff(mask, axis=1), -1, (1, 0), (0, 1)),
+    ):
+        for row, column in np.argwhere(edges == begins).tolist():
+            ways[left + column + x - 1, top + row + y - 1].append(step)
+    loops: list[list[tuple[int, int]]] = []
+    while ways:
+        point, step = next(iter(ways)), (0, 0)
+        loops.append([])
+        while onward := ways.pop(point, []):
+            turn = (step[1], -step[0])  # to the left, as pixels that touch at a corner are one part
+            turn = onward.pop(onward.index(turn) if turn in onward else 0)
+            if onward:
+                ways[point] = onward
+            if turn != step:
+                loops[-1].append(point)
+            point, step = (point[0] + turn[0], point[1] + turn[1]), turn
+    return loops
 
 
 def _count_losses(record: Record, classes: Mapping[str, int], lost: Counter[str]) -> None:
     boxes = record["boxes"] or []
     lost["crowds"] += sum(box["crowd"] for box in boxes)
-    lost["segmentations"] += sum(box["segmentation"] is not None for box in boxes)
+    outlined = [box["segmentation"] is not None for box in boxes if not box["crowd"]]
+    lost["boxes beside segmentations, which become rectangles among polygons"] += any(outlined) * outlined.count(False)
     lost["masks"] += record["mask"] is not None
     lost["images without known boxes, which readers take for empty"] += record["boxes"] is None
     lost[UNBOXED] += is_more_known(record, {classes[box["name"]] for box in boxes}, classes)

@@ -89,7 +89,7 @@ def test_masks_in_coco_come_back_as_regions_without_counts(content):
 
 @quickly
 @given(datasets(most=10))
-def test_yolo_gives_back_the_boxes_that_are_no_crowds_and_splits(content):
+def test_yolo_gives_back_boxes_or_segmentations_that_are_no_crowds_and_splits(content):
     labelled = {record["split"] for record in content if record["boxes"] is not None}
     assume(labelled)
     with there_and_back(content, "yolo") as (dataset, _, found):
@@ -100,7 +100,19 @@ def test_yolo_gives_back_the_boxes_that_are_no_crowds_and_splits(content):
             assert row.split == record["split"]
             assert (row.boxes is None) == (row.split not in labelled)  # what is not known is nothing to YOLO's readers
             expected = [box for box in record["boxes"] or [] if not box["crowd"]]
-            assert row.boxes is None or same_boxes(boxes_of(row, record), expected)
+            boxes = boxes_of(row, record) if row.boxes else []
+            assert row.boxes is None or same_boxes(boxes, list(map(bounded, expected)))
+            pairs = zip(boxes, expected, strict=True) if row.boxes is not None else []
+            drawn = [(got["segmentation"], box["segmentation"]) for got, box in pairs if box["segmentation"]]
+            assert [got for got, _ in drawn] == [stated for _, stated in drawn]
+
+
+def bounded(box: dict) -> dict:
+    """A box with the bounds of its segmentation, if it has one: what YOLO's readers take for the box of a polygon."""
+    if box["segmentation"] is None:
+        return box
+    x, y, width, height = coco_mask.toBbox(box["segmentation"]).tolist()
+    return {**box, "x1": x, "y1": y, "x2": x + width, "y2": y + height}
 
 
 @quickly
