@@ -24,7 +24,7 @@ from Data_processing.adding import project
 from Data_processing.adding.recognise import Candidate, is_there, recognise
 from Data_processing.curating.duplicates import COPIES, with_copies
 from Data_processing.shared.files import SourceFiles, open_source
-from Data_processing.shared.imported import Imported, ImportOptions, write_imported
+from Data_processing.shared.imported import Imported, ImportOptions, in_words, write_imported
 from Datasets.format.classes import ClassRules
 from Datasets.format.proposal import propose
 from Datasets.tools.command import run
@@ -59,6 +59,7 @@ class Summary:
     classes: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     problems: dict[str, tuple[int, str]] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
     labels: bool = False
     sides: list[float] = field(default_factory=list)  # the longer one of each image, in pixels
     objects: list[float] = field(default_factory=list)  # the size of each, as a share of that side
@@ -111,7 +112,7 @@ def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions)
     files.matched.clear()  # of other formats that were tried
     _, held.folder, rows = import_source.read_annotations(files, form, options)
     with tempfile.TemporaryDirectory() as directory:
-        watched = held.watch(import_source.check_paths(rows), set(files.names()))
+        watched = held.watch(import_source.check_paths(rows, held.left_out), set(files.names()))
         write_imported(watched, name, Path(directory, "records.parquet"))
     return held
 
@@ -147,6 +148,8 @@ def show(path: Path, found: Candidate, held: Summary) -> None:
     print(f"  boxes    {held.boxes}{f', and {held.masks} masks' if held.masks else ''}")
     print(f"  classes  {_counts(dict(held.classes.most_common(30)))}{' …' if len(held.classes) > 30 else ''}")
     print(f"  splits   {_counts(held.splits)}{'' if held.splits else ' stated'}")
+    if held.left_out:
+        print(f"  left out {in_words(held.left_out)}")
     print(f"  problems {'' if held.problems else 'none'}")
     for rule, (number, first) in held.problems.items():
         print(f"    {number} {rule}; the first: {first:.200}")

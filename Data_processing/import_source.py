@@ -17,6 +17,8 @@ import importlib
 import pkgutil
 import posixpath
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -31,7 +33,7 @@ from Data_processing import own_readers, readers
 from Data_processing.shared.annotation_files import split_of
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
 from Data_processing.shared.image_names import match_nearly
-from Data_processing.shared.imported import Imported, ImportOptions, value_range, write_imported
+from Data_processing.shared.imported import Imported, ImportOptions, in_words, value_range, write_imported
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
@@ -103,11 +105,23 @@ def _with_split(rows: Iterable[Imported], split: str | None) -> Iterator[Importe
         yield row
 
 
-def check_paths(rows: Iterable[Imported]) -> Iterator[Imported]:
-    """Mark records whose image lies outside the source."""
+def check_paths(rows: Iterable[Imported], left_out: Counter[str] | None = None) -> Iterator[Imported]:
+    """Mark records whose image lies outside the source, and those whose shapes are all left out: they are no negatives.
+
+    left_out: to count the kinds of these shapes in.
+    """
     for row in rows:
         if not is_safe_path(row.image):
             row.problems.append(("outside the source", f"{row.image!r}"))
+        if row.left_out:
+            if left_out is not None:
+                left_out.update(row.left_out)
+            if not row.boxes and row.mask is None:
+                row.boxes = None
+                if not row.labels:
+                    row.problems.append(
+                        ("no annotation", f"{in_words(Counter(row.left_out))} left out, and nothing else")
+                    )
         yield row
 
 
@@ -184,10 +198,14 @@ def main(
     out = out or Path(f"Data_processing/intermediate/imported/{source}.parquet")
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     pa.set_memory_pool(pa.system_memory_pool())  # which keeps pages for the next batch, where others give them back
-    files = open_source(path)
+    files, left_out = open_source(path), Counter[str]()
     with replacing(out) as partial:
         found, folder, rows = read_annotations(files, format, options)
-        count = write_imported(check_paths(rows), source, partial, source_path=path, images=folder, options=options)
+        count = write_imported(
+            check_paths(rows, left_out), source, partial, source_path=path, images=folder, options=options
+        )
+    if left_out:
+        print(f"warning: {source}: {in_words(left_out)} left out", file=sys.stderr)
     print(f"{source}: {count} records from {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}")
 
 

@@ -6,8 +6,7 @@ the option `images`; without it, any image of the source whose path ends in that
 folder called as the subset.
 
 Boxes, polygons, ellipses and masks become boxes, all but upright boxes with outlines; tags are labels of the image.
-Points, polylines, cuboids and skeletons are no areas: each becomes a box without any, which the clean stage rejects if
-it wants the class, and else leaves out. The elements `attribute` are left out.
+Points, polylines, cuboids and skeletons are no areas, and are left out. The elements `attribute` are left out.
 """
 
 from collections import Counter
@@ -79,8 +78,13 @@ def _boxes(element: etree._Element, row: Imported) -> Iterable[ImportedBox]:
         origin = f"{row.origin}, {shape.tag} {numbers[shape.tag]}"
         if shape.tag in ("tag", "attribute"):
             continue
+        if shape.tag in WITHOUT_AREA:
+            row.left_out.append(shape.tag)
+            continue
         try:
-            yield _box(shape, row, origin)
+            box = _box(shape, row, origin)
+            row.left_out += ["rotation"] * (shape.tag == "box" and box.outline is not None)
+            yield box
         except ValueError as error:
             row.problems.append(("malformed box", f"{error} in {origin}"))
 
@@ -90,9 +94,6 @@ def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
     label = (shape.get("label") or "").strip()
     if not label:
         raise ValueError("no label")
-    if shape.tag in WITHOUT_AREA:
-        x, y = _point(shape)
-        return ImportedBox(label, x, y, x, y, origin)
     if shape.tag == "box":
         x1, y1, x2, y2 = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
         return turned_box(label, (x1, y1, x2, y2), float(shape.get("rotation", 0)), origin)
@@ -111,12 +112,6 @@ def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
     else:
         raise ValueError("a shape of a kind that is not known")
     return outlined(label, outline, origin)
-
-
-def _point(shape: etree._Element) -> list[float]:
-    """The first point of a shape or, for a skeleton, of its parts; (0, 0) where there is none, as for a cuboid."""
-    parts = [shape, *shape.iterchildren("points")]
-    return next((_points(part.get("points") or "")[:2] for part in parts if part.get("points")), [0.0, 0.0])
 
 
 def _points(text: str) -> list[float]:

@@ -5,16 +5,14 @@ the source itself. Datumaro cannot be installed beside this project, so it runs 
 the `datum` command on the PATH (`pipx install 'datumaro[cli]'`), or of the interpreter that DATUMARO_PYTHON names.
 
 Areas become boxes, those of one group and label a single one; labels labels. Other kinds (points, captions, ...) are
-left out, and counted on stderr. Datumaro does not tell an image that shows nothing from one that was never annotated:
+left out. Datumaro does not tell an image that shows nothing from one that was never annotated:
 without annotations it counts as the latter.
 """
 
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,13 +71,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 
 def _records(files: SourceFiles, options: ImportOptions) -> Iterator[Imported]:
-    left_out: Counter[str] = Counter()
     folder = folder_name(options.annotations or ".")
     with _directory(files) as directory:
         for item in _items(directory / folder, str(options.preset)):
-            yield _record(item, folder, left_out)
-    for kind, number in left_out.items():
-        print(f"warning: {files.path}: {number} annotations of type {kind} are left out", file=sys.stderr)
+            yield _record(item, folder)
 
 
 @contextmanager
@@ -117,16 +112,18 @@ def _items(directory: Path, form: str) -> list[Item]:
     return msgspec.json.Decoder(Item).decode_lines(done.stdout)
 
 
-def _record(item: Item, folder: str, left_out: Counter[str]) -> Imported:
+def _record(item: Item, folder: str) -> Imported:
     row = Imported(inside(folder, item.image or item.id), f"item {item.id} of {item.subset}")
     row.split = split_named(item.subset)
     objects: dict[Any, list[Annotation]] = {}  # the areas of each: of the same group, other than 0, and label
     labels = [each.label for each in item.annotations if each.type == "label" and each.label]
     for number, each in enumerate(item.annotations):
-        if each.box:
+        if each.box and not each.label:
+            row.problems.append(("unknown category", f"a {each.type} without a class in {row.origin}"))
+        elif each.box:
             objects.setdefault((each.group, each.label) if each.group else number, []).append(each)
         elif each.type != "label":
-            left_out[each.type] += 1
+            row.left_out.append(each.type)
     row.labels = labels or None
     boxes = [_box(parts, f"{row.origin}, box {number}") for number, parts in enumerate(objects.values())]
     row.boxes = boxes or None

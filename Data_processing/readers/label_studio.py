@@ -6,10 +6,9 @@ and `original_height`. A task's image is a URL: the image of the source whose pa
 URL's path is meant; for an upload also the name without the eight characters that Label Studio sets before it.
 
 Rectangles, polygons, ellipses and brush strokes become boxes, all but upright rectangles with outlines; a region with
-several labels is as many boxes. Key points and vectors have no area: each becomes a box without any, which the clean
-stage rejects if it wants the class, and else leaves out. Choices about the whole image are its labels, of taxonomies
-the last level. Ratings, texts, relations, predictions, drafts and skipped annotations are left out. Of several
-annotations the one that is marked as ground truth counts; where none is, the record is rejected.
+several labels is as many boxes. Key points and vectors have no area, and are left out. Choices about the whole image
+are its labels, of taxonomies the last level. Ratings, texts, relations, predictions, drafts and skipped annotations are
+left out. Of several annotations the one that is marked as ground truth counts; where none is, the record is rejected.
 """
 
 import posixpath
@@ -26,6 +25,7 @@ from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_
 from Datasets.format.files import IMAGE_SUFFIXES
 
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")
+WITHOUT_AREA = ("keypoint", "vector")
 GEOMETRY = {"x", "y", "points", "rle", "vertices", "imageDataURL"}
 find = only_json
 
@@ -133,8 +133,13 @@ def _add(row: Imported, results: list[Result], drawn: bool, labelled: bool) -> N
         kind = _kind(result)
         if kind not in SHAPES or (not _names(result) and result.id in named):
             continue
+        if kind in WITHOUT_AREA:
+            row.left_out.append(kind)
+            continue
         try:
-            boxes += _boxes(result, kind, row, origin)
+            drawn_now = _boxes(result, kind, row, origin)
+            row.left_out += ["rotation"] * (kind == "rectangle" and drawn_now[0].outline is not None)
+            boxes += drawn_now
         except (ValueError, OverflowError) as error:
             row.problems.append(("malformed box", f"a {kind}: {error} in {origin}"))
     row.boxes = boxes if drawn else None
@@ -181,10 +186,8 @@ def _boxes(result: Result, kind: str, row: Imported, origin: str) -> list[Import
     if kind == "bitmask":
         raise ValueError("export it as brush strokes")
     shape = msgspec.convert(result.value, Shape)
-    outline = None
-    if kind in ("keypoint", "vector"):
-        x1, y1 = x2, y2 = (shape.x or 0) / 100, (shape.y or 0) / 100
-    elif kind == "brush":
+    outline: bytes | None
+    if kind == "brush":
         width, height = row.width or 0, row.height or 0
         outline = from_crop(rle_pack(bytes(shape.rle), width, height), 0, 0, row.width, row.height)
         x1, y1, x2, y2 = bounds(outline)

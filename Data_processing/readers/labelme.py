@@ -6,9 +6,10 @@ where no such file is, the image of that name beside the JSON file is meant, els
 is then named FILE.json#NAME, else the one of the source whose path ends so.
 
 Shapes become boxes, all but upright rectangles with outlines; those of one label and one group_id are one object, as
-for LabelMe's own converters. Points and lines have no area: each becomes a box without any at its first point, which
-the clean stage rejects if it wants the class, and else leaves out. Flags that are true are labels of the image; where
-there are some and nothing is drawn, boxes are not known. Folders called train, val or test are splits.
+for LabelMe's own converters. Points and lines have no area, and are left out; so are shapes called `__ignore__`, and
+those called `_background_`, which LabelMe's converters draw over what lies below: they are cut out of the outlines
+before them. Flags that are true are labels of the image; where there are some and nothing is drawn, boxes are not
+known. Folders called train, val or test are splits.
 """
 
 import base64
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from pycocotools import mask as coco_mask
 
 from Data_processing.shared.annotation_files import files_below, folder_split, pixels
 from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles
@@ -35,10 +37,13 @@ from Data_processing.shared.outlines import (
     from_png,
     outlined,
     rectangle,
+    to_rle,
 )
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}
 WITHOUT_AREA = {"point", "points", "line", "linestrip"}
+RESERVED = {"__ignore__": "ignored region", "_background_": "background shape"}
+TURNED = {"rotation", "oriented_rectangle"}
 
 
 class Shape(msgspec.Struct):
@@ -85,8 +90,15 @@ def _record(files: SourceFiles, file: str, names: frozenset[str], finder: ImageF
     flags = [name for name, value in (content.flags or {}).items() if value is True]
     boxes: list[ImportedBox] = []
     for origin, shapes in _objects(content.shapes, file):
+        first = shapes[0]
         try:
+            if first.label == "_background_":
+                _cut_out(boxes, shapes, row)
+            if kind := RESERVED.get(first.label) or (first.shape_type in WITHOUT_AREA and first.shape_type):
+                row.left_out.append(kind)
+                continue
             boxes.append(_box(shapes, origin, row))
+            row.left_out += ["rotation"] * (first.shape_type in TURNED)
         except ValueError as error:
             row.problems.append(("malformed box", f"{error} in {origin}"))
     row.boxes = boxes if content.shapes or not flags else None
@@ -125,13 +137,27 @@ def _box(shapes: list[Shape], origin: str, row: Imported) -> ImportedBox:
     first, alone = shapes[0], len(shapes) == 1
     if not first.label.strip() or not all(shape.points for shape in shapes):
         raise ValueError("no points" if first.label.strip() else "no label")
-    if first.shape_type in WITHOUT_AREA:
-        return ImportedBox(first.label, *first.points[0], *first.points[0], origin)
-    outline = _mask(first, row) if alone and first.shape_type == "mask" else encode(map(_polygon, shapes))
+    outline = _outline(shapes, row)
     box = outlined(first.label, outline, origin)
     if alone and first.shape_type == "rectangle":
         box.outline = None
     return box
+
+
+def _outline(shapes: list[Shape], row: Imported) -> bytes:
+    alone = len(shapes) == 1 and shapes[0].shape_type == "mask"
+    return _mask(shapes[0], row) if alone else encode(map(_polygon, shapes))
+
+
+def _cut_out(boxes: list[ImportedBox], shapes: list[Shape], row: Imported) -> None:
+    """Take shapes out of the outlines of boxes that they lie in."""
+    width, height = row.width or 0, row.height or 0
+    hole = to_rle(_outline(shapes, row), width, height) if width and height else None
+    for box in boxes:
+        whole = to_rle(box.outline, width, height) if hole and box.outline else None
+        if whole and hole and coco_mask.area(coco_mask.merge([whole, hole], intersect=True)):
+            left = coco_mask.decode(whole).astype(bool) & ~coco_mask.decode(hole).astype(bool)
+            box.outline = from_crop(left, 0, 0, width, height)
 
 
 def _polygon(shape: Shape) -> Polygon:

@@ -165,6 +165,8 @@ def _record(files: SourceFiles, file: str, key: str, layout: Layout) -> Imported
         origin = f"{file}:{element.sourceline}"
         try:
             boxes.append(_box(element, origin))
+            row.left_out += [part.tag for part in element.iterchildren("polygon", "part")]
+            row.left_out += ["rotation"] * (boxes[-1].outline is not None)
         except ValueError as error:
             row.problems.append(("malformed box", f"{error} at {origin}"))
     return row

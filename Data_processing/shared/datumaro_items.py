@@ -41,6 +41,15 @@ def describe(shape: Any, names: list[str]) -> dict[str, Any]:
     return found
 
 
+def causes(error: BaseException | None) -> str:
+    """The messages of an error and of those that it came from, in one line."""
+    told = []
+    while error is not None:
+        told.append(" ".join(str(error).split()) or type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return ": ".join(dict.fromkeys(told))
+
+
 def main() -> None:
     """The command."""
     directory, form = Path(sys.argv[1]).resolve(), sys.argv[2]
@@ -69,4 +78,4 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:
-        sys.exit(" ".join(str(error).split()) or type(error).__name__)
+        sys.exit(causes(error))

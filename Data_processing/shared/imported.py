@@ -77,7 +77,8 @@ class Imported:
     origin: file and line or id. mask: the path inside the source of a PNG file of the image's size; mask_names: the
     class that a value of its pixels stands for; 0 is background, 255 not annotated. normalized: whether boxes and
     outlines are in fractions of the image's width and height. problems: pairs of a rule of cleaning/rules.py and the
-    value at fault, of statements that no record can have.
+    value at fault, of statements that no record can have. left_out: the kinds of shapes that no box stands for, such as
+    `point`, which are only counted.
     """
 
     image: str
@@ -93,6 +94,12 @@ class Imported:
     mask: str | None = None
     mask_names: Mapping[int, str] | None = None
     problems: list[tuple[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def in_words(left_out: Mapping[str, int]) -> str:
+    """How many of each kind, as `12 points, 3 polylines`."""
+    return ", ".join(f"{number} {kind.rstrip('s')}{'s' * (number > 1)}" for kind, number in left_out.items())
 
 
 @dataclass(frozen=True)

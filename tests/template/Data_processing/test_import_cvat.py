@@ -97,7 +97,7 @@ def test_a_shape_that_cannot_be_is_a_problem_and_named(tmp_path, wrong):
     assert corners(row) == [("cat", 3, 4, 20, 30)]
 
 
-def test_what_has_no_area_rejects_the_record_only_if_its_class_is_wanted(tmp_path):
+def test_what_has_no_area_is_left_out_and_an_image_of_nothing_else_is_no_negative(tmp_path):
     skeleton = '<skeleton label="cat"><points label="nose" points="5,6"/></skeleton>'
     source = write_cvat(
         tmp_path / "s",
@@ -106,13 +106,15 @@ def test_what_has_no_area_rejects_the_record_only_if_its_class_is_wanted(tmp_pat
             "a.png",
             f'<tag label="night"/>{BOX}<polyline label="road" points="1,1;9,9"/><points label="eye" points="1,1"/>',
         ),
-        cvat_image(1, "b.png", BOX + skeleton),
+        cvat_image(1, "b.png", skeleton),
     )
-    assert corners(rows_of(source, "cvat")["annotations.xml: image 1"])[1] == ("cat", 5, 6, 5, 6)
+    rows = rows_of(source, "cvat")
+    assert rows["annotations.xml: image 0"].left_out == ["polyline", "points"]
+    assert rows["annotations.xml: image 1"].left_out == ["skeleton"]
     clean(source, tmp_path, "--keep", "cat", "--keep", "night", "--max-rejected", "0.9", form="cvat")
     ((image, record),) = accepted(tmp_path).items()
     assert (image, record["labels"], record["counts"]) == ("images/a.png", ["cat", "night"], None)
-    assert rejected(tmp_path) == {"images/b.png": "box without area"}
+    assert rejected(tmp_path) == {"images/b.png": "no annotation"}
 
 
 def test_tags_are_labels_and_subsets_splits(tmp_path):

@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from Data_processing.readers.datumaro import Annotation, Item, _record
+from Data_processing.shared.datumaro_items import causes
 from Datasets.tools.errors import UserError
 from tests.template.conftest import ROOT, refused, run_in, stage, succeeded
 from tests.template.Data_processing.annotated import corners, rows_of
@@ -112,9 +112,9 @@ def test_areas_of_a_group_are_one_object_and_what_has_none_is_counted():
         Annotation("bbox", "cow", 2, box=(5, 5, 18, 28)),
         Annotation("label", "outdoors", 0),
         Annotation("points", "cat", 1),
+        Annotation("bbox", None, 0, box=(1, 1, 9, 9)),
     ]
-    left_out = Counter()
-    row = _record(Item("a.png", "a", "validation", drawn), "part", left_out)
+    row = _record(Item("a.png", "a", "validation", drawn), "part")
     assert (row.image, row.split, row.labels) == ("part/a.png", "val", ["outdoors"])
     assert corners(row) == [
         ("cat", 3, 4, 25, 35),
@@ -125,4 +125,15 @@ def test_areas_of_a_group_are_one_object_and_what_has_none_is_counted():
     ]
     assert msgspec.json.decode(row.boxes[0].outline) == [*polygons[0], *polygons[1]]
     assert [box.crowd for box in row.boxes] == [False, False, True, False, False]
-    assert left_out == {"points": 1}
+    assert row.left_out == ["points"]
+    assert row.problems == [("unknown category", "a bbox without a class in item a of validation")]
+
+
+def test_an_error_names_those_that_it_came_from():
+    try:
+        try:
+            int("x")
+        except ValueError as error:
+            raise RuntimeError("Failed to import\n dataset") from error
+    except RuntimeError as error:
+        assert causes(error) == "Failed to import dataset: invalid literal for int() with base 10: 'x'"

@@ -123,14 +123,16 @@ def test_labels_may_stand_apart_from_their_region(tmp_path):
     assert (corners(row), row.problems) == ([("dog", *BOX)], [])
 
 
-def test_choices_are_labels_and_key_points_are_boxes_without_area(tmp_path):
+def test_choices_are_labels_and_key_points_are_left_out(tmp_path):
     choice = {"type": "choices", "value": {"choices": ["day", "dry"]}, "id": "c"}
     other = {"type": "textarea", "value": {"text": ["a note"]}}
     relation = {"type": "relation", "from_id": "r", "to_id": "p", "direction": "right"}
     row = one(tmp_path, choice, other, relation)
     assert (row.labels, row.boxes, row.problems) == (["day", "dry"], None, [])
     row = one(tmp_path, choice, region("keypoint", {"x": 50, "y": 50, "width": 1}, ["nose"]))
-    assert (row.labels, corners(row)) == (["day", "dry", "nose"], [("nose", 30, 20, 30, 20)])
+    assert (row.labels, row.boxes, row.left_out) == (["day", "dry"], None, ["keypoint"])
+    row = one(tmp_path, region("keypoint", {"x": 50, "y": 50, "width": 1}, ["nose"]))
+    assert (row.boxes, row.problems) == (None, [("no annotation", "1 keypoint left out, and nothing else")])
     assert one(tmp_path, {"type": "choices", "value": {"choices": 3}}).problems[0][0] == "malformed annotation"
 
 

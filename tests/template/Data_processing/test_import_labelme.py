@@ -11,9 +11,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.shared.outlines import to_rle
+from tests.template.conftest import stage
 from tests.template.Data_processing.annotated import corners, labelme_file, rows_of, shape
 from tests.template.Data_processing.sources import SIZE, pack, picture
 from tests.template.Data_processing.test_clean import accepted, clean, rejected
+
+IMPORT = ("--source", "s", "--format", "labelme")
 
 
 def one(tmp_path, *shapes, **more):
@@ -50,7 +53,7 @@ def test_shapes_of_one_label_and_group_are_one_object(tmp_path):
     other = shape("polygon", left, "dog", group_id=1)
     drawn = shape("polygon", left, group_id=1), other, shape("rectangle", right[::2], group_id=1)
     row = one(tmp_path, *drawn, shape("point", [[1, 1]], group_id=1))
-    assert corners(row) == [("cat", 0, 0, 14, 8), ("dog", 0, 0, 4, 4), ("cat", 1, 1, 1, 1)]
+    assert corners(row) == [("cat", 0, 0, 14, 8), ("dog", 0, 0, 4, 4)] and row.left_out == ["point"]
     assert row.boxes[0].origin == "a.json: shapes 1 and 3 (polygon)"
     assert mask_of(row.boxes[0]).sum() == 4 * 4 + 4 * 8
 
@@ -90,20 +93,40 @@ def test_a_shape_that_cannot_be_is_a_problem_and_named(tmp_path, wrong):
     assert corners(row) == [("cat", 3, 4, 20, 30)]
 
 
-def test_points_and_lines_reject_the_record_only_if_their_class_is_wanted(tmp_path):
+def test_points_and_lines_are_left_out_and_an_image_of_nothing_else_is_no_negative(tmp_path):
     source = tmp_path / "s"
     source.mkdir()
-    for number, name in enumerate(("a", "b")):
+    for number, name in enumerate(("a", "b", "c", "d")):
         (source / f"{name}.png").write_bytes(picture(number))
     box = shape("rectangle", [[3, 4], [20, 30]])
     labelme_file(
         source / "a.json", [box, shape("linestrip", [[1, 1], [5, 9], [9, 1]], "road")], "a.png", flags={"night": True}
     )
     labelme_file(source / "b.json", [box, shape("point", [[1, 1]])], "b.png")
+    labelme_file(source / "c.json", [shape("point", [[1, 1]]), shape("line", [[1, 1], [9, 9]])], "c.png")
+    labelme_file(source / "d.json", [shape("point", [[1, 1]])], "d.png", flags={"night": True})
+    importing = stage("Data_processing.import_source", *IMPORT, "--path", source, "--out", tmp_path / "i.parquet")
+    assert "warning: s: 1 linestrip, 3 points, 1 line left out" in importing.stderr
     clean(source, tmp_path, "--keep", "cat", "--keep", "night", "--max-rejected", "0.9", form="labelme")
-    ((image, record),) = accepted(tmp_path).items()
-    assert (image, record["labels"], record["counts"]) == ("a.png", ["cat", "night"], None)
-    assert rejected(tmp_path) == {"b.png": "box without area"}
+    found = {image: (record["labels"], record["boxes"]) for image, record in accepted(tmp_path).items()}
+    cat = [{"name": "cat", "x1": 3, "y1": 4, "x2": 20, "y2": 30, "crowd": False, "segmentation": None}]
+    assert found == {"a.png": (["cat", "night"], cat), "b.png": (["cat"], cat), "d.png": (["night"], None)}
+    assert rejected(tmp_path) == {"c.png": "no annotation"}
+
+
+def test_reserved_names_are_no_classes_and_a_background_shape_is_a_hole(tmp_path):
+    whole, hole = [[10, 10], [30, 10], [30, 30], [10, 30]], [[15, 15], [20, 15], [20, 25], [15, 25]]
+    ignored = shape("rectangle", [[0, 0], [9, 9]], "__ignore__")
+    later = shape("polygon", whole, "dog")
+    row = one(tmp_path, shape("polygon", whole), ignored, shape("polygon", hole, "_background_"), later)
+    assert corners(row) == [("cat", 10, 10, 30, 30), ("dog", 10, 10, 30, 30)]
+    assert row.left_out == ["ignored region", "background shape"]
+    expected = np.zeros(SIZE[::-1], bool)
+    expected[10:30, 10:30] = True
+    assert np.array_equal(mask_of(row.boxes[1]), expected)
+    expected[15:25, 15:20] = False
+    assert np.array_equal(mask_of(row.boxes[0]), expected)
+    assert one(tmp_path, ignored).problems == [("no annotation", "1 ignored region left out, and nothing else")]
 
 
 def test_flags_that_are_true_are_labels(tmp_path):
