@@ -4,16 +4,19 @@ Specification: https://cocodataset.org/#format-data. A box is [x, y, width, heig
 the first pixel. `file_name` is relative to a folder that the file does not name; one that leads out of any, such as a
 URL, means the image that it ends in; in LVIS, `coco_url` stands for it. An annotation with neither box nor segmentation
 is a label of the whole image; a file without any annotation says nothing of its images. A `rotation` among an
-annotation's `attributes`, which are CVAT's, turns the box about its centre, clockwise by so many degrees.
+annotation's `attributes`, which are CVAT's, turns the box about its centre, clockwise by so many degrees. Key points
+are left out. With the option `normalized`, boxes and segmentations are in fractions, as Azure writes them.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import msgspec
 
-from Data_processing.shared.annotation_files import decode_json, only_json, pixels
+from Data_processing.shared.annotation_files import WrongFormat, decode_json, only_json, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import ImageFinder, ambiguity, find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -21,6 +24,7 @@ from Data_processing.shared.outlines import outlined, turned_box
 from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
+T = TypeVar("T")
 Id = int | float | str  # pandas writes whole numbers as 1.0, VIA some of them as "1"
 find = only_json
 
@@ -46,6 +50,7 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw()
     attributes: msgspec.Raw = msgspec.Raw()
     segments_info: msgspec.Raw = msgspec.Raw()  # of the panoptic form
+    keypoints: msgspec.Raw = msgspec.Raw()
 
 
 class Attributes(msgspec.Struct):
@@ -61,6 +66,18 @@ class Category(msgspec.Struct, gc=False):
     name: str
 
 
+class WrongImage(Image):
+    """What can be read of an entry that is no image. fault: why it is none."""
+
+    fault: str = ""
+
+
+class WrongAnnotation(Annotation):
+    """What can be read of an entry that is no annotation. fault: why it is none."""
+
+    fault: str = ""
+
+
 class Coco(msgspec.Struct, gc=False):
     """The parts of the file that are used."""
 
@@ -69,9 +86,17 @@ class Coco(msgspec.Struct, gc=False):
     annotations: list[Annotation]
 
 
+class Entries(msgspec.Struct):
+    """The same, where some are wrong."""
+
+    images: list[msgspec.Raw]
+    categories: list[Category]
+    annotations: list[msgspec.Raw]
+
+
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    coco: Coco = decode_json(files, found[0], Coco, "COCO annotations", strict=False)
+    coco = _decode(files, found[0])
     if coco.annotations and len(coco.annotations[0].segments_info):
         raise UserError(
             f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are pixels of PNG files; provide the "
@@ -86,7 +111,40 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     for image in coco.images:
         image.file_name = image.file_name or image.coco_url or ""
     folder = find_folder(files, options, found[0], (image.file_name for image in coco.images), files.names())
-    return folder, _records(coco, names, found[0], folder, ImageFinder(files, options.images))
+    rows = _records(coco, names, found[0], folder, ImageFinder(files, options.images))
+    return folder, (replace(row, normalized=True) for row in rows) if options.normalized else rows
+
+
+def _decode(files: SourceFiles, file: str) -> Coco:
+    """The file; of wrong entries, what can be read. Raises UserError if it is no COCO, or all entries are wrong."""
+    try:
+        return decode_json(files, file, Coco, "COCO annotations", strict=False)
+    except WrongFormat:
+        raw: Entries = decode_json(files, file, Entries, "COCO annotations", strict=False)
+        images = [_entry(data, Image, _wrong_image) for data in raw.images]
+        annotations = [_entry(data, Annotation, _wrong_annotation) for data in raw.annotations]
+        if all(isinstance(entry, WrongImage | WrongAnnotation) for entry in (*images, *annotations)):
+            raise
+        return Coco(images, raw.categories, annotations)
+
+
+def _entry(data: msgspec.Raw, kind: type[T], wrong: Callable[[dict[str, Any], str], T]) -> T:
+    """An entry; of one that is wrong, what `wrong` makes of its numbers and texts."""
+    try:
+        return msgspec.json.decode(data, type=kind, strict=False)
+    except msgspec.ValidationError as error:
+        stated = msgspec.json.decode(data)
+        parts = stated.items() if isinstance(stated, dict) else ()
+        return wrong({key: value for key, value in parts if isinstance(value, int | float | str)}, str(error))
+
+
+def _wrong_image(stated: dict[str, Any], fault: str) -> WrongImage:
+    name = str(stated.get("file_name", ""))
+    return WrongImage(stated.get("id", name or fault), name, fault=fault)
+
+
+def _wrong_annotation(stated: dict[str, Any], fault: str) -> WrongAnnotation:
+    return WrongAnnotation(stated.get("image_id", ""), id=stated.get("id"), bbox=[], fault=fault)
 
 
 def _key(found: Id | None) -> Id | None:
@@ -108,6 +166,8 @@ def _records(
     ids = Counter(_key(image.id) for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
+        if isinstance(image, WrongImage):
+            row.problems.append(("malformed annotation", image.fault))
         if ids[_key(image.id)] > 1:
             row.problems.append(("repeated id", f"{ids[_key(image.id)]} images have the id {image.id}"))
         if found := finder.by_end_if_outside(image.file_name):
@@ -124,6 +184,8 @@ def _records(
     for image_id, annotations in of_image.items():
         if image_id not in ids:
             problem = ("unlisted image", f"image_id {annotations[0].image_id} in {len(annotations)} annotations")
+            if isinstance(annotations[0], WrongAnnotation):
+                problem = ("malformed annotation", annotations[0].fault)
             yield Imported(f"image_id {image_id}", f"{file}: annotation {annotations[0].id}", problems=[problem])
 
 
@@ -134,13 +196,17 @@ def _boxes_and_labels(
     labels: list[str] = []
     for annotation in annotations:
         name, origin = names.get(_key(annotation.category_id)), f"{file}: annotation {annotation.id}"
-        if name is None:
+        if isinstance(annotation, WrongAnnotation):
+            row.problems.append(("malformed annotation", f"{annotation.fault} of {origin}"))
+        elif name is None:
             row.problems.append(("unknown category", f"category_id {annotation.category_id} of {origin}"))
         elif annotation.bbox is None and _is_label(annotation):
             labels.append(name)
         else:
             try:
                 boxes.append(_box(annotation, name, origin))
+                row.left_out += ["key point group"] * (len(annotation.keypoints) > len("null"))
+                row.left_out += ["rotation"] * (boxes[-1].outline is not None and _is_label(annotation))
             except ValueError as error:
                 row.problems.append(("malformed box", f"{error} of {origin}"))
     return boxes, labels

@@ -160,7 +160,7 @@ def write_imported(
     if 0 < farthest <= FEW_PIXELS:
         raise UserError(
             f"{source}: no box reaches further than {farthest:g} pixels into its image; if they are fractions of its "
-            "size, a table can say so by `normalized: true`, all else must have pixels"
+            "size, a table or COCO can say so by `normalized: true`, all else must have pixels"
         )
     return count
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from Data_processing.shared.imported import images_folder
 from Data_processing.shared.outlines import to_rle
 from tests.template.conftest import refused, stage, succeeded
-from tests.template.Data_processing.annotated import read_imported, rows_of
+from tests.template.Data_processing.annotated import corners, read_imported, rows_of
 from tests.template.Data_processing.sources import pack, write_coco, write_voc
 
 CONTENT = {"b.png": [("dog", 3, 4, 20, 30), ("cat", 0, 0, 60, 40)], "a.png": [("cat", 10, 10, 11, 12)], "c.png": []}
@@ -337,6 +337,51 @@ def test_xml_that_says_something_else_is_a_problem_of_its_record(tmp_path, text,
 def test_a_comment_in_a_name_is_no_part_of_it(tmp_path):
     source = write_voc(tmp_path / "s", {"a.png": [("cat<!-- or dog? -->", 1, 1, 9, 9)]})
     assert [box.name for box in next(read_imported(import_source(source, tmp_path, "voc")[1])).boxes] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "says"),
+    [
+        (lambda coco: coco["annotations"][0].update(image_id=None), "malformed annotation", "image_id"),
+        (lambda coco: coco["annotations"][0].update(bbox=[1, 2, "a few", 4]), "malformed annotation", "bbox"),
+        (lambda coco: coco["annotations"].__setitem__(0, "gone"), "malformed annotation", "object"),
+        (lambda coco: coco["images"][0].update(width={"px": 60}), "malformed annotation", "width"),
+        (lambda coco: coco["images"][0].pop("id"), "malformed annotation", "id"),
+    ],
+)
+def test_one_wrong_entry_of_coco_costs_one_record(tmp_path, change, rule, says):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(source, change)
+    rows = list(rows_of(source, "coco").values())
+    problems = [problem for row in rows for problem in row.problems]
+    assert any(problem[0] == rule and says in problem[1] for problem in problems)
+    whole = {row.image: len(row.boxes) for row in rows if not row.problems}
+    assert whole["images/a.png"] == 1 and whole["images/c.png"] == 0
+
+
+def test_fractions_in_coco_are_read_where_the_source_says_so(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+
+    def scale(coco):
+        for each in coco["annotations"]:
+            each["bbox"] = [value / (60, 40)[place % 2] for place, value in enumerate(each["bbox"])]
+            each["segmentation"] = [[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]
+
+    change_coco(source, scale)
+    refused(import_source(source, tmp_path, "coco")[0], "COCO can say so by `normalized: true`")
+    rows = rows_of(source, "coco", normalized=True)
+    assert all(row.normalized for row in rows.values())
+    found = {row.image.rpartition("/")[2]: sorted(corners(row)) for row in rows.values()}
+    assert found == {image: sorted(boxes) for image, boxes in CONTENT.items()}
+    first = next(row for row in rows.values() if row.boxes)
+    assert int(coco_mask.area(to_rle(first.boxes[0].outline, 60, 40, True))) in range(180, 205)  # half of 24 x 16
+
+
+def test_key_points_are_left_out_and_counted(tmp_path):
+    source = write_coco(tmp_path / "s", CONTENT)
+    change_coco(source, lambda coco: coco["annotations"][0].update(keypoints=[5, 5, 2], num_keypoints=1))
+    result, _ = import_source(source, tmp_path, "coco")
+    assert "warning: s: 1 key point group left out" in succeeded(result).stderr
 
 
 def test_one_broken_xml_file_costs_one_record_and_is_named(tmp_path):
