@@ -181,12 +181,16 @@ def _records(
         row.boxes = boxes if labels < len(coco.annotations) else None
         row.labels = sorted({*named, *(box.name for box in boxes)}) if labels else None
         yield row
-    for image_id, annotations in of_image.items():
-        if image_id not in ids:
-            problem = ("unlisted image", f"image_id {annotations[0].image_id} in {len(annotations)} annotations")
-            if isinstance(annotations[0], WrongAnnotation):
-                problem = ("malformed annotation", annotations[0].fault)
-            yield Imported(f"image_id {image_id}", f"{file}: annotation {annotations[0].id}", problems=[problem])
+    yield from (_stray(of_image[key], file) for key in of_image if key not in ids)
+
+
+def _stray(annotations: list[Annotation], file: str) -> Imported:
+    """The record of annotations whose image is not listed."""
+    first = annotations[0]
+    problem = ("unlisted image", f"image_id {first.image_id} in {len(annotations)} annotations")
+    if isinstance(first, WrongAnnotation):
+        problem = ("malformed annotation", first.fault)
+    return Imported(f"image_id {first.image_id}", f"{file}: annotation {first.id}", problems=[problem])
 
 
 def _boxes_and_labels(
