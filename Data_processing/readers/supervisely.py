@@ -2,9 +2,9 @@
 
 Specification: https://docs.supervisely.com/customization-and-integration/00_ann_format_navi. A rectangle's corners are
 the first and the last pixel in it, as whole numbers; what has decimals counts as edges. Polygons may have holes;
-bitmaps are PNGs, compressed again, from `origin` on. Points, lines and graphs have no area: each becomes a box without
-any. An image's tags are its labels, those called train, val or test its split; with tags and no objects, boxes are not
-known. Without such a tag, DATASET may be the split.
+bitmaps are PNGs, compressed again, from `origin` on. Points, lines and graphs have no area, and are left out. An
+image's tags are its labels, those called train, val or test its split; with tags and no objects, boxes are not known.
+Without such a tag, DATASET may be the split.
 """
 
 import base64
@@ -15,6 +15,7 @@ from typing import Any
 
 from Data_processing.shared.annotation_files import (
     UNUSABLE,
+    LeftOut,
     add_shapes,
     decode_json,
     files_below,
@@ -69,7 +70,7 @@ def _box(shape: Any, row: Imported, origin: str) -> ImportedBox:
         left, top = map(int, shape["bitmap"]["origin"])
         return outlined(name, from_crop(from_png(packed), left, top, row.width, row.height), origin)
     if kind in ("point", "line", "graph", "cuboid"):
-        return ImportedBox(name, 0, 0, 0, 0, origin)
+        raise LeftOut(kind)
     points = [float(number) for number in flat(shape["points"]["exterior"])]
     if kind == "rectangle":
         x1, x2, y1, y2 = *sorted(points[0::2]), *sorted(points[1::2])

@@ -5,14 +5,14 @@ Specification: the program's own code, https://gitlab.com/vgg/via. Coordinates a
 A region's class is its one attribute; of several the one called label, class, name, type or category, or what
 `columns: [label=NAME]` says; where there is none, the one name in `classes`. Each check box that is on gives a box.
 Where no image has a region, a file attribute chosen alike gives labels; else an image without any shows nothing.
-Points and lines have no area: each becomes a box without any.
+Points and lines have no area, and are left out.
 """
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
-from Data_processing.shared.annotation_files import WrongFormat, add_shapes, decode_json, only_json
+from Data_processing.shared.annotation_files import LeftOut, WrongFormat, add_shapes, decode_json, only_json
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import ImageFinder, named_row
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -96,11 +96,11 @@ def _box(shape: dict[str, Any], name: str, origin: str) -> ImportedBox:
     if kind == "rect":
         x, y = numbers["x"], numbers["y"]
         return ImportedBox(name, x, y, x + numbers["width"], y + numbers["height"], origin)
-    x, y = map(float, points[0] if points else (numbers["cx"], numbers["cy"]))
     if kind in ("point", "polyline", "line"):
-        return ImportedBox(name, x, y, x, y, origin)
+        raise LeftOut(kind)
     if kind not in ("circle", "ellipse"):
         raise ValueError(f"a {kind!s:.40} of {len(points)} points")
+    x, y = numbers["cx"], numbers["cy"]
     across, down = (numbers["r" if kind == "circle" else side] for side in ("rx", "ry"))
     polygon = turned(ellipse(x, y, across, down), math.degrees(numbers.get("theta", 0)), x, y)
     return outlined(name, encode([polygon]), origin)

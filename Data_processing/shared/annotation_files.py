@@ -31,6 +31,10 @@ class WrongFormat(UserError):
     """A file is of another format than the reader's."""
 
 
+class LeftOut(Exception):
+    """A shape without area, which no box stands for; the message is its kind."""
+
+
 def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: ImportOptions) -> list[str]:
     """The annotation file: the one named, or the only one of those found. Raises UserError if it is none or several."""
     names = list(found)
@@ -168,6 +172,8 @@ def add_shapes(row: Imported, shapes: Iterable[Any], boxes_of: Callable[[Any, st
             if not all(isinstance(box.name, str) for box in made):
                 raise ValueError(f"the class {made[0].name!r:.40}")
             row.boxes += made
+        except LeftOut as kind:
+            row.left_out.append(str(kind))
         except UNUSABLE as error:
             told = f"no {error}" if isinstance(error, KeyError) else str(error)
             row.problems.append(("malformed box", f"{told:.200} in {origin}"))
