@@ -4,13 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from posixpath import basename, splitext
+from posixpath import basename
 
 import msgspec
 import pyarrow.parquet as pq
 
 from Data_processing.cleaning.records import in_pixels, states
 from Data_processing.cleaning.rules import Repair
+from Data_processing.shared.image_names import without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
 from Data_processing.shared.inspected import Facts
 from Datasets.format.classes import ClassRules
@@ -99,7 +100,7 @@ def find_places(
 def _keys(fact: Facts) -> list[Place]:
     """What an image may be found by, the surest first."""
     file = [("sha256", fact.sha256)] if fact.sha256 else []
-    return [*file, ("path", fact.image), ("stem", splitext(basename(fact.image))[0])]
+    return [*file, ("path", fact.image), ("stem", without_suffix(basename(fact.image)))]
 
 
 def corrected(
@@ -112,7 +113,8 @@ def corrected(
     """
     row, seen = by.row, by.mask
     boxes = row.boxes and [msgspec.structs.replace(box, origin=f"{by.source}: {box.origin}") for box in row.boxes]
-    new = replace(row, image=old.image, group=old.group, split=old.split, boxes=boxes, problems=[*row.problems])
+    problems = [problem for problem in row.problems if problem[0] != "missing image"]
+    new = replace(row, image=old.image, group=old.group, split=old.split, boxes=boxes, problems=problems)
     new.origin = f"{by.source}: {row.origin}"
     if new.width is None and not new.normalized:
         new.width, new.height = by.fact.width, by.fact.height  # in whose pixels it is

@@ -107,6 +107,12 @@ def test_labels_of_other_files_find_their_images_by_path_or_stem_and_later_ones_
     rows = accepted(tmp_path)
     assert [boxes(rows[f"old/images/{n}.png"]) for n in range(4)] == [[DOG], [CAT, DOG], [DOG], [CAT]]
     assert len(rows) == 9
+    (tmp_path / "yolo/labels").mkdir(parents=True)
+    (tmp_path / "yolo/labels/5.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "yolo/classes.txt").write_text("dog\n")
+    taken_in(tmp_path, "yolo", tmp_path / "yolo", "yolo", "--corrects", "old")
+    succeeded(clean(tmp_path, "old", "yolo"))
+    assert boxes(accepted(tmp_path)["old/images/5.png"]) == [("dog", 15, 10, 45, 30)]
     taken_in(tmp_path, "third", first, "coco", "--corrects", "gone")
     refused(clean(tmp_path, "old", "third"), "sources.third.corrects: 'gone' is no other source")
 

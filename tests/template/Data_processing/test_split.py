@@ -30,7 +30,7 @@ from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
-from tests.template.Data_processing.sources import pack, write_coco
+from tests.template.Data_processing.sources import pack, picture, write_coco
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -407,3 +407,25 @@ def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(clean
         assert f"{part['share']:.1%} of images, target {part['target']:.1%}" in line
         assert line.endswith(f"its largest group has {part['largest_group']:.1%}")
     assert max(part["largest_group"] for part in numbers["shares"].values()) == round(3 / 12, 4)
+
+
+def test_kept_splits_are_not_warned_of_and_what_none_states_is_taken_from_train(tmp_path):
+    """As Roboflow delivers without a split for validation; the seed has nothing to do with the shares."""
+    for split, numbers in (("train", range(12)), ("test", range(12, 15))):
+        write_coco(tmp_path / "source" / split, {f"{n}.png": [("cat", 1, 1, 9, 9)] for n in numbers}, folder="")
+        for number in numbers:
+            (tmp_path / f"source/{split}/{number}.png").write_bytes(picture(number))
+    options = ("--source", "s", "--path", tmp_path / "source")
+    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
+    pattern = ("--format", "coco", "--annotations", "*/annotations.json")
+    succeeded(stage("Data_processing.import_source", *options, *pattern, "--out", imported))
+    succeeded(stage("Data_processing.inspect_images", *options, "--imported", imported, "--out", inspected))
+    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
+    succeeded(stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", "s"))
+    result = succeeded(curate(tmp_path, "--keep-splits", "--train", "0.5", "--val", "0", "--test", "0.5"))
+    assert "warning" not in result.stderr
+    result = succeeded(curate(tmp_path, "--keep-splits", "--train", "0.4", "--val", "0.4", "--test", "0.2"))
+    assert "val: stated of no image, so taken out of train by groups" in result.stdout
+    dataset = Curated(tmp_path / "curated")
+    assert {r["image"] for r in dataset.records("test")} == {f"s/test/{n}.png" for n in range(12, 15)}
+    assert len(dataset.records("val")) > 2
