@@ -46,7 +46,7 @@ OPTIONS_OF = {
     "label_separator": ("csv",),
     "normalized": ("csv", "coco", "createml", "huggingface", "parquet"),
     "preset": ("csv", "datumaro"),
-    "classes": ("masks", "via", "huggingface", "parquet", "yolo"),
+    "classes": ("masks", "csv", "via", "huggingface", "parquet", "yolo"),
     "ignore": ("masks",),
     "instances": ("masks",),
 }

@@ -195,7 +195,7 @@ def test_annotations_without_a_single_image_are_refused(tmp_path):
 
 def test_a_table_is_recognised_with_its_columns(tmp_path):
     write(tmp_path, {"t.csv": "file,kind\na.png,cat\n", "a.png": picture(1)})
-    with pytest.raises(UserError, match="set `preset` or `columns`"):
+    with pytest.raises(UserError, match=r"set `columns: \[label"):
         found(tmp_path)
     columns = {"image": "file", "label": "kind"}
     assert found(tmp_path, form="csv", columns=columns) == {

@@ -1,15 +1,22 @@
 """CSV tables: presets and own columns, boxes and labels, and what is wrong in one line or row."""
 
+import json
+import re
+
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import Rules
 from Data_processing.import_source import parse_columns
 from Data_processing.shared.imported import images_folder
+from Data_processing.shared.outlines import to_rle
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.annotated import read_imported
-from tests.template.Data_processing.test_import_formats import FACTS, imported, write
+from tests.template.Data_processing.sources import SIZE, picture
+from tests.template.Data_processing.test_import_formats import FACTS, imported, problems, write
 
 TENSORFLOW = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 OWN = "image,label,x1,y1,x2,y2\n"
@@ -44,7 +51,7 @@ def test_open_images_are_fractions_found_by_their_stem(tmp_path, preset):
     rows = "0a1,x,/m/01,1,0.1,0.5,0.2,0.6,0,1\n0b2,x,/m/01,1,0,1,0,1,0,0\n"
     write(tmp_path, {"train/0a1.png": b"", "train/other.png": b""})
     first, second = table(tmp_path, header + rows, preset=preset)
-    assert (first.image, second.image) == ("train/0a1.png", "train/0b2.jpg")
+    assert (first.image, second.image) == ("train/0a1.png", "train/0b2")
     assert first.normalized
     assert corners(first) == [("/m/01", 0.1, 0.2, 0.5, 0.6)]
     assert [first.boxes[0].crowd, second.boxes[0].crowd] == [True, False]
@@ -54,7 +61,8 @@ def test_corners_beside_our_own_names_are_vott_s(tmp_path):
     header = "image,split,xmin,ymin,xmax,ymax,label,image_width\n"
     [row] = table(tmp_path, f"{header}a.jpg,val,1.5,2,30,20,cat,60\n")
     assert (corners(row), row.labels, row.split, row.width) == ([("cat", 1.5, 2, 30, 20)], None, "val", 60)
-    [row] = table(tmp_path, "image,label,x,y\na.jpg,cat,1,2\n", columns={"image": "image", "label": "label"})
+    points = {"image": "image", "label": "label", "unused": "x+y"}
+    [row] = table(tmp_path, "image,label,x,y\na.jpg,cat,1,2\n", columns=points)
     assert (row.labels, row.boxes) == (["cat"], None)
 
 
@@ -70,6 +78,124 @@ def test_columns_change_a_preset(tmp_path):
     text = TENSORFLOW.replace("class", "kind") + "a.jpg,60,40,cat,1,2,30,20\n"
     [row] = table(tmp_path, text, preset="tensorflow", columns={"label": "kind"})
     assert corners(row) == [("cat", 1, 2, 30, 20)]
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        ("image_name,class_name,xmin,ymin,xmax,ymax", "a.jpg,cat,10,20,40,60"),
+        ("ImageId,category,x1,y1,w,h", "a.jpg,cat,10,20,30,40"),
+        ("Image ID,Class,X Min,Y Min,X Max,Y Max", "a.jpg,cat,10,20,40,60"),
+        ("image_id,label,bbox_x,bbox_y,bbox_width,bbox_height,width,height", "a.jpg,cat,10,20,30,40,60,80"),
+        ("path,class,x,y,width,height", "images/a.jpg,cat,10,20,30,40"),
+        ("img,label,x0,y0,x1,y1", "a.jpg,cat,10,20,40,60"),
+        ("filename,label,x_center,y_center,w,h", "a.jpg,cat,25,40,30,40"),
+        ("filename,label,left,top,right,bottom,w,h", "a.jpg,cat,10,20,40,60,30,40"),
+        ("image_id,width,height,bbox,class", 'a,60,80,"[10.0, 20.0, 30.0, 40.0]",cat'),
+        ("id,bbox,label", "a,10 20 30 40,cat"),
+    ],
+)
+def test_boxes_are_read_under_the_names_that_programs_give_their_columns(tmp_path, header, values):
+    [row] = table(write(tmp_path, {"images/a.jpg": b""}), f"{header}\n{values}\n")
+    assert (row.image, corners(row), row.labels, row.problems) == ("images/a.jpg", [("cat", 10, 20, 40, 60)], None, [])
+
+
+def test_columns_that_are_named_are_joined_by_those_that_are_known(tmp_path):
+    text = "photo,kind,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,3,4\n"
+    [row] = table(tmp_path, text, columns={"image": "photo", "label": "kind"})
+    assert corners(row) == [("cat", 1, 2, 3, 4)]
+    [row] = table(tmp_path, "image,box,kind\na.jpg,1 2 3 4,cat\n", columns={"corners": "box", "label": "kind"})
+    assert corners(row) == [("cat", 1, 2, 3, 4)]
+
+
+def test_several_boxes_in_a_cell_of_one_class_that_is_named(tmp_path):
+    text = 'image_id,bbox\na.jpg,"[[1, 2, 3, 4], [5, 6, 1, 1]]"\nb.jpg,\nc.jpg,"[1, 2, 3]"\n'
+    first, second, third = table(tmp_path, text, classes=["wheat"])
+    text = "image_id,found\na.jpg,\"[{'x': 1, 'y': 2, 'width': 3, 'height': 4}]\"\n"
+    assert corners(table(tmp_path, text, columns={"bbox": "found"}, classes=["fish"])[0]) == [("fish", 1, 2, 4, 6)]
+    assert corners(first) == [("wheat", 1, 2, 4, 6), ("wheat", 5, 6, 6, 7)]
+    assert (second.boxes, second.labels, second.problems) == ([], None, [])
+    assert third.problems[0][0] == "malformed box"
+
+
+def test_boxes_in_a_cell_that_may_be_corners_are_asked_about(tmp_path):
+    rows = "".join(f'a.jpg,cat,"{n}, {n}, {n + 5}, {n + 9}"\n' for n in range(10))
+    with pytest.raises(UserError, match=r"\[corners=NAME\]"):
+        table(tmp_path, f"image,label,bbox\n{rows}")
+    [row] = table(tmp_path, f"image,label,bbox\n{rows}", columns={"corners": "bbox"})
+    assert corners(row)[1] == ("cat", 1, 1, 6, 10)
+    [row] = table(tmp_path, f"image,label,bbox\n{rows}", columns={"bbox": "bbox"})
+    assert corners(row)[1] == ("cat", 1, 1, 7, 11)
+
+
+def runs(mask: np.ndarray) -> str:
+    """Kaggle's run lengths: columns one after the other, pixels counted from 1."""
+    flat = np.concatenate([[0], mask.T.flatten(), [0]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    return " ".join(f"{start} {end - start}" for start, end in changes.reshape(-1, 2))
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_run_lengths_in_a_cell_become_boxes_with_segmentations(tmp_path, stated):
+    width, height = SIZE
+    mask = np.zeros((height, width), bool)
+    mask[3:10, 5:25] = mask[8:20, 20:30] = True
+    text = f"ImageId,EncodedPixels,ClassId,width,height\na,{runs(mask)},1,60,40\na,,2,60,40\nb,-1,1,60,40\n"
+    if not stated:
+        text = re.sub(",width,height|,60,40", "", text)
+    write(tmp_path, {"train/a.png": picture(1), "train/b.png": picture(2)})
+    first, second = table(tmp_path, text)
+    assert (first.image, corners(first), first.problems) == ("train/a.png", [("1", 5, 3, 30, 20)], [])
+    assert np.array_equal(coco_mask.decode(to_rle(first.boxes[0].outline, *SIZE)), mask)
+    assert (second.boxes, second.problems) == ([], [])
+
+
+def test_run_lengths_that_make_no_sense_are_problems_of_their_record(tmp_path):
+    for cell in ("1 3 2 5", "0 3", "2399 9", "1 3 7", "1 x", "1 0"):
+        [row] = table(tmp_path, f"image,rle,label,width,height\na.png,{cell},cat,60,40\n")
+        assert problems([row]) == ["malformed box"]
+    [row] = table(tmp_path, "image,rle,label\na.png,1 3,cat\n")
+    assert "image_width" in row.problems[0][1]
+
+
+@pytest.mark.parametrize("joined", ["ImageId_ClassId", "Image_Label"])
+def test_image_and_class_in_one_cell(tmp_path, joined):
+    text = f"{joined},EncodedPixels\na_1.jpg_Fish,1 2\na_1.jpg_Sugar,\nb.jpg_Fish,\n"
+    first, second = table(write(tmp_path, {"a_1.jpg": picture(1), "b.jpg": picture(2)}), text)
+    assert (first.image, corners(first), second.boxes) == ("a_1.jpg", [("Fish", 0, 0, 1, 2)], [])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "[(1, 2), (9, 2), (9, 8)]",
+        "[1, 2, 9, 2, 9, 8]",
+        "[[1, 2, 9, 2, 9, 8]]",
+        "[[1.0, 2.0], [9, 2], [9, 8]]",
+        "POLYGON ((1 2, 9 2, 9 8))",
+        "POLYGON Z ((1 2 0, 9 2 0, 9 8 0))",
+    ],
+)
+def test_polygons_in_a_cell(tmp_path, cell):
+    [row] = table(tmp_path, f'image_id,geometry,class\na.jpg,"{cell}",plane\n')
+    assert corners(row) == [("plane", 1, 2, 9, 8)]
+    assert json.loads(row.boxes[0].outline) == [[1, 2, 9, 2, 9, 8]]
+
+
+def test_several_labels_in_a_field_are_split(tmp_path):
+    text = "image,label,x1,y1,x2,y2\na.jpg,scab|rust,,,,\nb.jpg,scab | rust,1,1,2,2\nc.jpg,scab,,,,\n"
+    first, second, third = table(tmp_path, text, label_separator="|")
+    assert (first.labels, third.labels) == (["rust", "scab"], ["scab"])
+    assert [box.name for box in second.boxes] == ["scab", "rust"]
+    assert table(tmp_path, text, label_separator="none")[0].labels == ["scab|rust"]
+    [row] = table(tmp_path, "Id,Target\na.jpg,7 1 2 0\n", columns={"label": "Target"}, label_separator="space")
+    assert row.labels == ["0", "1", "2", "7"]
+    [row] = table(tmp_path, "image,labels\na.jpg,\"['rust', 'scab']\"\n")
+    assert row.labels == ["rust", "scab"]
+    assert [row.labels for row in table(tmp_path, "image,label\na.jpg,wild cat\nb.jpg,cat\n")] == [
+        ["wild cat"],
+        ["cat"],
+    ]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -149,20 +275,24 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ("", {}, "is empty"),
         ("a,b,c\n1,2,3\n", {}, "`columns`; there are: a, b, c"),
         (OWN, {"preset": "yolo"}, "tensorflow, vott, openimages"),
-        (OWN, {"preset": "tensorflow"}, "'filename'"),
+        (OWN, {"columns": {"unused": "id"}}, "0 columns are called 'id'"),
         (OWN, {"columns": {"picture": "image"}}, "'picture' is none of image"),
         (OWN, {"columns": {"image": "file"}}, "0 columns are called 'file'"),
         ("image,image\n", {}, "2 columns are called 'image'"),
         ("image,label,x1,y1,x2\n", {}, "make no box"),
-        ("image,label,x1,y1,x2,y2,box_width\n", {}, "make no box"),
+        ("image,label,box_width\n", {}, "make no box"),
         ("image,x1,y1,x2,y2\n", {}, "label=..."),
-        (
-            "image,label,x,y,w,h\n",
-            {},
-            "columns x, y look like boxes; say which are which: `columns: [image=image,",
-        ),
-        ("image,label,xmin,ymin,width,height\n", {}, "columns xmin, ymin look"),
-        ("image,label,bbox\n", {}, "columns bbox look"),
+        ("image,label,x,y\n", {"columns": {"label": "label"}}, "columns x, y make no box"),
+        ("image,label,x1,y1,x2,y2,x3,y3\n", {}, "columns x3, y3 look like boxes"),
+        ('image,label,where\na.jpg,cat,"1, 2, 3, 4"\n', {}, "columns where look like boxes"),
+        ("image,label,shape\na.jpg,cat,1 3 10 5\n", {"columns": {"image": "image"}}, "`unused=shape` to leave"),
+        ("image,pixels\na.jpg,1 3 10 5\n", {"columns": {"label": "pixels"}}, "holds '1 3 10 5'"),
+        ("image,EncodedPixels\na.jpg,1 3 10 5\n", {}, "`classes: [NAME]`"),
+        ("image,breed\na.jpg,pug\n", {}, "set `columns: [label=...]`; there are: image, breed"),
+        ("filename,region_shape_attributes\n", {}, "VIA's CSV"),
+        ("image,label\na.jpg,scab|rust\nb.jpg,scab\n", {}, "`label_separator: '|'`"),
+        ('image,label\na.jpg,"a, b"\nb.jpg,a\nc.jpg,b\n', {}, "`label_separator: ','`"),
+        ("image,label\na.jpg,scab rust\nb.jpg,scab\nc.jpg,rust\n", {}, "`label_separator: space`"),
         ("image,id,label,annotator,annotation_id,lead_time\n", {}, "export the project as JSON"),
         ("a.jpg,3,4,20,30,cat\n", {}, "write a first line that does, such as image,label,x1"),
         (f'{OWN}"a.jpg,cat,1,1,2,2\n', {}, "quotation mark"),
