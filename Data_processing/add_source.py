@@ -25,6 +25,7 @@ from Data_processing.adding.recognise import Candidate, is_there, recognise
 from Data_processing.curating.duplicates import COPIES, with_copies
 from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, in_words, write_imported
+from Data_processing.shared.mask_values import Names, table
 from Datasets.format.classes import ClassRules
 from Datasets.format.proposal import propose
 from Datasets.tools.command import run
@@ -63,8 +64,9 @@ class Summary:
     labels: bool = False
     sides: list[float] = field(default_factory=list)  # the longer one of each image, in pixels
     objects: list[float] = field(default_factory=list)  # the size of each, as a share of that side
-    folder: str = ""
+    folder: str | None = ""
     copy: str = ""  # the first image that is called as an augmented copy
+    names_of: dict[str, Names] = field(default_factory=dict)  # what the values in each mask mean
 
     def watch(self, rows: Iterable[Imported], names: set[str]) -> Iterator[Imported]:
         """The rows, as they pass by. names: of all files of the source."""
@@ -85,7 +87,8 @@ class Summary:
             self.classes.update({count["name"]: count["count"] for count in row.counts or () if not drawn})
             if row.mask is not None:
                 self.masks += 1
-                self.classes.update(dict.fromkeys((row.mask_names or {}).values(), 0))
+                self.names_of[row.mask] = row.mask_names or {}
+                self.classes.update(dict.fromkeys(filter(None, self.names_of[row.mask].values()), 0))
             self.splits.update([row.split] if row.split else [])
             for rule, value in row.problems:
                 number, first = self.problems.get(rule, (0, f"{row.origin}: {value}"))
@@ -139,7 +142,7 @@ def entry_of(form: str, path: Path, options: ImportOptions) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value not in (None, [], ())}
 
 
-def show(path: Path, found: Candidate, held: Summary) -> None:
+def show(path: Path, found: Candidate, held: Summary, files: SourceFiles) -> None:
     """Print what was found."""
     missing = f"; the first that is not there: {held.first_missing}" if held.first_missing else ""
     print(f"{path}: {found.format}: {found.what}")
@@ -147,6 +150,8 @@ def show(path: Path, found: Candidate, held: Summary) -> None:
     print(f"  images   {held.found} found, below {held.folder or '.'}{missing}")
     print(f"  boxes    {held.boxes}{f', and {held.masks} masks' if held.masks else ''}")
     print(f"  classes  {_counts(dict(held.classes.most_common(30)))}{' …' if len(held.classes) > 30 else ''}")
+    for line in table(files, held.names_of):
+        print(f"    {line}")
     print(f"  splits   {_counts(held.splits)}{'' if held.splits else ' stated'}")
     if held.left_out:
         print(f"  left out {in_words(held.left_out)}")
@@ -186,7 +191,7 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     files = open_source(path)
     found, options = recognise(files, given, form, ask)
     held = try_import(files, name, found.format, options)
-    show(path, found, held)
+    show(path, found, held, files)
     if files.matched:
         name, meant = next(iter(files.matched.items()))
         print(f"  names    matched approximately: {len(files.matched)}, such as {meant} for {name}")
@@ -241,7 +246,8 @@ def main(
     if form or named:
         import_source.find_reader(form)
     of_table = columns or normalized is not None or delimiter or label_separator or (preset and not form)
-    form = form or ("csv" if of_table else "")
+    of_masks = classes or ignore is not None or instances
+    form = form or ("csv" if of_table else "masks" if of_masks else "")
     options["preset"] = preset or named or None
     given = import_source.make_options(form, options)
     try:

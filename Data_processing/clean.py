@@ -125,7 +125,7 @@ def occurring(accepted: Path) -> set[str]:
     """The classes of the accepted records: their labels, and what the values in their masks stand for."""
     table = pq.read_table(accepted, columns=["labels", "mask_names"]).combine_chunks()
     names = [pc.list_flatten(table["labels"]), *(pairs.items for pairs in table["mask_names"].chunks)]
-    return {name for part in names for name in pc.unique(part).to_pylist()}
+    return {name for part in names for name in pc.unique(part).to_pylist() if name}
 
 
 def check_share(total: Outcome, max_rejected: float, rejected_csv: Path) -> None:

@@ -77,17 +77,17 @@ def find_reader(form: str) -> Any:
 
 def read_annotations(
     files: SourceFiles, form: str, options: ImportOptions
-) -> tuple[list[str], str, Iterator[Imported]]:
-    """The annotation files, the folder that the images are in, and the records. Raises UserError."""
+) -> tuple[list[str], str | None, Iterator[Imported]]:
+    """The annotation files, the folder of the images (None if records name all), and the records. Raises UserError."""
     found, folder, rows = _read(files, form, options)
     if options.corrects:  # whose images may be those of the other source
         return found, folder, rows
     return found, folder, match_nearly(rows, files, options.images or "")
 
 
-def _read(files: SourceFiles, form: str, options: ImportOptions) -> tuple[list[str], str, Iterator[Imported]]:
+def _read(files: SourceFiles, form: str, options: ImportOptions) -> tuple[list[str], str | None, Iterator[Imported]]:
     reader, pattern = find_reader(form), options.annotations or ""
-    if "*" not in pattern or pattern in files.names():
+    if form == "masks" or "*" not in pattern or pattern in files.names():
         found = reader.find(files, options)
         return found, *reader.read(files, found, options)
     named = [name for name in files.names() if fnmatchcase(name, inside("", pattern))]

@@ -33,7 +33,8 @@ def find_tasks(names: list[str], imported: Path) -> list[Task]:
     table = pq.ParquetFile(imported).read(columns=["image", "mask"])
     masks = set(filter(None, table["mask"].to_pylist()))
     named = masks.union(table["image"].to_pylist())
-    wanted = named.union(visible(names, IMAGE_SUFFIXES, images_folder(imported)))
+    folder = images_folder(imported)
+    wanted = named.union(() if folder is None else visible(names, IMAGE_SUFFIXES, folder))
     found = [name for name in names if name in wanted] + sorted(named.difference(names))
     return [Task(name, name in masks) for name in found]
 

@@ -19,6 +19,7 @@ import msgspec
 from Data_processing.adding.others import OTHERS, Looks
 from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
+from Data_processing.readers.masks import find_kinds
 from Data_processing.readers.yolo import KERAS, LABELS, class_files
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
 from Data_processing.shared.files import (
@@ -93,12 +94,14 @@ def recognise(
 ) -> tuple[Candidate, ImportOptions]:
     """The format, and the options that its reader needs. ask: chooses where several fit.
 
-    Folders of images are classes only where nothing looks like annotations, or `form` says so.
+    Images may be masks of others, and folders of images classes, only where nothing else looks like annotations, or
+    `form` says so.
     """
     fits, refused = _try(files, candidates(files, options, form), options)
     unread = [] if fits else list(islice(_unread(files), 1))
-    if not (fits or unread or any(refused.values()) or form) and options.annotations is None:
-        fits, _ = _try(files, _class_folders(files, options, 2), options)
+    if not (fits or unread or any(refused.values()) or form):
+        fits, others = _try(files, _pairs(files, options) or _class_folders(files, options, 2), options)
+        refused |= others
     if not fits:
         suffixes = Counter(PurePosixPath(name).suffix.lower() or "without suffix" for name in files.names())
         held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(6)) or "no files"
@@ -225,7 +228,8 @@ def _voc(files: SourceFiles, described: Sequence[str]) -> Iterator[Candidate]:
     for folder in sorted({end[0] for end in ends if end}) if all(ends) else [_common_folder(described)]:
         below = sum(1 for _ in visible(files.names(), {".xml"}, folder))
         yield Candidate("voc", f"{below} XML files in {folder or '.'}", folder or ".")
-    lists = [name for name in files.names() if re.search(r"(^|/)ImageSets/Segmentation/\w+\.txt$", name)]
+    known = re.compile(r"(.*/)?ImageSets/Segmentation/(train|val|test|trainval)\.txt")
+    lists = list(filter(known.fullmatch, files.names()))
     if lists and not described:
         yield Candidate("voc", f"{lists[0]} lists images", f"{lists[0].rpartition('ImageSets/')[0]}Annotations")
 
@@ -235,11 +239,18 @@ def _common_folder(names: Iterable[str]) -> str:
     return commonpath([name.rpartition("/")[0] for name in names])
 
 
+def _pairs(files: SourceFiles, options: ImportOptions) -> list[Candidate]:
+    """Images and masks, if their names pair."""
+    kinds, images = find_kinds(files, options.annotations, options.images)
+    what = f"{len(images)} images, {sum(map(len, kinds.values()))} masks"
+    return [Candidate("masks", what, options.annotations)] if kinds else []
+
+
 def _class_folders(files: SourceFiles, options: ImportOptions, least: int) -> list[Candidate]:
     """Folders of images as classes, if there are so many; wrappers around all of a source are no class."""
     folders = {name.rpartition("/")[0] for name in images_below(files, options.images or "")}
     common = commonpath(folders) if folders else ""
-    if len(folders - {common} if least > 1 else folders) < least:
+    if options.annotations is not None or len(folders - {common} if least > 1 else folders) < least:
         return []
     above, _, last = common.rpartition("/")
     around = above if len(folders) == 1 or split_named(last) else common
@@ -261,7 +272,7 @@ def _try(
                 raise UserError(f"{files.path}: none of its images is there: {_why_none(rows[0], options)}")
             fits.append(candidate)
         except UserError as error:
-            certain = candidate.format != "csv" and not isinstance(error, WrongFormat)
+            certain = candidate.format not in ("csv", "folders") and not isinstance(error, WrongFormat)
             refused[f"looks like {candidate.format} ({candidate.what}), but: {error}"] = certain
     return fits, refused
 

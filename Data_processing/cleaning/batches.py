@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from Data_processing.cleaning.corrections import Correction, Place, Source, corrected
@@ -91,13 +92,14 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
     imported, inspected = imported / f"{name}.parquet", inspected / f"{name}.parquet"
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     check_parquet(inspected, INSPECTED_SCHEMA.names, "inspect")
-    table = pq.ParquetFile(imported).read(columns=["image", "mask"])
+    table = pq.ParquetFile(imported).read(columns=["image", "mask", "mask_names"])
     images, masks = table["image"].to_pylist(), set(filter(None, table["mask"].to_pylist()))
     facts = read_inspected(inspected)
     if unknown := {*images, *masks}.difference(facts):
         raise UserError(f"{inspected}: knows nothing of {min(unknown)}; inspect {name} again")
     values = {value for mask in masks for value in facts[mask].values or ()}
-    if VOID in values and values <= {0, VOID}:
+    highest = pc.max(table["mask_names"].combine_chunks().keys).as_py() or 0
+    if VOID in values and values <= {0, VOID} and highest < VOID:
         raise UserError(
             f"{name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class has in "
             "classes.json or labelmap.txt (of the first one, 1) instead of 255"
@@ -133,7 +135,7 @@ def clean_batch(
         if row.image in repeated:
             row.problems.append(("second record", f"also {', '.join(others[:3]) or 'in the same place'}"))
         names = {box.name for box in row.boxes or ()}.union(row.labels or (), (row.mask_names or {}).values())
-        outcome.names.update((source, name) for name in names.union(count["name"] for count in row.counts or ()))
+        outcome.names.update((source, name) for name in names.union(c["name"] for c in row.counts or ()) if name)
         try:
             if reason := rules.excluded.get(f"{source}/{row.image}") or rules.excluded.get(fact.sha256 or ""):
                 raise Rejection("excluded", row.origin, reason)

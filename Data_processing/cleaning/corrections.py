@@ -9,7 +9,7 @@ from posixpath import basename
 import msgspec
 import pyarrow.parquet as pq
 
-from Data_processing.cleaning.records import in_pixels, states
+from Data_processing.cleaning.records import in_pixels, numbers_in, states
 from Data_processing.cleaning.rules import Repair
 from Data_processing.shared.image_names import without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
@@ -138,7 +138,8 @@ def corrected(
 def shown(row: Imported, mask: Facts | None, classes: ClassRules) -> set[str | None]:
     """The wanted classes that a record states, in whatever way; None for those not wanted. mask: facts of its mask."""
     names = {box.name for box in row.boxes or ()}.union(row.labels or (), (c["name"] for c in row.counts or ()))
-    in_mask = (name for value, name in (row.mask_names or {}).items() if mask and value in (mask.values or ()))
+    values = numbers_in(mask, row) if mask else ()
+    in_mask = (name for value, name in (row.mask_names or {}).items() if name and value in values)
     return {classes.name(name) for name in names.union(in_mask)}
 
 

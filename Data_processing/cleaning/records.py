@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from Data_processing.cleaning.rules import Rejection, Repair, Rules
 from Data_processing.shared.imported import Imported, ImportedBox
 from Data_processing.shared.inspected import Facts
+from Data_processing.shared.mask_values import Names, as_text, in_colour
 from Data_processing.shared.outlines import to_rle
 from Datasets.format.classes import ClassRules
 from Datasets.format.images import VOID
@@ -29,7 +30,7 @@ class Cleaned:
     """A record fit for training, what was repaired, and what was left out as not wanted."""
 
     record: Record
-    mask_names: dict[int, str]  # the wanted name that each value in the mask file stands for
+    mask_names: Names  # the wanted name that each value in the mask file stands for
     repairs: list[Repair]
     unwanted: Counter[str]  # boxes, or by counts; 1 of a class that only labels or the mask show
 
@@ -42,7 +43,7 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
     labels, counts, mask_names, left_out = wanted_names(row, mask, rules.classes)
     as_a_whole = labels is not None or counts is not None
     if not as_a_whole and mask is not None:
-        labels = sorted({*mask_names.values(), *(box["name"] for box in boxes)})
+        labels = sorted({*filter(None, mask_names.values()), *(box["name"] for box in boxes)})
     record = empty_record(row.image, source)
     record |= {"width": facts.width, "height": facts.height, "sha256": facts.sha256}
     record |= {"group": row.group, "split": row.split, "labels": labels, "counts": counts}
@@ -54,7 +55,7 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
     unwanted |= left_out
     if as_a_whole and (found := contradictions(record)):
         raise Rejection("contradiction", row.origin, found[0])
-    if unwanted and not (record["labels"] or mask_names) and not rules.keep_negatives:
+    if unwanted and not (record["labels"] or any(mask_names.values())) and not rules.keep_negatives:
         raise Rejection("no kept class", row.origin, ", ".join(sorted(unwanted)))
     for rule in rules.own:
         if value := rule.check(record, facts):
@@ -122,17 +123,22 @@ def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> None:
     if (mask.width, mask.height) != (facts.width, facts.height):
         sizes = f"{mask.width} x {mask.height}, the image is {facts.width} x {facts.height}"
         raise Rejection("wrong mask", row.origin, f"{row.mask} is {sizes}")
-    if unknown := set(mask.values or ()).difference(row.mask_names or (), (0, VOID)):
-        raise Rejection("unknown mask value", row.origin, f"{row.mask}: {min(unknown)}")
+    if unknown := numbers_in(mask, row).difference(row.mask_names or (), (0, VOID)):
+        raise Rejection("unknown mask value", row.origin, f"{row.mask}: {as_text(min(unknown))}")
+
+
+def numbers_in(mask: Facts, row: Imported) -> set[int]:
+    """The numbers in a record's mask, as colours if its names are of colours."""
+    return set((mask.colours if in_colour(row.mask_names or ()) else mask.values) or ())
 
 
 def wanted_names(
     row: Imported, mask: Facts | None, classes: ClassRules
-) -> tuple[list[str] | None, list[Count] | None, dict[int, str], Counter[str]]:
+) -> tuple[list[str] | None, list[Count] | None, Names, Counter[str]]:
     """Labels, counts, names of values in the mask, as wanted; how many of each class are left out. mask: its facts."""
-    values = set(mask.values or ()) if mask else set()
+    values = numbers_in(mask, row) if mask else set()
     in_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
-    stated = Counter(dict.fromkeys((*(row.labels or ()), *in_mask.values()), 1))
+    stated = Counter(dict.fromkeys((*(row.labels or ()), *filter(None, in_mask.values())), 1))
     counted: Counter[str] = Counter()
     for count in row.counts or ():
         counted[count["name"]] += count["count"]
@@ -144,7 +150,7 @@ def wanted_names(
     return (
         None if row.labels is None else sorted({ours for name in row.labels if (ours := wanted[name])}),
         None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items()) if n],
-        {value: ours for value, name in in_mask.items() if (ours := wanted[name])},
+        {value: name and (wanted[name] or "") for value, name in in_mask.items()},
         Counter({name: n for name, n in (stated | counted).items() if wanted[name] is None}),
     )
 

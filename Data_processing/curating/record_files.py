@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.shared.files import read_inspected_file
-from Datasets.format.images import VOID, open_image
+from Data_processing.shared.mask_values import NEITHER, Names, in_colour, numbers, open_mask
+from Datasets.format.images import VOID
 from Datasets.format.records import Box, Record
 from Datasets.tools.errors import UserError
 
@@ -42,14 +43,13 @@ class RecordFiles:
         return image, None if mask is None else encode_mask(mask)
 
 
-def remap(file: bytes, names: Mapping[int, str], classes: Mapping[str, int]) -> np.ndarray:
+def remap(file: bytes, names: Names, classes: Mapping[str, int]) -> np.ndarray:
     """The mask, uint8 [H, W], of a mask file whose values stand for `names`; those of no class become background."""
-    table = np.zeros(256, np.uint8)
+    table = np.zeros(NEITHER + 1, np.uint8)  # of which only what is used takes memory
     table[VOID] = VOID
     for value, name in names.items():
-        if name in classes:
-            table[value] = classes[name] + 1
-    return table[np.asarray(open_image(file))]
+        table[value] = VOID if name is None else classes[name] + 1 if name in classes else 0
+    return table[numbers(open_mask(file), in_colour(names))]
 
 
 def draw_mask(boxes: Sequence[Box], classes: Mapping[str, int], width: int, height: int) -> np.ndarray | None:

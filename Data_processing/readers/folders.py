@@ -2,28 +2,57 @@
 
 `cat/a.jpg`, or `train/cat/a.jpg`: the layout of torchvision's ImageFolder and of most classification data. Folders
 below a class's folder belong to it. Images outside the classes' folders were not annotated. A folder called images is
-no class: beside it are masks, or what else, that this form says nothing of.
+no class, nor is one of masks; texts that name images are annotations that this form would not read.
 """
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from posixpath import basename, splitext
 
+from Data_processing.readers.masks import find_kinds
 from Data_processing.shared.annotation_files import split_named
-from Data_processing.shared.files import SourceFiles, images_below
+from Data_processing.shared.files import MissingFile, SourceFiles, images_below
 from Data_processing.shared.imported import Imported, ImportOptions
+from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
-NO_CLASS = re.compile("images?|imgs?|JPEGImages|leftImg8bit", re.IGNORECASE)
+NO_CLASS = re.compile("images?|imgs?|(JPEG|PNG)Images|leftImg8bit|masks?|depth|rgb|thermal", re.IGNORECASE)
+UNREAD = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".mat", ".labels"}
+ASIDE = re.compile(r"(read_?me|licen[cs]es?|changelog|credits?|citation|attributions?|notes?)\b", re.IGNORECASE)
+BETWEEN = re.compile(r"[\s,;:\"'<>=/\\]+")
+LOOKED_AT = 1 << 20  # bytes of such a file
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """All images of the folder `images`. Raises UserError if there is none."""
     if options.annotations is not None:
         raise UserError(f"{files.path}: `annotations`: this format has no annotation files; `images` names the folder")
+    check_beside(files, options.images or "")
     names = list(images_below(files, options.images or ""))
     if not names:
         raise UserError(f"{files.path}: no images in the folder {options.images or '.'}; set `images`")
     return names
+
+
+def check_beside(files: SourceFiles, folder: str) -> None:
+    """Raise UserError if images below a folder are masks of others, or if texts there name images."""
+    kinds, _ = find_kinds(files, None, folder)
+    if kinds:
+        mask = next(mask for masks in kinds.values() for mask in masks)
+        raise UserError(f"{files.path}: {mask} and its like look like masks, no class; give --format masks")
+    images = {*map(basename, images_below(files, folder))}
+    stems = {splitext(image)[0] for image in images}
+    called = images.union(stem for stem in stems if re.search(r".{3}\d", stem))
+    for file in visible(files.names(), UNREAD, folder):
+        stem, words = splitext(basename(file))[0], set[str]()
+        with suppress(MissingFile):
+            words.update(BETWEEN.split(files.read(file)[:LOOKED_AT].decode(errors="ignore")))
+        if not ASIDE.match(stem) and (stem in stems or words & called):
+            raise UserError(
+                f"{files.path}: {file} names images and would not be read; give the --format that reads it or, if it "
+                "has no annotations, --images with a folder of the classes' folders that it is not in, or take it out"
+            )
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -48,7 +77,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     if wrong := next(filter(NO_CLASS.fullmatch, classes), None):
         raise UserError(
             f"{files.path}: {wrong} is a folder of images, no class; set `images` to the one that holds the classes' "
-            "folders; masks are read in VOC's layout, or where our JSON form names them"
+            "folders"
         )
     return folder, _records(paths, bool(filled))
 

@@ -23,8 +23,10 @@ from Data_processing.shared.annotation_files import folder_split, parse_xml, pix
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.image_names import ImageFinder, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.mask_values import SAMPLE, Names, entries, in_colour, named, spread, survey
 from Data_processing.shared.outlines import turned_box
 from Datasets.format.files import visible
+from Datasets.format.images import VOID
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
@@ -44,7 +46,7 @@ class Layout:
     described: Mapping[str, str]
     lists: Mapping[str, Sequence[str]]
     masks: Mapping[str, str]
-    mask_names: Mapping[int, str]
+    mask_names: Names
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -75,7 +77,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     others = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
     images = find_folder(files, options, annotations, described, map(without_suffix, others))
     lists = _read_lists(files, root, {*masks, *described})
-    names = _read_label_map(files, root) if masks else {}
+    names = _read_label_map(files, root, list(masks.values())) if masks else {}
     layout = Layout(ImageFinder(files, images), described, lists, masks, names)
     return images, _records(files, layout)
 
@@ -110,13 +112,16 @@ def _read_lists(files: SourceFiles, root: str, known: Set[str]) -> dict[str, lis
     return found
 
 
-def _read_label_map(files: SourceFiles, root: str) -> dict[int, str]:
-    """The lines of labelmap.txt, `name:color:parts:actions` from background on; VOC's classes where it is not there."""
+def _read_label_map(files: SourceFiles, root: str, masks: Sequence[str]) -> Names:
+    """What labelmap.txt says, `name:color:parts:actions`: else by their lines; VOC's classes where there is none."""
     file = inside(root, "labelmap.txt")
     if file not in files.names():
         return dict(enumerate(CLASSES.split(), 1))
-    lines = read_text(files, file).splitlines()
-    names = [line.partition(":")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    listed = entries(read_text(files, file).splitlines())
+    coloured = in_colour(number for _, number in listed if number is not None)
+    if coloured and in_colour(found := named(listed, survey(files, spread(masks, SAMPLE)), VOID) or {}):
+        return found
+    names = [name for name, _ in listed]
     if names[:1] != ["background"] or len(names) > 255:
         raise UserError(f"{files.path}: {file}: begins with {names[:1]}; a mask's 0 must be `background`, 255 no class")
     return dict(enumerate(names[1:], 1))

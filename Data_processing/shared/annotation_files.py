@@ -156,7 +156,7 @@ def mask_names(files: SourceFiles, beside: str, names: Container[str]) -> dict[i
     if file not in names:
         raise UserError(f"{files.path}: holds masks, but no {file}, which says what the values of their pixels mean")
     classes: Any = decode_json(files, file, Any, "classes")
-    ids = list(classes.values()) if isinstance(classes, dict) else [None]
+    ids = list(classes.values()) if isinstance(classes, dict) and "" not in classes else [None]
     if not all(type(number) is int and 0 <= number < 254 for number in ids) or len(set(ids)) < len(ids):
         raise UserError(f"{files.path}: {file}: no object of class names and their ids, 0 to 253, each its own")
     return {number + 1: name for name, number in classes.items()}

@@ -74,8 +74,9 @@ class ImportedBox(msgspec.Struct, gc=False):
 class Imported:
     """A record as a source states it; None is what it does not state.
 
-    origin: file and line or id. mask: the path inside the source of a PNG file of the image's size; mask_names: the
-    class that a value of its pixels stands for; 0 is background, 255 not annotated. normalized: whether boxes and
+    origin: file and line or id. mask: the path inside the source of an image file of the image's size; mask_names:
+    what its pixels stand for, as mask_values.py says; 0 without a name is background, 255 without one not annotated,
+    unless the names are of colours. normalized: whether boxes and
     outlines are in fractions of the image's width and height. problems: pairs of a rule of cleaning/rules.py and the
     value at fault, of statements that no record can have. left_out: the kinds of shapes that no box stands for, such as
     `point`, which are only counted.
@@ -92,7 +93,7 @@ class Imported:
     boxes: list[ImportedBox] | None = None
     normalized: bool = False
     mask: str | None = None
-    mask_names: Mapping[int, str] | None = None
+    mask_names: Mapping[int, str | None] | None = None
     problems: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -136,15 +137,16 @@ def write_imported(
     path: Path,
     *,
     source_path: Path = Path(),
-    images: str = "",
+    images: str | None = "",
     options: ImportOptions = ImportOptions(),
 ) -> int:
     """Write the rows of a source to a Parquet file and return their number.
 
-    source_path: the directory or archive read. images: the folder of it that the images are in. options: for the stages
-    that follow. Raises UserError if boxes in pixels must be fractions.
+    source_path: the directory or archive read. images: the folder of it that the images are in; None if the rows name
+    them all. options: for the stages that follow. Raises UserError if boxes in pixels must be fractions.
     """
-    about = {"source_path": source_path.as_posix(), "images": images, "options": msgspec.json.encode(options)}
+    about = {"source_path": source_path.as_posix(), "options": msgspec.json.encode(options)}
+    about |= {} if images is None else {"images": images}
     schema = IMPORTED_SCHEMA.with_metadata(about)
     count, farthest = 0, -math.inf
     encoding = {"compression": "zstd", "use_dictionary": NAMES, "write_statistics": False}
@@ -173,9 +175,10 @@ def _farthest(batch: pa.RecordBatch) -> float:
     return max((pc.max(boxes.field(name)).as_py() or -math.inf for name in CORNERS), default=-math.inf)
 
 
-def images_folder(path: Path) -> str:
-    """The folder of the source that the images are in, "" for the source itself."""
-    return pq.read_schema(path).metadata[b"images"].decode()
+def images_folder(path: Path) -> str | None:
+    """The folder of the source that the images are in, "" for the source itself; None if the records name all."""
+    folder = pq.read_schema(path).metadata.get(b"images")
+    return None if folder is None else folder.decode()
 
 
 def options_of(path: Path) -> ImportOptions:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageStat
 
 from Data_processing.shared.files import MissingFile, open_once
+from Data_processing.shared.mask_values import open_mask, tally
 from Datasets.format.images import FORMATS, FULL, WIDE, Range, UnreadableImage, extremes, open_image, to_rgb
 from Datasets.tools.errors import UserError
 
@@ -26,7 +27,11 @@ HASH_SIDE, FREQUENCIES = 64, 16  # of the perceptual hash: pixels of a side, fre
 HASH_BYTES = FREQUENCIES**2 // 8
 COSINES = 2 * np.cos(np.pi * np.outer(np.arange(FREQUENCIES), 2 * np.arange(HASH_SIDE) + 1) / (2 * HASH_SIDE))
 SHARPENING = 2.5  # the power of its side with which a smaller image gets sharper; between sharp, 2, and very blurred, 4
-COMPUTED_BY = ("Data_processing/shared/inspected.py", "Datasets/format/images.py")  # facts kept are of this code
+COMPUTED_BY = (
+    "Data_processing/shared/inspected.py",
+    "Data_processing/shared/mask_values.py",
+    "Datasets/format/images.py",
+)  # facts kept are of this code
 Row = dict[str, Any]  # of INSPECTED_SCHEMA
 INSPECTED_SCHEMA = pa.schema(
     {
@@ -42,7 +47,8 @@ INSPECTED_SCHEMA = pa.schema(
         "brightness": pa.float32(),
         "contrast": pa.float32(),
         "sharpness": pa.float32(),
-        "values": pa.list_(pa.int32()),  # of a mask: those that occur
+        "values": pa.list_(pa.int32()),  # of a mask: those that occur (see mask_values.py)
+        "colours": pa.list_(pa.int32()),  # the same as colours
         "lowest": pa.float64(),  # of the values of an image of more than 8 bits
         "highest": pa.float64(),
     }
@@ -69,6 +75,7 @@ class Facts(msgspec.Struct, gc=False, frozen=True):
     mode: str | None = None
     lowest: float | None = None
     highest: float | None = None
+    colours: list[int] | None = None
 
 
 def read_inspected(path: Path) -> dict[str, Facts]:
@@ -169,11 +176,12 @@ def inspect_chunk(
 
 
 def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False, value_range: Range = None) -> Row:
-    """The row of an image file, or of a mask file, which must be an image of a single band of 8 bits."""
+    """The row of an image file, or of a mask file."""
     sha256 = hashlib.sha256(data).hexdigest()
     row: Row = {**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "bytes": len(data), "sha256": sha256}
     try:
-        image = open_image(data, max_pixels, luma=not is_mask)
+        image = open_mask(data, max_pixels) if is_mask else open_image(data, max_pixels, luma=True)
+        pairs = tally(image) if is_mask else {}
     except UnreadableImage as error:
         return {**row, "reason": str(error)}
     row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
@@ -185,9 +193,8 @@ def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False, valu
             return row | _look(image, value_range)
         except UnreadableImage as error:
             return {**row, "reason": str(error)}
-    if image.mode not in ("L", "P"):
-        return {**row, "reason": f"a mask has a palette or is grey, with 8 bits; this one is {image.mode}"}
-    return {**row, "values": np.unique(np.asarray(image)).tolist()}
+    values, colours = zip(*pairs, strict=True)
+    return {**row, "values": sorted(set(values)), "colours": sorted(set(colours))}
 
 
 def _look(image: Image.Image, value_range: Range) -> Row:

@@ -39,7 +39,7 @@ from tests.template.Data_processing.annotated import (
     write_supervisely,
     write_via,
 )
-from tests.template.Data_processing.sources import write_voc
+from tests.template.Data_processing.sources import write_masks, write_voc
 from tests.template.Data_processing.test_import_formats import WRITERS, odd_record
 
 PACKED = [0, 0, 0, 140, 57, 27, 254, 35, 0, 191, 255, 108, 2, 63, 248, 192, 39, 255, 182, 1, 127, 255, 15, 128, 0]
@@ -88,6 +88,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def wholes(base: Path) -> dict[str, dict[str, bytes]]:
     """A source of each format with some of everything, written below `base`."""
+    write_masks(base / "masks")
     for form, write in WRITERS.items():
         write(base / form)
     write_some_coco(base / "coco")
@@ -222,7 +223,7 @@ def write_some_coco(directory: Path) -> None:
 @st.composite
 def broken(draw, files: dict[str, bytes]) -> dict[str, bytes]:
     """The files of a source with one of them damaged; where all are images, with other names."""
-    names = sorted(name for name in files if not name.endswith(".png"))
+    names = sorted(name for name in files if not name.endswith(".png") or "masks/" in name)
     if not names:
         return {_other_name(draw, name): data for name, data in files.items()}
     name = draw(st.sampled_from(names))

@@ -54,6 +54,27 @@ def write_voc(directory: Path, images: dict[str, list[tuple]], annotations="Anno
     return directory
 
 
+def write_masks(directory: Path) -> Path:
+    """Images and masks in pairs, with a list of classes and one of a split."""
+    for folder, drawn in (("images", picture), ("masks", squares)):
+        (directory / folder).mkdir(parents=True)
+        for number in range(3):
+            (directory / folder / f"{number}.png").write_bytes(drawn(number))
+    (directory / "class_dict.csv").write_text("name,r,g,b\nbackground,0,0,0\ncat,128,0,0\n")
+    (directory / "train.txt").write_text("0\n1\n")
+    return directory
+
+
+def squares(seed: int) -> bytes:
+    """A PNG with a palette: a dark red square on black."""
+    values = np.zeros(SIZE[::-1], np.uint8)
+    values[5 : 20 + seed, 10:40] = 1
+    image, file = Image.fromarray(values), io.BytesIO()
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 def pack(directory: Path, archive: Path) -> Path:
     """Pack a directory into a .zip or a .tar of any compression."""
     files = [file for file in sorted(directory.rglob("*")) if file.is_file()]

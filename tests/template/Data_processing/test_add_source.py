@@ -177,7 +177,7 @@ def test_a_guess_that_its_importer_refuses_says_why(tmp_path):
         ("a.json", '{"images": [], "annotations": []}', "looks like coco .*required field `categories`"),
         ("a.json", '[{"id": 1, "image": "/a.png", "annotation_id": 1}]', "label_studio .*and not as JSON-MIN"),
         ("a.json", '{"id": 1, "result": [], "task": {"id": 1}}', "label_studio .*got `object`"),
-        ("a.json", '{"images": 1, "x": 2}', "no annotation format is recognised"),
+        ("a.json", '{"images": 1, "x": 2}', "a.json names images and would not be read"),
     ],
 )
 def test_what_is_nearly_a_format_is_refused_with_the_reason(tmp_path, name, text, says):

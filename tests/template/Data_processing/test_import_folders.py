@@ -49,8 +49,8 @@ def test_the_root_is_an_option(tmp_path):
         (["a.jpg"], {}, "no class folders"),
         (["train/a.jpg", "test/b.jpg"], {}, "no class folders"),
         (["train/cat/a.jpg", "extra/cat/b.jpg"], {}, "train would be a split, but extra beside it none"),
-        (["images/a.jpg", "masks/a.png"], {}, "images is a folder of images, no class"),
-        (["train/Image/a.jpg", "train/mask/a.png"], {}, "Image is a folder"),
+        (["images/a.jpg", "masks/a.png"], {}, "masks/a.png and its like look like masks"),
+        (["train/Image/a.jpg", "train/other/b.png"], {}, "Image is a folder"),
         (["cat/a.jpg"], {"annotations": "a.txt"}, "`annotations`"),
     ],
 )

@@ -259,6 +259,11 @@ def test_masks_are_looked_at_as_masks(tmp_path):
     palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
     palette.save(tmp_path / "palette.png")
     Image.new("RGB", (6, 4), "red").save(tmp_path / "colour.png")
-    row, colour = inspect_chunk(tmp_path, [Task("palette.png", True), Task("colour.png", True)], 1000)
+    Image.new("L", (6, 4), 9).save(tmp_path / "grey.jpg")
+    Image.new("RGBA", (6, 4)).save(tmp_path / "clear.png")
+    tasks = [Task(name, True) for name in ("palette.png", "colour.png", "grey.jpg", "clear.png")]
+    row, colour, blurred, clear = inspect_chunk(tmp_path, tasks, 1000)
     assert (row["width"], row["height"], row["values"], row["reason"]) == (6, 4, [3], None)
-    assert "RGB" in colour["reason"]
+    assert (row["colours"], colour["colours"]) == ([0x1808000], [0x1FF0000])
+    assert blurred["reason"].startswith("JPEG blurs the values of a mask")
+    assert "transparent" in clear["reason"]
