@@ -21,6 +21,7 @@ from Datasets.format.images import MAX_PIXELS, VOID, WIDE, UnreadableImage, open
 from Datasets.tools.errors import UserError
 
 COLOUR = 1 << 24
+CREAM = COLOUR + 0xE0E0C0  # Pascal VOC's colour of what is not annotated
 NEITHER = 1 << 25  # the value of a pixel that is not grey, or the colour of one of 16 bits
 MOST = 4096  # different values in a mask; a photograph has more
 SAMPLE = 200  # masks whose values are looked at
@@ -165,8 +166,8 @@ def named(listed: Sequence[Entry], pairs: Iterable[tuple[int, int]], ignore: int
     """
     values, colours = ({number for number in each if number != ignore} for each in zip(*pairs, strict=True))
     stated = {number: class_of(name) for name, number in listed if number is not None}
-    if stated and colours <= {COLOUR, *stated}:
-        return {COLOUR: "", **stated}
+    if stated and colours <= {COLOUR, CREAM, *stated}:
+        return {COLOUR: "", CREAM: None, **stated}
     if stated and (NEITHER in values or not in_colour(stated)):
         return stated if values <= {0, VOID, *stated} else None
     names, seen = [class_of(name) for name, _ in listed], colours if NEITHER in values else values

@@ -180,7 +180,7 @@ def test_lists_state_splits(tmp_path):
 def test_lists_of_classes_name_colours(tmp_path, file, text, more):
     files = pairs("images/{}.jpg", "masks/{}.png", palette=COLOURS, **more)
     row = next(iter(rows_of(write(tmp_path, files | {file: text.encode()}), "masks").values()))
-    assert row.mask_names == {1 << 24: None, 0x1804080: "road", 0x1008000: "Lane 1"}
+    assert row.mask_names == {1 << 24: None, 0x1804080: "road", 0x1008000: "Lane 1", 0x1E0E0C0: None}
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_what_cannot_be_masks_is_refused_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize(
     ("file", "text"),
-    [("labels.json", '{"cat/1.jpg": "sick"}'), ("scores.csv", "id,score\nimg_001,3\n"), ("cat/1.txt", "sick")],
+    [("labels.json", '{"cat/1.jpg": "sick"}'), ("scores.txt", "id score\nimg_001 3\n"), ("cat/1.txt", "sick")],
 )
 def test_folders_with_texts_about_their_images_are_no_classes(tmp_path, file, text):
     files = {f"{name}/{n}.jpg": photo(n + at) for n in range(3) for at, name in enumerate(("cat", "dog"))}
