@@ -12,6 +12,7 @@ repro: .venv/installed ## rebuild everything that is out of date, from the image
 ifeq ($(shell grep -c '^sources: {}' params.yaml),1)
 	@echo 'params.yaml: has no source yet; python -m Data_processing.add_source NAME PATH adds one'
 else
+	@python -m Datasets.tools.params
 	dvc repro
 endif
 

@@ -9,6 +9,8 @@
     python -m Models.experiment list [--open]
     python -m Models.experiment show e004
     python -m Models.experiment drift e004
+    python -m Models.experiment rename e004 e005
+    python -m Models.experiment remove e005
 
 `COMMAND --help` explains each. The log is EXPERIMENTS.md, which people may write in: the commands keep what they find.
 """
@@ -41,6 +43,7 @@ from Datasets.tools.atomic import editing
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry, written_entry
+from Models.experimenting.entries import remove, rename
 from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text, write_text
 from Models.experimenting.run import git, run, show
 
@@ -240,4 +243,4 @@ def compare_scripts(scripts: Path, commit: str) -> None:
 
 
 if __name__ == "__main__":
-    run_command(new, note, try_, run, conclude, list_, show, drift)
+    run_command(new, note, try_, run, conclude, list_, show, drift, rename, remove)

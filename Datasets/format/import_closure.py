@@ -40,3 +40,17 @@ def import_closure(files: Iterable[Path], root: Path) -> list[Path]:
         packages = [folder / "__init__.py" for folder in (*file.parents, *imported)]
         waiting += [path for path in (*modules, *packages) if (root / path).is_file()]
     return sorted(found)
+
+
+def uncovered(script: Path, helpers: Path, root: Path) -> list[Path]:
+    """The files beside a model script that it imports, and that are not `helpers`, a file or a folder, nor in it.
+
+    The experiment's stages depend on its script and `helpers`: an edit of another file would not run them again.
+    """
+    beside = (file for file in import_closure([script], root) if file.parts[0] == script.parts[0] and file != script)
+    return [
+        file
+        for file in beside
+        if not file.is_relative_to(helpers)
+        and (file.name != "__init__.py" or (root / file).read_text(encoding="utf-8").strip())
+    ]

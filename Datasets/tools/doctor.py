@@ -28,8 +28,10 @@ from packaging.utils import canonicalize_name
 from psutil import process_iter
 from ruamel.yaml import YAML
 
+from Datasets.format.import_closure import uncovered
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.params import parsed, text_of, wrong_names
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTION = ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config")
@@ -47,14 +49,14 @@ class Finding(NamedTuple):
 
 def findings(root: Path, objects: bool = False) -> Iterator[Finding]:
     """All problems of a checkout, the most basic first. objects: whether to look for damaged objects in the cache."""
-    for check in (check_git, check_versions, check_processes):
+    for check in (check_git, check_versions, check_processes, check_params):
         yield from check(root)
-    if not (root / ".git").exists():
+    if _git(root, "rev-parse", "--show-cdup") is None:
         return
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
     try:
         with Repo(str(root)) as repo:
-            for look in (check_data, check_sources, check_remote, check_cache, check_queue):
+            for look in (check_data, check_leftovers, check_sources, check_remote, check_cache, check_queue):
                 yield from look(repo)
             if objects:
                 yield from check_objects(repo)
@@ -66,8 +68,8 @@ def findings(root: Path, objects: bool = False) -> Iterator[Finding]:
 
 def check_git(root: Path) -> Iterator[Finding]:
     """There is a repository, an identity, a first commit, and git has the code and what describes the pipeline."""
-    if _git(root, "rev-parse", "--show-cdup") != "":
-        yield Finding("git: this folder is not the top of a repository, which DVC needs", f"git init && {COMMIT}")
+    if _git(root, "rev-parse", "--show-cdup") is None:
+        yield Finding("git: this folder is in no repository, which DVC needs", f"git init && {COMMIT}")
         return
     if not (_git(root, "var", "GIT_AUTHOR_IDENT") and _git(root, "var", "GIT_COMMITTER_IDENT")):
         identity = "git config --global user.name NAME && git config --global user.email ADDRESS"
@@ -116,8 +118,26 @@ def check_versions(root: Path) -> Iterator[Finding]:
         yield Finding(f"Python {python}: pyproject.toml requires {wanted}", "make test PYTHON=PATH")
 
 
-def check_processes(root: Path) -> Iterator[Finding]:
-    """No stage outlives its `dvc`: it would write where the next run does."""
+def check_params(root: Path) -> Iterator[Finding]:
+    """The names in params.yaml can stand in commands, and each experiment's files are those that its stages know."""
+    try:
+        params = parsed(text_of(root / "params.yaml"), root / "params.yaml") or {}
+    except UserError:  # DVC names the line
+        return
+    for problem in wrong_names(params):
+        yield Finding(f"params.yaml: {problem}", "edit params.yaml")
+    for name, entry in (params.get("experiments") or {}).items():
+        script = Path("Models", f"{entry.get('script')}.py")
+        if not (root / script).is_file():
+            yield Finding(f"params.yaml: {name}: there is no {script}", f"git checkout {script}, or edit params.yaml")
+            continue
+        for file in uncovered(script, Path(entry.get("helpers", "Models/backbones")), root):
+            problem = f"{script}: imports {file}, an edit of which would not train {name} again"
+            yield Finding(problem, f"set `helpers` of {name} in params.yaml to it, or to a folder that has all")
+
+
+def running_stages(root: Path) -> Iterator[tuple[int, str, bool]]:
+    """The stages of this checkout that run: process id, name, and whether their `dvc` has ended."""
     processes = {each.pid: each.info for each in process_iter(["environ", "cmdline", "ppid", "status"])}
     for pid, process in processes.items():
         environment, parent = process["environ"] or {}, processes.get(process["ppid"])
@@ -125,13 +145,22 @@ def check_processes(root: Path) -> Iterator[Finding]:
         if environment.get("DVC_ROOT") != str(root) or not stage or process["status"] == "zombie":
             continue
         started = parent and ("DVC_STAGE" in (parent["environ"] or {}) or "dvc" in " ".join(parent["cmdline"] or ()))
-        if not started or process["ppid"] == 1:
+        yield pid, stage, not started or process["ppid"] == 1
+
+
+def check_processes(root: Path) -> Iterator[Finding]:
+    """No stage outlives its `dvc`: it would write where the next run does."""
+    for pid, stage, orphaned in running_stages(root):
+        if orphaned:
             problem = f"process {pid}: stage {stage} still runs, although the dvc that started it has ended"
             yield Finding(problem, f"kill {pid}")
 
 
 def check_data(repo: Any) -> Iterator[Finding]:
-    """Everything that dvc.lock and the .dvc files name is in the workspace."""
+    """Everything that dvc.lock and the .dvc files name is in the workspace, unless a stage makes it at this moment."""
+    if running := {stage for _, stage, _ in running_stages(Path(repo.root_dir))}:
+        print(f"running: {', '.join(sorted(running))}; whether all data is there is not looked at meanwhile")
+        return
     missing = [out for out in repo.index.outs if out.hash_info and not out.exists]
     cached = [out for out in missing if _objects(out) and all(map(out.cache.exists, _objects(out).values()))]
     lost = [out for out in missing if out not in cached]
@@ -147,6 +176,16 @@ def check_data(repo: Any) -> Iterator[Finding]:
         yield Finding(problem, "dvc repro")
     else:
         yield Finding(f"{problem}, and there is no remote", "dvc remote add --default store URL && dvc pull")
+
+
+def check_leftovers(repo: Any) -> Iterator[Finding]:
+    """dvc.lock has no stage that is gone from dvc.yaml or params.yaml."""
+    lock = YAML(typ="safe").load(Path(repo.root_dir, "dvc.lock")) if Path(repo.root_dir, "dvc.lock").exists() else {}
+    known = {getattr(stage, "name", "") for stage in repo.index.stages}
+    gone = sorted({name.rpartition("@")[2] for name in lock.get("stages") or {} if name not in known})
+    if gone:
+        command = " && ".join(f"python -m Models.experiment remove {name}" for name in gone)
+        yield Finding(f"dvc.lock: has stages of {_some(gone)}, which params.yaml has no more", command)
 
 
 def check_sources(repo: Any) -> Iterator[Finding]:
@@ -257,7 +296,7 @@ def main(
         print(f"{finding.problem}\n    {finding.remedy}")
     if found:
         raise UserError(f"problems found: {len(found)}")
-    print("no problems found in git, versions, processes, data, remote, cache and queue")
+    print("no problems found in git, versions, processes, params.yaml, data, remote, cache and queue")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,13 @@
-"""Reads params.yaml and dvc.yaml, and adds to them; every other byte of them stays."""
+"""Reads params.yaml and dvc.yaml, and adds to them; every other byte of them stays.
+
+    python -m Datasets.tools.params
+
+checks the names in params.yaml, which stages put into commands and paths.
+"""
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +15,36 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from Datasets.format.files import decode_text
+from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
+
+NAMES = {"sources": r"(?!no-)[A-Za-z][\w-]*", "pretrained": r"[a-z]\w*", "experiments": r"e\d+"}
+BARE = ("script", "helpers", "init")  # of an experiment; a shell gets them as they are
+
+
+def wrong_names(params: Mapping[str, Any]) -> Iterator[str]:
+    """What a shell could take for more than a name, and experiments that start from themselves, each in a line."""
+    for section, pattern in NAMES.items():
+        for name, entry in (params.get(section) or {}).items():
+            if not re.fullmatch(pattern, str(name), re.ASCII):
+                yield f"{section}: {str(name)!r:.80}: is no name; write one of letters, digits, - and _"
+            for bare in BARE if isinstance(entry, Mapping) else ():
+                if not re.fullmatch(r"[\w./-]+", str(entry.get(bare, "-"))):
+                    yield f"{section}: {name}: {bare}: {entry[bare]!r:.80} cannot stand in a command; rename it"
+    if wrong := next((key for key in _keys(params) if not re.fullmatch(r"[\w.-]+", str(key))), None):
+        yield f"{str(wrong)!r:.80} cannot be the name of an option"
+    starts = {name: entry.get("init") for name, entry in (params.get("experiments") or {}).items()}
+    for name, init in starts.items():
+        chain = [name]
+        while init in starts and init not in chain:
+            chain, init = [*chain, init], starts[init]
+        if init == name:
+            yield f"experiments: {name}: init: {' starts from '.join([*chain, name])}; name another"
+
+
+def _keys(params: Any) -> Iterator[Any]:
+    for key, value in params.items() if isinstance(params, Mapping) else ():
+        yield from (key, *_keys(value))
 
 
 def as_yaml(value: Any) -> str:
@@ -44,6 +79,32 @@ def with_entry(path: Path, section: str, name: str, entry: Mapping[str, Any]) ->
     if parsed(changed, path) != {**before, section: {**(before.get(section) or {}), name: entry}}:
         raise UserError(f"{path}: `{section}` has no line for each entry, so none can be added; write {name!r} there")
     return changed
+
+
+def without_entry(path: Path, section: str, name: str) -> str:
+    """The text of params.yaml without an entry that a section has. Raises UserError if entries share a line."""
+    text = text_of(path)
+    before, entries = parsed(text, path), node_at(text, section).value
+    key, value = next(pair for pair in entries if pair[0].value == name)
+    start, end = text.rfind("\n", 0, key.start_mark.index) + 1, text.find("\n", end_of(value)) + 1
+    changed = text[:start] + text[end or len(text) :]
+    if len(entries) == 1:  # nothing after the colon is no mapping
+        changed = re.sub(rf"^({section}:)", r"\1 {}", changed, flags=re.MULTILINE)
+    kept = {key: value for key, value in before[section].items() if key != name}
+    if parsed(changed, path) != {**before, section: kept}:
+        raise UserError(f"{path}: `{section}` has no line for each entry; delete {name!r} there by hand")
+    return changed
+
+
+def with_other_name(path: Path, section: str, name: str, new: str) -> str:
+    """The text of params.yaml where an entry of a section, and what starts from it by `init`, has another name."""
+    text = text_of(path)
+    pairs = node_at(text, section).value
+    places = [key for key, _ in pairs if key.value == name]
+    places += [value for _, entry in pairs for key, value in entry.value if (key.value, value.value) == ("init", name)]
+    for place in sorted(places, key=lambda each: -each.start_mark.index):
+        text = text[: place.start_mark.index] + new + text[place.end_mark.index :]
+    return text
 
 
 def text_of(path: Path) -> str:
@@ -83,3 +144,14 @@ def insert(text: str, place: int, new: str) -> str:
     if not after:
         text, after = text + newline, len(text + newline)
     return text[:after] + new.replace("\n", newline) + text[after:]
+
+
+def main() -> None:
+    """Check the names in params.yaml."""
+    path = Path("params.yaml")
+    for problem in wrong_names(parsed(text_of(path), path) or {}):
+        raise UserError(f"{path}: {problem}")
+
+
+if __name__ == "__main__":
+    run(main)

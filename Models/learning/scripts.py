@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
-from Datasets.format.import_closure import import_closure
+from Datasets.format.import_closure import uncovered
 from Datasets.format.predictions import OUTPUTS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.errors import UserError
@@ -112,18 +112,13 @@ def load_script(name: str) -> ModuleType:
 
 
 def check_helpers(name: str, helpers: Path) -> None:
-    """Raise UserError if a model script imports a file of Models outside `helpers`, a file or a folder.
-
-    The experiment's stages depend on its script and `helpers`: an edit of another file would not run them again.
-    """
+    """Raise UserError if a model script imports a file of Models outside `helpers`, a file or a folder."""
     script = script_file(name)
-    for file in import_closure([script], ROOT):
-        empty = file.name == "__init__.py" and not (ROOT / file).read_text(encoding="utf-8").strip()
-        if file.parts[0] == "Models" and file != script and not file.is_relative_to(helpers) and not empty:
-            raise UserError(
-                f"{script} imports {file}, which helpers ({helpers}) does not cover, so that an edit of it would not "
-                f"train again; name it, or a folder with all that the script imports, in the experiment's entry"
-            )
+    for file in uncovered(script, helpers, ROOT):
+        raise UserError(
+            f"{script} imports {file}, which helpers ({helpers}) does not cover, so that an edit of it would not "
+            f"train again; name it, or a folder with all that the script imports, in the experiment's entry"
+        )
 
 
 class _Parser(argparse.ArgumentParser):

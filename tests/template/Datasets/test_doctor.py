@@ -79,7 +79,7 @@ def elsewhere(root: Path) -> Path:
 
 
 HARMS = {
-    "no repository": (lambda root: shutil.rmtree(root / ".git"), "not the top of a repository"),
+    "no repository": (lambda root: shutil.rmtree(root / ".git"), "in no repository"),
     "no commit": (lambda root: (shutil.rmtree(root / ".git"), run_in(root, "git", "init", "-q")), "has no commit yet"),
     "untracked": (lambda root: run_in(root, "git", "rm", "-q", "--cached", "params.yaml"), "params.yaml: not in git"),
     "lock deleted": (lambda root: (root / "dvc.lock").unlink(), "dvc.lock: deleted, but git still has it"),
@@ -174,7 +174,44 @@ def test_python_is_compared_with_every_bound_that_a_team_may_state(root):
 
 
 def test_the_command_names_what_is_wrong_and_its_remedy(root):
-    copy_code(root, "Datasets", "Datasets/tools")
+    copy_code(root, "Datasets", "Datasets/format", "Datasets/tools")
     result = run_in(root, sys.executable, "-m", "Datasets.tools.doctor")
     refused(result, "problems found: 1")
     assert "not in git" in result.stdout and "git add --force Datasets/" in result.stdout
+
+
+def test_params_that_a_shell_or_dvc_would_not_survive_are_found(root):
+    (root / "Models").mkdir()
+    (root / "Models/helper.py").write_text("A = 1\n")
+    (root / "Models/e001_a.py").write_text("from Models import helper\n")
+    entries = "e001: {script: e001_a, init: e002}, e002: {script: e001_a, init: e001, helpers: Models/helper.py}"
+    (root / "params.yaml").write_text(f"sources: {{'a; touch X;': {{path: raw.txt}}}}\nexperiments: {{{entries}}}\n")
+    problems = [finding.problem for finding in found(root)]
+    assert "params.yaml: sources: 'a; touch X;': is no name; write one of letters, digits, - and _" in problems
+    assert "params.yaml: experiments: e001: init: e001 starts from e002 starts from e001; name another" in problems
+    assert "Models/e001_a.py: imports Models/helper.py, an edit of which would not train e001 again" in problems
+    words = ["python", "-m", "Datasets.tools.params"]
+    refused(run_in(root, *words, PYTHONPATH=str(ROOT)), "params.yaml: sources: 'a; touch X;'")
+
+
+def test_a_project_in_a_folder_of_another_repository_is_sound(root, tmp_path):
+    whole = tmp_path / "repo"
+    shutil.copytree(root, whole / "services/vision")
+    shutil.rmtree(whole / "services/vision/.git")
+    (whole / "services/vision/.dvc/config").write_text(
+        (root / ".dvc/config").read_text().replace("../../", "../../../")
+    )
+    succeeded(run_in(whole, "git", "init", "-q"))
+    succeeded(run_in(whole, "git", "add", "-A"))
+    succeeded(run_in(whole, "git", "commit", "-qm", "Start", **AUTHOR))
+    assert [finding for finding in found(whole / "services/vision") if "git" in finding.problem] == []
+
+
+def test_stages_left_in_the_lock_file_are_found(root):
+    text = (root / "dvc.lock").read_text()
+    (root / "dvc.lock").write_text(text + "  train@e009:\n    cmd: python\n")
+    [finding] = found(root)
+    assert finding == (
+        "dvc.lock: has stages of e009, which params.yaml has no more",
+        "python -m Models.experiment remove e009",
+    )
