@@ -7,13 +7,12 @@ DATUMARO = "Datumaro reads it: --format datumaro:"
 # Of each the suffixes of its files, and what occurs in them: all patterns of one row; any content where there is none.
 OTHERS: Looks = {
     f"a manifest of SageMaker Ground Truth; {TABLE}": ({".manifest", ".jsonl", ".json"}, [[rb'"source-ref"']]),
-    f"JSON lines of Azure or Vertex; {TABLE} and normalized": ({".jsonl"}, [[rb'"image_url"'], [rb'"imageGcsUri"']]),
+    f"JSON lines of Azure or Vertex; {TABLE}": ({".jsonl"}, [[rb'"image_url"|"imageGcsUri"']]),
     "an export of Labelbox; convert it to COCO": (
         {".json", ".ndjson", ".jsonl"},
-        [[rb'"data_row"', rb'"projects"'], [rb'"Labeled Data"'], [rb'"DataRow ID"']],
+        [[rb'"data_row"', rb'"projects"'], [rb'"Labeled Data"|"DataRow ID"']],
     ),
     "an export of V7 Darwin; export it as COCO": ({".json"}, [[rb'"bounding_box"', rb'"item"|"image"']]),
-    "an export of Hasty; export it as COCO": ({".json"}, [[rb'"export_format_version"']]),
     "NDJSON of Ultralytics; export it as YOLO": ({".ndjson"}, [[rb'"class_names"']]),
     "a project of VIA 3; convert it to COCO, or to JSON of VIA 2": ({".json"}, [[rb'"pid"', rb'"vid_list"']]),
     "a table of VIA; export the annotations as JSON": ({".csv"}, [[rb"region_shape_attributes"]]),
@@ -28,7 +27,6 @@ OTHERS: Looks = {
         [[rb"(?m)^(-?\d[\d.]* ){8}[a-z][\w-]* [012]\s*$"]],
     ),
     f"a TFRecord; {DATUMARO}tf_detection_api, if TensorFlow is beside it": ({".tfrecord", ".tfrecords", ".record"}, []),
-    f"a file of MATLAB; {TABLE}; scipy.io.loadmat reads it": ({".mat"}, []),
     f"a shard of WebDataset, unpacked; {TABLE}": ({".cls"}, []),
-    f"arrays; write the images as files, and {TABLE}": ({".h5", ".hdf5", ".npz", ".npy", ".pkl"}, []),
+    f"a file of arrays; write images as files, and {TABLE}": ({".mat", ".h5", ".hdf5", ".npz", ".npy", ".pkl"}, []),
 }

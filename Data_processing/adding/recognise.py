@@ -61,16 +61,8 @@ LOOKS: Looks = {
     "csv": ({".csv", ".tsv"}, []),
     "parquet": ({".parquet"}, []),
 }
-SINGLE = (
-    "coco",
-    "label_studio",
-    "json",
-    "via",
-    "createml",
-    "cvat",
-    "yolo",
-    "csv",
-)  # formats of one file that holds all
+# Formats of one file that holds all
+SINGLE = ("coco", "label_studio", "json", "via", "createml", "cvat", "yolo", "csv")
 
 Ask = Callable[[str, Sequence[str], str], int]  # question, answers, the option that would have answered it
 
@@ -141,11 +133,10 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     if described := looks["labelme"]:
         folder = _common_folder(described) or "."
         found.append(Candidate("labelme", f"{len(described)} JSON files in {folder}", folder))
-    for form_of_many in ("supervisely", "huggingface"):
-        if described := looks[form_of_many]:
-            found.append(Candidate(form_of_many, f"{len(described)} files such as {described[0]}"))
-    for name in {None if name.endswith("_annotations.txt") else name: name for name in looks["keras"]}:
-        found.append(Candidate("yolo", f"boxes of Keras programs{f' in {name}' if name else ''}", name))
+    several = [each for each in ("supervisely", "huggingface") if looks[each]]
+    found += [Candidate(each, f"{len(looks[each])} files such as {looks[each][0]}") for each in several]
+    keras = dict.fromkeys(None if name.endswith("_annotations.txt") else name for name in looks["keras"])
+    found += [Candidate("yolo", f"boxes of Keras programs in {name or '_annotations.txt'}", name) for name in keras]
     if looks["yolo labels"] and not looks["yolo"]:
         what = f"label files such as {looks['yolo labels'][0]}"
         listed: list[str | None] = [*class_files(files, names)]

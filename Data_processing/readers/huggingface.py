@@ -10,7 +10,8 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from posixpath import basename
+from itertools import chain, islice
+from posixpath import basename, splitext
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 from Data_processing.shared.annotation_files import (
     UNUSABLE,
     add_shapes,
+    decode_json,
     only_file,
     parse_yaml,
     pixels,
@@ -47,56 +49,47 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
     finder, name_of = ImageFinder(files, options.images), _namer(files, options, {})
 
-    def record(file: str, line: str, origin: str) -> Imported:
-        try:
-            stated = msgspec.json.decode(line, type=dict[str, Any])
-        except (ValueError, RecursionError) as error:
-            return Imported(origin, origin, problems=[("malformed annotation", str(error))])
-        return _filled(named_row(stated.get("file_name"), file, origin, finder), stated, name_of, options)
+    def rows(file: str) -> Iterator[Imported]:
+        lines: list[dict[str, Any]] = decode_json(files, file, dict[str, Any], "metadata")
+        for number, stated in enumerate(lines, 1):
+            row = named_row(stated.get("file_name"), file, f"{file}:{number}", finder)
+            yield _filled(row, stated, name_of, options)
 
-    lines = ((file, *pair) for file in found for pair in enumerate(read_text(files, file).splitlines(), 1))
-    return options.images or "", (
-        record(file, line, f"{file}:{number}") for file, number, line in lines if line.strip()
-    )
+    return options.images or "", chain.from_iterable(map(rows, found))
 
 
 def parquet_records(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
     """The records of a Parquet file with a column of images: those in it or, if it holds none, those that it names."""
-    parquet, finder, suffix = files.parquet(file), ImageFinder(files, options.images), files.packed_suffix(file)
+    parquet, finder = files.parquet(file), ImageFinder(files, options.images)
     schema, image = parquet.schema_arrow, image_column(parquet.schema_arrow)
-    about = msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}"))
-    name_of = _namer(files, options, about)
+    name_of = _namer(files, options, msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}")))
     columns = [field.name for field in schema if field.name in COLUMNS and not image_column([field])]
+    first = islice(parquet.iter_batches(1, columns=[f"{image}.bytes"]), 1)
+    holds = any(batch[image][0].as_py()["bytes"] for batch in first)
     for group in range(parquet.num_row_groups):
         table = parquet.read_row_group(group, columns=[*columns, f"{image}.path"])
         for number, stated in enumerate(table.to_pylist()):
-            place = f"{file}#{group}-{number}"
-            named = None if suffix else named_row((stated[image] or {}).get("path"), file, place, finder)
-            yield _filled(named or Imported(f"{place}{suffix}", place), stated, name_of, options)
+            place, path = f"{file}#{group}-{number}", (stated[image] or {}).get("path")
+            packed = Imported(f"{place}{splitext(path or '')[1] or '.png'}", place)
+            yield _filled(packed if holds else named_row(path, file, place, finder), stated, name_of, options)
 
 
 def _namer(files: SourceFiles, options: ImportOptions, about: Any) -> NameOf:
-    """What names a class by its feature, what is stated, and where. about: the features of a Parquet file.
-
-    It raises ValueError, and UserError where a number has no name.
-    """
+    """What names a class by its feature, what is stated of it, and where. about: the features of a Parquet file."""
     classes, names = dict(_class_names(about)), [name for name in files.names() if basename(name) == "README.md"]
     with suppress(UserError, RecursionError):  # a README may be about anything
         header = re.match(r"---\r?\n(.*?)\n---", read_text(files, names[0]), re.DOTALL) if names else None
         classes |= dict(_class_names(parse_yaml(header[1], names[0]))) if header else {}
 
     def name_of(feature: str, stated: Any, origin: str) -> str:
-        known = classes.get(feature) or options.classes
-        if isinstance(stated, str) and not (known and stated.isdecimal()):
+        known = dict(enumerate(classes.get(feature) or options.classes))
+        if isinstance(stated, str):
             return stated
-        if isinstance(stated, int) and not known:
-            remedy = "set `classes` to the names in the order of their numbers (--classes NAME --classes NAME ...)"
-            raise UserError(
-                f"{files.path}: {origin}: {feature} {stated} has no name in README.md or the file; {remedy}"
-            )
-        if int(stated) not in range(len(known)):
-            raise ValueError(f"{feature} {stated} of {len(known)} names")
-        return known[int(stated)]
+        if known or not isinstance(stated, int):
+            return known[stated]
+        remedy = "set `classes` to the names in the order of their numbers (--classes NAME --classes NAME ...)"
+        told = f"{feature} {stated} has no name in README.md or the file"
+        raise UserError(f"{files.path}: {origin}: {told}; {remedy}")
 
     return name_of
 
@@ -125,11 +118,10 @@ def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: Imp
             objects = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if objects is not None:
             add_shapes(row, objects, lambda shape, origin: [_box(shape, row, origin, name_of)])
-        labels = [(key, stated[key]) for key in ("label", "labels") if stated.get(key) not in (None, "", -1)]
-        if labels and objects is not stated:
-            pairs = [(key, value) for key, each in labels for value in (each if isinstance(each, list) else [each])]
-            names = {name_of(key, value, row.origin) for key, value in pairs}
-            row.labels = sorted({*names, *(box.name for box in row.boxes or ())})
+        for key in ("label", "labels") if "bbox" not in stated else ():
+            if (value := stated.get(key)) not in (None, "", -1):
+                names = [name_of(key, each, row.origin) for each in (value if isinstance(value, list) else [value])]
+                row.labels = sorted({*names, *(row.labels or ()), *(box.name for box in row.boxes or ())})
     except UNUSABLE as error:
         row.problems.append(("malformed annotation", f"{error!s:.200}"))
     return row
@@ -139,16 +131,8 @@ def _box(shape: Any, row: Imported, origin: str, name_of: NameOf) -> ImportedBox
     """Raises one of UNUSABLE, and UserError where a number has no name."""
     x, y, width, height = map(float, shape["bbox"])
     feature = next((key for key in CATEGORIES if key in shape), "category")
+    name, crowd = name_of(feature, shape[feature], origin), bool(shape.get("iscrowd"))
     outline = msgspec.json.encode(shape["segmentation"]) if shape.get("segmentation") else None
     if x + width > 1.1 * (row.width or math.inf) or y + height > 1.1 * (row.height or math.inf):
         raise ValueError(f"bbox {shape['bbox']} reaches far outside; are these corners, not x, y, width, height,")
-    return ImportedBox(
-        name_of(feature, shape[feature], origin),
-        x,
-        y,
-        x + width,
-        y + height,
-        origin,
-        bool(shape.get("iscrowd")),
-        outline,
-    )
+    return ImportedBox(name, x, y, x + width, y + height, origin, crowd, outline)

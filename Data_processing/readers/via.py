@@ -9,7 +9,7 @@ Points and lines have no area, and are left out.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from Data_processing.shared.annotation_files import LeftOut, WrongFormat, add_shapes, decode_json, only_json
@@ -28,19 +28,17 @@ find = only_json
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
     stated: dict[str, Any] = decode_json(files, found[0], dict[str, Any], "VIA annotations")
-    where, stated = f"{files.path}: {found[0]}", stated.get("_via_img_metadata", stated)
+    stated = stated.get("_via_img_metadata", stated)
     entries = {key: entry for key, entry in stated.items() if isinstance(entry, dict) and "regions" in entry}
     if not entries:
-        raise WrongFormat(f"{where}: no VIA annotations: no image in it has `regions`")
+        raise WrongFormat(f"{files.path}: {found[0]}: no VIA annotations: no image in it has `regions`")
     drawn = [region for entry in entries.values() for region in _regions(entry)]
-    key = _class_attribute(drawn or [*entries.values()], "region" if drawn else "file", options, where)
-    if drawn and key is None and len(options.classes) != 1:
-        remedy = "set `classes: [NAME]` (--format via --classes NAME) where all are of one class"
-        raise UserError(f"{where}: no region has an attribute that names its class; {remedy}")
+    kind, own = ("region_attributes", set()) if drawn else ("file_attributes", OWN)
+    key = _class_attribute(drawn or entries.values(), kind, own, options, f"{files.path}: {found[0]}")
     finder = ImageFinder(files, options.images)
 
     def boxes(region: Any, origin: str) -> list[ImportedBox]:
-        names = _names(region, "region", key) if key else options.classes
+        names = _names(region, kind, key) if key else options.classes
         if not names:
             raise ValueError(f"no {key}, which names the class,")
         return [_box(region["shape_attributes"], name, origin) for name in names]
@@ -50,7 +48,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         if drawn:
             add_shapes(row, _regions(entry), boxes)
         elif key:
-            row.labels = _names(entry, "file", key)
+            row.labels = _names(entry, kind, key)
         return row
 
     return options.images or "", (record(entry, f"{found[0]}: {name}") for name, entry in entries.items())
@@ -62,28 +60,29 @@ def _regions(entry: dict[str, Any]) -> list[Any]:
     return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else [regions]
 
 
+def _attributes(stated: Any, kind: str) -> dict[str, Any]:
+    attributes = stated.get(kind) if isinstance(stated, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
 def _names(stated: Any, kind: str, key: str) -> list[str]:
-    """What an attribute of a region or file says: a text, a number, or of check boxes those that are on."""
+    """What an attribute says: a text, a number, or of check boxes those that are on."""
     value = _attributes(stated, kind).get(key)
     each = [name for name, on in value.items() if on] if isinstance(value, dict) else [value]
     return [str(name).strip() for name in each if isinstance(name, str | int) and str(name).strip()]
 
 
-def _attributes(stated: Any, kind: str) -> dict[str, Any]:
-    attributes = stated.get(f"{kind}_attributes") if isinstance(stated, dict) else None
-    return attributes if isinstance(attributes, dict) else {}
-
-
-def _class_attribute(stated: list[Any], kind: str, options: ImportOptions, where: str) -> str | None:
+def _class_attribute(stated: Iterable[Any], kind: str, own: set[str], options: ImportOptions, where: str) -> str | None:
     """The attribute that names classes; None where there is none. Raises UserError where that is not clear."""
-    wanted, own = options.columns.get("label"), OWN if kind == "file" else ()
-    keys = {
-        key: None for each in stated for key in _attributes(each, kind) if key not in own and _names(each, kind, key)
-    }
+    pairs = ((key, _names(each, kind, key)) for each in stated for key in _attributes(each, kind))
+    keys, wanted = {key: None for key, names in pairs if names and key not in own}, options.columns.get("label")
     chosen = [key for key in keys if (key == wanted if wanted else len(keys) == 1 or key.lower() in LIKELY)]
     if len(chosen) != 1 and (keys or wanted):
         remedy = "set `columns: [label=NAME]` (--format via --columns label=NAME)"
-        raise UserError(f"{where}: which {kind} attribute names the class, of {', '.join(keys) or 'none'}? {remedy}")
+        raise UserError(f"{where}: which of the {kind} names the class, {', '.join(keys) or 'none'}? {remedy}")
+    if not own and not chosen and len(options.classes) != 1:
+        remedy = "set `classes: [NAME]` (--format via --classes NAME) where all are of one class"
+        raise UserError(f"{where}: no region has an attribute that names its class; {remedy}")
     return chosen[0] if chosen else None
 
 

@@ -99,7 +99,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
     """The files of class names; of several that say the same, as labelImg writes one into each folder, the first."""
     every = visible(names, {".txt", ".names", ".labels"})
-    found = [name for name in every if name.endswith((".names", ".labels")) or basename(name) == "classes.txt"]
+    found = [name for name in every if name.endswith((".names", ".labels")) or name.endswith("classes.txt")]
     try:
         same = len(found) > 1 and len({files.read(name).strip().replace(b"\r", b"") for name in found}) == 1
     except MissingFile:
@@ -298,28 +298,23 @@ def _label_text(files: SourceFiles, file: str) -> tuple[str, list[tuple[str, str
 
 
 def _keras_records(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
-    every = [name for name in visible(files.names(), {".txt"}) if name.endswith("classes.txt")]
-    beside = [name for name in every if dirname(name) == dirname(file)] or every
-    if not (options.classes or len(beside) == 1):
+    named = class_files(files, files.names())
+    if not options.classes and len(named) != 1:
         remedy = "set `classes` to the names in the order of their numbers (--format yolo --classes NAME ...)"
-        raise UserError(
-            f"{files.path}: {file}: {len(beside)} files called classes.txt could name the classes; {remedy}"
-        )
-    names = dict(enumerate(options.classes)) or _read_dataset(files, beside[0], None).names
+        raise UserError(f"{files.path}: {file}: {len(named)} files like classes.txt could name the classes; {remedy}")
+    names = dict(enumerate(options.classes)) or _read_dataset(files, named[0], None).names
     finder = ImageFinder(files, options.images)
 
     def box(stated: str, origin: str) -> list[ImportedBox]:
         x1, y1, x2, y2, number = map(float, stated.split(","))
-        if number not in names:
-            raise ValueError(f"class {number:g}, which has no name,")
-        return [ImportedBox(names[int(number)], x1, y1, x2, y2, origin)]
+        return [ImportedBox(names[number], x1, y1, x2, y2, origin)]  # type: ignore[index]  # 1.0 is the same key as 1
 
     for number, line in enumerate(read_text(files, file).splitlines(), 1):
         words = line.split()
         boxes = len(list(takewhile(CORNERS.fullmatch, reversed(words))))
-        row = named_row(" ".join(words[: len(words) - boxes]), file, f"{file}:{number}", finder)
-        add_shapes(row, words[len(words) - boxes :], box)
         if words:
+            row = named_row(" ".join(words[: len(words) - boxes]), file, f"{file}:{number}", finder)
+            add_shapes(row, words[len(words) - boxes :], box)
             yield row
 
 

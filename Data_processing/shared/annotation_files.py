@@ -110,12 +110,15 @@ def read_text(files: SourceFiles, name: str) -> str:
 def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, strict: bool = True) -> T:
     """A JSON file, with or without a byte order mark, as `kind`. Raises UserError; WrongFormat if it is no `what`.
 
+    Of a .jsonl file, a list with a `kind` for each line.
+
     strict: whether a number written as text, or a whole one as 1.0, is none.
     """
     try:
         data = files.read(name)
         text = data if data.isascii() else decode_text(data, f"{files.path}: {name}")  # no second copy of a large file
-        return msgspec.json.decode(text, type=kind, strict=strict)
+        decoder: Any = msgspec.json.Decoder(kind, strict=strict)
+        return decoder.decode_lines(text) if name.endswith(".jsonl") else decoder.decode(text)
     except MissingFile as error:
         raise UserError(f"{files.path}: {error}") from error
     except msgspec.ValidationError as error:

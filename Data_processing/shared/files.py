@@ -41,7 +41,6 @@ NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what Python makes of other bytes in 
 UTF8_FLAG = 0x800  # of a .zip's member whose name is in UTF-8
 OURS = {"counts", "boxes", "mask", "sha256", "source", "group"}  # columns that other Parquet files of images lack
 SHARDS = "*-of-*.parquet"  # of a curated dataset
-MAGIC = {b"\xff\xd8\xff": ".jpg", b"WEBP": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}  # others are taken for .png
 HELD_COLUMNS = 6  # of row groups: the images and masks of three splits; in the order of names, each is then read once
 DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
 SCRATCH = "FOURFOLD_SCRATCH"  # environment variable: the directory of unpacked archives, which child processes share
@@ -108,13 +107,6 @@ class SourceFiles:
     def parquet(self, name: str) -> pq.ParquetFile:
         """A Parquet file of the source, opened. Raises KeyError or one of UNREADABLE."""
         return pq.ParquetFile(pa.BufferReader(self._whole(name)))
-
-    def packed_suffix(self, name: str) -> str | None:
-        """What the names of images in a Parquet file end in, by its first one; None if they are not in it."""
-        column = image_column(self.parquet(name).schema_arrow)
-        rows = next(self.parquet(name).iter_batches(1, columns=[f"{column}.bytes"]), None)
-        data = rows[column][0].as_py()["bytes"] if rows else None
-        return data and next((suffix for magic, suffix in MAGIC.items() if magic in data[:12]), ".png")
 
     def _read_packed(self, name: str, group: int) -> pa.ChunkedArray:
         file = self.parquet(name)
@@ -351,9 +343,8 @@ def is_embedded(image: str) -> bool:
 
 def image_column(schema: Iterable[pa.Field]) -> str | None:
     """The first column of images in Hugging Face's form, a struct of bytes and path; None if the records are ours."""
-    kinds = {field.name: field.type for field in schema}
-    structs = [name for name, kind in kinds.items() if pa.types.is_struct(kind)]
-    found = (name for name in structs if {"bytes", "path"} <= {part.name for part in kinds[name]})
+    kinds = {field.name: field.type for field in schema if pa.types.is_struct(field.type) or field.name in OURS}
+    found = (name for name, kind in kinds.items() if {"bytes", "path"} <= {part.name for part in kind})
     return None if OURS.intersection(kinds) else next(found, None)
 
 
