@@ -119,7 +119,7 @@ def test_version_1_of_via_has_objects_of_regions_and_may_have_no_class_at_all(tm
 
 def test_which_of_two_attributes_is_the_class_of_via_is_asked(tmp_path):
     write_via(tmp_path, via_image("a.png", regions=[region((1, 2, 3, 4), name="Swan", type="bird")]))
-    with pytest.raises(UserError, match=r"names the class, name, type\? set `columns: \[label=NAME\]` \(--format via --columns"):
+    with pytest.raises(UserError, match=r"the class, name, type\? set `columns: \[label=NAME\]` \(--format via"):
         imported(tmp_path, "via")
     assert corners(only(tmp_path, "via", columns={"label": "type"})) == [("bird", 1, 2, 4, 6)]
     with pytest.raises(UserError, match="the class, name, type"):
