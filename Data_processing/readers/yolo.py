@@ -1,15 +1,15 @@
 """YOLO: a text file of labels for each image, as Ultralytics reads and most tools write it.
 
-Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/. A line is `class cx cy width height`, or
-`class x1 y1 x2 y2 x3 y3 ...`, a polygon; in fractions of the image's size. The labels of `images/a.jpg` are in
+Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/; shared/yolo_lines.py has the forms of a
+line. The labels of `images/a.jpg` are in
 `labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images; one whose
 name is nearly that, as in another case or `a.jpg.txt`, too. Key points, confidences and tracks are left out.
 
 data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths. Where
 none of these paths is in the source as it stands, any end of it counts. An image that two splits list gets none; one
 without a label file shows nothing, unless no image of its split has one: then the split was not annotated; or a label
-file there belongs to no image, as it may be that of this one. Without
-data.yaml, class names are the lines of classes.txt or obj.names, and an image without a label file was not annotated.
+file there belongs to no image, as it may be that of this one. Without data.yaml, class names are the lines of
+classes.txt or obj.names, and an image without a label file was not annotated.
 
 Keras programs have one text file of lines `IMAGE x1,y1,x2,y2,CLASS x1,y1,...` in pixels: an `_annotations.txt` that
 Roboflow exports, or the one named. A file called ...classes.txt names the classes, or `classes`.
@@ -45,7 +45,7 @@ from Data_processing.shared.image_names import (
     path_candidates,
 )
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import encode
+from Data_processing.shared.yolo_lines import Form, box_of, form_of
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError
 
@@ -53,22 +53,22 @@ YAML_SUFFIXES = {".yaml", ".yml"}
 LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # the first line of a label file
 CORNERS = re.compile(r"-?\d[\d.]*(,-?\d[\d.]*){4}")  # and the class
 KERAS = re.compile(rf"(?m)^\S.* {CORNERS.pattern}[ \t]*\r?$")
-FAR = 2  # fractions; what reaches somewhat out of its image is clipped later
+SAMPLE = 2000  # label files whose lines tell the form of all
 
 
 @dataclass
 class Dataset:
     """What data.yaml, or a file of class names, says.
 
-    keypoints: numbers that follow each box. splits: pairs of a split and a path of data.yaml; bases: the folders that
-    the paths may be relative to. listed: the images there, as records without a label file. folders: listed ones, with
-    their splits. lists: .txt files that list images. missing: what is not there. nearly: images with label files
-    whose names are only nearly right.
+    keypoints: numbers that follow each box, if stated. splits: pairs of a split and a path of data.yaml; bases: the
+    folders that the paths may be relative to. listed: the images there, as records without a label file. folders:
+    listed ones, with their splits. lists: .txt files that list images. missing: what is not there. nearly: images with
+    label files whose names are only nearly right.
     """
 
     file: str
     names: dict[int, str]
-    keypoints: int = 0
+    keypoints: int | None = None
     splits: Sequence[tuple[str, str]] = ()
     bases: Sequence[str] = ()
     listed: dict[str, Imported] = field(default_factory=dict)
@@ -142,8 +142,8 @@ def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
             raise UserError(f"{where}: {split}: {path!r:.80} is no path of a folder or of a .txt file")
     bases = [join(dirname(file), any_posix(str(data.get("path") or ""))), dirname(file), ""]
     shape: Any = data.get("kpt_shape")
-    counted = isinstance(shape, list) and shape and all(type(number) is int and number > 0 for number in shape)
-    keypoints = math.prod(shape) if counted else 0
+    counted = isinstance(shape, list) and shape and all(type(number) is int and number >= 0 for number in shape)
+    keypoints = math.prod(shape) if counted else None
     return Dataset(file, _class_names(data, where), keypoints, splits, bases if images is None else [images])
 
 
@@ -267,9 +267,10 @@ def _records(files: SourceFiles, dataset: Dataset, options: ImportOptions) -> It
     present, done, alone = set(names), set(), dict[str, str]()  # label files of no image, one of each folder
     near = NearNames(visible(names, IMAGE_SUFFIXES))
     texts = {*visible(names, {".txt"}), *of_label} - dataset.lists - {dataset.file}
-    for file in filter(texts.__contains__, names):
-        if basename(file) == "classes.txt" or not (file in of_label or _is_label_file(files, file)):
-            continue
+    some = [file for file in names if file in texts and basename(file) != "classes.txt"]
+    labels = [file for file in some if file in of_label or _is_label_file(files, file)]
+    form = _form(files, labels, dataset)
+    for file in labels:
         text, fault = _label_text(files, file)
         if file not in of_label and not options.corrects:  # whose images may be another source's
             fault.append(near.problem(_image_of(file), f"there is no image for the label file {file}"))
@@ -279,7 +280,7 @@ def _records(files: SourceFiles, dataset: Dataset, options: ImportOptions) -> It
             row = Imported(image, file, split=_split(image, dataset), normalized=True, problems=list(fault))
             if dataset.splits and image in present and image not in dataset.listed:
                 row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
-            row.boxes = _boxes(row, text, dataset)
+            row.boxes = _boxes(row, text, dataset, form)
             yield row
     for row in (row for image, row in dataset.listed.items() if image not in done):
         here = folders_of(row.image)
@@ -328,7 +329,18 @@ def _split(image: str, dataset: Dataset) -> str | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def _boxes(row: Imported, text: str, dataset: Dataset) -> list[ImportedBox]:
+def _form(files: SourceFiles, labels: Sequence[str], dataset: Dataset) -> Form:
+    """What the lines of label files mean. Raises UserError where they do not tell."""
+    some = labels[:: 1 + len(labels) // SAMPLE]
+    lines = (line.split() for file in some for line in _label_text(files, file)[0].splitlines())
+    try:
+        return form_of([line for line in lines if line], dataset.keypoints)
+    except ValueError as error:
+        remedy = "write `kpt_shape: [N, 2]` into data.yaml if there are N key points, `kpt_shape: [0, 2]` if polygons"
+        raise UserError(f"{files.path}: {some[0]}: {error}; {remedy}") from error
+
+
+def _boxes(row: Imported, text: str, dataset: Dataset, form: Form) -> list[ImportedBox]:
     boxes = []
     for number, line in enumerate(text.splitlines(), 1):
         if not (fields := line.split()):
@@ -340,23 +352,8 @@ def _boxes(row: Imported, text: str, dataset: Dataset) -> list[ImportedBox]:
             if name is None:
                 row.problems.append(("unknown category", f"class {fields[0]:.80} at {origin}"))
             else:
-                boxes.append(_box(values, name, origin, dataset.keypoints))
+                boxes.append(box_of(values, name, origin, form))
+                row.left_out += ["key point group"] * bool(form.keypoints)
         except ValueError as error:
             row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
     return boxes
-
-
-def _box(values: list[float], name: str, origin: str, keypoints: int) -> ImportedBox:
-    """The box of a line's numbers after the class. Raises ValueError."""
-    is_box = 4 <= len(values) - keypoints <= 5
-    if not is_box and (keypoints or len(values) < 6):
-        raise ValueError(f"{len(values)} numbers after the class: neither a box's 4 nor a polygon's 6, 8, ...")
-    values = values[:4] if is_box else values[: len(values) // 2 * 2]
-    for value in values:
-        if not -FAR < value < FAR:  # such as pixels, or how visible a key point is
-            raise ValueError(f"{value:g} is no fraction of the image's size")
-    if is_box:
-        x, y, width, height = values
-        return ImportedBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, origin)
-    xs, ys = values[0::2], values[1::2]
-    return ImportedBox(name, min(xs), min(ys), max(xs), max(ys), origin, outline=encode([values]))

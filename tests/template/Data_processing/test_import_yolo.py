@@ -261,3 +261,57 @@ def test_a_label_file_counts_in_the_last_folder_called_images(tmp_path):
     write(tmp_path, {"images/set/images/a.b.jpg": b"", "images/set/labels/a.b.txt": BOX})
     [row] = imported(pack(tmp_path, tmp_path.parent / "s.tar.gz"), "yolo")
     assert (row.image, len(row.boxes)) == ("images/set/images/a.b.jpg", 1)
+
+
+PERSON = [
+    "0 0.5 0.5 0.2 0.4 0.45 0.4 0.55 0.6",
+    "0 0.3 0.7 0.1 0.3 0.28 0.6 0.33 0.8",
+    "1 0.8 0.4 0.3 0.2 0.7 0.35 0.9 0.45",
+]
+SQUARES = ["0 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3", "1 0.6 0.5 0.9 0.5 0.9 0.9 0.6 0.9"]
+
+
+def lines_of(tmp_path, lines, yaml=None):
+    """The boxes of a dataset that has just these lines: what is drawn, in fractions of the image."""
+    files = {"labels/train/a.txt": "\n".join(lines), "labels/train/b.txt": "", "labels/val/c.txt": ""}
+    rows = by_image(imported(source(tmp_path, *([yaml] if yaml else []), files=files), "yolo"))
+    row = rows["images/train/a.jpg"]
+    return row, [(round(b.x1, 6), round(b.y1, 6), round(b.x2, 6), round(b.y2, 6), b.outline) for b in row.boxes]
+
+
+@pytest.mark.parametrize("more", [[""], [" 0.9"], [" 0.93 3", " 0.87 12"], [" 4"]])
+def test_confidences_and_tracks_behind_boxes_are_no_points(tmp_path, more):
+    plain = ["0 0.5 0.5 0.2 0.4", "1 0.3 0.7 0.1 0.2"]
+    lines = [line + more[number % len(more)] for number, line in enumerate(plain)]
+    _, found = lines_of(tmp_path, lines)
+    assert found == [(0.4, 0.3, 0.6, 0.7, None), (0.25, 0.6, 0.35, 0.8, None)]
+
+
+@pytest.mark.parametrize("more", ["", " 0.93", " 0.93 3"])
+def test_confidences_and_tracks_behind_polygons_are_no_points(tmp_path, more):
+    _, found = lines_of(tmp_path, [line + more for line in SQUARES])
+    assert [corners for *corners, _ in found] == [[0.1, 0.1, 0.3, 0.3], [0.6, 0.5, 0.9, 0.9]]
+    assert all(len(json.loads(outline)[0]) == 8 for *_, outline in found)
+
+
+def test_a_lost_number_is_a_problem_and_shifts_no_polygon(tmp_path):
+    row, found = lines_of(tmp_path, [*SQUARES, "0 0.1 0.1 0.3 0.3 0.3 0.1 0.3"])
+    assert len(found) == 2
+    assert row.problems[0][0] == "malformed box" and "a.txt:3" in row.problems[0][1]
+
+
+@pytest.mark.parametrize("visible", ["", " 2", " 0"])
+def test_key_points_without_kpt_shape_are_known_by_all_lines(tmp_path, visible):
+    lines = [" ".join([*line.split()[:7], *visible.split(), *line.split()[7:], *visible.split()]) for line in PERSON]
+    _, found = lines_of(tmp_path, lines)
+    assert found[0] == (0.4, 0.3, 0.6, 0.7, None) and found[2] == (0.65, 0.3, 0.95, 0.5, None)
+
+
+def test_lines_that_could_be_both_are_refused_until_data_yaml_says_what_they_are(tmp_path):
+    both = ["0 0.5 0.5 0.6 0.6 0.3 0.4 0.7 0.6"]
+    with pytest.raises(UserError, match=r"a\.txt: lines of 9 numbers are polygons, or .*`kpt_shape: \[N, 2\]`"):
+        lines_of(tmp_path / "unknown", both)
+    yaml = "train: images/train\nval: images/val\nnames: [cat, dog]\nkpt_shape: "
+    assert lines_of(tmp_path / "pose", both, f"{yaml}[2, 2]")[1] == [(0.2, 0.2, 0.8, 0.8, None)]
+    (polygon,) = lines_of(tmp_path / "polygon", both, f"{yaml}[0, 2]")[1]
+    assert polygon[:4] == (0.3, 0.4, 0.7, 0.6) and polygon[4]
