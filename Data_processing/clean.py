@@ -191,6 +191,7 @@ def main(
     min_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = Rules.min_brightness,
     max_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = Rules.max_brightness,
     max_box_share: Annotated[float, typer.Option(min=0, max=1, help="of the image's area")] = Rules.max_box_share,
+    min_box: Annotated[float, typer.Option(min=0, help="pixels of a box's shorter side")] = Rules.min_box,
     doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = Rules.doubled_iou,
     keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels or counts differ")] = False,
     exclude: Annotated[Path, typer.Option(help="CSV file of images to leave out; '' for none")] = EXCLUDED,

@@ -45,6 +45,7 @@ ACCEPTED_SCHEMA = pa.schema(
         pa.field("sharpness", pa.float32()),
     ]
 )
+FORMULA = r"^(?=[=+\-@\t\r])"  # what a spreadsheet would compute; behind a ' it is a text
 REJECTED_SCHEMA = pa.schema(
     [
         *(pa.field(name, pa.string()) for name in ("source", "image", "rule", "origin", "value", "remedy")),
@@ -79,6 +80,7 @@ class Outcome:
         rejected = pd.DataFrame(self.rejected, columns=REJECTED_SCHEMA.names[:6])
         repairs = pd.DataFrame(self.repairs, columns=["source", "image", "rule", "origin", "before", "after"])
         for name, table in (("rejected.csv", rejected), ("repairs.csv", repairs)):
+            table = table.replace(FORMULA, "'", regex=True)
             with replacing(out / name) as partial:
                 table.to_csv(partial, index=False, lineterminator="\n")
 

@@ -165,7 +165,7 @@ def clean_boxes(row: Imported, facts: Facts, rules: Rules, repairs: list[Repair]
         if name is None:
             unwanted[box.name] += 1
         else:
-            boxes.append(_fit(box, name, row, facts, rules.max_box_share, repairs))
+            boxes.append(_fit(box, name, row, facts, rules, repairs))
             origins.append(box.origin)
     doubled = doubles(boxes, rules.doubled_iou)
     for later, first in doubled.items():
@@ -190,11 +190,14 @@ def in_pixels(box: ImportedBox, row: Imported, facts: Facts) -> Corners:
     return box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y
 
 
-def _fit(box: ImportedBox, name: str, row: Imported, facts: Facts, max_share: float, repairs: list[Repair]) -> Box:
+def _fit(box: ImportedBox, name: str, row: Imported, facts: Facts, rules: Rules, repairs: list[Repair]) -> Box:
     """The box in pixels with its corners in order, clipped to the image, with its mask; adds what that took."""
     stated, width, height = in_pixels(box, row, facts), facts.width or 0, facts.height or 0
     x1, y1, x2, y2 = repair_corners(stated, box.origin, width, height, repairs)
-    if (x2 - x1) * (y2 - y1) > max_share * width * height:
+    if min(x2 - x1, y2 - y1) < rules.min_box - ROUNDING:
+        value = f"{_in_words((x1, y1, x2, y2))} is narrower than clean.min_box, {rules.min_box:g} pixels"
+        raise Rejection("box too small", box.origin, value)
+    if (x2 - x1) * (y2 - y1) > rules.max_box_share * width * height:
         raise Rejection("box covers all", box.origin, f"{_in_words(stated)} in an image of {width} x {height}")
     segmentation = None
     if box.outline is not None:

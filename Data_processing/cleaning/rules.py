@@ -48,6 +48,7 @@ REMEDIES = {
     "no kept class": "nothing, or set clean.without_kept to negative",
     "box without area": "draw the box again",
     "box outside": "draw the box again",
+    "box too small": "draw the box again, or lower clean.min_box",
     "box covers all": "draw the box again, or raise clean.max_box_share",
     "impossible box": "draw the box again",
     "contradiction": "make labels, counts and boxes agree",
@@ -126,4 +127,5 @@ class Rules:
     min_brightness: float = 2.0
     max_brightness: float = 254.0  # products on white come close
     max_box_share: float = 1.0
+    min_box: float = 2.0
     doubled_iou: float = 0.95

@@ -11,6 +11,7 @@ import msgspec
 from lxml import etree
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
 from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
@@ -19,6 +20,7 @@ from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError, one_line
 
 T = TypeVar("T")
+MAX_ALIASES = 10  # in YAML: a few that stand for each other stand for gigabytes
 CLASSES = "classes.json"  # beside our own records
 LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
@@ -129,8 +131,10 @@ def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, s
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """YAML text. Raises UserError. where: for the message."""
+    """YAML text. Raises UserError, also for more than MAX_ALIASES. where: for the message."""
     try:
+        if "&" in text and sum(isinstance(e, AliasEvent) for e in YAML(pure=True).parse(text)) > MAX_ALIASES:
+            raise UserError(f"{where}: has more than {MAX_ALIASES} aliases such as *a; write out what they stand for")
         return YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(f"{where}: not YAML: {one_line(error)[:200]}") from error

@@ -1,6 +1,7 @@
 """Runs a function as a command: its options, its progress, and one line instead of a traceback for a user's mistake."""
 
 import ctypes
+import functools
 import os
 import re
 import signal
@@ -8,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, NoReturn, TypeVar
 
 from Datasets.tools.errors import UserError, one_line
 
 T = TypeVar("T")
+# What moves the cursor, colours, or turns letters round on a terminal, but for what shows progress: \n, \r and ESC[K.
+CONTROL = re.compile(r"(?!\x1b\[[KA])[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 # Read by the OpenMP runtime when torch is imported, after this module: threads that spin long while they wait for each
 # other make training many times slower as soon as anything else runs on the machine.
@@ -37,7 +41,7 @@ def run(*functions: Callable[..., Any]) -> None:
     settings = {"token_normalize_func": lambda token: token.replace("_", "-")}
     app = typer.Typer(add_completion=False, context_settings=settings)
     for function in functions:
-        app.command(function.__name__.rstrip("_"))(function)
+        app.command(function.__name__.rstrip("_"))(_plain_output(function))
     try:
         sys.exit(typer.main.get_command(app).main(standalone_mode=False))  # typer returns 130 if interrupted
     except usage_error as error:
@@ -55,8 +59,32 @@ def _end(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+class _Plain:
+    """A stream that writes control characters as their escapes, as names in data come from others."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(CONTROL.sub(lambda found: ascii(found[0])[1:-1], text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _plain_output(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose output is plain."""
+
+    @functools.wraps(function)
+    def plain(*words: Any, **options: Any) -> Any:
+        with redirect_stdout(_Plain(sys.stdout)), redirect_stderr(_Plain(sys.stderr)):
+            return function(*words, **options)
+
+    return plain
+
+
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {message}", file=_Plain(sys.stderr))
     sys.exit(1)
 
 

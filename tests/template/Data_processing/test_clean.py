@@ -510,3 +510,35 @@ def test_sources_that_dvc_yaml_does_not_name_and_others_that_it_still_names_are_
         check_dependencies(ROOT / "dvc.yaml", ["digits", "cats"], folders)
     with pytest.raises(UserError, match=r"imported/digits.parquet is of no source .* delete the line"):
         check_dependencies(ROOT / "dvc.yaml", [], folders)
+
+
+def test_a_box_of_one_pixel_is_rejected_unless_the_user_says_otherwise(tmp_path):
+    content = {
+        **CONTENT,
+        "0.png": [("cat", 3, 4, 4, 30)],
+        "1.png": [("cat", 58, 4, 99, 30)],
+        "2.png": [("cat", 3, 4, 5, 6)],
+    }
+    source = write_coco(tmp_path / "s", content)
+    succeeded(clean(source, tmp_path, "--max-rejected", "0.9"))
+    assert rejected(tmp_path) == {"images/0.png": "box too small"}
+    succeeded(clean(source, tmp_path, "--min-box", "1"))
+    refused(clean(source, tmp_path, "--min-box", "3"), "3 of 6 images rejected", "box too small", "clean.min_box")
+
+
+def test_names_that_begin_like_formulas_stay_text_in_the_tables(tmp_path):
+    content = {**CONTENT, "=1+2.png": [("cat", 9, 9, 9, 12)], "@a.png": [("cat", 20, 4, 3, 30)]}
+    source = write_coco(tmp_path / "s", content, folder=".")
+    succeeded(clean(source, tmp_path, "--max-rejected", "0.9"))
+    assert rejected(tmp_path) == {"'=1+2.png": "box without area"}
+    assert pd.read_csv(tmp_path / "clean/repairs.csv")["image"].tolist() == ["'@a.png"]
+    assert pq.read_table(tmp_path / "clean/rejected.parquet")["image"].to_pylist() == ["=1+2.png"]
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path):
+    name = "cat\x1b[31m\x1b]0;title\x07"
+    source = write_coco(tmp_path / "s", {**CONTENT, "0.png": [(name, 3, 4, 20, 30)]})
+    done = succeeded(clean(source, tmp_path, "--keep", "cat"))
+    assert "1 cat\\x1b[31m\\x1b]0;title\\x07" in done.stdout and "\x1b" not in done.stdout
+    done = clean(source, tmp_path, "--keep", "cat", "--rename", f"{name}=cat\x1b[2J")
+    assert "\x1b" not in done.stdout + done.stderr

@@ -12,6 +12,9 @@ from Datasets.tools.errors import UserError
 from tests.template.Data_processing.test_import_formats import imported, pack, problems, write
 
 BOX = "0 0.5 0.5 0.2 0.4\n"
+BOMB = (
+    "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)) + "train: *a8"
+)
 
 
 def by_image(rows) -> dict:
@@ -178,6 +181,7 @@ def test_key_points_are_left_out_and_never_taken_for_a_polygon(tmp_path):
         ("[1, 2]", "no data.yaml"),
         ("names: [cat", "not YAML"),
         ("names: " + "[" * 200_000, "not YAML"),
+        (BOMB, "aliases"),
         ("train: images/train", "no `names`"),
         ("train: images/train\nnames: []", "no `names`"),
         ("train: images/train\nnames: [cat, null]", "None"),
