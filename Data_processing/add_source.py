@@ -65,7 +65,6 @@ class Summary:
     sides: list[float] = field(default_factory=list)  # the longer one of each image, in pixels
     objects: list[float] = field(default_factory=list)  # the size of each, as a share of that side
     folder: str | None = ""
-    copy: str = ""  # the first image that is called as an augmented copy
     names_of: dict[str, Names] = field(default_factory=dict)  # what the values in each mask mean
 
     def watch(self, rows: Iterable[Imported], names: set[str]) -> Iterator[Imported]:
@@ -76,8 +75,6 @@ class Summary:
                 self.found += 1
             else:
                 self.first_missing = self.first_missing or row.image
-            if not self.copy and row.group is None and ".rf." in row.image:
-                self.copy = row.image
             self.boxes += len(row.boxes or ())
             self.labels |= bool(row.labels)
             self.measure(row)
@@ -164,10 +161,11 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" if count else name for name, count in counts.items()) or "none"
 
 
-def advise(held: Summary, rules: ClassRules) -> None:
-    """Print what params.yaml could say for what a source states."""
+def advise(held: Summary, rules: ClassRules, names: Sequence[str]) -> None:
+    """Print what params.yaml could say for what a source states. names: of its files."""
     left_out = project.not_kept(rules, held.classes)
-    alike = {name: kept for name in left_out if (kept := project.nearly_kept(rules, name))}
+    nearly = {name: rules.meant(name) or rules.name(name.casefold().removesuffix("es")) for name in left_out}
+    alike = {name: kept for name, kept in nearly.items() if kept and rules.keep}
     if alike:
         renamed = as_yaml([f"{old}={new}" for old, new in {**rules.rename, **alike}.items()])
         print(f"called nearly as in clean.keep: {', '.join(alike)}; to take them for the same: `rename: {renamed}`")
@@ -178,7 +176,7 @@ def advise(held: Summary, rules: ClassRules) -> None:
     curate = project.load_params(PARAMS).curate or {}
     if held.splits and not curate.get("keep_splits"):
         print("its splits are not kept as it stands; to keep them: `keep_splits: true` in curate")
-    if better := with_copies(curate.get("group_pattern") or "", [held.copy]):
+    if better := with_copies(curate.get("group_pattern") or "", names):
         print(f"{COPIES}; to keep these together: `group_pattern: {as_yaml(better)}`")
 
 
@@ -208,7 +206,7 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         }
         project.add(path, target, changes)
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
-    advise(held, rules)
+    advise(held, rules, files.names())
     if dry_run:
         print("nothing was changed")
     else:

@@ -83,8 +83,9 @@ def write_accepted(
     """Write the accepted records as they come; returns what became of all."""
     total = Outcome()
     paths = {source.name: source_path(source.imported) for source in sources}
-    about = {"source_paths": json.dumps(paths), "range": json.dumps(common_range(sources))}
-    schema = ACCEPTED_SCHEMA.with_metadata(about)
+    placed = {source.name: source.options.split for source in sources if source.options.split}
+    about = {"source_paths": paths, "range": common_range(sources), "placed": placed}
+    schema = ACCEPTED_SCHEMA.with_metadata({key: json.dumps(value) for key, value in about.items()})
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for accepted, outcome in results:
             total.add(outcome)

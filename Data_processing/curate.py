@@ -107,7 +107,7 @@ def main(
     shares = {"train": train, "val": val, "test": test}
     check_shares(shares)
     groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits, shares)
-    placed = pc.unique(pq.read_table(accepted, columns=["placed"])["placed"]).to_pylist()
+    placed = json.loads(pq.read_schema(accepted).metadata[b"placed"]).values()
     dealt = assign(groups, counts, shares, seed, stated, placed)
     groups, splits, kept = with_placed(accepted, group_pattern, near_duplicate_bits, groups, dealt)
     paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
@@ -120,7 +120,7 @@ def main(
     print("all images  " + "  ".join(f"{split} {part['share']:.3f}" for split, part in numbers["shares"].items()))
     for line in missing_classes(counts, dealt, shares, stated):
         print(f"warning: {line}", file=sys.stderr)
-    if (stated == ANY).any() and not any(placed):
+    if (stated == ANY).any() and not placed:
         warn_shares(numbers["shares"])
 
 

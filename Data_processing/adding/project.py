@@ -63,12 +63,6 @@ def not_kept(rules: ClassRules, names: Iterable[str]) -> list[str]:
     return sorted(name for name, kept in ours.items() if kept is None and name not in rules.drop)
 
 
-def nearly_kept(rules: ClassRules, name: str) -> str | None:
-    """The class of clean.keep of which `name` looks like another spelling, or the plural."""
-    singular = (name.casefold().removesuffix("s"), name.casefold().removesuffix("es"))
-    return rules.meant(name) or next((kept for kept in rules.keep if kept.casefold() in singular), None)
-
-
 def with_dependencies(path: Path, name: str) -> str:
     """The text of dvc.yaml where stage clean depends on a source's files. Raises UserError if its deps share a line."""
     text = text_of(path)

@@ -36,7 +36,6 @@ ACCEPTED_SCHEMA = pa.schema(
     [
         *SCHEMA,
         pa.field("origin", pa.string()),
-        pa.field("placed", pa.string()),  # the split that the source's entry wants, whatever others are stated
         pa.field("mask_source", pa.string()),  # where the mask file is, if not in `source`
         pa.field("mask_names", pa.map_(pa.int32(), pa.string())),  # what values of the mask file stand for, as wanted
         pa.field("bytes", pa.int64()),
@@ -114,7 +113,6 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
 def clean_batch(
     batch: pa.RecordBatch,
     source: str,
-    placed: str | None,
     facts: Sequence[tuple[Facts, Facts | None]],
     repeated: Mapping[str, list[str]],
     corrections: Mapping[str, Correction],
@@ -122,8 +120,7 @@ def clean_batch(
 ) -> tuple[pa.RecordBatch, Outcome]:
     """Judge one source's records in `batch`; returns rows of ACCEPTED_SCHEMA and what became of the records.
 
-    placed: the split that the source's entry wants. facts: of each record's image and mask. repeated: images of several
-    records, with the origins of all. corrections: by image.
+    facts: of each record's image and mask. repeated: images of several records, with the origins of all.
     """
     outcome = Outcome()
     accepted = []
@@ -148,12 +145,11 @@ def clean_batch(
             outcome.reject(source, row.image, rejection, sha256=fact.sha256, reason=fact.reason, boxes=boxes)
             continue
         about = {"origin": row.origin, "mask_names": list(result.mask_names.items()) or None, "bytes": fact.size}
-        about |= {"placed": placed, "split": placed or row.split, "mask_source": mask_source}
+        about["mask_source"] = mask_source
         looks = {name: getattr(fact, name) for name in ("phash", "brightness", "sharpness")}
         accepted.append({**result.record, **about, **looks})
-        outcome.repairs += [
-            {"source": source, "image": row.image, **vars(repair)} for repair in [*repairs, *result.repairs]
-        ]
+        repairs += result.repairs
+        outcome.repairs += [{"source": source, "image": row.image, **vars(repair)} for repair in repairs]
         outcome.unwanted.update(result.unwanted)
     outcome.accepted = len(accepted)
     return pa.RecordBatch.from_pylist(accepted, ACCEPTED_SCHEMA), outcome
@@ -173,18 +169,18 @@ def batches(
         rows = pq.ParquetFile(source.imported).read(columns=["image", "origin"]).to_pandas()
         rows = rows[rows["image"].duplicated(keep=False)]
         repeated = rows.groupby("image")["origin"].agg(list).to_dict()
-        facts, name, placed = source.facts, source.name, source.options.split
+        facts, name = source.facts, source.name
         mine = {image: correction for (of, image), correction in corrections.items() if of == name}
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
             batch = batch.filter(pa.array([image not in others[name] for image in batch["image"].to_pylist()]))
             images, masks = batch["image"].to_pylist(), batch["mask"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]
-            yield batch, name, placed, pairs, here, {image: mine[image] for image in images if image in mine}
+            yield batch, name, pairs, here, {image: mine[image] for image in images if image in mine}
         known = recorded[source_path(source.imported)]
         without = [image for image in facts if image not in known and image not in others[name]]
         known.update(without)  # another source of the same place is not to reject them once more
         for part in batched(without, BATCH):
             unlisted = to_arrow([Imported(image, image) for image in part])
             here = {image: mine[image] for image in part if image in mine}
-            yield unlisted, name, placed, [(facts[image], None) for image in part], {}, here
+            yield unlisted, name, [(facts[image], None) for image in part], {}, here

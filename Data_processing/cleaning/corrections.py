@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import basename
+from typing import NamedTuple
 
 import msgspec
 import pyarrow.parquet as pq
@@ -35,8 +36,7 @@ class Source:
     options: ImportOptions
 
 
-@dataclass(frozen=True)
-class Correction:
+class Correction(NamedTuple):
     """A record, its source, and the facts of its image and its mask."""
 
     source: str
@@ -108,8 +108,8 @@ def corrected(
 ) -> tuple[Imported, Facts | None, list[Repair]]:
     """The record with a correction's annotations, the facts of its mask, and what has changed.
 
-    Boxes or a mask that the correction does not state stay if they show just the classes that it states, and so does
-    the outline of a box that stays. fact, mask: of the record's image and mask.
+    Where its boxes are of the classes that were there, an old mask stays, and with such a mask alone old boxes; so does
+    the outline of a box that it does not move. fact, mask: of the record's image and mask.
     """
     row, seen = by.row, by.mask
     boxes = row.boxes and [msgspec.structs.replace(box, origin=f"{by.source}: {box.origin}") for box in row.boxes]
@@ -118,29 +118,35 @@ def corrected(
     new.origin = f"{by.source}: {row.origin}"
     if new.width is None and not new.normalized:
         new.width, new.height = by.fact.width, by.fact.height  # in whose pixels it is
-    stated = shown(row, by.mask, classes)
-    if row.boxes is None and row.counts is None and shown(Imported("", "", boxes=old.boxes), None, classes) == stated:
+    drawn, masked = (
+        [{classes.name(box.name) for box in each.boxes or ()} for each in (old, row)],
+        [{classes.name(name) for name in in_mask(each, at)} for each, at in ((old, mask), (row, by.mask))],
+    )
+    if row.boxes is None and row.labels is None and row.counts is None and masked[0] == masked[1]:
         new.boxes, new.normalized, new.width, new.height = old.boxes, old.normalized, old.width, old.height
-    if row.mask is None and shown(Imported("", "", mask_names=old.mask_names), mask, classes) == stated:
+    if row.mask is None and row.boxes is not None and drawn[0] == drawn[1]:
         new.mask, new.mask_names, seen = old.mask, old.mask_names, mask
-    before, after = in_words(old, fact, classes), in_words(new, fact, classes)
-    for words, box in after.items():
-        stays = before.get(words)
-        if box and stays and box.outline is None and old.normalized == new.normalized:
-            box.outline = stays.outline
-    gone, added = [words for words in before if words not in after], [words for words in after if words not in before]
+    gone, added = changed(old, new, fact, classes)
     if seen is not mask:
         gone, added = [*gone, f"mask {old.mask or 'none'}"], [*added, f"mask {new.mask or 'none'}"]
     repair = Repair("corrected", new.origin, ", ".join(gone) or "nothing", ", ".join(added) or "nothing")
     return new, seen, [repair] if gone or added else []
 
 
-def shown(row: Imported, mask: Facts | None, classes: ClassRules) -> set[str | None]:
-    """The wanted classes that a record states, in whatever way; None for those not wanted. mask: facts of its mask."""
-    names = {box.name for box in row.boxes or ()}.union(row.labels or (), (c["name"] for c in row.counts or ()))
-    values = numbers_in(mask, row) if mask else ()
-    in_mask = (name for value, name in (row.mask_names or {}).items() if name and value in values)
-    return {classes.name(name) for name in names.union(in_mask)}
+def changed(old: Imported, new: Imported, fact: Facts, classes: ClassRules) -> tuple[list[str], list[str]]:
+    """What only the old and what only the new record states, in words. Boxes of both keep the old one's outline."""
+    before, after = in_words(old, fact, classes), in_words(new, fact, classes)
+    for words, box in after.items():
+        stays = before.get(words)
+        if box and stays and box.outline is None and old.normalized == new.normalized:
+            box.outline = stays.outline
+    return [words for words in before if words not in after], [words for words in after if words not in before]
+
+
+def in_mask(row: Imported, mask: Facts | None) -> set[str]:
+    """The classes that a record's mask shows. mask: its facts."""
+    values = numbers_in(mask, row) if mask else set()
+    return {name for value, name in (row.mask_names or {}).items() if name and value in values}
 
 
 def in_words(row: Imported, fact: Facts, classes: ClassRules) -> dict[str, ImportedBox | None]:

@@ -5,6 +5,7 @@ expectation, and exactly only as far as chance and the groups allow; the seed is
 """
 
 import hashlib
+import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,12 +114,19 @@ def read_groups(
     accepted: Path, pattern: str, bits: int, keep: bool, shares: Shares
 ) -> tuple[Groups, ClassCounts, np.ndarray]:
     """The groups of the clean stage's records that no source's entry places, the classes in each, `stated_splits`."""
-    columns = [*COLUMNS, "labels", "split", "placed"]
+    columns = [*COLUMNS, "labels", "split"]
     check_parquet(accepted, columns, "clean")
     table = pq.read_table(accepted, columns=columns)
-    table = table.filter(pc.is_null(table["placed"]))
+    table = table.filter(pa.array(_placed(table) < 0))
     groups = find_groups(table, pattern, bits)
     return groups, count_classes(groups.numbers, table["labels"]), stated_splits(groups, table["split"], keep, shares)
+
+
+def _placed(table: pa.Table) -> np.ndarray:
+    """int64 [N]: the split in which its source's entry places each image, or -1."""
+    of_source = json.loads(table.schema.metadata[b"placed"])
+    names = pa.array([of_source.get(source) for source in table["source"].to_pylist()], pa.string())
+    return pc.fill_null(pc.index_in(names, value_set=pa.array(SPLITS)), -1).to_numpy().copy()
 
 
 def with_placed(
@@ -129,19 +137,19 @@ def with_placed(
     These stay where they would be without the placed ones. A placed image whose group has images in another split is
     left out: there it would change what is compared, and elsewhere it would be a leak. Prints how many there are.
     """
-    table = pq.read_table(accepted, columns=[*COLUMNS, "placed"])
-    splits = pc.fill_null(pc.index_in(table["placed"], value_set=pa.array(SPLITS)), -1).to_numpy().copy()
+    table = pq.read_table(accepted, columns=COLUMNS)
+    splits = _placed(table)
     free = splits < 0
     if free.all():
         return groups, dealt, free
     splits[free] = dealt[groups.numbers]
     numbers = find_groups(table, pattern, bits).numbers
-    found = np.zeros((numbers.max(initial=-1) + 1, len(SPLITS)), bool)
+    found = np.zeros((len(numbers), len(SPLITS)), bool)
     found[numbers, splits] = True
     kept = free | (found.sum(axis=1) == 1)[numbers]
     if out := table["image"].filter(pa.array(~kept)).to_pylist():
-        why = "as images of their groups are in another split than `split` of their source's entry"
-        print(f"warning: {len(out)} images, such as {out[0]}, are left out, {why}", file=sys.stderr)
+        why = "are left out, as images of their groups are in another split than their source's `split`"
+        print(f"warning: {len(out)} images, such as {out[0]}, {why}", file=sys.stderr)
     groups = find_groups(table.filter(pa.array(kept)), pattern, bits)
     return groups, splits[kept][np.unique(groups.numbers, return_index=True)[1]], kept
 

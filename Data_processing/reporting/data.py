@@ -187,8 +187,7 @@ def histogram(title: str, words: str, values: np.ndarray, edges: np.ndarray) -> 
     """How many values lie in each of BINS parts between `edges`; those beyond are in the end bins."""
     numbers, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     ranges = [f"{_short(low)} to {_short(high)}" for low, high in pairwise(edges)]
-    bars = _bars(ranges, numbers)
-    return Chart(title, words, tuple(map(_short, edges[:: BINS // 4])) if bars else (), bars)
+    return Chart(title, words, tuple(map(_short, edges[:: BINS // 4])), _bars(ranges, numbers))
 
 
 def counts(title: str, words: str, values: np.ndarray) -> Chart:
@@ -197,13 +196,10 @@ def counts(title: str, words: str, values: np.ndarray) -> Chart:
     width = -(-(most + 1) // 40)
     numbers = np.bincount(values.astype(int) // width)
     ranges = [f"{start}" if width == 1 else f"{start} to {start + width - 1}" for start in range(0, most + 1, width)]
-    bars = _bars(ranges, numbers)
-    return Chart(title, words, ("0", f"{most:,}") if bars else (), bars)
+    return Chart(title, words, ("0", f"{most:,}"), _bars(ranges, numbers))
 
 
 def _bars(ranges: list[str], numbers: np.ndarray) -> tuple[tuple[float, str], ...]:
-    if np.count_nonzero(numbers) < 2:
-        return ()
     heights = np.round(100 * numbers / max(1, numbers.max()), 2).tolist()
     return tuple((height, f"{words}: {n:,}") for height, words, n in zip(heights, ranges, numbers, strict=True))
 

@@ -30,22 +30,17 @@ def by_source(dataset: Dataset, rejected: pd.DataFrame, repaired: pd.DataFrame, 
     return [{"name": source, **{k: int(n.get(source, 0)) for k, n in counts.items()}} for source in sources]
 
 
-def flow(
-    dataset: Dataset, rejected: pd.DataFrame, sources: Iterable[str], accepted: int
-) -> list[tuple[str, list[Part]]]:
-    """Where every image went, as lines of parts that add up to all, where there are several. accepted: by clean."""
+def flow(dataset: Dataset, rejected: pd.DataFrame, accepted: int) -> list[tuple[str, list[Part]]]:
+    """Where every image went, as lines of parts that each add up to all. accepted: images, by clean."""
     images = dataset.images
-    of_source = pd.concat([images["source"], rejected["source"]]).value_counts()
     of_split = images["split"].value_counts()
     ends: list[Part] = [(split, int(of_split.get(split, 0)), split) for split in SPLITS]
     ends += [(rule, count, "rejected") for rule, count in _by_rule(rejected).items()]
     ends.append(("left out by curate", accepted - len(images), "rejected"))
-    lines: list[tuple[str, list[Part]]] = [
-        ("imported from", [(name, int(of_source.get(name, 0)), "source") for name in sources]),
+    return [
         ("found to be", [("accepted", accepted, "accepted"), ("rejected", len(rejected), "rejected")]),
         ("ended in", ends),
     ]
-    return [(words, parts) for words, parts in lines if sum(count > 0 for _, count, _ in parts) > 1]
 
 
 def _by_rule(rejected: pd.DataFrame) -> dict[str, int]:
