@@ -31,7 +31,7 @@ class EfficientNetLite(nn.Module):
     def __init__(self, variant: int = 0, frozen: int = 3) -> None:
         super().__init__()
         wider, deeper = SCALES[variant]
-        self.frozen, self.norms_frozen = frozen, False
+        self.frozen = frozen
         self._conv_stem = SameConv2d(3, STEM, 3, stride=2)
         self._bn0 = norm(STEM)
         self._blocks = nn.ModuleList()
@@ -60,19 +60,11 @@ class EfficientNetLite(nn.Module):
 
     def freeze(self) -> None:
         """Keep stem and first blocks as they are in training, and the statistics and factors of all norms."""
-        still = [self._conv_stem, *self._blocks[: self.frozen]] if self.frozen else []
-        for module in [*still, *(each for each in self.modules() if isinstance(each, nn.BatchNorm2d))]:
+        norms = [each for each in self.modules() if isinstance(each, nn.BatchNorm2d)]
+        for module in [*norms, *([self._conv_stem, *self._blocks[: self.frozen]] if self.frozen else [])]:
             module.requires_grad_(False)
-        self.norms_frozen = True
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "EfficientNetLite":
-        """As of any module; frozen norms stay in evaluation mode."""
-        super().train(mode)
-        for module in self.modules() if self.norms_frozen else ():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
+        for module in norms:
+            module.eval()
 
 
 class Block(nn.Module):

@@ -180,10 +180,14 @@ def pad(targets: Sequence[Targets]) -> Targets:
 def epoch_order(samples: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
     """All samples once, in an order that follows from (seed, epoch), in batches of nearly equal size, at most `batch`.
 
-    Equal sizes, because the statistics of a last batch of one or two images would disturb batch normalisation.
+    Equal sizes, because the statistics of a last batch of one or two images would disturb batch normalisation; where
+    one image would be alone, a batch has one more.
     """
     order = np.random.default_rng([seed, epoch]).permutation(samples)
-    return [part.tolist() for part in np.array_split(order, -(-samples // batch))]
+    steps = -(-samples // batch)
+    if samples < 2 * steps and batch > 1:
+        steps = max(1, samples // batch)
+    return [part.tolist() for part in np.array_split(order, steps)]
 
 
 def ahead(function: Callable[[T], U], items: Iterable[T], depth: int = 4) -> Iterator[U]:

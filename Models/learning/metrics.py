@@ -17,6 +17,7 @@ from Datasets.format.predictions import mask_of, to_prediction
 from Models.learning import box_metrics
 from Models.learning.box_metrics import Measured, Pair, rounded
 from Models.learning.data_loading import Samples
+from Models.learning.scripts import evaluating
 
 MIN_SCORE = 0.001  # detections below it change no figure
 THRESHOLDS = np.arange(1, 100) / 100
@@ -204,12 +205,11 @@ TASKS = {"boxes": BOXES, "mask": MASKS, "labels": LABELS, "counts": LABELS}
 
 
 def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
-    """A Prediction for each image, in its own pixels. Leaves the model in evaluation mode."""
-    model.eval()
+    """A Prediction for each image, in its own pixels."""
     device = next(model.parameters()).device
     order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
     predictions: list[Any] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluating(model):
         for part in samples.batches(order):
             outputs = {name: values.cpu().numpy() for name, values in model(part.images.to(device)).items()}
             for row, (index, square) in enumerate(zip(part.indices, part.squares, strict=True)):

@@ -10,7 +10,8 @@ import math
 import os
 import platform
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,7 @@ from Models.learning.data_loading import Samples
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = ("card.json", "manifest.json")  # beside weights: of pretrained ones, and of an export
+MAX_WEIGHTS = 2_000_000_000  # bytes; protobuf, which ONNX is written in, ends at 2 GiB
 RANDOM = "random"  # the file in Datasets/pretrained that a stage depends on when it starts from random weights
 
 
@@ -176,7 +178,12 @@ def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) 
         raise UserError(f"model: {str(error).splitlines()[0]}") from error
     if not isinstance(model, nn.Module) or not callable(getattr(model, "loss", None)):
         raise UserError(f"{_file(script)}: build() gives no torch.nn.Module with a method loss()")
-    return model
+    size = sum(values.numel() * values.element_size() for values in model.state_dict().values())
+    if size > MAX_WEIGHTS:
+        raise UserError(
+            f"model: its weights take {size / 1e9:.1f} GB, and an ONNX graph has room for 2; make it smaller"
+        )
+    return model if model.training else model.train()  # some libraries give it in evaluation mode
 
 
 def _file(script: ModuleType) -> str:
@@ -189,11 +196,10 @@ def check_outputs(script: ModuleType, model: nn.Module, size: int, classes: int)
     Checked before a training, which would fail after its first epoch. The order of the outputs is free.
     """
     try:
-        with torch.no_grad():
-            outputs = model.eval()(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+        with torch.no_grad(), evaluating(model):
+            outputs = model(torch.zeros(2, 3, size, size, dtype=torch.uint8))
     except ValueError as error:
         raise UserError(f"model: {error}") from error
-    model.train()
     task = script.TASK
     wanted = OUTPUTS[task]
     if not isinstance(outputs, Mapping) or not all(isinstance(outputs.get(name), Tensor) for name in wanted):
@@ -218,6 +224,18 @@ def check_outputs(script: ModuleType, model: nn.Module, size: int, classes: int)
             wrong = f"numbers from {values.min():g} to {values.max():g}, not {low} to {high}"
         if wrong:
             raise UserError(f"{_file(script)}: of two images of {classes} classes, forward() gives {name} as {wrong}")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards, each of its parts is again in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def check_losses(losses: Any, before: Collection[str]) -> None:
@@ -249,7 +267,10 @@ def read_run(directory: Path) -> Run:
 def write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write all weights and running statistics as safetensors; what layers share is written for each of them."""
     with replacing(path) as partial:
-        save_file({name: values.cpu().contiguous().clone() for name, values in weights.items()}, partial)
+        try:
+            save_file({name: values.cpu().contiguous().clone() for name, values in weights.items()}, partial)
+        except SafetensorError as error:  # of the file system, in the library's words
+            raise UserError(f"{path}: {error}; is the disk full?") from error
 
 
 def trained_model(run: Run, directory: Path) -> nn.Module:

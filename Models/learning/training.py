@@ -221,7 +221,6 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
 
     images: of the step in all processes, if `batch` is only this one's share of them.
     """
-    state.model.train()
     images = images or len(batch.indices)
     torch.manual_seed(options.seed * 1_000_003 + state.step + 2**40 * rank())  # so there is no random state to save
     batch = batch.to(options.device)

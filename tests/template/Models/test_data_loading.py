@@ -57,6 +57,11 @@ def test_the_order_follows_from_seed_and_epoch_and_leaves_nothing_out():
     assert order != epoch_order(100, 16, 3, 6) and order != epoch_order(100, 16, 4, 5)
 
 
+@pytest.mark.parametrize(("images", "batch", "sizes"), [(75, 2, {2, 3}), (3, 2, {3}), (1, 4, {1}), (3, 1, {1})])
+def test_no_image_is_alone_in_a_batch(images, batch, sizes):
+    assert {len(part) for part in epoch_order(images, batch, 0, 0)} == sizes
+
+
 def test_a_split_without_boxes_is_reported(tmp_path):
     curated = Curated(write_scenes(tmp_path / "curated", {"train": 2, "val": 0, "test": 1}))
     with pytest.raises(UserError, match="no image of the val split has boxes to learn from"):

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from Models import e001_center_detector as e001
 from Models.learning import data_loading, training
 from Models.learning.data_loading import Samples, epoch_order
 from Models.learning.metrics import validate
-from Models.learning.scripts import write_weights
+from Models.learning.scripts import build_model, evaluating, write_weights
 from Models.learning.training import Options, checkpoint_path, load_checkpoint, save, start, train, update
 from Models.train import prepare
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage, stage, write_scenes
@@ -66,6 +67,25 @@ VARIED = ["--zoom=0.2", "--crop=0.2", "--colour=0.3", "--flip"]
 LONG = ["--size=48", "--epochs=7", "--batch=4", "--threads=1", *VARIED, "--", "--width=8"]
 
 
+def test_what_a_script_puts_into_evaluation_mode_stays_in_it(shapes, tmp_path):
+    model = e001.build(classes=2, width=8)
+    model.backbone.body.eval()
+    before = {name: values.clone() for name, values in model.state_dict().items() if "running" in name}
+    samples = Samples(Curated(shapes), "val", 48)
+    train(
+        model, samples, tiny_options(epochs=2), lambda each: validate(each, samples, 8), tmp_path / "c", lambda _: None
+    )
+    moved = {name for name, values in before.items() if not torch.equal(values, model.state_dict()[name])}
+    assert moved == {name for name in before if not name.startswith("backbone.body.")}
+
+
+def test_weights_that_no_graph_has_room_for_are_refused_before_the_training():
+    large = torch.nn.Linear(30_000, 20_000, device="meta")
+    large.loss = lambda *_: {}
+    with pytest.raises(UserError, match=r"its weights take 2\.4 GB, and an ONNX graph has room for 2"):
+        build_model(SimpleNamespace(build=lambda classes: large, __name__="Models.e999"), 2, {})
+
+
 def test_it_learns_a_handful_of_images_by_heart(tmp_path):
     samples = Samples(Curated(write_scenes(tmp_path / "c", {"train": 12, "val": 0, "test": 0})), "train", 64)
     torch.set_num_threads(1)
@@ -75,7 +95,6 @@ def test_it_learns_a_handful_of_images_by_heart(tmp_path):
     rows = train(model, samples, options, lambda _: {}, tmp_path / "checkpoint.pt", lambda _: None).history
     figures = validate(model, samples, 6)
     assert figures["val_mAP50"] > 0.95 and figures["val_mAP"] > 0.7
-    assert not model.training, "it was measured as it will be used"
     assert [row["epoch"] for row in rows] == list(range(1, 61)) and rows[-1]["loss"] < rows[0]["loss"] / 4
 
 
@@ -118,7 +137,11 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
             return moment(learn(images, targets))
 
         model.loss = loss
-        measure = lambda model: moment({"val_figure": float(model.eval().heatmap.weight.detach().sum())})  # noqa: E731
+
+        def measure(model):
+            with evaluating(model):
+                return moment({"val_figure": float(model.heatmap.weight.detach().sum())})
+
         state = train(model, samples, options, measure, checkpoint, lambda _: None)
         return state.history, state.best.pop("model"), state.best, state.result.state_dict()
 

@@ -47,7 +47,6 @@ def test_weights_of_a_package_become_a_backbone_that_is_frozen_where_it_should_b
     given = load_file("Datasets/pretrained/lite0/weights.safetensors")
     assert all(torch.equal(values, given[name]) for name, values in body.items())
     before = {name: values.clone() for name, values in body.items()}
-    model.train()
     optimizer = torch.optim.SGD(parameter_groups(model, Options(learning_rate=0.1), loaded))
     model(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)).at8.square().mean().backward()
     optimizer.step()
