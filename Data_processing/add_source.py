@@ -191,8 +191,8 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     held = try_import(files, name, found.format, options)
     show(path, found, held, files)
     if files.matched:
-        name, meant = next(iter(files.matched.items()))
-        print(f"  names    matched approximately: {len(files.matched)}, such as {meant} for {name}")
+        stated, meant = next(iter(files.matched.items()))
+        print(f"  names    matched approximately: {len(files.matched)}, such as {meant} for {stated}")
     if files.unclear:
         print(
             f"  names    {path} does not state their encoding: {files.unclear} may be another; pack the files in UTF-8"

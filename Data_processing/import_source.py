@@ -41,7 +41,7 @@ from Datasets.tools.errors import UserError
 
 # The formats that have an option; those that are not named here belong to all.
 OPTIONS_OF = {
-    "columns": ("csv", "via"),
+    "columns": ("csv", "via", "huggingface", "parquet"),
     "delimiter": ("csv",),
     "label_separator": ("csv",),
     "normalized": ("csv", "coco", "createml", "huggingface", "parquet"),
@@ -160,7 +160,7 @@ AnnotationsOption = Annotated[str | None, typer.Option(help="the annotation file
 ImagesOption = Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")]
 PresetOption = Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")]
 ColumnsOption = Annotated[
-    list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column; via: label=ATTRIBUTE")
+    list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column; others: label=THEIRS")
 ]
 NormalizedOption = Annotated[bool | None, typer.Option(help="boxes in fractions of the size")]
 DelimiterOption = Annotated[str | None, typer.Option(help="csv: between fields; tab")]

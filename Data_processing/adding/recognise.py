@@ -127,8 +127,9 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     names = [n for n in every if not chosen or n.startswith(f"{chosen}/") or fnmatchcase(n, chosen)]
     looks = _look(files, {*names, *visible(every, {".txt"})}, LOOKS)
     single = [Candidate(each, name, name) for each in SINGLE for name in looks[each]]
-    if joined := _file_an_image(files, looks["coco"]):
-        single = [joined, *(each for each in single if each.format != "coco")]
+    for each_form in ("coco", "createml"):
+        if joined := _file_an_image(files, each_form, looks[each_form]):
+            single = [joined, *(each for each in single if each.format != each_form)]
     found = [*_joined(single, names), *_voc(files, looks["voc"])]
     if described := looks["labelme"]:
         folder = _common_folder(described) or "."
@@ -188,13 +189,13 @@ def _look(files: SourceFiles, names: Iterable[str], looks: Looks) -> dict[str, l
     return found
 
 
-def _file_an_image(files: SourceFiles, described: Sequence[str]) -> Candidate | None:
-    """COCO files as one where each is called like an image."""
+def _file_an_image(files: SourceFiles, form: str, described: Sequence[str]) -> Candidate | None:
+    """Files of a format as one where each is called like an image."""
     images = {PurePosixPath(name).stem for name in images_below(files, "")}
     if len(described) < 2 or not images.issuperset(PurePosixPath(name).stem for name in described):
         return None
     pattern = inside(_common_folder(described), "*.json")
-    return Candidate("coco", f"{pattern}, a file an image", pattern)
+    return Candidate(form, f"{pattern}, a file an image", pattern)
 
 
 def _joined(found: Sequence[Candidate], names: Iterable[str]) -> list[Candidate]:

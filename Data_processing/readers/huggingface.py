@@ -4,6 +4,7 @@ Specification: https://huggingface.co/docs/datasets/image_dataset. `file_name` i
 `labels` are the image's; `objects` holds each object's `bbox`, [x, y, width, height] in pixels or, with `normalized:
 true`, in fractions, its category, and COCO's segmentation and iscrowd, if any. The names of numbered classes are those
 of the feature in README.md's `dataset_info` or in the Parquet file, else those in `classes`; a label of -1 is none.
+`columns: [label=COLUMN]` names another column of labels.
 """
 
 import math
@@ -63,7 +64,11 @@ def parquet_records(files: SourceFiles, file: str, options: ImportOptions) -> It
     parquet, finder = files.parquet(file), ImageFinder(files, options.images)
     schema, image = parquet.schema_arrow, image_column(parquet.schema_arrow)
     name_of = _namer(files, options, msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}")))
-    columns = [field.name for field in schema if field.name in COLUMNS and not image_column([field])]
+    columns = [field.name for field in schema if field.name in {*COLUMNS, *_label_columns(options)}]
+    columns = [name for name in columns if not image_column([schema.field(name)])]
+    if not set(columns) - {"width", "height"}:
+        remedy = "set `columns: [label=COLUMN]` (--format parquet --columns label=COLUMN)"
+        raise UserError(f"{files.path}: {file}: which of {', '.join(schema.names):.200} is the label? {remedy}")
     first = islice(parquet.iter_batches(1, columns=[f"{image}.bytes"]), 1)
     holds = any(batch[image][0].as_py()["bytes"] for batch in first)
     for group in range(parquet.num_row_groups):
@@ -72,6 +77,10 @@ def parquet_records(files: SourceFiles, file: str, options: ImportOptions) -> It
             place, path = f"{file}#{group}-{number}", (stated[image] or {}).get("path")
             packed = Imported(f"{place}{splitext(path or '')[1] or '.png'}", place)
             yield _filled(packed if holds else named_row(path, file, place, finder), stated, name_of, options)
+
+
+def _label_columns(options: ImportOptions) -> list[str]:
+    return [options.columns["label"]] if "label" in options.columns else ["label", "labels"]
 
 
 def _namer(files: SourceFiles, options: ImportOptions, about: Any) -> NameOf:
@@ -118,7 +127,7 @@ def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: Imp
             objects = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if objects is not None:
             add_shapes(row, objects, lambda shape, origin: [_box(shape, row, origin, name_of)])
-        for key in ("label", "labels") if "bbox" not in stated else ():
+        for key in _label_columns(options) if "bbox" not in stated else ():
             if (value := stated.get(key)) not in (None, "", -1):
                 names = [name_of(key, each, row.origin) for each in (value if isinstance(value, list) else [value])]
                 row.labels = sorted({*names, *(row.labels or ()), *(box.name for box in row.boxes or ())})

@@ -263,6 +263,14 @@ def _until(terminal: int, end: str, said: str = "") -> str:
     return said
 
 
+def test_an_image_whose_name_is_nearly_right_does_not_give_the_source_its_name(bare, tmp_path):
+    source = write_coco(tmp_path / "s", BOXES)
+    (source / "images/0.png").rename(source / "images/0.PNG")
+    told = succeeded(add(bare, "pets", source, "--dry-run")).stdout
+    assert "such as images/0.PNG for images/0.png" in told
+    assert "  pets:\n    format: coco\n" in told
+
+
 @pytest.mark.parametrize("name", ["", "1st", "no-cats", "a b", "a/b", "a.b", "digits"])
 def test_a_name_that_is_none_or_taken_is_refused(bare, monkeypatch, name):
     monkeypatch.chdir(bare)

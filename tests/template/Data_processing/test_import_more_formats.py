@@ -161,6 +161,14 @@ def test_roboflows_createml_of_several_splits_is_one_source(tmp_path):
     assert (form, options.annotations) == ("createml", "*/_annotations.createml.json")
 
 
+def test_labelimgs_createml_of_a_file_an_image_is_one_source(tmp_path):
+    write_pictures(tmp_path)
+    for name in ("a", "b"):
+        write(tmp_path, {f"{name}.json": json.dumps([{"image": f"{name}.png", "verified": False, "annotations": []}])})
+    form, options = recognised(tmp_path)
+    assert (form, options.annotations) == ("createml", "*.json")
+
+
 # Supervisely
 
 
@@ -292,6 +300,16 @@ def test_parquet_of_hugging_face_may_only_name_its_images(tmp_path):
     pq.write_table(table, tmp_path / "train.parquet")
     rows = imported(tmp_path, "parquet")
     assert [(row.image, row.labels) for row in rows] == [("images/a.png", ["cat"]), ("images/b.png", ["dog"])]
+
+
+def test_another_column_of_labels_is_asked_for_and_named(tmp_path):
+    features = Features({"img": ImageFeature(), "fine_label": ClassLabel(names=["cat", "dog"])})
+    rows = {"img": [{"bytes": picture(1), "path": None}], "fine_label": [1]}
+    pq.write_table(Dataset.from_dict(rows, features=features).data.table, tmp_path / "test-00000-of-00001.parquet")
+    with pytest.raises(UserError, match=r"which of img, fine_label is the label\? .*--columns label=COLUMN"):
+        recognised(tmp_path)
+    (row,) = imported(tmp_path, "parquet", columns={"label": "fine_label"})
+    assert (row.labels, row.split) == (["dog"], "test")
 
 
 # Roboflow's
