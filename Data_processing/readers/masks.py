@@ -131,6 +131,7 @@ def _place(name: str) -> tuple[Kind, str, str]:
     return tuple(map(str.casefold, kind)), whole, f"/{' '.join(own)}".casefold() if own else whole
 
 
+@lru_cache(maxsize=100_000)
 def _is_mark(word: str) -> bool:
     return any(words.fullmatch(word) for words in (OF_MASK, OF_IMAGE, DERIVED, OTHER))
 
@@ -148,7 +149,7 @@ def _kinds_of_masks(files: SourceFiles, alike: Mapping[Kind, Sequence[str]]) -> 
             drawn.add(kind)
     for masks in (called - _called(OF_IMAGE, called) | drawn, called):  # images may look drawn, too
         if masks and (pictures := alike.keys() - masks):
-            return masks, pictures - _called(DERIVED, pictures) or pictures
+            return masks, pictures
     return set(), set()
 
 

@@ -8,9 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from posixpath import basename, splitext
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from Data_processing.shared.annotation_files import read_text
@@ -28,7 +28,7 @@ SAMPLE = 200  # masks whose values are looked at
 MANY = 40  # values in a message
 EVEN = 0.85  # of neighbouring pixels of a mask, those that are equal
 LOSSLESS = ("PNG", "GIF", "BMP", "TIFF", "PPM")
-CLASS_LIST = re.compile(r"_?(obj_)?class(es)?\w*|label_?colou?rs?|label_?map|colou?r_?map|labels|codes", re.IGNORECASE)
+CLASS_LIST = re.compile(r"_?(obj_)?class(es)?\w*|label_?(colou?rs?|map|names)|colou?r_?map|labels|codes", re.IGNORECASE)
 BACKGROUND = re.compile(r"[\W_]*(back[ _]?ground|bg)[\W_]*", re.IGNORECASE)
 UNKNOWN = re.compile(r"[\W_]*(void|ignored?|un-?label+ed|un-?annotated|not[ _]annotated|unknown)[\W_]*", re.IGNORECASE)
 BETWEEN = r"[ \t]*[,;:\t =][ \t]*"
@@ -71,12 +71,17 @@ def numbers(image: Image.Image, by_colour: bool) -> np.ndarray:
 
 def tally(image: Image.Image) -> Pairs:
     """How many pixels of a mask have each value and its colour. Raises UnreadableImage for more than MOST."""
-    both = numbers(image, False).astype(np.int64) << 32 | numbers(image, True)
-    codes, places = pd.factorize(both.ravel())
-    if len(places) > MOST:
-        raise UnreadableImage(f"{len(places)} values, as a photograph has; is it a mask, and was it scaled?")
-    values, colours = (places >> 32).tolist(), (places & 0xFFFFFFFF).tolist()
-    return Counter(dict(zip(zip(values, colours, strict=True), np.bincount(codes).tolist(), strict=True)))
+    if image.mode.startswith("I"):
+        values, counts = (found.tolist() for found in np.unique(np.asarray(image), return_counts=True))
+        each = Image.fromarray(np.array([values], np.int32))
+    else:
+        found: Any = image.getcolors(MOST) or []
+        counts, each = [count for count, _ in found], image.resize((max(1, len(found)), 1))
+        each.putdata([pixel for _, pixel in found])
+    if not 0 < len(counts) <= MOST:
+        raise UnreadableImage(f"more than {MOST} values, as a photograph has; is it a mask, and was it scaled?")
+    pairs = zip(*(numbers(each, by_colour)[0].tolist() for by_colour in (False, True)), strict=True)
+    return Counter(dict(zip(pairs, counts, strict=True)))
 
 
 def survey(files: SourceFiles, masks: Sequence[str]) -> Pairs:
