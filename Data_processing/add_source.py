@@ -244,8 +244,7 @@ def main(
     if form or named:
         import_source.find_reader(form)
     of_table = columns or normalized is not None or delimiter or label_separator or (preset and not form)
-    of_masks = classes or ignore is not None or instances
-    form = form or ("csv" if of_table else "masks" if of_masks else "")
+    form = form or ("csv" if of_table else "masks" if instances or ignore is not None else "")
     options["preset"] = preset or named or None
     given = import_source.make_options(form, options)
     try:

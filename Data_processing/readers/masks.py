@@ -55,7 +55,8 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     kinds, _ = find_kinds(files, options.annotations, options.images)
     if not kinds:
         where = options.annotations or "it"
-        raise UserError(f"{files.path}: no masks in {where} that pair with images by their names; set `annotations`")
+        remedy = "set `annotations` to their folder, from the source on, or to a pattern such as '*_mask.png'"
+        raise UserError(f"{files.path}: no masks in {where} that pair with images by their names; {remedy}")
     preferred = _called(OBJECTS, kinds) if options.instances else kinds.keys() - _called(DERIVED, kinds)
     wanted = list(preferred if len(kinds) > 1 else kinds)
     if len(wanted) != 1:
