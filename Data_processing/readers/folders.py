@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from posixpath import basename, splitext
 
-from Data_processing.readers.masks import find_kinds
+from Data_processing.readers.masks import find_one
 from Data_processing.shared.annotation_files import split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, images_below
 from Data_processing.shared.imported import Imported, ImportOptions
@@ -37,9 +37,7 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def check_beside(files: SourceFiles, folder: str) -> None:
     """Raise UserError if images below a folder are masks of others, or if texts there name images."""
-    kinds, _ = find_kinds(files, None, folder)
-    if kinds:
-        mask = next(mask for masks in kinds.values() for mask in masks)
+    if mask := find_one(files, folder):
         raise UserError(f"{files.path}: {mask} and its like look like masks, no class; give --format masks")
     images = {*map(basename, images_below(files, folder))}
     stems = {splitext(image)[0] for image in images}

@@ -73,6 +73,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         raise UserError(f"{files.path}: instances: name the one class of all objects, by --classes NAME")
     names = {} if options.instances else value_names(files, found, options)
     masks_of, unpaired = _paired(next(masks for masks in kinds.values() if found[0] in masks))
+    if not options.instances and all(len(masks) > 1 for masks in masks_of.values()):
+        raise UserError(f"{files.path}: each image has several masks; if these are of an object each, give --instances")
     splits = _listed_splits(files, images)
 
     def records() -> Iterator[Imported]:
@@ -90,6 +92,15 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             yield row
 
     return None, records()
+
+
+def find_one(files: SourceFiles, folder: str) -> str | None:
+    """An image file below a folder that is a mask: it is called so and looks drawn, or pairs with another."""
+    called = [name for name in images_below(files, folder) if _called(OF_MASK, [_place(name)[0]])]
+    if called and all(looks_drawn(files, name) for name in spread(called, LOOKED_AT)):
+        return called[0]
+    kinds, _ = find_kinds(files, None, folder)
+    return next((mask for masks in kinds.values() for mask in masks), None)
 
 
 @lru_cache(maxsize=2)
@@ -110,26 +121,30 @@ def find_kinds(files: SourceFiles, annotations: str | None, images: str | None) 
             alike[kind_of[name]].append(name)
     masks, pictures = _kinds_of_masks(files, alike)
     partners = {key: [n for n in group if kind_of[n] in pictures and n in within] for key, group in groups.items()}
+    partners |= {key: [] for key, found in partners.items() if key.endswith("/") and len(found) > 1}
     kinds: dict[Kind, Masks] = {}
     for name in every:
         if kind_of[name] in masks and (name in chosen or annotations is None):
-            near, far = (partners[key] for key in places[name][1:])
-            kinds.setdefault(kind_of[name], {})[name] = near or far
+            found = (partners[key] for key in places[name][1:])
+            kinds.setdefault(kind_of[name], {})[name] = next(filter(None, found), [])
     least = PAIRED if annotations is None else 0
     paired = {kind: of for kind, of in kinds.items() if sum(map(bool, of.values())) > least * len(of)}
     return paired, [name for name in every if name in within and kind_of[name] not in alike.keys() - pictures]
 
 
-def _place(name: str) -> tuple[Kind, str, str]:
-    """The words that say what a file is, and what it has in common with its partner: folders and stem, or the stem."""
+def _place(name: str) -> tuple[Kind, str, str, str]:
+    """The words that say what a file is, and what it has in common with its partner.
+
+    That is folders and stem; or the stem; or the folders, if these hold one image.
+    """
     path = unicodedata.normalize("NFC", without_suffix(name))
     *folders, stem = (WORD.findall(GLUED.sub("_", part)) for part in path.split("/"))
     common = [word for part in folders for word in part if split_named(word) or not any(map(_is_mark, part))]
     own = [word for word in stem if not _is_mark(word) and not split_named(word)]
     words = [word for part in folders for word in part]
     kind = list(filter(_is_mark, [*words, *stem])) or [*(w for w in words if not split_named(w)), splitext(name)[1]]
-    whole = f"{' '.join(common)}/{' '.join(own)}".casefold()
-    return tuple(map(str.casefold, kind)), whole, f"/{' '.join(own)}".casefold() if own else whole
+    folder, alone = " ".join(common).casefold(), " ".join(own).casefold()
+    return tuple(map(str.casefold, kind)), f"{folder}/{alone}", f"/{alone}" if alone else f"{folder}/", f"{folder}/"
 
 
 @lru_cache(maxsize=100_000)

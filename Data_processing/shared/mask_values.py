@@ -25,7 +25,7 @@ CREAM = COLOUR + 0xE0E0C0  # Pascal VOC's colour of what is not annotated
 NEITHER = 1 << 25  # the value of a pixel that is not grey, or the colour of one of 16 bits
 MOST = 4096  # different values in a mask; a photograph has more
 SAMPLE = 200  # masks whose values are looked at
-MANY = 40  # values in a message
+MANY = 30  # values in a message
 EVEN = 0.85  # of neighbouring pixels of a mask, those that are equal
 LOSSLESS = ("PNG", "GIF", "BMP", "TIFF", "PPM")
 CLASS_LIST = re.compile(r"_?(obj_)?class(es)?\w*|label_?(colou?rs?|map|names)|colou?r_?map|labels|codes", re.IGNORECASE)
@@ -133,7 +133,8 @@ def described(pairs: Pairs, by_colour: bool) -> dict[int, str]:
         plain = colour in (number, NEITHER, COLOUR + number * 0x10101)
         shown[number] = as_text(number) if plain else f"{as_text(number)} ({as_text(colour)})"
         shares[number] += count
-    return {number: f"{shown[number]} {shares[number] / shares.total():.2%}" for number in sorted(shares)}
+    order = sorted(shares) if len(shares) <= MANY else [number for number, _ in shares.most_common()]
+    return {number: f"{shown[number]} {shares[number] / shares.total():.2%}" for number in order}
 
 
 def table(files: SourceFiles, names_of: Mapping[str, Names]) -> list[str]:
@@ -206,6 +207,8 @@ def value_names(files: SourceFiles, masks: Sequence[str], options: ImportOptions
     plain = any(number is None for listed in lists.values() for _, number in listed)  # then each value may matter
     pairs = survey(files, masks if plain else spread(masks, SAMPLE))
     fits = {file: names for file, listed in lists.items() if listed and (names := named(listed, pairs, options.ignore))}
+    if options.classes and not plain and not fits:  # images with other values are rejected
+        fits = {"`classes`": {number: class_of(name) for name, number in lists["`classes`"] if number is not None}}
     if not fits or any(names != next(iter(fits.values())) for names in fits.values()):
         raise UserError(f"{files.path}: {_question(pairs, fits or lists)}")
     names = next(iter(fits.values()))
@@ -215,12 +218,13 @@ def value_names(files: SourceFiles, masks: Sequence[str], options: ImportOptions
 def _question(pairs: Pairs, lists: Iterable[str]) -> str:
     """That lists of classes do not tell what the numbers in masks mean, and what to answer."""
     told = described(pairs, any(value == NEITHER for value, _ in pairs))
-    asked = [number for number in told if number != VOID or len(told) < 3]
-    words = [f"--classes {'background' if n in (0, COLOUR) else 'NAME'}={as_text(n)}" for n in asked]
+    words = [f"{'background' if n in (0, COLOUR) else 'NAME'}={as_text(n)}" for n in list(told)[:MANY]]
+    answers = ["NAME"] if len(told) == 2 and "background" in words[0] else words
     what = f"{' and '.join(lists)} does not tell" if lists else "no list of classes tells"
-    answer = "--classes NAME" if len(asked) == 2 and asked[0] in (0, COLOUR) else " ".join(words[:MANY])
-    others = "" if VOID in asked or VOID not in told else ", where 255 is not annotated"
+    more = [f"and {len(told) - MANY} more, as masks have that were scaled"] if len(told) > MANY else []
+    void = "; 255 may be left out, if it means not annotated" if VOID in told and len(told) > 2 else ""
     return (
-        f"{what} what the values of masks mean: {', '.join(list(told.values())[:MANY])}; name them by `{answer}`"
-        f"{others}, or by `--instances --classes NAME` if each value is an object"
+        f"{what} what the values of masks mean: {', '.join([*list(told.values())[:MANY], *more])}; name them by "
+        f"`{' '.join(f'--classes {word}' for word in answers)}`{void}; or, if each is an object, by `--instances "
+        "--classes NAME`"
     )

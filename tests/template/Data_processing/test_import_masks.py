@@ -139,6 +139,25 @@ def test_of_several_kinds_of_masks_the_label_ids_are_meant(tmp_path):
     assert (held.masks, sorted(held.classes)) == (6, ["a", "b", "c"])
 
 
+def test_several_masks_of_an_image_are_of_an_object_each(tmp_path):
+    files = {f"{n:08x}/images/{n:08x}.png": photo(n, "PNG") for n in range(3)}
+    files |= {f"{n:08x}/masks/{k + 7:08x}.png": encoded(labels(9 * n + k, 0, 255)) for n in range(3) for k in range(2)}
+    write(tmp_path, files)
+    with pytest.raises(UserError, match="if these are of an object each, give --instances"):
+        seen(tmp_path, classes=["nucleus"])
+    _, held = seen(tmp_path, classes=["nucleus"], instances=True)
+    assert (held.records, held.boxes) == (3, 6)
+
+
+def test_values_that_the_user_does_not_name_reject_their_image(tmp_path):
+    files = pairs("images/{}.jpg", "masks/{}.png")
+    write(tmp_path, {**files, "masks/0.png": encoded(labels(0, 0, 1, 2, 3, 4, 5))})
+    with pytest.raises(UserError, match="`classes` does not tell"):
+        seen(tmp_path, classes=["background", "road", "tree"])
+    _, held = seen(tmp_path, classes=["background=0", "road=1", "tree=2"])
+    assert held.masks == 6
+
+
 def test_kinds_of_masks_that_nothing_tells_apart_are_refused(tmp_path):
     files = pairs("images/{}_training.tif", "1st_manual/{}_manual1.gif")
     write(tmp_path, files | pairs("images/{}_training.tif", "mask/{}_training_mask.gif"))
@@ -230,8 +249,11 @@ def test_what_cannot_be_masks_is_refused_with_the_reason(tmp_path):
     write(tmp_path / "jpeg", blurred)
     with pytest.raises(UserError, match=r"masks/0.jpg: JPEG blurs the values of a mask"):
         seen(tmp_path / "jpeg")
-    with pytest.raises(UserError, match="masks/0.jpg and its like look like masks"):
-        seen(tmp_path / "jpeg", "folders")
+    cases = {f"case{n}/{name}.png": photo(3 * n + at, "PNG") for n in range(3) for at, name in enumerate(("t1", "t2"))}
+    write(tmp_path / "cases", cases | {f"case{n}/seg.png": encoded(labels(n, 0, 1)) for n in range(3)})
+    for path, mask in (("jpeg", "masks/0.jpg"), ("cases", "case0/seg.png")):
+        with pytest.raises(UserError, match=f"{mask} and its like look like masks"):
+            seen(tmp_path / path, "folders")
 
 
 @pytest.mark.parametrize(
