@@ -177,7 +177,7 @@ def test_a_guess_that_its_importer_refuses_says_why(tmp_path):
         ("a.json", '{"images": [], "annotations": []}', "looks like coco .*required field `categories`"),
         ("a.json", '[{"id": 1, "image": "/a.png", "annotation_id": 1}]', "label_studio .*and not as JSON-MIN"),
         ("a.json", '{"id": 1, "result": [], "task": {"id": 1}}', "label_studio .*got `object`"),
-        ("a.json", '{"images": 1, "x": 2}', "a.json names images and would not be read"),
+        ("a.json", '{"images": 1, "x": 2}', "no annotation format is recognised"),
     ],
 )
 def test_what_is_nearly_a_format_is_refused_with_the_reason(tmp_path, name, text, says):
@@ -185,6 +185,9 @@ def test_what_is_nearly_a_format_is_refused_with_the_reason(tmp_path, name, text
     with pytest.raises(UserError, match=says):
         found(tmp_path)
     write(tmp_path, {"cat/b.png": picture(1), "dog/c.png": picture(2)})
+    with pytest.raises(UserError, match=f"{says}|{name} names images and would not be read"):
+        found(tmp_path)
+    (tmp_path / name).unlink()
     assert found(tmp_path)["format"] == "folders"
 
 
