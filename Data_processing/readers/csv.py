@@ -28,12 +28,15 @@ from Data_processing.shared.outlines import outlined
 from Data_processing.shared.tables import (
     CENTRE,
     CORNERS,
+    DESCRIPTIONS,
     OF_IMAGE,
     ONE_CELL,
     OPEN_IMAGES,
+    OPEN_LABELS,
     OURS,
     WORDS,
     boxes_in,
+    class_descriptions,
     column_meanings,
     outline_in,
     parts_of,
@@ -56,7 +59,8 @@ BINARY = {"0": False, "0.0": False, "1": True, "1.0": True}
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The table: the file named, or the only .csv or .tsv. Raises UserError if that leaves none or several."""
-    return only_file(files, visible(files.names(), {".csv", ".tsv"}), "CSV", options)
+    every = visible(files.names(), {".csv", ".tsv"})
+    return only_file(files, (name for name in every if not DESCRIPTIONS.search(name)), "CSV", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -79,6 +83,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         open_images = options.preset == "openimages" or OPEN_IMAGES.issubset(header)
         normalized = open_images if options.normalized is None else options.normalized
         table = Table(found[0], columns, len(header), lines.dialect.delimiter == ";", normalized, options)
+        table.described = class_descriptions(files) if open_images or OPEN_LABELS.issubset(header) else {}
         for line, fields in rows:
             table.add(line, fields)
     except csv.Error as error:
@@ -134,6 +139,7 @@ class Table:
         self._file, self._columns, self._width, self._commas = file, columns, width, commas
         self._normalized, self._options, self._box = normalized, options, shape_of(columns)
         self._separator = SIGNS.get(options.label_separator or "none", options.label_separator)
+        self.described: Mapping[str, str] = {}  # the names of classes that have ids
         self._labels: set[str] = set()
         self._like_corners: list[bool] = []  # of each box in a cell
         self._stated: dict[str, tuple[dict[str, str], int]] = {}  # of each image as a whole, and the line that did
@@ -217,6 +223,7 @@ class Table:
         label = cells.get(
             "label", "" if {"label", "image_label"} & self._columns.keys() else "".join(self._options.classes)
         )
+        label = self.described.get(label, label)
         self._labels.add(label)
         if label[:1] == "[" and label[-1:] == "]":
             return [part.strip("'\"") for part in parts_of(label[1:-1], ",")]

@@ -1,5 +1,6 @@
 """What the columns of a table mean, by the names that programs give them; and what a cell draws."""
 
+import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 from PIL import Image
 
+from Data_processing.shared.annotation_files import read_text
 from Data_processing.shared.files import MissingFile, SourceFiles
 from Data_processing.shared.imported import Imported, ImportOptions
 from Data_processing.shared.outlines import encode, flat
@@ -46,6 +48,8 @@ WORDS = {
 FROM_ZERO = {"x1": "x0", "y1": "y0", "x2": "x1", "y2": "y1"}  # where the first corner is x0, y0
 OURS = (*WORDS, "unused")
 OPEN_IMAGES = {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"}  # whose boxes are fractions
+OPEN_LABELS = {"ImageID", "LabelName"}  # of its other tables
+DESCRIPTIONS = re.compile(r"(^|[/-])class-descriptions[^/]*\.csv$")  # its file of class ids and names
 PRESETS = ("tensorflow", "vott", "openimages")
 BOXLIKE = re.compile(r"[xy]\d?|[xy](min|max|c|cent.*)|(min|max|cent\w\w)[xy]|box.*|left|top|right|bottom")
 NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?")
@@ -53,6 +57,13 @@ WKT = re.compile(r"POLYGON\s*Z?\s*\(\(([^()]*)\)\)", re.IGNORECASE)  # without a
 DRAWN = re.compile(r"[\[({].*\d|(MULTI)?POLYGON|(\S+[ ,]+)?-?[\d.]+([ ,]+-?[\d.]+){3}")  # as a shape in a cell begins
 PROGRAMS = {"Label Studio": {"annotation_id", "lead_time"}, "VIA": {"region_shape_attributes"}}
 NO_NAME = re.compile(r"-?\d*\.?\d+|.*\.(jpe?g|png|bmp|tiff?|webp)", re.IGNORECASE)  # of a table without a header
+
+
+def class_descriptions(files: SourceFiles) -> dict[str, str]:
+    """The names of Open Images' classes by their ids, such as /m/01g317, where the file that has them is there."""
+    found = filter(DESCRIPTIONS.search, files.names())
+    rows = (row for name in found for row in csv.reader(io.StringIO(read_text(files, name))))
+    return {row[0]: row[1].strip() for row in rows if len(row) == 2 and row[1].strip()}
 
 
 def column_meanings(

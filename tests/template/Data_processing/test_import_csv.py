@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from Data_processing.adding.recognise import recognise
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import Rules
 from Data_processing.import_source import parse_columns
-from Data_processing.shared.imported import images_folder
+from Data_processing.shared.files import open_source
+from Data_processing.shared.imported import ImportOptions, images_folder
 from Data_processing.shared.outlines import to_rle
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
@@ -55,6 +57,20 @@ def test_open_images_are_fractions_found_by_their_stem(tmp_path, preset):
     assert first.normalized
     assert corners(first) == [("/m/01", 0.1, 0.2, 0.5, 0.6)]
     assert [first.boxes[0].crowd, second.boxes[0].crowd] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("file", "head"),
+    [("class-descriptions-boxable.csv", ""), ("oidv7-class-descriptions.csv", "LabelName,DisplayName\n")],
+)
+def test_classes_of_open_images_have_the_names_of_the_descriptions_beside_them(tmp_path, file, head):
+    descriptions = f'{head}/m/01,Traffic light\n/m/02,"Bell pepper, red"\n'.encode()
+    write(tmp_path, {"train/0a1.png": b"", f"metadata/{file}": descriptions})
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf\n"
+    rows = "".join(f"0a1,x,/m/0{number},1,0.1,0.5,0.2,0.6,0,0\n" for number in (1, 2, 3))
+    [row] = table(tmp_path, header + rows)
+    assert [box.name for box in row.boxes] == ["Traffic light", "Bell pepper, red", "/m/03"]
+    assert recognise(open_source(tmp_path), ImportOptions(), None, lambda *_: 0)[0].format == "csv"
 
 
 def test_corners_beside_our_own_names_are_vott_s(tmp_path):
@@ -225,7 +241,7 @@ def test_labels_without_boxes_are_of_the_whole_image_and_none_is_a_negative(tmp_
     for nothing in ("", " ", "\t"):
         rows = table(tmp_path, f"{OWN}a.jpg,cat,,,,\nb.jpg,,,,,\nc.jpg,cat,1,1,2,2\n".replace(",,", f",{nothing},"))
         assert [(row.labels, row.boxes and len(row.boxes)) for row in rows] == [(["cat"], None), (None, []), (None, 1)]
-    [row] = table(tmp_path, f"{OWN}a.jpg,cat,1,1,2,2\na.jpg,night,,,,\n")
+    [row] = table(tmp_path, f"{OWN}a.jpg,cat,1,1,3,3\na.jpg,night,,,,\n")
     record = clean_record(row, "s", FACTS, None, Rules()).record
     assert (record["labels"], record["counts"], len(record["boxes"])) == (["cat", "night"], None, 1)
     [row] = table(tmp_path, "image\na.jpg\n")
