@@ -19,11 +19,12 @@ from posixpath import basename, dirname, splitext
 
 import numpy as np
 
+from Data_processing.shared import mask_values
 from Data_processing.shared.annotation_files import read_text, split_named, split_of
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below
 from Data_processing.shared.image_names import ImageFinder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.mask_values import COLOUR, as_text, looks_drawn, numbers, open_mask, spread, value_names
+from Data_processing.shared.mask_values import COLOUR, CREAM, as_text, looks_drawn, numbers, open_mask, spread
 from Data_processing.shared.outlines import from_crop, outlined
 from Datasets.format.files import visible
 from Datasets.format.images import UnreadableImage
@@ -39,7 +40,6 @@ OF_MASK, OF_IMAGE, DERIVED, OTHER = (
         "(?-i:L|P)|class|ids|ground|manual1?",
     )
 )
-OBJECTS = re.compile("instance(s|ids)?|objects?")
 OBJECTS = re.compile("instance(s|ids)?|objects?")
 WORD = re.compile(r"leftImg8bit|label(?:Train)?Ids|gtFine|manual1|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_]+")
 GLUED = re.compile(r"(?<=[a-z])(?=(masks?|annot|labels?)([\W_]|$))")
@@ -71,7 +71,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     kinds, images = find_kinds(files, options.annotations, options.images)
     if options.instances and len(options.classes) != 1:
         raise UserError(f"{files.path}: instances: name the one class of all objects, by --classes NAME")
-    names = {} if options.instances else value_names(files, found, options)
+    names = {} if options.instances else mask_values.value_names(files, found, options)
     masks_of, unpaired = _paired(next(masks for masks in kinds.values() if found[0] in masks))
     if not options.instances and all(len(masks) > 1 for masks in masks_of.values()):
         raise UserError(f"{files.path}: each image has several masks; if these are of an object each, give --instances")
@@ -106,30 +106,35 @@ def find_one(files: SourceFiles, folder: str) -> str | None:
 @lru_cache(maxsize=2)
 def find_kinds(files: SourceFiles, annotations: str | None, images: str | None) -> tuple[dict[Kind, Masks], list[str]]:
     """The masks of each kind, and all images."""
-    every, within, chosen = list(images_below(files, "")), set(images_below(files, images or "")), set[str]()
-    if annotations is not None:
-        folder = folder_name(annotations)
-        chosen = {name for name in every if name.startswith(f"{folder}/") or fnmatchcase(name, folder)}
-    places = {name: _place(name) for name in every}
-    kind_of = {name: CHOSEN if name in chosen else place[0] for name, place in places.items()}
-    groups, alike = defaultdict(list), defaultdict(list)
-    for name, (_, *keys) in places.items():
-        for key in {*keys}:
+    every, within = list(images_below(files, "")), set(images_below(files, images or ""))
+    kind_of, keys, groups, alike = {}, {}, defaultdict(list), defaultdict(list)
+    for name in every:
+        kind_of[name], *keys[name] = _place(name)
+        if annotations is not None:
+            folder = folder_name(annotations)
+            chosen = name.startswith(f"{folder}/") or fnmatchcase(name, folder)
+            kind_of[name] = CHOSEN if chosen else kind_of[name]
+        for key in {*keys[name]}:
             groups[key].append(name)
     for group in groups.values():
         for name in group if len({kind_of[name] for name in group}) > 1 else ():
             alike[kind_of[name]].append(name)
     masks, pictures = _kinds_of_masks(files, alike)
     partners = {key: [n for n in group if kind_of[n] in pictures and n in within] for key, group in groups.items()}
-    partners |= {key: [] for key, found in partners.items() if key.endswith("/") and len(found) > 1}
-    kinds: dict[Kind, Masks] = {}
-    for name in every:
-        if kind_of[name] in masks and (name in chosen or annotations is None):
-            found = (partners[key] for key in places[name][1:])
-            kinds.setdefault(kind_of[name], {})[name] = next(filter(None, found), [])
-    least = PAIRED if annotations is None else 0
-    paired = {kind: of for kind, of in kinds.items() if sum(map(bool, of.values())) > least * len(of)}
-    return paired, [name for name in every if name in within and kind_of[name] not in alike.keys() - pictures]
+    kinds = {}
+    for kind in filter(masks.__contains__, alike):
+        levels = [{name: partners[keys[name][level]] for name in every if kind_of[name] == kind} for level in range(3)]
+        levels[2] = {name: found if len(found) == 1 else [] for name, found in levels[2].items()}
+        first = max(levels, key=lambda masks: min(PAIRED, _share(masks)))
+        if _share(first) >= (PAIRED if kind != CHOSEN else 0.01):
+            kinds[kind] = first
+    own = {kind: of for kind, of in kinds.items() if annotations is None or kind == CHOSEN}
+    return own, [name for name in every if name in within and kind_of[name] not in kinds]
+
+
+def _share(masks: Masks) -> float:
+    """Of masks, those that have an image."""
+    return sum(map(bool, masks.values())) / len(masks)
 
 
 def _place(name: str) -> tuple[Kind, str, str, str]:
@@ -153,8 +158,10 @@ def _is_mark(word: str) -> bool:
 
 
 def _called(words: re.Pattern[str], kinds: Iterable[Kind]) -> set[Kind]:
-    """The kinds that one of these words is in."""
-    return {kind for kind in kinds if any(map(words.fullmatch, kind))}
+    """The kinds that one of these words is in, unless it is in all kinds, as of a folder around them."""
+    kinds = list(kinds)
+    shared = set(kinds[0]).intersection(*kinds) if len(kinds) > 1 else set()
+    return {kind for kind in kinds if any(words.fullmatch(word) for word in kind if word not in shared)}
 
 
 def _kinds_of_masks(files: SourceFiles, alike: Mapping[Kind, Sequence[str]]) -> tuple[set[Kind], set[Kind]]:
@@ -197,7 +204,7 @@ def _listed_splits(files: SourceFiles, images: Iterable[str]) -> dict[str, str |
 
 
 def _objects(files: SourceFiles, mask: str, row: Imported, options: ImportOptions) -> Iterator[ImportedBox]:
-    """A box with its segmentation for each value of a mask that is neither 0 or black nor to be ignored."""
+    """A box with its segmentation for each value of a mask but 0 or black, Pascal VOC's border, and the ignored one."""
     try:
         image = open_mask(files.read(mask))
     except (MissingFile, UnreadableImage) as error:
@@ -205,6 +212,7 @@ def _objects(files: SourceFiles, mask: str, row: Imported, options: ImportOption
         return
     row.width, row.height = image.size
     values = numbers(image, image.mode == "RGB")
+    values[numbers(image, True) == CREAM] = 0
     for value in sorted({*np.unique(values).tolist()} - {0, COLOUR, options.ignore}):
         inside = values == value
         rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))

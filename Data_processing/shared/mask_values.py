@@ -28,7 +28,11 @@ SAMPLE = 200  # masks whose values are looked at
 MANY = 30  # values in a message
 EVEN = 0.85  # of neighbouring pixels of a mask, those that are equal
 LOSSLESS = ("PNG", "GIF", "BMP", "TIFF", "PPM")
-CLASS_LIST = re.compile(r"_?(obj_)?class(es)?\w*|label_?(colou?rs?|map|names)|colou?r_?map|labels|codes", re.IGNORECASE)
+HEADER = re.compile("(class|label)?[ _]?names?|class(es)?|labels?", re.IGNORECASE)
+CLASS_LIST = re.compile(
+    r"_?(obj_)?class(es)?(_?(dict|names?|list|colou?rs?|map|seg))*|label_?(colou?rs?|map|names)|colou?r_?map|labels|codes",
+    re.IGNORECASE,
+)
 BACKGROUND = re.compile(r"[\W_]*(back[ _]?ground|bg)[\W_]*", re.IGNORECASE)
 UNKNOWN = re.compile(r"[\W_]*(void|ignored?|un-?label+ed|un-?annotated|not[ _]annotated|unknown)[\W_]*", re.IGNORECASE)
 BETWEEN = r"[ \t]*[,;:\t =][ \t]*"
@@ -154,7 +158,8 @@ def entries(lines: Iterable[str]) -> list[Entry]:
         parts = [int(part) for part in re.findall(r"\d+", match["number"])]
         number = COLOUR + (parts[0] << 16) + (parts[1] << 8) + parts[2] if len(parts) == 3 else None
         found.append((match["name"].strip(" \"'"), parts[0] if len(parts) == 1 else number))
-    if len(found) > 1 and found[0][1] is None and all(number is not None for _, number in found[1:]):
+    beneath = [number is not None for _, number in found[1:]]
+    if beneath and found[0][1] is None and (all(beneath) or HEADER.fullmatch(found[0][0])):
         del found[0]
     return found
 
@@ -177,9 +182,12 @@ def named(listed: Sequence[Entry], pairs: Iterable[tuple[int, int]], ignore: int
     if stated and (NEITHER in values or not in_colour(stated)):
         return stated if values <= {0, VOID, *stated} else None
     names, seen = [class_of(name) for name, _ in listed], colours if NEITHER in values else values
+    count = len(names)
     if stated and names[0]:
         return None  # the lines of a list of colours are not certain to be the values
-    order, known, count = sorted(seen), seen - {VOID}, len(names)
+    if count == 1 and COLOUR in colours and (0, COLOUR) not in pairs:
+        seen = colours  # in a palette, 0 may be white
+    order, known = sorted(seen), seen - {VOID}
     if count == 1 and len(order) <= 2 and order[0] in (0, COLOUR):
         return {order[-1]: names[0], order[0]: ""}
     by_number = dict(enumerate(names)) if known <= {*range(count)} else None
@@ -209,7 +217,7 @@ def value_names(files: SourceFiles, masks: Sequence[str], options: ImportOptions
     fits = {file: names for file, listed in lists.items() if listed and (names := named(listed, pairs, options.ignore))}
     if options.classes and not plain and not fits:  # images with other values are rejected
         fits = {"`classes`": {number: class_of(name) for name, number in lists["`classes`"] if number is not None}}
-    if not fits or any(names != next(iter(fits.values())) for names in fits.values()):
+    if len({frozenset(names.values()) for names in fits.values()}) != 1:
         raise UserError(f"{files.path}: {_question(pairs, fits or lists)}")
     names = next(iter(fits.values()))
     return names if options.ignore is None else {**names, options.ignore: None}

@@ -176,6 +176,29 @@ def test_an_image_without_a_mask_was_not_annotated_and_a_mask_without_an_image_i
     assert sum(row.mask is not None for row in rows.values()) == 7
 
 
+def test_an_image_that_is_missing_does_not_give_its_mask_to_another_of_its_name(tmp_path):
+    files = pairs("{s}/images/{}.jpg", "{s}/masks/{}.png", 9)
+    del files["train/masks/3.png"], files["val/images/3.jpg"]
+    rows = rows_of(write(tmp_path, files), "masks", classes=["background", "road", "tree"])
+    assert rows["val/masks/3.png, a mask"].problems == [("missing image", "val/masks/3.png")]
+    assert rows["train/images/3.jpg"].mask is None
+
+
+def test_a_folder_around_all_may_be_called_like_masks(tmp_path):
+    write(tmp_path, pairs("road_segmentation/{}.jpg", "road_segmentation/{}_mask.png"))
+    assert seen(tmp_path, classes=["background", "road", "tree"])[1].masks == 6
+
+
+def test_a_palette_whose_first_colour_is_white_does_not_turn_a_mask_of_one_class_round(tmp_path):
+    write(
+        tmp_path,
+        pairs("images/{}.jpg", "masks/{}.png")
+        | {f"masks/{n}.png": encoded(labels(n, 1, 0), palette=[(255, 255, 255), (0, 0, 0)]) for n in range(6)},
+    )
+    row = next(iter(rows_of(tmp_path, "masks", classes=["road"]).values()))
+    assert row.mask_names == {1 << 24: "", 0x1FFFFFF: "road"}
+
+
 def test_lists_state_splits(tmp_path):
     files = pairs("images/{}.jpg", "masks/{}.png")
     lists = {"train.txt": "0\n1\n", "val.txt": "images/2.jpg masks/2.png\n", "test.txt": "/data/images/3.jpg\n1\n"}
@@ -209,6 +232,7 @@ def test_lists_of_classes_name_colours(tmp_path, file, text, more):
         ("classes.txt", "_background_\nroad\nLane 1\n"),
         ("codes.txt", "Background\nroad\nLane 1\n"),
         ("obj_class.names", "0: background\n1: road\n2: Lane 1\n"),
+        ("classes.csv", "name\nbackground\nroad\nLane 1\n"),
         ("classes.txt", "road\nLane 1\n"),  # one less than there are values
     ],
 )
