@@ -95,11 +95,13 @@ def find_own_rules() -> tuple[OwnRule, ...]:
 def read_exclusions(path: Path) -> dict[str, tuple[str, int]]:
     """The reason and the line of each SOURCE/IMAGE or sha256 in a CSV file of EXCLUDED_COLUMNS. Raises UserError."""
     text = decode_text(path.read_bytes(), path)
-    lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if ";" in text.partition("\n")[0] else ",")
+    lines = csv.DictReader(io.StringIO(text, newline=None), delimiter=";" if ";" in text.partition("\n")[0] else ",")
     found: dict[str, tuple[str, int]] = {}
     for line in lines:
         source, image, sha256, reason = ((line.get(column) or "").strip() for column in EXCLUDED_COLUMNS)
         keys = [key for key in (f"{source}/{image}" if source and image else image, sha256.lower()) if key]
+        if not any((source, *keys, reason)):
+            continue
         if not keys or not reason:
             columns = ",".join(EXCLUDED_COLUMNS)
             raise UserError(f"{path}: line {lines.line_num}: needs an image or sha256, and a reason ({columns})")

@@ -189,7 +189,7 @@ def test_excluded_images_are_rejected_with_their_reason_and_do_not_count(tmp_pat
         "images/3.png": "face visible",
     }
     assert set(out["rule"]) == {"excluded"}
-    listed.write_text("image;reason\nold/images/1.png;too dark\n")  # as a spreadsheet in Europe writes it
+    listed.write_bytes(b"\xef\xbb\xbfimage;reason\r\nold/images/1.png;too dark\r\n;\r\n")  # a spreadsheet in Europe
     succeeded(clean(tmp_path, "--exclude", listed, "old"))
     assert table(tmp_path, "rejected")["image"].to_list() == ["images/1.png"]
     listed.write_text("source,image,sha256,reason\nold,images/1.png,,\n")
