@@ -183,6 +183,8 @@ def advise(held: Summary, rules: ClassRules, names: Sequence[str]) -> None:
 def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dry_run: bool) -> None:
     """Recognise, try, print, and unless `dry_run`, add. Raises UserError, nothing having changed."""
     check_project(name)
+    if unknown := {*given.corrects}.difference(project.load_params(PARAMS).sources or ()):
+        raise UserError(f"--corrects {min(unknown)}: {PARAMS} has no such source")
     rules = project.class_rules(PARAMS)  # errors there are better known before anything is added
     target = project.target_of(name, path)
     project.check_links(path)

@@ -172,7 +172,8 @@ def batches(
         facts, name = source.facts, source.name
         mine = {image: correction for (of, image), correction in corrections.items() if of == name}
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
-            batch = batch.filter(pa.array([image not in others[name] for image in batch["image"].to_pylist()]))
+            if others[name]:
+                batch = batch.filter(pa.array([image not in others[name] for image in batch["image"].to_pylist()]))
             images, masks = batch["image"].to_pylist(), batch["mask"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]

@@ -125,8 +125,8 @@ def read_groups(
 def _placed(table: pa.Table) -> np.ndarray:
     """int64 [N]: the split in which its source's entry places each image, or -1."""
     of_source = json.loads(table.schema.metadata[b"placed"])
-    names = pa.array([of_source.get(source) for source in table["source"].to_pylist()], pa.string())
-    return pc.fill_null(pc.index_in(names, value_set=pa.array(SPLITS)), -1).to_numpy().copy()
+    numbers = {source: SPLITS.index(split) for source, split in of_source.items()}
+    return np.array([numbers.get(source, -1) for source in table["source"].to_pylist()], np.int64)
 
 
 def with_placed(
@@ -170,7 +170,7 @@ def missing_classes(counts: ClassCounts, splits: np.ndarray, shares: Shares, sta
             if (stay := len({*wanted}.difference(fixed.tolist())) - (fixed < 0).sum()) > 0:
                 others = ", or keep_splits: false" if (fixed >= 0).any() else ""
                 remedy = f"{stay} of them whatever the seed: only more images of it, in other groups{others}, help"
-            lines.append(f"{' and '.join(empty)}: no image with {name}, which {len(owners)} groups have; {remedy}")
+            lines.append(f"{' and '.join(empty)}: no image with {name} (groups that have it: {len(owners)}); {remedy}")
     return lines
 
 

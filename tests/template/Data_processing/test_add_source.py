@@ -558,6 +558,7 @@ def test_what_params_yaml_could_say_for_a_source_is_printed(bare, tmp_path):
     assert keys == {"s/0_jpg", "s/1_jpg", "s/2_jpg"}
     assert with_copies(pattern, [f"train/{name}" for name in names]) == ""
     edit_params(bare, lambda edited: edited["curate"].update(keep_splits=True, group_pattern=pattern))
+    refused(add(bare, "s", source, "--corrects", "gone"), "--corrects gone: params.yaml has no such source")
     printed = succeeded(add(bare, "s", source, "--dry-run")).stdout
     assert "keep_splits" not in printed and "group_pattern" not in printed
 

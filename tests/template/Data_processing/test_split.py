@@ -222,13 +222,13 @@ def test_a_hopeless_class_does_not_decide_the_seed_and_is_named():
     assert best[:2] == (0, 1 + 2)  # c from one split, d from two: no seed has fewer
     lines = missing_classes(counts, split_numbers(name_hashes(groups), SHARES, best[-1]), SHARES, none)
     assert [line.split("no image with ")[1].partition(";")[0] for line in lines] == [
-        "c, which 2 groups have",
-        "d, which 1 groups have",
+        "c (groups that have it: 2)",
+        "d (groups that have it: 1)",
     ]
     assert all("only more images of it, in other groups, help" in line for line in lines) and len(lines) == 2
     poor = next(seed for seed in range(99) if not (split_numbers(name_hashes(groups[:4]), SHARES, seed)).any())
     lines = missing_classes(counts, split_numbers(name_hashes(groups), SHARES, poor), SHARES, none)
-    assert lines[0] == "val and test: no image with a, which 4 groups have; try the seeds of Data_processing.split"
+    assert lines[0] == "val and test: no image with a (groups that have it: 4); try the seeds of Data_processing.split"
 
 
 def test_what_no_source_states_is_taken_out_of_train_by_groups(capsys):
