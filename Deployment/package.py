@@ -14,7 +14,10 @@ import json
 import platform
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
@@ -30,7 +33,7 @@ from packaging.utils import canonicalize_name
 from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, one_line
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,8 +50,8 @@ In a container: `docker compose up --build`. On a cluster: kubernetes.yaml.
 """
 
 
-def write_bundle(artifact: Artifact, bundle: Path) -> None:
-    """Write a bundle of `artifact` into the new directory `bundle`."""
+def write_bundle(artifact: Artifact, bundle: Path, hashes: bool, image: str) -> None:
+    """Write a bundle of `artifact` into the new directory `bundle`; hashes, image: options of the command."""
     for name in [MANIFEST, *artifact.served]:
         _copy(artifact.directory / name, bundle / "export" / name)
     pages = [path for path in (ROOT / "Deployment/service").iterdir() if path.suffix in (".html", ".css", ".js")]
@@ -56,11 +59,12 @@ def write_bundle(artifact: Artifact, bundle: Path) -> None:
         _copy(ROOT / file, bundle / file)
     experiment = artifact.manifest["experiment"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = requirements(project["optional-dependencies"]["serve"])
     texts = {
-        "requirements.txt": requirements(project["optional-dependencies"]["serve"]),
+        "requirements.txt": with_hashes(needed) if hashes else needed,
         "README.md": README.format(experiment=experiment),
         "MODEL_CARD.md": model_card(artifact.manifest),
-        **container_files(experiment),
+        **container_files(experiment, image),
     }
     for name, text in texts.items():
         (bundle / name).write_text(text, encoding="utf-8")
@@ -122,15 +126,32 @@ def _applies(requirement: Requirement, extras: set[str]) -> bool:
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
 
 
-def container_files(experiment: str) -> dict[str, str]:
-    """By name, the text of each file of Deployment/container with $name and $python filled in.
+def with_hashes(lines: str) -> str:
+    """The lines of requirements.txt with the sha256 of what pip would install here, as the package index says."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(lines)
+        file.flush()
+        options = ["--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-", "-r", file.name]
+        done = subprocess.run([sys.executable, "-m", "pip", "install", *options], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"--hashes: pip: {one_line(done.stderr)[-300:]}")
+    found = {
+        canonicalize_name(each["metadata"]["name"]): each["download_info"]["archive_info"]["hashes"]["sha256"]
+        for each in json.loads(done.stdout)["install"]
+    }
+    names = {line: canonicalize_name(line.partition("==")[0]) for line in lines.splitlines()}
+    return "".join(f"{line} --hash=sha256:{found[name]}\n" for line, name in names.items())
 
-    $name is the experiment as a DNS label. $python is the version that runs here, as in requirements.txt.
+
+def container_files(experiment: str, image: str) -> dict[str, str]:
+    """By name, the text of each file of Deployment/container with $name and $image filled in.
+
+    $name is the experiment as a DNS label; image: "" for Python's own, of the version that runs here.
     """
     label = re.sub(r"[^a-z0-9]+", "-", f"fourfold-{experiment}".lower())[:63].strip("-")
-    python = ".".join(platform.python_version_tuple()[:2])
+    image = image or f"python:{'.'.join(platform.python_version_tuple()[:2])}-slim"
     texts = {name: (CONTAINER / name.lstrip(".")).read_text("utf-8") for name in CONTAINER_FILES}
-    return {name: Template(text).substitute(name=label, python=python) for name, text in texts.items()}
+    return {name: Template(text).substitute(name=label, image=image) for name, text in texts.items()}
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
@@ -141,14 +162,18 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value as the cell of a table in Markdown."""
+    """A value as text in Markdown, or the cell of a table; what would be markup is escaped."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+    return " ".join(re.sub(r"[\\|`*\[\]<>&]", r"\\\g<0>", text).split())
 
 
 def main(
     export: Annotated[Path, typer.Option(help="export, Datasets/pretrained/ID")],
     out: Annotated[Path, typer.Option(help="bundle to write or replace, Deployment/bundles/ID, and ID.tar.gz")],
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="requirements with sha256, which the index is asked for")
+    ] = False,
+    base_image: Annotated[str, typer.Option(help="of the container; NAME@sha256:DIGEST is always the same")] = "",
 ) -> None:
     """Make a bundle of an export: the ONNX graph and the service around it, ready to start anywhere."""
     if not out.name:
@@ -157,7 +182,7 @@ def main(
     artifact.samples()
     packed = out.with_name(f"{out.name}.tar.gz")
     with replacing(packed) as partial_archive, replacing(out, BUNDLE, "export/*") as partial:
-        write_bundle(artifact, partial)
+        write_bundle(artifact, partial, hashes, base_image)
         archive(partial, out.name, partial_archive)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     sizes = f"{size / 1e6:.1f} MB, {packed.name} {packed.stat().st_size / 1e6:.1f} MB"

@@ -4,8 +4,8 @@
 
 The export is verified, loaded and tried on a sample before the port opens; then the address is printed. This process
 speaks HTTP, its worker processes (service/workers.py) run the model. The environment variable FOURFOLD_API_KEY sets a
-key that requests must bear. It runs outside this repository, with what a bundle's requirements.txt lists: hence
-argparse.
+key that requests must bear, or several. It runs outside this repository, with what a bundle's requirements.txt lists:
+hence argparse.
 """
 
 import argparse
@@ -98,15 +98,20 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def api_key() -> str | None:
-    """The key that requests must bear, from the environment. Raises UserError for one that would protect nothing."""
-    key = os.environ.get(KEY)
-    if key is not None and not (len(key) >= KEY_LENGTH and key.isascii() and key.isprintable() and " " not in key):
-        raise UserError(
-            f"{KEY}: is set to {len(key)} characters; a key has {KEY_LENGTH} or more, all visible ASCII: "
-            'python -c "import secrets; print(secrets.token_urlsafe())" makes one'
-        )
-    return key
+def api_keys() -> list[str]:
+    """The keys of which requests must bear one, from the environment, with commas between: old and new, while clients
+    change. Raises UserError for one that would protect nothing.
+    """
+    if KEY not in os.environ:
+        return []
+    keys = [key.strip() for key in os.environ[KEY].split(",")]
+    for key in keys:
+        if not (len(key) >= KEY_LENGTH and key.isascii() and key.isprintable() and " " not in key):
+            raise UserError(
+                f"{KEY}: is set to {len(key)} characters; a key has {KEY_LENGTH} or more, all visible ASCII: "
+                'python -c "import secrets; print(secrets.token_urlsafe())" makes one'
+            )
+    return keys
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -123,7 +128,7 @@ def serve(options: argparse.Namespace) -> None:
     """Load the export, then run the service until SIGTERM or Ctrl-C. Raises UserError."""
     from Deployment.service.workers import Workers
 
-    key = api_key()
+    keys = api_keys()
     limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
     artifact = load(options.export)
     workers = Workers(options.export, artifact, options.threads, limits)
@@ -131,7 +136,7 @@ def serve(options: argparse.Namespace) -> None:
         workers.start()
         from Deployment.service.app import create_app  # while the workers load the model, who need no FastAPI
 
-        app = create_app(artifact, workers, limits, key)
+        app = create_app(artifact, workers, limits, keys)
         workers.wait()
         with listen(options.host, options.port) as opened:
             run(app, opened, options, artifact.manifest["experiment"])

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970  # what Pillow refuses to decode; about 512 MiB of RGB
 _AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()  # Pillow has it from version 11.3 on
+MAX_SIDE = 65_535  # pixels, as of JPEG; to scale a longer line of pixels takes seconds
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM", *_AVIF)  # others would run other programs
 OTHERS = {  # what files begin with that are called images but not read; and what helps, if it is not to convert them
     rb"\Z": "an empty file: fetch it again",
@@ -60,6 +61,8 @@ def open_image(
     """
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
+        if max(image.size) > MAX_SIDE:
+            raise UnreadableImage(f"{image.width} x {image.height} pixels: a side is longer than {MAX_SIDE}")
         if image.width * image.height > max_pixels:
             raise UnreadableImage(f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}")
         if image.format == "TIFF" and image.tag_v2.get(REDUCED) == 1:  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from a public server. All addresses are relative, so that a proxy may add a path
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_type_hints
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
@@ -78,15 +79,24 @@ class Coco(TypedDict):
 
 PREDICTIONS = {"boxes": Detection, "mask": Segmentation, "labels": Classification, "counts": Counting}
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-Format = Annotated[Literal["record", "coco"], Query(description="`record`, or `coco` for COCO's form of annotations")]
-Threshold = Annotated[
-    float | None,
-    Query(ge=0, le=1, description="the least score; by default the manifest's `score_threshold`; masks have no scores"),
-]
+LEAST = "the least score; by default the manifest's `score_threshold`; masks have no scores"
 
 
-def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | None = None) -> FastAPI:
-    """The application. key: what requests must bear, except those for health, the page and the documentation.
+class Number(BaseModel, extra="forbid"):
+    """The query of /sample."""
+
+    number: int = Field(0, ge=0, description="which one; after the last, the first")
+
+
+class Wanted(BaseModel, extra="forbid"):
+    """The query of a prediction."""
+
+    format: Literal["record", "coco"] = Field("record", description="`record`, or `coco` for COCO's annotations")
+    threshold: float | None = Field(None, ge=0, le=1, description=LEAST)
+
+
+def create_app(artifact: Artifact, workers: Workers, limits: Limits, keys: Sequence[str] = ()) -> FastAPI:
+    """The application. keys: of which requests must bear one, except those for health, the page and the documentation.
 
     Every error is answered as {"error": "one line"}.
     """
@@ -110,7 +120,7 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
     app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(Unavailable, _answer_unavailable)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    protected = APIRouter(dependencies=[Depends(_key_check(key))], responses=_errors(401)) if key else APIRouter()
+    protected = APIRouter(dependencies=[Depends(_key_check(keys))], responses=_errors(401)) if keys else APIRouter()
     _add_predictions(protected, artifact, workers, limits)
     _add_facts(protected, artifact)
     app.include_router(protected)
@@ -121,11 +131,12 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, key: str | 
     return app
 
 
-def _key_check(key: str) -> Any:
+def _key_check(keys: Sequence[str]) -> Any:
     """A dependency that refuses requests without `Authorization: Bearer KEY`."""
 
     async def check(given: Bearer) -> None:
-        if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
+        sent = given.credentials.encode() if given else b""
+        if not sum(hmac.compare_digest(sent, key.encode()) for key in keys):  # all of them, whichever it is
             message = "the API key is missing or wrong; send it as Authorization: Bearer KEY"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
 
@@ -163,10 +174,8 @@ def _add_facts(router: APIRouter, artifact: Artifact) -> None:
         response_class=Response,
         responses=_content("An image file", "image/*", _FILE) | _errors(422),
     )
-    async def sample(
-        number: Annotated[int, Query(ge=0, description="which one; after the last, the first")] = 0,
-    ) -> Response:
-        kind, image = samples[number % len(samples)]
+    async def sample(wanted: Annotated[Number, Query()]) -> Response:
+        kind, image = samples[wanted.number % len(samples)]
         return Response(image, media_type=kind)
 
     @router.get("/manifest", summary="Commit, data, parameters and metrics behind the answers", responses=_errors())
@@ -209,8 +218,8 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
         responses=_errors(400, 408, 413, 422, 503),
         openapi_extra=_body({**_IMAGE, **_form("file", _FILE)}),
     )
-    async def predict(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:
-        return await answer(request, False, threshold, format == "coco")
+    async def predict(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
+        return await answer(request, False, wanted.threshold, wanted.format == "coco")
 
     @router.post(
         "/predict/batch",
@@ -219,10 +228,10 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
         responses=_errors(400, 408, 413, 415, 422, 503),
         openapi_extra=_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),
     )
-    async def predict_batch(request: Request, format: Format = "record", threshold: Threshold = None) -> Response:
+    async def predict_batch(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
         if not is_form(request):
             raise HTTPException(415, f"a batch is a form with files, of type {FORM}")
-        return await answer(request, True, threshold, format == "coco")
+        return await answer(request, True, wanted.threshold, wanted.format == "coco")
 
 
 def _body(content: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from Datasets.format.images import FILL, FORMATS, MAX_PIXELS, decode, letterbox
 from Datasets.format.predictions import OUTPUTS, Prediction, to_prediction
@@ -23,6 +25,27 @@ MODEL = "model.onnx"
 EXPECTED = "sample/expected.json"
 _SERVED = (MODEL, "sample/")  # what a service needs of an export, beside its manifest
 _INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
+Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$")]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+File = Annotated[str, msgspec.Meta(pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))[^\x00\\:]+$")]  # inside the export
+
+
+class Input(msgspec.Struct):
+    """What the manifest says of the images that the model takes; `load` compares the rest."""
+
+    size: Annotated[int, msgspec.Meta(ge=1, le=16_384)]
+    range: list[float] | Literal["image"] | None = None
+
+
+class Manifest(msgspec.Struct):
+    """What a service relies on in a manifest."""
+
+    experiment: Name
+    task: Literal["boxes", "mask", "labels", "counts"]
+    classes: Annotated[list[Name], msgspec.Meta(min_length=1)]
+    input: Input
+    score_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    files: dict[File, Digest]
 
 
 @dataclass(frozen=True)
@@ -107,10 +130,17 @@ def load(directory: Path) -> Artifact:
     directory = directory / "export" if bundle == directory else directory
     path = directory / MANIFEST
     manifest = _read_json(path, FORMAT_VERSION)
+    try:
+        msgspec.convert(manifest, Manifest)
+    except (msgspec.ValidationError, UnicodeError) as error:
+        raise UserError(f"{path}: {error}; export again, or `dvc pull`") from error
     for key, value in _INPUT.items():
         if manifest["input"].get(key) != value:
             raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
     files = manifest["files"].items()
+    every = {file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file()}
+    if unknown := sorted(every - {MANIFEST, *manifest["files"]}):
+        raise UserError(f"{directory / unknown[0]}: the manifest does not list it; delete it, or export again")
     served = sorted(name for name, _ in files if name.startswith(_SERVED))
     _check_files(directory, {name: d for name, d in files if name in served or (directory / name).is_file()}, MANIFEST)
     return Artifact(directory, manifest, served)

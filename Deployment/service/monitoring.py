@@ -1,13 +1,20 @@
 """What is known of each request: its id, a line in the log, and the metrics for Prometheus."""
 
 import asyncio
+import atexit
 import json
 import logging
+import os
+import queue
 import re
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler
+from threading import Thread
+from typing import Any
 
 from fastapi.responses import JSONResponse
 from prometheus_client import Counter, Gauge, Histogram
@@ -17,6 +24,7 @@ from Datasets.tools.errors import one_line
 
 log = logging.getLogger("fourfold")
 RETRY_SECONDS = "1"
+LOG_LINES, LOG_SECONDS = 1000, 1  # that wait to be written; at the end, for how long
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -53,11 +61,40 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
+class NeverBlocking(QueueHandler):
+    """Hands records to a thread that writes them; drops them where nobody reads what it wrote before."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Hand a record over, if there is room."""
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """The record itself, as it stays in this process."""
+        return record
+
+
 def log_as_json(level: str) -> None:
-    """Log everything in this process to stderr, as lines of JSON."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    """Log everything in this process to stderr, as lines of JSON; a pipe that nobody reads holds nothing up."""
+    written = logging.StreamHandler()
+    written.setFormatter(JsonFormatter())
+    waiting: queue.Queue[Any] = queue.Queue(LOG_LINES)
+
+    def write() -> None:
+        while record := waiting.get():
+            written.handle(record)
+
+    def end() -> None:
+        with suppress(queue.Full):
+            waiting.put_nowait(None)
+        thread.join(LOG_SECONDS)
+        if thread.is_alive():  # Python would wait for it
+            os._exit(0)
+
+    thread = Thread(target=write, daemon=True)
+    thread.start()
+    atexit.register(end)
+    logging.basicConfig(level=level.upper(), handlers=[NeverBlocking(waiting)], force=True)
     logging.captureWarnings(True)
 
 

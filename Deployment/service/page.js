@@ -152,9 +152,11 @@ function show() {
     ($("stage").hidden ? "; this browser cannot show the image" : ""));
 }
 
+const shortened = (key, value) => (["x1", "y1", "x2", "y2"].includes(key) ? Math.round(100 * value) / 100 : value);
+
 function readable({ taken, canvas, shares, ...data }, text) {
   const value = (item) => (item?.[0] instanceof Object
-    ? `[${item.map((part) => `\n  ${JSON.stringify(part)}`).join(",")}\n ]`
+    ? `[${item.map((part) => `\n  ${JSON.stringify(part, shortened)}`).join(",")}\n ]`
     : JSON.stringify(typeof item === "string" ? text(item) : item));
   return `{${Object.entries(data).map(([key, item]) => `\n ${JSON.stringify(key)}: ${value(item)}`).join(",")}\n}`;
 }

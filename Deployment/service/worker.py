@@ -24,7 +24,7 @@ class Limits:
     waiting: int = 64
     seconds: int = 30
     max_bytes: int = 20_000_000
-    max_pixels: int = 50_000_000
+    max_pixels: int = 30_000_000
     max_images: int = 64
     max_memory: int = 400_000_000
     formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow's names

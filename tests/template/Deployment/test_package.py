@@ -173,3 +173,14 @@ def test_the_stages_work_without_the_other_rooms(pristine_export: Path, tmp_path
     for stage in (package, verify):
         succeeded(command(*stage, cwd=tmp_path))
     assert json.loads((tmp_path / "metrics.json").read_text())["samples"] == len(SAMPLES)
+
+
+def test_requirements_have_hashes_and_the_image_a_digest_if_that_is_wanted(export: Path, tmp_path: Path) -> None:
+    image = f"python:3.13-slim@sha256:{'0' * 64}"
+    words = ["--export", export, "--out", tmp_path / "bundle", "--hashes", "--base-image", image]
+    done = command("Deployment.package", *words)
+    if "pip:" in done.stderr:
+        pytest.skip(f"no package index: {done.stderr}")
+    lines = (tmp_path / "bundle/requirements.txt").read_text().splitlines()
+    assert len(lines) > 20 and all(re.fullmatch(r"\S+==\S+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
+    assert (tmp_path / "bundle/Dockerfile").read_text().startswith(f"FROM {image}\n")

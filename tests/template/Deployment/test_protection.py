@@ -5,6 +5,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +20,12 @@ from PIL import Image
 from starlette.requests import Request
 
 from Deployment.service.monitoring import Monitoring
-from tests.template.conftest import png_bomb, until
+from tests.template.conftest import ROOT, png_bomb, until
 from tests.template.Deployment.made_export import SAMPLES, encoded, graph, write_manifest
 from tests.template.Deployment.running_service import Service, command, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
-LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
+LARGE = encoded(Image.new("RGB", (5400, 5400)), "PNG")  # decoding it takes a good part of a second
 FATAL = encoded(Image.new("L", (64, 64), 77), "PNG")
 KEY = "not-a-secret-but-long"
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -100,6 +102,33 @@ def test_a_key_that_protects_nothing_is_refused(pristine_export: Path, key: str)
     assert process.returncode == 1
     assert process.stderr.startswith("error: FOURFOLD_API_KEY")
     assert process.stderr.count("\n") == 1
+
+
+def test_an_old_and_a_new_key_are_both_accepted_and_blanks_around_them_are_none(pristine_export: Path) -> None:
+    with serving(pristine_export, FOURFOLD_API_KEY=f"{KEY}, {KEY}-new\n") as service:
+        for key, status in ((KEY, 200), (f"{KEY}-new", 200), (f"{KEY},{KEY}-new", 401), ("", 401)):
+            assert service.request("GET", "/manifest", headers={"Authorization": f"Bearer {key}"})[0] == status
+
+
+def test_a_parameter_that_does_not_exist_is_refused(guarded: Service) -> None:
+    for method, path in (("POST", "/predict?treshold=0.5"), ("POST", "/predict/batch?a=1"), ("GET", "/sample?n=1")):
+        headers = {**BEARER, "Content-Type": "multipart/form-data; boundary=b"} if "batch" in path else BEARER
+        status, answer = guarded.request(method, path, IMAGE, headers)
+        assert status == 422 and answer["error"].startswith(path.partition("?")[2].partition("=")[0])
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(pristine_export: Path) -> None:
+    words = [sys.executable, "-m", "Deployment.serve", str(pristine_export), "--port", "0", "--parallel", "1"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        host, _, port = process.stdout.readline().strip().rpartition("/")[2].partition(":")
+        service = Service(process, host, int(port))
+        for _ in range(1500):  # of some 160 bytes each, a pipe holds 64 KiB
+            assert service.request("GET", "/health/live")[0] == 200
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
 
 
 def test_every_answer_has_the_headers_and_an_id(guarded: Service) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import signal
 import socket
 import subprocess
@@ -220,6 +221,11 @@ def no_answer_expected(export: Path) -> None:
         (lambda export: write_manifest(export, format_version=2), "format_version is 2"),
         (lambda export: write_manifest(export, input={"size": 64, "resize": "stretch"}), "'stretch'"),
         (lambda export: write_manifest(export, classes=["red"]), "fails on sample 000.jpg"),
+        (lambda export: write_manifest(export, classes=[1, 2]), "Expected `str`, got `int` - at `$.classes[0]`"),
+        (lambda export: write_manifest(export, classes=["\ud800"]), "at `$.classes[0]`"),
+        (lambda export: write_manifest(export, score_threshold=math.nan), "at `$.score_threshold`"),
+        (lambda export: write_manifest(export, input={"size": 1_000_000}), "at `$.input.size`"),
+        (lambda export: (export / "model.onnx.data").touch(), "model.onnx.data: the manifest does not list it"),
     ],
 )
 def test_a_damaged_export_is_refused(export: Path, spoil: Callable[[Path], None], words: str) -> None:

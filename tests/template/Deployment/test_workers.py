@@ -15,7 +15,7 @@ from tests.template.Deployment.made_export import SAMPLES, encoded
 from tests.template.Deployment.running_service import Service, form, serving
 
 IMAGE = encoded(SAMPLES["000.jpg"])
-LARGE = encoded(Image.new("RGB", (7000, 7000)), "PNG")  # decoding it takes a good part of a second
+LARGE = encoded(Image.new("RGB", (5400, 5400)), "PNG")  # decoding it takes a good part of a second
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_worker_that_hangs_costs_one_request(service: Service, log: Path) -> N
 
 
 def test_a_batch_that_times_out_frees_its_worker(pristine_export: Path, log: Path) -> None:
-    slow = encoded(Image.new("1", (7000, 7000)), "PNG")
+    slow = encoded(Image.new("1", (5400, 5400)), "PNG")
     with serving(pristine_export, "--parallel", 1, "--seconds", 1, log=log) as service:
         with ThreadPoolExecutor(2) as clients:
             batch = form(*[("", slow)] * 30)  # which takes far longer than a second on any machine
