@@ -197,6 +197,11 @@ WRONG = [
     lambda text: b'<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/hostname">]><annotation>&e;</annotation>',
     lambda text: b'<!DOCTYPE a [<!ENTITY e "' + b"x" * 99 + b'">]><annotations><image name="&e;"/></annotations>',
     lambda text: b"null",
+    lambda text: text.replace(b"a", b"\x1b[31ma\x9b"),
+    lambda text: text.replace(b" 0.5", b" 0.5 0.93 3 0.1 0.2 2"),
+    lambda text: text.replace(b'"bbox"', b'"bbox": ["a"], "b"').replace(b'"image_id"', b'"image_id": null, "i"', 1),
+    lambda text: text.replace(b'"cat"', b'"_background_"', 1).replace(b'"cat"', b'"__ignore__"', 1),
+    lambda text: b"a: &a [x, x]\nb: &b [" + b"*a, " * 20 + b"]\ntrain: [" + b"*b, " * 20 + b"]\nnames: *b\n" + text,
     lambda text: b"\x89PNG\r\n\x1a\n",
 ]
 
