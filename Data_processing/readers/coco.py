@@ -10,8 +10,9 @@ are left out. With the option `normalized`, boxes and segmentations are in fract
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,7 +25,8 @@ from Data_processing.shared.outlines import outlined, turned_box
 from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
-T = TypeVar("T")
+FAULT = msgspec.field(default="", name=" fault ")  # why an entry is wrong; a name that no file has
+T = TypeVar("T", "Image", "Annotation")
 Id = int | float | str  # pandas writes whole numbers as 1.0, VIA some of them as "1"
 find = only_json
 
@@ -37,6 +39,7 @@ class Image(msgspec.Struct, gc=False):
     coco_url: str | None = None  # LVIS states nothing else
     width: float | None = None
     height: float | None = None
+    fault: str = FAULT
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -51,6 +54,7 @@ class Annotation(msgspec.Struct, gc=False):
     attributes: msgspec.Raw = msgspec.Raw()
     segments_info: msgspec.Raw = msgspec.Raw()  # of the panoptic form
     keypoints: msgspec.Raw = msgspec.Raw()
+    fault: str = FAULT
 
 
 class Attributes(msgspec.Struct):
@@ -64,18 +68,6 @@ class Category(msgspec.Struct, gc=False):
 
     id: Id
     name: str
-
-
-class WrongImage(Image):
-    """What can be read of an entry that is no image. fault: why it is none."""
-
-    fault: str = ""
-
-
-class WrongAnnotation(Annotation):
-    """What can be read of an entry that is no annotation. fault: why it is none."""
-
-    fault: str = ""
 
 
 class Coco(msgspec.Struct, gc=False):
@@ -116,35 +108,27 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 
 def _decode(files: SourceFiles, file: str) -> Coco:
-    """The file; of wrong entries, what can be read. Raises UserError if it is no COCO, or all entries are wrong."""
+    """The file; of wrong entries, what they are about. Raises UserError if it is no COCO, or all entries are wrong."""
     try:
         return decode_json(files, file, Coco, "COCO annotations", strict=False)
     except WrongFormat:
         raw: Entries = decode_json(files, file, Entries, "COCO annotations", strict=False)
-        images = [_entry(data, Image, _wrong_image) for data in raw.images]
-        annotations = [_entry(data, Annotation, _wrong_annotation) for data in raw.annotations]
-        if all(isinstance(entry, WrongImage | WrongAnnotation) for entry in (*images, *annotations)):
+        images = [_entry(data, Image, "id", "file_name") for data in raw.images]
+        annotations = [_entry(data, Annotation, "id", "image_id") for data in raw.annotations]
+        if all(entry.fault for entry in chain[Image | Annotation](images, annotations)):
             raise
         return Coco(images, raw.categories, annotations)
 
 
-def _entry(data: msgspec.Raw, kind: type[T], wrong: Callable[[dict[str, Any], str], T]) -> T:
-    """An entry; of one that is wrong, what `wrong` makes of its numbers and texts."""
+def _entry(data: msgspec.Raw, kind: type[T], *names: str) -> T:
+    """An entry; of a wrong one, the numbers and texts of these names and, as `fault`, why it is wrong."""
     try:
         return msgspec.json.decode(data, type=kind, strict=False)
     except msgspec.ValidationError as error:
         stated = msgspec.json.decode(data)
-        parts = stated.items() if isinstance(stated, dict) else ()
-        return wrong({key: value for key, value in parts if isinstance(value, int | float | str)}, str(error))
-
-
-def _wrong_image(stated: dict[str, Any], fault: str) -> WrongImage:
-    name = str(stated.get("file_name", ""))
-    return WrongImage(stated.get("id", name or fault), name, fault=fault)
-
-
-def _wrong_annotation(stated: dict[str, Any], fault: str) -> WrongAnnotation:
-    return WrongAnnotation(stated.get("image_id", ""), id=stated.get("id"), bbox=[], fault=fault)
+        found: dict[str, Any] = {**dict.fromkeys(names, ""), **(stated if isinstance(stated, dict) else {})}
+        ids: Any = {name: found[name] if isinstance(found[name], int | float | str) else "" for name in names}
+        return kind(**ids, fault=str(error))
 
 
 def _key(found: Id | None) -> Id | None:
@@ -159,14 +143,14 @@ def _records(
 ) -> Iterator[Imported]:
     of_image: dict[Id | None, list[Annotation]] = defaultdict(list)
     for number, annotation in enumerate(coco.annotations, 1):
-        if annotation.id is None:
+        if annotation.id in (None, ""):
             annotation.id = f"number {number}"
         of_image[_key(annotation.image_id)].append(annotation)
     labels = sum(annotation.bbox is None and _is_label(annotation) for annotation in coco.annotations)
     ids = Counter(_key(image.id) for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
-        if isinstance(image, WrongImage):
+        if image.fault:
             row.problems.append(("malformed annotation", image.fault))
         if ids[_key(image.id)] > 1:
             row.problems.append(("repeated id", f"{ids[_key(image.id)]} images have the id {image.id}"))
@@ -188,7 +172,7 @@ def _stray(annotations: list[Annotation], file: str) -> Imported:
     """The record of annotations whose image is not listed."""
     first = annotations[0]
     problem = ("unlisted image", f"image_id {first.image_id} in {len(annotations)} annotations")
-    if isinstance(first, WrongAnnotation):
+    if first.fault:
         problem = ("malformed annotation", first.fault)
     return Imported(f"image_id {first.image_id}", f"{file}: annotation {first.id}", problems=[problem])
 
@@ -200,7 +184,7 @@ def _boxes_and_labels(
     labels: list[str] = []
     for annotation in annotations:
         name, origin = names.get(_key(annotation.category_id)), f"{file}: annotation {annotation.id}"
-        if isinstance(annotation, WrongAnnotation):
+        if annotation.fault:
             row.problems.append(("malformed annotation", f"{annotation.fault} of {origin}"))
         elif name is None:
             row.problems.append(("unknown category", f"category_id {annotation.category_id} of {origin}"))
@@ -218,7 +202,7 @@ def _boxes_and_labels(
 
 def _is_label(annotation: Annotation) -> bool:
     """Whether an annotation without box is about the whole image."""
-    return bytes(annotation.segmentation) in NO_OUTLINE
+    return not annotation.fault and bytes(annotation.segmentation) in NO_OUTLINE
 
 
 def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
