@@ -61,7 +61,10 @@ def set_parameters(changes: Sequence[str]) -> None:
     try:
         apply_overrides(ROOT / "params.yaml", list(changes))
     except DvcException as error:
-        raise UserError(f"params.yaml: {one_line(error.__cause__ or error)}") from error
+        reason = one_line(error.__cause__ or error)
+        missing = re.match(r"Could not override '([^']+)'", reason)
+        added = [f"; `-S +{each}` adds it" for each in changes if missing and each.startswith(f"{missing[1]}=")]
+        raise UserError(f"params.yaml: {reason}{''.join(added)}") from error
 
 
 def git(*words: str, stdin: str = "") -> str:

@@ -90,7 +90,7 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        (b"", 422, "not an image"),
+        (b"", 422, "empty file"),
         (b"GIF89a and then nothing", 422, ""),
         (b"<html>" * 1000, 422, "not an image"),
         (encoded(SAMPLES["000.jpg"])[:-300], 422, "damaged"),

@@ -237,7 +237,7 @@ def test_the_message_of_a_hook_that_refuses_the_commit_is_printed(repository):
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ("learn.depth=3", "Could not override 'learn.depth'"),
+        ("learn.depth=3", "; `-S +learn.depth=3` adds it"),
         ("learn.width", "missing EQUAL"),
         ("learn.width=[1", "no viable alternative"),
     ],
