@@ -34,7 +34,7 @@ def code_of(stage) -> set[str]:
     files = [path / "__main__.py" if (ROOT / path).is_dir() else path.with_suffix(".py")]
     for folder in FOUND_BY_NAME.get(module, ()):
         files += [path.relative_to(ROOT) for path in (ROOT / folder).glob("*.py")]
-    if script := re.search(r"--script (\S+)", stage.cmd):
+    if script := re.search(r"--script '?([^\s']+)", stage.cmd):
         files.append(Path("Models", f"{script[1]}.py"))
     if module == "Deployment.package":
         files.append(Path("Deployment/serve.py"))  # which it copies
