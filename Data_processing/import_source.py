@@ -79,24 +79,19 @@ def read_annotations(
     files: SourceFiles, form: str, options: ImportOptions
 ) -> tuple[list[str], str | None, Iterator[Imported]]:
     """The annotation files, the folder of the images (None if records name all), and the records. Raises UserError."""
-    found, folder, rows = _read(files, form, options)
-    if options.corrects:  # whose images may be those of the other source
-        return found, folder, rows
-    return found, folder, match_nearly(rows, files, options.images or "")
-
-
-def _read(files: SourceFiles, form: str, options: ImportOptions) -> tuple[list[str], str | None, Iterator[Imported]]:
     reader, pattern = find_reader(form), options.annotations or ""
     if form == "masks" or "*" not in pattern or pattern in files.names():
         found = reader.find(files, options)
-        return found, *reader.read(files, found, options)
-    named = [name for name in files.names() if fnmatchcase(name, inside("", pattern))]
-    if not named:
-        raise UserError(f"{files.path}: has no file like {pattern}; correct `annotations`")
-    each = [replace(options, annotations=file) for file in named]
-    parts = [reader.read(files, reader.find(files, part), part) for part in each]
-    rows = (_with_split(rows, split_of(file)) for file, (_, rows) in zip(named, parts, strict=True))
-    return named, posixpath.commonpath([folder for folder, _ in parts]), chain.from_iterable(rows)
+        folder, rows = reader.read(files, found, options)
+    else:
+        found = [name for name in files.names() if fnmatchcase(name, inside("", pattern))]
+        if not found:
+            raise UserError(f"{files.path}: has no file like {pattern}; correct `annotations`")
+        each = [replace(options, annotations=file) for file in found]
+        parts = [reader.read(files, reader.find(files, part), part) for part in each]
+        folder = posixpath.commonpath([folder for folder, _ in parts])
+        rows = chain(*(_with_split(rows, split_of(file)) for file, (_, rows) in zip(found, parts, strict=True)))
+    return found, folder, match_nearly(rows, files, options)
 
 
 def _with_split(rows: Iterable[Imported], split: str | None) -> Iterator[Imported]:
@@ -206,6 +201,8 @@ def main(
         )
     if left_out:
         print(f"warning: {source}: {in_words(left_out)} left out", file=sys.stderr)
+    if files.matched:
+        print(f"{source}: {len(files.matched)} names of images matched approximately")
     print(f"{source}: {count} records from {found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}")
 
 

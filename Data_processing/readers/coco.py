@@ -19,7 +19,7 @@ import msgspec
 
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, only_json, pixels
 from Data_processing.shared.files import SourceFiles, inside
-from Data_processing.shared.image_names import ImageFinder, ambiguity, find_folder
+from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined, turned_box
 from Datasets.tools.errors import UserError
@@ -103,7 +103,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     for image in coco.images:
         image.file_name = image.file_name or image.coco_url or ""
     folder = find_folder(files, options, found[0], (image.file_name for image in coco.images), files.names())
-    rows = _records(coco, names, found[0], folder, ImageFinder(files, options.images))
+    rows = _records(coco, names, found[0], folder)
     return folder, (replace(row, normalized=True) for row in rows) if options.normalized else rows
 
 
@@ -138,9 +138,7 @@ def _key(found: Id | None) -> Id | None:
     return int(found) if isinstance(found, str) and re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
 
 
-def _records(
-    coco: Coco, names: dict[Id | None, str], file: str, folder: str, finder: ImageFinder
-) -> Iterator[Imported]:
+def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) -> Iterator[Imported]:
     of_image: dict[Id | None, list[Annotation]] = defaultdict(list)
     for number, annotation in enumerate(coco.annotations, 1):
         if annotation.id in (None, ""):
@@ -154,10 +152,7 @@ def _records(
             row.problems.append(("malformed annotation", image.fault))
         if ids[_key(image.id)] > 1:
             row.problems.append(("repeated id", f"{ids[_key(image.id)]} images have the id {image.id}"))
-        if found := finder.by_end_if_outside(image.file_name):
-            row.image = found[0]
-            row.problems += ambiguity(image.file_name, found)
-        elif not image.file_name:
+        if not image.file_name:
             row.image = row.origin
             row.problems.append(("malformed annotation", "an image without file_name"))
         row.width, row.height = pixels(image.width, row), pixels(image.height, row)

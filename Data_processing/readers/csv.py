@@ -68,6 +68,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     where, text = f"{files.path}: {found[0]}", read_text(files, found[0])
     if not text.strip():
         raise UserError(f"{where}: is empty; its first line names the columns")
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # run lengths may be long
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, options, where), strict=True)
     try:
         if SEPARATOR.match(text):
@@ -91,7 +92,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     table.check(where)
     known = list(images_below(files, ""))
     folder = find_folder(files, options, found[0], filter(None, table.rows), [*known, *map(without_suffix, known)])
-    return folder, table.drawn(match_nearly(table.records(folder), files, options.images or ""), files)
+    return folder, table.drawn(match_nearly(table.records(folder), files, options), files)
 
 
 def _delimiter(text: str, options: ImportOptions, where: str) -> str:
@@ -111,6 +112,7 @@ def _image_beside_classes(header: Sequence[str], first: Sequence[str], options: 
     image = options.columns.get("image") or next(iter(known), None)
     others = [cell.strip() for name, cell in zip(header, first, strict=False) if name != image]
     other = options.preset or options.columns.keys() - {"image"} or set(OURS).intersection(header) - {"image"}
+    other = other or set(WORDS["label"].split()).intersection(map(plain, header))
     alike = len(first) == len(header) == len(others) + 1 > 2 and BINARY.keys() >= set(others)
     return image if alike and not other else None
 

@@ -21,7 +21,7 @@ from lxml import etree
 
 from Data_processing.shared.annotation_files import folder_split, parse_xml, pixels, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.shared.image_names import ImageFinder, find_folder, without_suffix
+from Data_processing.shared.image_names import ImageFinder, NearNames, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.mask_values import SAMPLE, Names, entries, in_colour, named, spread, survey
 from Data_processing.shared.outlines import turned_box
@@ -72,6 +72,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     root = dirname(annotations)
     described = _by_key(visible(found, {".xml"}, annotations), annotations)
     masks = _by_key(visible(files.names(), {".png"}, inside(root, MASKS)), inside(root, MASKS))
+    near = NearNames(described)
+    masks = {key if key in described else near.only(key) or key: file for key, file in masks.items()}
     if options.images is None and any(images_below(files, inside(root, IMAGES))):
         options = replace(options, images=inside(root, IMAGES))
     others = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
@@ -103,12 +105,14 @@ def _read_lists(files: SourceFiles, root: str, known: Set[str]) -> dict[str, lis
     A line may have the image's suffix, unless an XML file or a mask is `known` by all of it, as that of a.jpg.xml is.
     """
     found: dict[str, list[str]] = defaultdict(list)
+    near = NearNames(known)
     for folder in ("Main", "Segmentation"):
         for name, file in _list_files(files, root, folder).items():
             lines = [line.split() for line in read_text(files, file).splitlines() if line.strip()]
             if all(len(words) == 1 for words in lines):
                 for (image,) in lines:
-                    found[image if image in known else without_suffix(image)].append(f"{folder}/{name}")
+                    key = image if image in known else without_suffix(image)
+                    found[key if key in known else near.only(key) or key].append(f"{folder}/{name}")
     return found
 
 

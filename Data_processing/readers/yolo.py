@@ -173,9 +173,10 @@ def _list_images(files: SourceFiles, dataset: Dataset) -> None:
     """Add what train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
     present, near = set(files.names()), NearNames(_folders(visible(files.names(), IMAGE_SUFFIXES)))
     known = present | _folders(present)
-    places = find_places([path for _, path in dataset.splits], dataset.bases, known.__contains__, near)
+    places = find_places([path for _, path in dataset.splits], dataset.bases, known.__contains__)
     annotated = False
     for (split, path), place in zip(dataset.splits, places, strict=True):
+        place = place or near.only(next(path_candidates(path, dataset.bases)))
         if place is None:
             dataset.missing.append(f"{split}: there is no {path}")
             continue
@@ -216,11 +217,11 @@ def _listed_in(files: SourceFiles, file: str, bases: Sequence[str], present: Set
     lines = {number: line for number, line in enumerate(read_text(files, file).splitlines(), 1) if line.strip()}
     bases = [dirname(file), *bases]
     near = NearNames(visible(files.names(), IMAGE_SUFFIXES))
-    known = lambda image: image in present or label_file(image) in present  # noqa: E731
-    places = find_places(list(lines.values()), bases, known, near)
+    places = find_places(list(lines.values()), bases, lambda image: image in present or label_file(image) in present)
     found: dict[str, str] = {}
     for (number, line), place in zip(lines.items(), places, strict=True):
-        found.setdefault(place or next(path_candidates(line, bases)), f"{file}:{number}")
+        image = place or next(path_candidates(line, bases))
+        found.setdefault(image if image in present else near.only(image) or image, f"{file}:{number}")
     return found
 
 
@@ -243,8 +244,8 @@ def _image_of(file: str) -> str:
 def _nearly_named(files: SourceFiles) -> dict[str, str]:
     """Images without a label file, with the only one that nearly has the name."""
     labels, images = list(visible(files.names(), {".txt"})), list(visible(files.names(), IMAGE_SUFFIXES))
-    exact = set(map(label_file, images))
-    near = NearNames(images, {image for image in images if label_file(image) in set(labels)})
+    exact, present = set(map(label_file, images)), set(labels)
+    near = NearNames(images, {image for image in images if label_file(image) in present})
     found: dict[str, list[str]] = defaultdict(list)
     for file in labels:
         if file not in exact and (image := near.only(_image_of(file))) and _is_label_file(files, file):

@@ -1,6 +1,5 @@
 """Which files of a source an annotation means by a name, a path of another machine, or a URL."""
 
-import difflib
 import posixpath
 import re
 import unicodedata
@@ -10,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import islice, product
-from posixpath import basename, dirname, splitext
+from posixpath import basename, commonprefix, dirname, splitext
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -26,11 +25,9 @@ LEADS_OUT = re.compile(r"~?[\\/]|[A-Za-z]:[\\/]|\w+://|(\.[\\/])*\.\.[\\/]|data/
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio sets before a name
 LED_OUT = re.compile(r"^/|(^|/)(~|\.\.)/|:/")  # in a path that `inside` made of one that leads out of the source
 IN_ZIP = ("cp949", "cp932", "gb18030", "big5", "cp1252", "cp1251", "cp866")  # encodings that a .zip does not state
-OF_KIND = re.compile(
-    "images?|imgs?|jpegimages|(obj_)?labels?|annotations?|anno?|txts?|xmls?|jsons?|data(set)?"
-)  # folders
+OF_KIND = re.compile("images?|imgs?|jpegimages|labels?|annotations?|anno?|txts?|xmls?|jsons?|data(set)?")  # folders
 OF_MASKS = re.compile(r"masks?|segmentation\w*|gt|ground_?truth", re.IGNORECASE)
-NEIGHBOURS = 8  # names before and after one in order that may be the nearest
+NEIGHBOURS = 2  # names before and after one in order that may be the nearest
 
 
 def find_folder(
@@ -46,9 +43,7 @@ def find_folder(
         return options.images
     wanted = [inside("", image) for image in islice(images, SAMPLE) if not LEADS_OUT.match(image)]
     known = list(known)
-    folders = _holding(wanted, known, str)
-    if not folders and len(near := _holding(wanted, known, alike)) == 1 and not _has_masks(*near):
-        folders = near
+    folders = _holding(wanted, known, str) or {f for f in _holding(wanted, known, alike) if not _has_masks(f)}
     if dirname(file) in folders:
         return dirname(file)
     named = [folder for folder in folders if splitext(file)[0].endswith(f"_{basename(folder)}")]
@@ -64,14 +59,10 @@ def _holding(wanted: Iterable[str], known: Iterable[str], form: Callable[[str], 
     """The folders below which known names end in wanted ones, both compared in a form."""
     ends: dict[str, set[str]] = defaultdict(set)
     for name in map(form, wanted):
-        ends[basename(name)].add(name)
-    found = set()
-    for path in known:
-        shown = form(path)
-        for end in ends.get(basename(shown), ()):
-            if f"/{shown}".endswith(f"/{end}"):
-                found.add("/".join(path.split("/")[: -1 - end.count("/")]))
-    return found
+        ends[basename(name)].add(f"/{name}")
+    shown = ((path, f"/{form(path)}") for path in known)
+    pairs = ((path, end) for path, name in shown for end in ends.get(basename(name), ()) if name.endswith(end))
+    return {"/".join(path.split("/")[: -end.count("/")]) for path, end in pairs}
 
 
 def _has_masks(folder: str) -> bool:
@@ -119,16 +110,14 @@ def path_candidates(path: str, bases: Iterable[str], by_end: bool = False) -> It
                 yield from (posixpath.normpath(posixpath.join(each, *parts[start:])) for each in bases)
 
 
-def find_places(
-    paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool], near: "NearNames"
-) -> list[str | None]:
-    """The files or folders that paths mean; by any end of them if as they stand none is there; else what is near."""
+def find_places(paths: Sequence[str], bases: Sequence[str], is_there: Callable[[str], bool]) -> list[str | None]:
+    """The files or folders that paths mean; by any end of them if as they stand none is there."""
     places: list[str | None] = []
     for by_end in (False, True):
         places = [next(filter(is_there, path_candidates(path, bases, by_end)), None) for path in paths]
         if any(place is not None for place in places):
             break
-    return [place or near.only(next(path_candidates(path, bases))) for path, place in zip(paths, places, strict=True)]
+    return places
 
 
 def ambiguity(name: str, found: Sequence[str]) -> list[tuple[str, str]]:
@@ -177,10 +166,6 @@ class ImageFinder:
         """The files that the longest end of a path or URL means, wherever that led once."""
         return next(filter(None, map(self.find, ends(address))), [])
 
-    def by_end_if_outside(self, name: str) -> list[str]:
-        """As by_end, for a name that leads out of the source, such as a URL; none for any other."""
-        return self.by_end(name) if LEADS_OUT.match(name) else []
-
 
 def named_row(name: Any, file: str, origin: str, finder: ImageFinder) -> Imported:
     """A record of the image that a file names: the one beside it, else what the longest end of the name means."""
@@ -213,19 +198,16 @@ class NearNames:
     """
 
     def __init__(self, names: Iterable[str], taken: Collection[str | None] = ()) -> None:
-        self._given, self._taken = names, taken
-
-    @cached_property
-    def _names(self) -> list[str]:
-        return list(self._given)
+        self._names, self._taken = list(names), taken
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
+        """By the last part, with and without what Label Studio sets before it, and by the whole path after a /."""
         found: dict[str, list[str]] = defaultdict(list)
-        for name in self._names:
-            stem = basename(alike(name))
-            for called in {stem, UPLOADED.sub("", stem)} if name not in self._taken else ():
-                found[called].append(name)
+        for name in (name for name in self._names if name not in self._taken):
+            path = alike(name)
+            for key in {basename(path), UPLOADED.sub("", basename(path)), f"/{path}"}:
+                found[key].append(name)
         return found
 
     @cached_property
@@ -236,23 +218,21 @@ class NearNames:
 
     def find(self, name: str) -> list[str]:
         """What a name may mean: the names most like it, in folders that do not contradict."""
-        path = path_of(name) if LED_OUT.search(name) else name
-        found = (self._find(form, bool(LED_OUT.search(name))) for form in (path, *_in_zip(path)))
-        return next(filter(None, found), [])
+        led_out = bool(LED_OUT.search(name))
+        path = path_of(name) if led_out else name
+        return next(filter(None, (self._find(form, led_out) for form in (path, *_in_zip(path)))), [])
 
     def _find(self, path: str, led_out: bool) -> list[str]:
-        stem, last, wanted = basename(alike(path)), folded(basename(path)), folders_of(path)
+        if same := self._by_stem.get(f"/{alike(path)}"):
+            return [name for name in same if folded(name) == folded(path)] or same
+        stem, wanted = basename(alike(path)), folders_of(path)
         plain = UPLOADED.sub("", stem)
         found = self._by_stem.get(stem) or [n for n in self._by_stem.get(plain, ()) if basename(alike(n)) == plain]
-        for form in (folded, alike):
-            if same := [name for name in found if form(name) == form(path)]:
-                return same
-        shared = {
-            name: len(wanted & folders_of(name)) for name in found if led_out or may_share(wanted, folders_of(name))
-        }
+        there = {name: folders_of(name) for name in found if not _has_masks(name)}
+        shared = {n: len(wanted & folders) for n, folders in there.items() if led_out or may_share(wanted, folders)}
         most = max(shared.values(), default=0)
-        fits = [name for name, number in shared.items() if number == most and not _has_masks(name)]
-        return [name for name in fits if folded(basename(name)) == last] or fits
+        fits = [name for name, number in shared.items() if number == most]
+        return [name for name in fits if folded(basename(name)) == folded(basename(path))] or fits
 
     def only(self, name: str) -> str | None:
         """The name that it may mean, if that is a single one."""
@@ -266,13 +246,14 @@ class NearNames:
         return "missing image", f"{what or f'there is no file {name}'}; the nearest is {self._nearest(name)}"
 
     def _nearest(self, name: str) -> str:
-        """Of the names that begin or end much alike, the one most like it."""
-        sought, near = folded(basename(name)), []
+        """Of the names that begin or end much alike, the one with most in common at both ends."""
+        sought, near = folded(basename(name)), [(0, "none")]
         for ordered, key in zip(self._ordered, (sought, sought[::-1]), strict=True):
             at = bisect(ordered, (key, ""))
-            near += [other for _, other in ordered[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]]
-        likeness = {n: difflib.SequenceMatcher(None, sought, folded(basename(n))).ratio() for n in near}
-        return max(likeness, key=likeness.__getitem__, default="none")
+            for _, other in ordered[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]:
+                pair = [sought, folded(basename(other))]
+                near.append((len(commonprefix(pair)) + len(commonprefix([part[::-1] for part in pair])), other))
+        return max(near[1:] or near)[1]
 
 
 def folders_of(path: str) -> set[str]:
@@ -292,12 +273,12 @@ def _in_zip(path: str) -> Iterator[str]:
             yield unicodedata.normalize("NFC", path).encode(encoding).decode(taken_for).replace("\\", "/")
 
 
-def match_nearly(rows: Iterable[Imported], files: SourceFiles, folder: str) -> Iterator[Imported]:
+def match_nearly(rows: Iterable[Imported], files: SourceFiles, options: ImportOptions) -> Iterator[Imported]:
     """The rows; last those whose image is not there, with the only one that it may mean, or else a problem.
 
-    folder: of the images.
+    Without the problem where the source corrects others, whose images they may be.
     """
-    names, missing = set(files.names()), []
+    names, missing, folder = set(files.names()), [], options.images or ""
     taken: set[str | None] = set()
     for row in rows:
         if row.image in names or is_embedded(row.image):
@@ -305,10 +286,18 @@ def match_nearly(rows: Iterable[Imported], files: SourceFiles, folder: str) -> I
             yield row
         else:
             missing.append(row)
-    near, any_there = NearNames(images_below(files, folder), taken), any(images_below(files, folder))
+    near, told = (
+        NearNames(images_below(files, folder), taken),
+        any(images_below(files, folder)) and not options.corrects,
+    )
     for row in missing:
-        if found := near.only(row.image):
-            files.matched[row.image] = row.image = found
-        elif any_there and not row.problems and is_safe_path(row.image):
+        found, within = near.find(row.image), is_safe_path(row.image)
+        if len(found) == 1:
+            last = basename(found[0])
+            if basename(path_of(row.image)) not in (last, without_suffix(last)):
+                files.matched[row.image] = found[0]
+            row.image = found[0]
+        elif told and not row.problems and (found or within):
             row.problems.append(near.problem(row.image))
+            row.image = row.image if within else found[0]
         yield row

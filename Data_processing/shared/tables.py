@@ -27,7 +27,7 @@ OF_IMAGE = ("image_width", "image_height", "group", "split")
 WORDS = {
     "image": "image filename imagename imagepath filepath path imagefile file img imgname imgpath imageid imgid id",
     "image_label": "imageidclassid imagelabel",
-    "label": "label classname class categoryname category labelname labels classes species tag classid categoryid",
+    "label": "classname categoryname labelname label class category labels classes species tag classid categoryid",
     "x1": "x1 xmin minx left xtl boxxmin boxx1 boxleft boxx x",
     "y1": "y1 ymin miny top ytl boxymin boxy1 boxtop boxy y",
     "x2": "x2 xmax maxx right xbr boxxmax boxx2 boxright",

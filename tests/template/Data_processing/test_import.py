@@ -194,7 +194,7 @@ def test_names_that_lead_out_of_the_source_mean_the_image_that_they_end_in(tmp_p
     change_coco(source, lambda coco: [i.update(file_name=n) for i, n in zip(coco["images"], content, strict=True)])
     (source / "t.csv").write_text("image,label\n" + "".join(f"{name},cat\n" for name in content))
     for form in ("coco", "csv"):
-        rows = rows_of(source, form).values()
+        rows = read_imported(import_source(source, tmp_path, form)[1])
         told = [(row.image, [rule for rule, _ in row.problems]) for row in rows]
         assert told[0] == (image, [])
         assert [problems for _, problems in told[1:]] == [["ambiguous image"], ["outside the source"]]
@@ -250,7 +250,7 @@ def test_images_of_lvis_are_named_by_the_end_of_their_address(tmp_path):
         coco["images"] += [{"id": 9}]
 
     change_coco(source, change)
-    *rows, nameless = rows_of(source, "coco").values()
+    *rows, nameless = read_imported(import_source(source, tmp_path, "coco")[1])
     assert [(row.image, row.problems) for row in rows] == [(f"val2017/{name}", []) for name in CONTENT]
     assert nameless.problems[0] == ("malformed annotation", "an image without file_name")
 
