@@ -20,7 +20,7 @@ from Data_processing.adding.others import OTHERS, Looks
 from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.masks import find_kinds
-from Data_processing.readers.yolo import KERAS, LABELS, class_files
+from Data_processing.readers.yolo import KERAS, KERAS_FILE, LABELS, class_files
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
 from Data_processing.shared.files import (
     ARCHIVES,
@@ -134,10 +134,11 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     if described := looks["labelme"]:
         folder = _common_folder(described) or "."
         found.append(Candidate("labelme", f"{len(described)} JSON files in {folder}", folder))
-    several = [each for each in ("supervisely", "huggingface") if looks[each]]
-    found += [Candidate(each, f"{len(looks[each])} files such as {looks[each][0]}") for each in several]
-    keras = dict.fromkeys(None if name.endswith("_annotations.txt") else name for name in looks["keras"])
-    found += [Candidate("yolo", f"boxes of Keras programs in {name or '_annotations.txt'}", name) for name in keras]
+    if described := looks["supervisely"]:
+        found.append(Candidate("supervisely", f"{len(described)} files such as {described[0]}"))
+    for kind, read_as, own in (("keras", "yolo", KERAS_FILE), ("huggingface", "huggingface", "metadata.jsonl")):
+        named = dict.fromkeys(None if name.endswith(own) else name for name in looks[kind])
+        found += [Candidate(read_as, name or own, name) for name in named]
     if looks["yolo labels"] and not looks["yolo"]:
         what = f"label files such as {looks['yolo labels'][0]}"
         listed: list[str | None] = [*class_files(files, names)]

@@ -30,12 +30,9 @@ from Datasets.tools.errors import UserError
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The JSON files in folders called ann, or in the folder named. Raises UserError if there are none."""
+    """The JSON files in folders called ann, else all, of the folder named. Raises UserError if there are none."""
     every = files_below(files, ".json", "JSON", options)
-    found = [name for name in every if options.annotations or basename(dirname(name)) == "ann"]
-    if not found:
-        raise UserError(f"{files.path}: has no folder `ann` of JSON files; set `annotations`")
-    return found
+    return [name for name in every if basename(dirname(name)) == "ann"] or every
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -78,6 +75,5 @@ def _box(shape: Any, row: Imported, origin: str) -> ImportedBox:
         return ImportedBox(name, x1, y1, x2 + beyond, y2 + beyond, origin)
     if kind != "polygon" or len(points) < 6:
         raise ValueError(f"a {kind!s:.40} of {len(points) // 2} points")
-    return outlined(
-        name, with_holes(points, map(flat, shape["points"].get("interior", ())), row.width, row.height), origin
-    )
+    holes = map(flat, shape["points"].get("interior", ()))
+    return outlined(name, with_holes(points, holes, row.width, row.height), origin)

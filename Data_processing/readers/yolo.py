@@ -52,6 +52,7 @@ from Datasets.tools.errors import UserError
 YAML_SUFFIXES = {".yaml", ".yml"}
 LABELS = re.compile(r"\s*\d+(\.0+)?([ \t]+-?[\d.]+(e-?\d+)?){4,}[ \t]*(\r?\n|$)")  # the first line of a label file
 CORNERS = re.compile(r"-?\d[\d.]*(,-?\d[\d.]*){4}")  # and the class
+KERAS_FILE = "_annotations.txt"
 KERAS = re.compile(rf"(?m)^\S.* {CORNERS.pattern}[ \t]*\r?$")
 SAMPLE = 2000  # label files whose lines tell the form of all
 
@@ -84,7 +85,7 @@ class Dataset:
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The data.yaml, else the file of class names. Raises UserError if there is none, or several to choose from."""
     every = list(visible(files.names(), YAML_SUFFIXES))
-    keras = [name for name in visible(files.names(), {".txt"}) if basename(name) == "_annotations.txt"]
+    keras = [name for name in visible(files.names(), {".txt"}) if basename(name) == KERAS_FILE]
     if keras and not every and options.annotations is None:
         return keras
     found = [name for name in every if splitext(basename(name))[0] == "data"] or every
@@ -109,7 +110,7 @@ def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in and the records. `images`, if given, is where data.yaml's paths begin."""
-    if found[0].endswith(".txt") and KERAS.search(read_text(files, found[0])):
+    if found[0].endswith(".txt") and (basename(found[0]) == KERAS_FILE or KERAS.search(read_text(files, found[0]))):
         return options.images or "", chain.from_iterable(_keras_records(files, file, options) for file in found)
     dataset = _read_dataset(files, found[0], options.images)
     dataset.nearly = _nearly_named(files)
