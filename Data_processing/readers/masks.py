@@ -107,13 +107,9 @@ def find_one(files: SourceFiles, folder: str) -> str | None:
 def find_kinds(files: SourceFiles, annotations: str | None, images: str | None) -> tuple[dict[Kind, Masks], list[str]]:
     """The masks of each kind, and all images."""
     every, within = list(images_below(files, "")), set(images_below(files, images or ""))
-    kind_of, keys, groups, alike = {}, {}, defaultdict(list), defaultdict(list)
+    kind_of, keys = _places(every, annotations)
+    groups, alike = defaultdict(list), defaultdict(list)
     for name in every:
-        kind_of[name], *keys[name] = _place(name)
-        if annotations is not None:
-            folder = folder_name(annotations)
-            chosen = name.startswith(f"{folder}/") or fnmatchcase(name, folder)
-            kind_of[name] = CHOSEN if chosen else kind_of[name]
         for key in {*keys[name]}:
             groups[key].append(name)
     for group in groups.values():
@@ -123,13 +119,28 @@ def find_kinds(files: SourceFiles, annotations: str | None, images: str | None) 
     partners = {key: [n for n in group if kind_of[n] in pictures and n in within] for key, group in groups.items()}
     kinds = {}
     for kind in filter(masks.__contains__, alike):
-        levels = [{name: partners[keys[name][level]] for name in every if kind_of[name] == kind} for level in range(3)]
-        levels[2] = {name: found if len(found) == 1 else [] for name, found in levels[2].items()}
-        first = max(levels, key=lambda masks: min(PAIRED, _share(masks)))
-        if _share(first) >= (PAIRED if kind != CHOSEN else 0.01):
-            kinds[kind] = first
-    own = {kind: of for kind, of in kinds.items() if annotations is None or kind == CHOSEN}
-    return own, [name for name in every if name in within and kind_of[name] not in kinds]
+        own = _with_partners({name: keys[name] for name in every if kind_of[name] == kind}, partners)
+        if _share(own) >= (PAIRED if kind != CHOSEN else 0.01):
+            kinds[kind] = own
+    found = {kind: own for kind, own in kinds.items() if annotations is None or kind == CHOSEN}
+    return found, [name for name in every if name in within and kind_of[name] not in kinds]
+
+
+def _places(names: Iterable[str], annotations: str | None) -> tuple[dict[str, Kind], dict[str, list[str]]]:
+    """The kind of each file, and the keys that it may have in common with its partner."""
+    kind_of, keys, folder = {}, {}, folder_name(annotations or ".")
+    for name in names:
+        kind_of[name], *keys[name] = _place(name)
+        if annotations is not None and (name.startswith(f"{folder}/") or fnmatchcase(name, folder)):
+            kind_of[name] = CHOSEN
+    return kind_of, keys
+
+
+def _with_partners(keys: Mapping[str, Sequence[str]], partners: Mapping[str, list[str]]) -> Masks:
+    """The images that masks may be of, by the first of their keys by which most have one."""
+    levels = [{mask: partners[own[level]] for mask, own in keys.items()} for level in range(3)]
+    levels[2] = {mask: images if len(images) == 1 else [] for mask, images in levels[2].items()}
+    return max(levels, key=lambda masks: min(PAIRED, _share(masks)))
 
 
 def _share(masks: Masks) -> float:

@@ -6,7 +6,7 @@ classes: "" is background, None what is not annotated.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from posixpath import basename, splitext
 from typing import Any
 
@@ -172,28 +172,33 @@ def class_of(name: str) -> str | None:
 def named(listed: Sequence[Entry], pairs: Iterable[tuple[int, int]], ignore: int | None) -> Names | None:
     """What the numbers that occur stand for, or None if the classes listed do not tell.
 
-    Names without numbers are of the values from 0 on; or from 1 on, where one has none; or of the values that occur.
-    A single name is that of the only value beside 0 or black.
+    Numbers of colours may also stand in the order of the values, if the first is no class.
     """
     values, colours = ({number for number in each if number != ignore} for each in zip(*pairs, strict=True))
     stated = {number: class_of(name) for name, number in listed if number is not None}
+    names = [class_of(name) for name, _ in listed]
     if stated and colours <= {COLOUR, CREAM, *stated}:
         return {COLOUR: "", CREAM: None, **stated}
     if stated and (NEITHER in values or not in_colour(stated)):
         return stated if values <= {0, VOID, *stated} else None
-    names, seen = [class_of(name) for name, _ in listed], colours if NEITHER in values else values
-    count = len(names)
-    if stated and names[0]:
-        return None  # the lines of a list of colours are not certain to be the values
-    if count == 1 and COLOUR in colours and (0, COLOUR) not in pairs:
-        seen = colours  # in a palette, 0 may be white
-    order, known = sorted(seen), seen - {VOID}
+    if stated:
+        return dict(enumerate(names)) if not names[0] and values - {VOID} <= {*range(len(names))} else None
+    white_first = len(names) == 1 and COLOUR in colours and (0, COLOUR) not in pairs  # in a palette
+    return numbered(names, colours if NEITHER in values or white_first else values)
+
+
+def numbered(names: Sequence[str | None], seen: Collection[int]) -> Names | None:
+    """Names of the values from 0 on; or from 1 on, where one has none; or of those seen, in their order.
+
+    A single name is that of the only value beside 0 or black. None if it is not certain.
+    """
+    order, known, count = sorted(seen), {*seen} - {VOID}, len(names)
     if count == 1 and len(order) <= 2 and order[0] in (0, COLOUR):
         return {order[-1]: names[0], order[0]: ""}
     by_number = dict(enumerate(names)) if known <= {*range(count)} else None
     if by_number is None and all(names) and known <= {*range(count + 1)}:
         by_number = dict(enumerate(["", *names]))
-    in_order = dict(zip(order, names, strict=True)) if len(order) == count and not stated else None
+    in_order = dict(zip(order, names, strict=True)) if len(order) == count else None
     if in_order and by_number and known != {0} and any(by_number.get(n) != name for n, name in in_order.items()):
         return None  # 255 may be a class, or not annotated
     return in_order or by_number
