@@ -17,6 +17,8 @@ from Datasets.format.coco import Rle
 from Datasets.format.curated import Curated
 from Datasets.format.records import Record
 
+Point = tuple[int, int]
+RIGHT, LEFT, UP, DOWN = (1, 0), (-1, 0), (0, -1), (0, 1)
 # By Ultralytics; https://docs.ultralytics.com/platform/data/datasets/
 READ = {".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".avif"}
 
@@ -62,35 +64,33 @@ def polygon(segmentation: Rle) -> list[float]:
 
     Parts and holes are joined by lines that lead there and back, and so enclose nothing.
     """
-    loops = _loops(segmentation)
-    if len(loops) == 1:
-        return [value for point in loops[0] for value in point]
+    loops = _loops(_steps(segmentation))
     joined = [point for loop in loops for point in (*loop, loop[0])] + [loop[0] for loop in loops[-2:0:-1]]
-    return [value for point in joined for value in point]
+    return [value for point in (joined if len(loops) > 1 else loops[0]) for value in point]
 
 
-def _loops(segmentation: Rle) -> list[list[tuple[int, int]]]:
-    """The corners (x, y) of each outline of a mask, of its parts clockwise and of its holes the other way round."""
+def _steps(segmentation: Rle) -> dict[Point, list[Point]]:
+    """From each corner (x, y) of the edge of a mask the steps along the edge that keep the mask to their right."""
     left, top, width, height = map(int, coco_mask.toBbox(segmentation))
     mask = np.pad(coco_mask.decode(segmentation)[top : top + height, left : left + width].astype(np.int8), 1)
-    ways: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)  # the steps that go on from a corner
-    for edges, begins, (x, y), step in (
-        (np.diff(mask, axis=0), 1, (0, 1), (1, 0)),  # with the mask below it, to the right
-        (np.diff(mask, axis=0), -1, (1, 1), (-1, 0)),
-        (np.diff(mask, axis=1), 1, (1, 1), (0, -1)),  # with the mask to the right of it, upwards
-        (np.diff(mask, axis=1), -1, (1, 0), (0, 1)),
-    ):
-        for row, column in np.argwhere(edges == begins).tolist():
-            ways[left + column + x - 1, top + row + y - 1].append(step)
-    loops: list[list[tuple[int, int]]] = []
-    while ways:
-        point, step = next(iter(ways)), (0, 0)
+    steps = defaultdict(list)
+    for axis, change, x, y, step in ((0, 1, -1, 0, RIGHT), (0, -1, 0, 0, LEFT), (1, 1, 0, 0, UP), (1, -1, 0, -1, DOWN)):
+        for row, column in np.argwhere(np.diff(mask, axis=axis) == change).tolist():
+            steps[left + column + x, top + row + y].append(step)
+    return steps
+
+
+def _loops(steps: dict[Point, list[Point]]) -> list[list[Point]]:
+    """The corners of each outline, of parts clockwise and of holes the other way round. Uses up the steps."""
+    loops: list[list[Point]] = []
+    while steps:
+        point, step = next(iter(steps)), (0, 0)
         loops.append([])
-        while onward := ways.pop(point, []):
-            turn = (step[1], -step[0])  # to the left, as pixels that touch at a corner are one part
-            turn = onward.pop(onward.index(turn) if turn in onward else 0)
+        while onward := steps.pop(point, []):
+            left = (step[1], -step[0])  # as pixels that touch at a corner are one part
+            turn = onward.pop(onward.index(left) if left in onward else 0)
             if onward:
-                ways[point] = onward
+                steps[point] = onward
             if turn != step:
                 loops[-1].append(point)
             point, step = (point[0] + turn[0], point[1] + turn[1]), turn

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from Datasets.export import Format
+from Datasets.format.coco import encode
 from tests.template.conftest import ROOT, refused, stage, succeeded, until
 from tests.template.Datasets.random_datasets import png, write_dataset
 
@@ -41,6 +42,21 @@ def test_the_same_dataset_gives_the_same_bytes_and_chosen_splits_only(tmp_path, 
     succeeded(export(tmp_path / "curated", form, tmp_path / "c", "--split", "val"))
     assert len(list((tmp_path / "a").rglob("*.png"))) == 3
     assert len(list((tmp_path / "c").rglob("*.png"))) == 1
+
+
+def test_an_image_with_a_segmentation_has_polygons_alone_in_yolo(tmp_path):
+    mask = np.zeros((6, 8), np.uint8)
+    mask[0:3, 2:6] = 1
+    mask[1, 3:5] = 0
+    segmentation = encode(mask)
+    write_dataset(tmp_path / "curated", [record("a.png", boxes=[box(segmentation=segmentation), box()])])
+    told = succeeded(export(tmp_path / "curated", "yolo", tmp_path / "out")).stdout
+    assert "boxes beside segmentations, which become rectangles among polygons: 1" in told
+    first, second = (tmp_path / "out/labels/train/s_a.txt").read_text().splitlines()
+    assert second == "1 0.125 0.25 0.5 0.25 0.5 0.83333333 0.125 0.83333333"
+    places = np.array(first.split()[1:], float).reshape(-1, 2) * (8, 6)
+    around, hole = [(2, 0), (6, 0), (6, 3), (2, 3), (2, 0)], [(3, 2), (5, 2), (5, 1), (3, 1), (3, 2)]
+    assert np.allclose(places, around + hole, rtol=0, atol=1e-6)
 
 
 def tree(folder: Path) -> dict[Path, bytes]:
