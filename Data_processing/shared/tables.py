@@ -163,9 +163,11 @@ def _check_left_out(columns: Mapping[str, int], first: Sequence[Sequence[str]], 
 
 
 def _check_label(header: Sequence[str], named: Mapping[str, str], first: Sequence[Sequence[str]], where: str) -> None:
-    if "label" in named and (cell := _drawn(first, header.index(named["label"]))):
+    name = named.get("label", "")
+    shaped = name if plain(name) in " ".join(WORDS[each] for each in ONE_CELL).split() else None
+    if name and (cell := shaped or _drawn(first, header.index(name))):
         raise UserError(
-            f"{where}: column {named['label']} would name classes, but holds {cell!r:.60}; say by `columns` what it is "
+            f"{where}: column {name} would name classes, but holds {cell!r:.60}; say by `columns` what it is "
             "(bbox, corners or outline), and which column names the class, or write a row a box"
         )
 
@@ -195,7 +197,7 @@ def boxes_in(cell: str) -> list[list[float]]:
 def outline_in(cell: str, row: Imported, files: SourceFiles) -> bytes:
     """A cell's polygons or run lengths as an outline; the latter need the image's size. Raises ValueError."""
     if not cell[0].isdigit():
-        return encode(_polygons(cell))
+        return cell.replace("'", '"').encode() if cell[0] == "{" else encode(_polygons(cell))  # {: COCO's run lengths
     numbers = [int(number) for number in cell.replace(",", " ").split()]
     if not (row.width and row.height):
         row.width, row.height = _size(files, row.image)

@@ -92,6 +92,11 @@ def wholes(base: Path) -> dict[str, dict[str, bytes]]:
     for form, write in WRITERS.items():
         write(base / form)
     write_some_coco(base / "coco")
+    (base / "csv/boxes.csv").write_text(
+        "filename,label,bbox,outline,width,height,crowd\n"
+        'a.png,cat,"[1, 2, 3, 4]",,60,40,0\na.png,dog,,1 3 10 5,60,40,\n'
+        'b.png,cat,,"[[1,2,9,2,9,8]]",,,\nb,cat|dog,,"POLYGON ((1 2, 9 2, 9 8))",,,1\nC.PNG,,,,,,\n'
+    )
     turned = region("rectangle", percent(*BOX, rotation=5))
     brush = region("brush", {"rle": PACKED}, original_width=7, original_height=5)
     polygon, ellipse = {"points": [[1, 1], [9, 1], [1, 9]]}, {"x": 9, "y": 9, "radiusX": 3, "radiusY": 2, "rotation": 1}

@@ -170,6 +170,8 @@ def test_run_lengths_that_make_no_sense_are_problems_of_their_record(tmp_path):
     for cell in ("1 3 2 5", "0 3", "2399 9", "1 3 7", "1 x", "1 0"):
         [row] = table(tmp_path, f"image,rle,label,width,height\na.png,{cell},cat,60,40\n")
         assert problems([row]) == ["malformed box"]
+    [row] = table(tmp_path, "image,rle,label\na.png,\"{'size': [40, 60], 'counts': [40, 2, 2358]}\",cat\n")
+    assert corners(row) == [("cat", 1, 0, 2, 2)]
     [row] = table(tmp_path, "image,rle,label\na.png,1 3,cat\n")
     assert "image_width" in row.problems[0][1]
 
@@ -303,6 +305,7 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ('image,label,where\na.jpg,cat,"1, 2, 3, 4"\n', {}, "columns where look like boxes"),
         ("image,label,shape\na.jpg,cat,1 3 10 5\n", {"columns": {"image": "image"}}, "`unused=shape` to leave"),
         ("image,pixels\na.jpg,1 3 10 5\n", {"columns": {"label": "pixels"}}, "holds '1 3 10 5'"),
+        ("ImageId,EncodedPixels\na.jpg,1 3\n", {"columns": {"label": "EncodedPixels"}}, "would name classes"),
         ("image,EncodedPixels\na.jpg,1 3 10 5\n", {}, "`classes: [NAME]`"),
         ("image,breed\na.jpg,pug\n", {}, "set `columns: [label=...]`; there are: image, breed"),
         ("filename,region_shape_attributes\n", {}, "VIA's CSV"),
