@@ -3,6 +3,7 @@
 A format fits if its reader reads the files, the records state something, and images of them are in the source.
 """
 
+import codecs
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -164,8 +165,8 @@ def _unread(files: SourceFiles) -> Iterator[str]:
         try:
             if name.lower().endswith(".json"):
                 decode_json(files, name, msgspec.Raw, "JSON")
-            else:
-                files.read(name)
+            elif files.read(name).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                yield f"{files.path}: {name}: is in UTF-16; save the file in UTF-8"
         except UserError as error:
             yield str(error)
         except MissingFile as error:

@@ -144,10 +144,9 @@ def open_source(path: Path) -> SourceFiles:
     try:
         return Zip(path) if head.startswith(b"PK") or path.suffix.lower() == ".zip" else Tar(path)
     except (*DAMAGE, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path}: no whole .zip or .tar archive ({reason}); was it cut off? Fetch it again, or name a directory"
-        ) from error
+        reason = str(error).partition("\n")[0].rstrip(":")
+        remedy = "name the directory that it is in, or if it is an archive that was cut off, fetch it again"
+        raise UserError(f"{path}: no directory, and no whole .zip or .tar archive ({reason}); {remedy}") from error
 
 
 def open_once(path: Path) -> SourceFiles:

@@ -10,7 +10,7 @@ from Data_processing.adding.recognise import recognise
 from Data_processing.shared.files import MissingFile, open_source
 from Data_processing.shared.imported import ImportOptions
 from Datasets.tools.errors import UserError
-from tests.template.Data_processing.sources import pack, picture, write_coco
+from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
 
 CAT = {"a.png": [("cat", 3, 4, 20, 30)], "b.png": []}
 
@@ -62,6 +62,13 @@ def test_a_damaged_or_cut_off_annotation_file_is_named_and_never_hidden_by_folde
     assert "train.json" in refusal(tmp_path / "crc.zip") and "CRC" in refusal(tmp_path / "crc.zip")
     cut = zipped(tmp_path / "cut.zip", {**folders, "train.json": coco[:20]})
     assert "train.json: not JSON" in refusal(cut) and "cut off" in refusal(cut)
+
+
+def test_text_in_another_encoding_is_named(tmp_path):
+    voc = write_voc(tmp_path / "voc", CAT)
+    for file in (voc / "Annotations").iterdir():
+        file.write_bytes(file.read_text().encode("utf-16"))
+    assert "Annotations/a.xml: is in UTF-16" in refusal(voc)
 
 
 def test_an_archive_inside_the_delivery_is_named(tmp_path):
