@@ -146,9 +146,8 @@ class Table:
         self._like_corners: list[bool] = []  # of each box in a cell
         self._stated: dict[str, tuple[dict[str, str], int]] = {}  # of each image as a whole, and the line that did
         self._empty: dict[str, int] = {}  # the line that says that an image shows nothing
-        self._outlines: dict[str, list[tuple[str, str, str]]] = defaultdict(
-            list
-        )  # class, cell, origin; by the record's
+        # Class, cell, origin, crowd; by the record's origin.
+        self._outlines: dict[str, list[tuple[str, str, str, bool]]] = defaultdict(list)
 
     def add(self, line: int, fields: list[str]) -> None:
         """Add a row of the file."""
@@ -182,7 +181,8 @@ class Table:
             parts = {label: parts_of(label, sign) for label in self._labels if sign in label}
             known = Counter(chain(self._labels, *parts.values()))
             for label, some in parts.items():
-                if len(some) > 1 and (any if sign in "|;" else all)(known[part] > 1 for part in some):
+                alone = self._labels.issuperset(some) if sign in ", " else any(known[part] > 1 for part in some)
+                if len(some) > 1 and alone:
                     raise UserError(
                         f"{where}: the label {label!r:.80} is made of others; set `label_separator: "
                         f"{'space' if sign == ' ' else repr(sign)}`, or `none` if it is one class"
@@ -211,9 +211,9 @@ class Table:
     def drawn(self, rows: Iterable[Imported], files: SourceFiles) -> Iterator[Imported]:
         """The records with their outlines."""
         for row in rows:
-            for name, cell, origin in self._outlines.get(row.origin, ()):
+            for name, cell, origin, crowd in self._outlines.get(row.origin, ()):
                 try:
-                    row.boxes = [*(row.boxes or ()), outlined(name, outline_in(cell, row, files), origin)]
+                    row.boxes = [*(row.boxes or ()), outlined(name, outline_in(cell, row, files), origin, crowd)]
                 except (ValueError, TypeError, RecursionError) as error:
                     row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
             if row.labels is not None:
@@ -222,9 +222,7 @@ class Table:
 
     def _names(self, cells: Mapping[str, str]) -> list[str]:
         """The classes of a row."""
-        label = cells.get(
-            "label", "" if {"label", "image_label"} & self._columns.keys() else "".join(self._options.classes)
-        )
+        label = cells.get("label", "" if "image_label" in cells else "".join(self._options.classes))
         label = self.described.get(label, label)
         self._labels.add(label)
         if label[:1] == "[" and label[-1:] == "]":
@@ -239,7 +237,7 @@ class Table:
         if crowd is None:
             raise ValueError(f"crowd is {cells['crowd']!r:.80}, neither 0 nor 1")
         if cell == "outline":
-            self._outlines[row.origin] += [(name, cells[cell], origin) for name in names]
+            self._outlines[row.origin] += [(name, cells[cell], origin, crowd) for name in names]
             return []
         stated = [cells[name].replace(",", ".") if self._commas else cells[name] for name in self._box]
         found = boxes_in(cells[cell]) if cell else [[*map(float, stated)]]

@@ -142,6 +142,8 @@ def _check_shapes(named: Mapping[str, str], options: ImportOptions, where: str) 
             f"`unused={'+'.join(stated)}` to leave them out"
         )
     drawn, labelled = stated or {*ONE_CELL} & named.keys(), {"label", "image_label"} & named.keys()
+    if labelled and options.classes:
+        raise UserError(f"{where}: classes: a column names them, {named[min(labelled)]}; clean.rename changes names")
     if drawn and not labelled and len(options.classes) != 1:
         one = "or, where all are of one, `classes: [NAME]` (--classes)"
         raise UserError(f"{where}: no column is known to name a box's class; set `columns: [label=...]`, {one}")

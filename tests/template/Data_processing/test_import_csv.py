@@ -210,6 +210,8 @@ def test_several_labels_in_a_field_are_split(tmp_path):
     assert row.labels == ["0", "1", "2", "7"]
     [row] = table(tmp_path, "image,labels\na.jpg,\"['rust', 'scab']\"\n")
     assert row.labels == ["rust", "scab"]
+    pairs = ["wild cat", "wild dog", "tame cat", "tame dog"]
+    assert len(table(tmp_path, "image,label\n" + "".join(f"{pair}.jpg,{pair}\n" for pair in pairs))) == 4
     assert [row.labels for row in table(tmp_path, "image,label\na.jpg,wild cat\nb.jpg,cat\n")] == [
         ["wild cat"],
         ["cat"],
@@ -307,6 +309,7 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ("image,pixels\na.jpg,1 3 10 5\n", {"columns": {"label": "pixels"}}, "holds '1 3 10 5'"),
         ("ImageId,EncodedPixels\na.jpg,1 3\n", {"columns": {"label": "EncodedPixels"}}, "would name classes"),
         ("image,EncodedPixels\na.jpg,1 3 10 5\n", {}, "`classes: [NAME]`"),
+        (OWN, {"classes": ["cat"]}, "clean.rename"),
         ("image,breed\na.jpg,pug\n", {}, "set `columns: [label=...]`; there are: image, breed"),
         ("filename,region_shape_attributes\n", {}, "VIA's CSV"),
         ("image,label\na.jpg,scab|rust\nb.jpg,scab\n", {}, "`label_separator: '|'`"),
