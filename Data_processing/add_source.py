@@ -23,6 +23,7 @@ from Data_processing import import_source
 from Data_processing.adding import project
 from Data_processing.adding.recognise import Candidate, is_there, recognise
 from Data_processing.curating.duplicates import COPIES, with_copies
+from Data_processing.readers.masks import find_one
 from Data_processing.shared.files import SourceFiles, open_source
 from Data_processing.shared.imported import Imported, ImportOptions, in_words, write_imported
 from Data_processing.shared.mask_values import Names, table
@@ -149,6 +150,8 @@ def show(path: Path, found: Candidate, held: Summary, files: SourceFiles) -> Non
     print(f"  classes  {_counts(dict(held.classes.most_common(30)))}{' …' if len(held.classes) > 30 else ''}")
     for line in table(files, held.names_of):
         print(f"    {line}")
+    if found.format != "masks" and not held.masks and (mask := find_one(files, "")):
+        print(f"  masks    not read, such as {mask}; --format masks reads them instead")
     print(f"  splits   {_counts(held.splits)}{'' if held.splits else ' stated'}")
     if held.left_out:
         print(f"  left out {in_words(held.left_out)}")

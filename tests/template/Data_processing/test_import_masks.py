@@ -305,6 +305,15 @@ def test_every_class_is_shown_with_its_value_colour_and_share(tmp_path, capsys):
         assert f"    {line.format((every == int(line[0])).mean())}\n" in told
 
 
+def test_masks_beside_other_annotations_are_named(tmp_path, capsys):
+    files = pairs("images/{}.jpg", "masks/{}.png")
+    table = "image,label\n" + "".join(f"images/{n}.jpg,cat\n" for n in range(6))
+    files = open_source(write(tmp_path, files | {"labels.csv": table.encode()}))
+    found, options = recognise(files, ImportOptions(), None, lambda *_: 0)
+    show(tmp_path, found, try_import(files, "s", found.format, options), files)
+    assert "masks    not read, such as masks/0.png; --format masks reads them instead" in capsys.readouterr().out
+
+
 SOURCES = {  # values of its masks, how they are written, what they mean; None: not annotated
     "grey": ((0, 7, 11), {}, {0: 0, 7: "road", 11: None}, {"classes": ["background=0", "road=7"], "ignore": 11}),
     "palette": ((0, 1, 2), {"palette": COLOURS}, {0: 0, 1: "road", 2: "tree"}, {"classes": ["bg", "road", "tree"]}),
