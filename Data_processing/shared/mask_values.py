@@ -220,9 +220,11 @@ def value_names(files: SourceFiles, masks: Sequence[str], options: ImportOptions
     plain = any(number is None for listed in lists.values() for _, number in listed)  # then each value may matter
     pairs = survey(files, masks if plain else spread(masks, SAMPLE))
     fits = {file: names for file, listed in lists.items() if listed and (names := named(listed, pairs, options.ignore))}
-    if options.classes and not plain and not fits:  # images with other values are rejected
-        fits = {"`classes`": {number: class_of(name) for name, number in lists["`classes`"] if number is not None}}
-    if len({frozenset(names.values()) for names in fits.values()}) != 1:
+    stated = {number: class_of(name) for name, number in lists.get("`classes`", ()) if number is not None}
+    if stated and not fits:  # images with other values are rejected
+        fits = {"`classes`": stated}
+    meant = {tuple({0: "", **names}.get(pair[in_colour(names)]) for pair in pairs) for names in fits.values()}
+    if len(meant) != 1:
         raise UserError(f"{files.path}: {_question(pairs, fits or lists)}")
     names = next(iter(fits.values()))
     return names if options.ignore is None else {**names, options.ignore: None}
@@ -233,7 +235,7 @@ def _question(pairs: Pairs, lists: Iterable[str]) -> str:
     told = described(pairs, any(value == NEITHER for value, _ in pairs))
     words = [f"{'background' if n in (0, COLOUR) else 'NAME'}={as_text(n)}" for n in list(told)[:MANY]]
     answers = ["NAME"] if len(told) == 2 and "background" in words[0] else words
-    what = f"{' and '.join(lists)} does not tell" if lists else "no list of classes tells"
+    what = f"{' and '.join(lists) or 'no list of classes'}: it is not certain"
     more = [f"and {len(told) - MANY} more, as masks have that were scaled"] if len(told) > MANY else []
     void = "; 255 may be left out, if it means not annotated" if VOID in told and len(told) > 2 else ""
     return (

@@ -152,7 +152,7 @@ def test_several_masks_of_an_image_are_of_an_object_each(tmp_path):
 def test_values_that_the_user_does_not_name_reject_their_image(tmp_path):
     files = pairs("images/{}.jpg", "masks/{}.png")
     write(tmp_path, {**files, "masks/0.png": encoded(labels(0, 0, 1, 2, 3, 4, 5))})
-    with pytest.raises(UserError, match="`classes` does not tell"):
+    with pytest.raises(UserError, match="`classes`: it is not certain what the values of masks mean: 0 "):
         seen(tmp_path, classes=["background", "road", "tree"])
     _, held = seen(tmp_path, classes=["background=0", "road=1", "tree=2"])
     assert held.masks == 6
@@ -240,6 +240,16 @@ def test_lists_of_classes_name_values(tmp_path, file, text):
     files = pairs("images/{}.jpg", "masks/{}.png")
     row = next(iter(rows_of(write(tmp_path, files | {file: text.encode()}), "masks").values()))
     assert row.mask_names == {0: "", 1: "road", 2: "Lane 1"}
+
+
+def test_lists_of_classes_that_contradict_each_other_are_refused(tmp_path):
+    files = pairs("images/{}.jpg", "masks/{}.png", palette=COLOURS)
+    lists = {"class_dict.csv": CLASS_DICT, "classes.txt": "void\nRoad\nTree\n"}
+    write(tmp_path, files | {name: text.encode() for name, text in lists.items()})
+    assert rows_of(tmp_path, "masks")["masks/0.png"].mask_names[0x1804080] == "Road"
+    write(tmp_path, {"classes.txt": b"void\nTree\nRoad\n"})
+    with pytest.raises(UserError, match="class_dict.csv and classes.txt: it is not certain"):
+        rows_of(tmp_path, "masks")
 
 
 @pytest.mark.parametrize(
