@@ -11,6 +11,7 @@ are left out. With the option `normalized`, boxes and segmentations are in fract
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from Datasets.tools.errors import UserError
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
 FAULT = msgspec.field(default="", name=" fault ")  # why an entry is wrong; a name that no file has
 T = TypeVar("T", "Image", "Annotation")
+KINDS = {"file_name": (str,), "id": (int, float, str), "image_id": (int, float, str)}
 Id = int | float | str  # pandas writes whole numbers as 1.0, VIA some of them as "1"
 find = only_json
 
@@ -125,9 +127,10 @@ def _entry(data: msgspec.Raw, kind: type[T], *names: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind, strict=False)
     except msgspec.ValidationError as error:
-        stated = msgspec.json.decode(data)
-        found: dict[str, Any] = {**dict.fromkeys(names, ""), **(stated if isinstance(stated, dict) else {})}
-        ids: Any = {name: found[name] if isinstance(found[name], int | float | str) else "" for name in names}
+        found: dict[str, Any] = dict.fromkeys(names, "")
+        with suppress(ValueError, TypeError, RecursionError):  # of no object, and of numbers out of range
+            found |= msgspec.json.decode(data)
+        ids: Any = {name: found[name] if type(found[name]) in KINDS[name] else "" for name in names}
         return kind(**ids, fault=str(error))
 
 
