@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from Datasets.format.images import MAX_PIXELS, UnreadableImage, decode, letterbox
@@ -29,6 +30,7 @@ from tests.benchmarks.measuring import Figure, exports
 
 CORES = os.cpu_count() or 1
 SMALL, PHOTOGRAPHS = 1500, 500
+SIDES = (256, 320)  # pixels
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,14 @@ def ours(predictor: Predictor, files: dict[str, Read], journal: Path) -> None:
 def compare(export: Path, images: Path, what: str, rounds: int) -> Figure:
     """Take turns."""
     artifact, files = load(export), image_files([images])
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(artifact.directory / MODEL, settings, providers=["CPUExecutionProvider"])
+    session = on_one_thread(artifact.directory / MODEL)
     predictor, names = Predictor(artifact), OUTPUTS[artifact.task]
     theirs: list[Pace] = []
     mine: list[Pace] = []
     with tempfile.TemporaryDirectory() as temporary:
         for _ in range(rounds):
             with timed(len(files), theirs):
-                bare(session, artifact.size, names, files)
+                bare(session, artifact.manifest["input"]["size"], names, files)
             with timed(len(files), mine):
                 ours(predictor, files, Path(temporary, "journal"))
             print(f"bare loop {theirs[-1].clock:.0f}/s   predict {mine[-1].clock:.0f}/s")
@@ -96,6 +96,28 @@ def compare(export: Path, images: Path, what: str, rounds: int) -> Figure:
     )
 
 
+def on_one_thread(graph: Path) -> onnxruntime.InferenceSession:
+    """The graph, ready to run."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+
+
+def graph_alone(export: Path, runs: int = 30) -> Figure:
+    """Milliseconds of the graph for one image."""
+    session, names, taken = on_one_thread(export / MODEL), OUTPUTS[load(export).task], []
+    for side in SIDES:
+        image = np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8)
+        times = []
+        for _ in range(runs):
+            began = time.perf_counter()
+            session.run(names, {"images": image})
+            times.append(1000 * (time.perf_counter() - began))
+        taken.append(f"{statistics.median(times):.1f} ms at {side} pixels")
+    size = f"{(export / MODEL).stat().st_size / 1e6:.1f} MB"
+    return Figure("the graph alone, one image on one thread", "", ", ".join(taken), "", f"{size}; medians of {runs}")
+
+
 def made(export: Path, rounds: int) -> Iterator[Figure]:
     """Of the export's samples, and of photographs."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -104,6 +126,7 @@ def made(export: Path, rounds: int) -> Iterator[Figure]:
         for number, sample in enumerate(islice(cycle(sorted((export / "sample").glob("*.jpg"))), SMALL)):
             (small / f"{number:06d}.jpg").write_bytes(sample.read_bytes())
         write_images(photographs, PHOTOGRAPHS)
+        yield graph_alone(export)
         yield compare(export, small, "samples of the export", rounds)
         yield compare(export, photographs / "images", "photographs of 640 x 480", rounds)
 
