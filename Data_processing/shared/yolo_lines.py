@@ -16,7 +16,7 @@ from Data_processing.shared.outlines import encode
 
 FAR = 2  # fractions; what reaches somewhat out of its image is clipped later
 SCORED_TRACK = re.compile(r"(0?\.\d+|[01]\.\d*)(e-?\d+)? \d+")  # a confidence and the number of a track
-MOST = 0.9  # of the lines, which tell what all are; a key point may lie beside its box
+MOST, MANY = 0.9, 0.8  # of the lines, that tell what all are: of polygons, and of boxes with key points
 BESIDE = 0.02  # fractions by which it may
 
 
@@ -59,8 +59,8 @@ def _keypoints(lines: Sequence[Sequence[str]]) -> int:
     corners = np.concatenate([centre, points], axis=1)  # of a polygon, all but the second, which is near them
     low, high = corners.min(axis=1), corners.max(axis=1)
     near = (high - low).max(axis=1, keepdims=True)
-    is_polygon = ((low - near <= size[:, 0]) & (size[:, 0] <= high + near)).all(axis=1).mean() >= MOST
-    is_pose = (inside.all(axis=(1, 2)) & around.all(axis=1)).mean() >= MOST
+    is_polygon = behind == 2 or ((low - near <= size[:, 0]) & (size[:, 0] <= high + near)).all(axis=1).mean() >= MOST
+    is_pose = (inside.all(axis=(1, 2)) & around.all(axis=1)).mean() >= MANY
     if is_pose == is_polygon:
         raise ValueError(f"lines of {behind + 5} numbers are polygons, or boxes with {behind // 2} key points")
     return behind if is_pose else 0
