@@ -5,8 +5,8 @@
 In `python -m tests.benchmarks servers` the environment variables LITSERVE_PYTHON and BENTOML_PYTHON take their place.
 PYTHON: the interpreter of an environment of its own, for both bring packages that this project does not need:
 
-    python -m venv /tmp/lit && /tmp/lit/bin/pip install litserve onnxruntime numpy pillow python-multipart
-    python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml onnxruntime numpy pillow
+    python -m venv /tmp/lit && /tmp/lit/bin/pip install litserve onnxruntime numpy pillow pycocotools msgspec python-multipart
+    python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml onnxruntime numpy pillow pycocotools msgspec
 
 All three get the same form with an image, decode it, run the same onnxruntime session with one thread and answer with
 the same JSON, by the same code (Deployment/service/artifact.py); the others with one process or one for each core, the
