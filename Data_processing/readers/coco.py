@@ -11,14 +11,12 @@ are left out. With the option `normalized`, boxes and segmentations are in fract
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import WrongFormat, decode_json, only_json, pixels
+from Data_processing.shared.annotation_files import UNUSABLE, decode_json, only_json, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -26,37 +24,32 @@ from Data_processing.shared.outlines import outlined, turned_box
 from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
-FAULT = msgspec.field(default="", name=" fault ")  # why an entry is wrong; a name that no file has
-T = TypeVar("T", "Image", "Annotation")
-KINDS = {"file_name": (str,), "id": (int, float, str), "image_id": (int, float, str)}
 Id = int | float | str  # pandas writes whole numbers as 1.0, VIA some of them as "1"
 find = only_json
 
 
 class Image(msgspec.Struct, gc=False):
-    """An entry of `images`."""
+    """An entry of `images`; what is wrong with a value costs one record, so each is checked where it is used."""
 
-    id: Id
-    file_name: str = ""
-    coco_url: str | None = None  # LVIS states nothing else
-    width: float | None = None
-    height: float | None = None
-    fault: str = FAULT
+    id: Any = None
+    file_name: Any = None
+    coco_url: Any = None  # LVIS states nothing else
+    width: Any = None
+    height: Any = None
 
 
 class Annotation(msgspec.Struct, gc=False):
     """An entry of `annotations`; segmentation stays text, which the clean stage reads."""
 
-    image_id: Id
-    category_id: Id | None = None  # which is no category's
-    id: Id | None = None
-    bbox: list[float] | None = None
-    iscrowd: int | bool | None = 0
+    image_id: Any = None
+    category_id: Any = None
+    id: Any = None
+    bbox: Any = None
+    iscrowd: Any = None
     segmentation: msgspec.Raw = msgspec.Raw()
     attributes: msgspec.Raw = msgspec.Raw()
     segments_info: msgspec.Raw = msgspec.Raw()  # of the panoptic form
     keypoints: msgspec.Raw = msgspec.Raw()
-    fault: str = FAULT
 
 
 class Attributes(msgspec.Struct):
@@ -80,17 +73,9 @@ class Coco(msgspec.Struct, gc=False):
     annotations: list[Annotation]
 
 
-class Entries(msgspec.Struct):
-    """The same, where some are wrong."""
-
-    images: list[msgspec.Raw]
-    categories: list[Category]
-    annotations: list[msgspec.Raw]
-
-
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    coco = _decode(files, found[0])
+    coco: Coco = decode_json(files, found[0], Coco, "COCO annotations", strict=False)
     if coco.annotations and len(coco.annotations[0].segments_info):
         raise UserError(
             f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are pixels of PNG files; provide the "
@@ -103,56 +88,34 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             told = f"category id {category.id} means both {known!r} and {category.name!r}; give each its own id"
             raise UserError(f"{files.path}: {found[0]}: {told}")
     for image in coco.images:
-        image.file_name = image.file_name or image.coco_url or ""
+        found_names = (name for name in (image.file_name, image.coco_url) if isinstance(name, str))
+        image.file_name = next(filter(None, found_names), "")
     folder = find_folder(files, options, found[0], (image.file_name for image in coco.images), files.names())
     rows = _records(coco, names, found[0], folder)
     return folder, (replace(row, normalized=True) for row in rows) if options.normalized else rows
 
 
-def _decode(files: SourceFiles, file: str) -> Coco:
-    """The file; of wrong entries, what they are about. Raises UserError if it is no COCO, or all entries are wrong."""
-    try:
-        return decode_json(files, file, Coco, "COCO annotations", strict=False)
-    except WrongFormat:
-        raw: Entries = decode_json(files, file, Entries, "COCO annotations", strict=False)
-        images = [_entry(data, Image, "id", "file_name") for data in raw.images]
-        annotations = [_entry(data, Annotation, "id", "image_id") for data in raw.annotations]
-        if all(entry.fault for entry in chain[Image | Annotation](images, annotations)):
-            raise
-        return Coco(images, raw.categories, annotations)
-
-
-def _entry(data: msgspec.Raw, kind: type[T], *names: str) -> T:
-    """An entry; of a wrong one, the numbers and texts of these names and, as `fault`, why it is wrong."""
-    try:
-        return msgspec.json.decode(data, type=kind, strict=False)
-    except msgspec.ValidationError as error:
-        found: dict[str, Any] = dict.fromkeys(names, "")
-        with suppress(ValueError, TypeError, RecursionError):  # of no object, and of numbers out of range
-            found |= msgspec.json.decode(data)
-        ids: Any = {name: found[name] if type(found[name]) in KINDS[name] else "" for name in names}
-        return kind(**ids, fault=str(error))
-
-
-def _key(found: Id | None) -> Id | None:
-    """An id to compare by: the number that a text is; 1.0 equals 1 anyhow."""
+def _key(found: Any) -> Id | None:
+    """An id to compare by: the number that a text is; 1.0 equals 1 anyhow. None for what is no id."""
     if type(found) is int:  # as nearly all are
         return found
-    return int(found) if isinstance(found, str) and re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
+    if isinstance(found, str):
+        return int(found) if re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
+    return found if type(found) is float else None
 
 
 def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) -> Iterator[Imported]:
     of_image: dict[Id | None, list[Annotation]] = defaultdict(list)
     for number, annotation in enumerate(coco.annotations, 1):
-        if annotation.id in (None, ""):
+        if annotation.id is None:
             annotation.id = f"number {number}"
         of_image[_key(annotation.image_id)].append(annotation)
     labels = sum(annotation.bbox is None and _is_label(annotation) for annotation in coco.annotations)
     ids = Counter(_key(image.id) for image in coco.images)
     for image in coco.images:
         row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
-        if image.fault:
-            row.problems.append(("malformed annotation", image.fault))
+        if _key(image.id) is None:
+            row.problems.append(("malformed annotation", f"an image with the id {image.id!s:.80}"))
         if ids[_key(image.id)] > 1:
             row.problems.append(("repeated id", f"{ids[_key(image.id)]} images have the id {image.id}"))
         if not image.file_name:
@@ -163,16 +126,9 @@ def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) ->
         row.boxes = boxes if labels < len(coco.annotations) else None
         row.labels = sorted({*named, *(box.name for box in boxes)}) if labels else None
         yield row
-    yield from (_stray(of_image[key], file) for key in of_image if key not in ids)
-
-
-def _stray(annotations: list[Annotation], file: str) -> Imported:
-    """The record of annotations whose image is not listed."""
-    first = annotations[0]
-    problem = ("unlisted image", f"image_id {first.image_id} in {len(annotations)} annotations")
-    if first.fault:
-        problem = ("malformed annotation", first.fault)
-    return Imported(f"image_id {first.image_id}", f"{file}: annotation {first.id}", problems=[problem])
+    for key in (key for key in of_image if key not in ids):
+        problem = ("unlisted image", f"image_id {key} in {len(of_image[key])} annotations")
+        yield Imported(f"image_id {key}", f"{file}: annotation {of_image[key][0].id}", problems=[problem])
 
 
 def _boxes_and_labels(
@@ -182,10 +138,8 @@ def _boxes_and_labels(
     labels: list[str] = []
     for annotation in annotations:
         name, origin = names.get(_key(annotation.category_id)), f"{file}: annotation {annotation.id}"
-        if annotation.fault:
-            row.problems.append(("malformed annotation", f"{annotation.fault} of {origin}"))
-        elif name is None:
-            row.problems.append(("unknown category", f"category_id {annotation.category_id} of {origin}"))
+        if name is None:
+            row.problems.append(("unknown category", f"category_id {annotation.category_id!s:.80} of {origin}"))
         elif annotation.bbox is None and _is_label(annotation):
             labels.append(name)
         else:
@@ -193,25 +147,25 @@ def _boxes_and_labels(
                 boxes.append(_box(annotation, name, origin))
                 row.left_out += ["key point group"] * (len(annotation.keypoints) > len("null"))
                 row.left_out += ["rotation"] * (boxes[-1].outline is not None and _is_label(annotation))
-            except ValueError as error:
+            except UNUSABLE as error:
                 row.problems.append(("malformed box", f"{error} of {origin}"))
     return boxes, labels
 
 
 def _is_label(annotation: Annotation) -> bool:
     """Whether an annotation without box is about the whole image."""
-    return not annotation.fault and bytes(annotation.segmentation) in NO_OUTLINE
+    return bytes(annotation.segmentation) in NO_OUTLINE
 
 
 def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
-    """The box, or the one around the segmentation where there is none. Raises ValueError."""
-    segmentation, crowd = bytes(annotation.segmentation), bool(annotation.iscrowd)
+    """The box, or the one around the segmentation where there is none. Raises one of UNUSABLE."""
+    segmentation, crowd = bytes(annotation.segmentation), annotation.iscrowd in (1, "1")
     outline = None if len(segmentation) < 5 and segmentation in NO_OUTLINE else segmentation
     if annotation.bbox is None:
         return outlined(name, segmentation, origin, crowd)
-    if len(annotation.bbox) != 4:
-        raise ValueError(f"bbox {annotation.bbox}")
-    x, y, width, height = annotation.bbox
+    if not isinstance(annotation.bbox, list) or len(annotation.bbox) != 4:
+        raise ValueError(f"bbox {annotation.bbox!s:.80}")
+    x, y, width, height = map(float, annotation.bbox)
     if outline is None and len(annotation.attributes):
         return turned_box(name, (x, y, x + width, y + height), _rotation(annotation), origin, crowd)
     return ImportedBox(name, x, y, x + width, y + height, origin, crowd, outline)

@@ -186,11 +186,11 @@ def add_shapes(row: Imported, shapes: Iterable[Any], boxes_of: Callable[[Any, st
             row.problems.append(("malformed box", f"{told:.200} in {origin}"))
 
 
-def pixels(stated: str | float | None, row: Imported) -> int | None:
+def pixels(stated: Any, row: Imported) -> int | None:
     """A width or height; None where it is not stated (null, blank, 0) or makes no sense, a problem of the record."""
     try:
-        value = float(stated.strip() or "0") if isinstance(stated, str) else stated or 0
-    except ValueError:
+        value = float((stated.strip() if isinstance(stated, str) else stated) or 0)
+    except UNUSABLE:
         value = -1
     if 1 <= value <= MAX_SIDE:
         return int(value)

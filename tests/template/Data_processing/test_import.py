@@ -342,9 +342,9 @@ def test_a_comment_in_a_name_is_no_part_of_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "rule", "says"),
     [
-        (lambda coco: coco["annotations"][0].update(image_id=None), "malformed annotation", "image_id"),
-        (lambda coco: coco["annotations"][0].update(bbox=[1, 2, "a few", 4]), "malformed annotation", "bbox"),
-        (lambda coco: coco["annotations"].__setitem__(0, "gone"), "malformed annotation", "object"),
+        (lambda coco: coco["annotations"][0].update(image_id=None), "unlisted image", "image_id"),
+        (lambda coco: coco["annotations"][0].update(bbox=[1, 2, "a few", 4]), "malformed box", "a few"),
+        (lambda coco: coco["annotations"][0].update(bbox="1 2 3 4"), "malformed box", "1 2 3 4"),
         (lambda coco: coco["images"][0].update(width={"px": 60}), "malformed annotation", "width"),
         (lambda coco: coco["images"][0].pop("id"), "malformed annotation", "id"),
     ],
