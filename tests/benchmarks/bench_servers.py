@@ -5,12 +5,13 @@
 In `python -m tests.benchmarks servers` the environment variables LITSERVE_PYTHON and BENTOML_PYTHON take their place.
 PYTHON: the interpreter of an environment of its own, for both bring packages that this project does not need:
 
-    python -m venv /tmp/lit && /tmp/lit/bin/pip install litserve onnxruntime numpy pillow pycocotools msgspec python-multipart
-    python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml onnxruntime numpy pillow pycocotools msgspec
+    python -m venv /tmp/lit && /tmp/lit/bin/pip install litserve python-multipart PACKAGES
+    python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml PACKAGES
 
-All three get the same form with an image, decode it, run the same onnxruntime session with one thread and answer with
-the same JSON, by the same code (Deployment/service/artifact.py); the others with one process or one for each core, the
-faster of which counts. All run on this machine with the client, in turns; only the ratio means anything.
+PACKAGES: onnxruntime numpy pillow pycocotools msgspec. All three get the same form with an image, decode it, run the same
+onnxruntime session with one thread and answer with the same JSON, by the same code (Deployment/service/artifact.py); the
+others with one process or one for each core, the faster of which counts. All run on this machine with the client, in
+turns; only the ratio means anything.
 """
 
 import argparse
