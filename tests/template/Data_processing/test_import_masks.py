@@ -132,7 +132,9 @@ def test_of_several_kinds_of_masks_the_label_ids_are_meant(tmp_path):
     write(tmp_path / "s", files)
     _, held = seen(tmp_path / "s", classes=["background", "road", "tree"])
     assert (held.records, held.masks, next(iter(held.names_of))) == (6, 6, mask.format(0))
-    _, held = seen(tmp_path / "s", classes=["thing"], instances=True)
+    with pytest.raises(UserError, match="several kinds of masks: .*instanceIds.png"):
+        seen(tmp_path / "s", classes=["thing"], instances=True)
+    _, held = seen(tmp_path / "s", classes=["thing"], instances=True, annotations="*_instanceIds.png")
     assert (held.records, held.boxes, held.masks) == (6, 12, 0)
     names = [f"{name}={colour[0]}:{colour[1]}:{colour[2]}" for name, colour in zip("abc", COLOURS, strict=False)]
     _, held = seen(tmp_path / "s", classes=names, annotations="*_color.png")
