@@ -22,25 +22,15 @@ OTHERS = {  # what files begin with that are called images but not read; and wha
     rb"\Z": "an empty file: fetch it again",
     rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)": "HEIC",
     rb".{4}ftypavi[fs]": "AVIF",
-    rb".{4}ftypcrx|FUJIFILMCCD|MMOR|II(R[OS]|U\0|\*\0.{4}CR)": "a camera's raw file",
-    rb".{4}ftyp|RIFF.{4}AVI |\x1aE\xdf\xa3": "a video",
     rb"\xff\x0a|\0{3}\x0cJXL ": "JPEG XL",
-    rb"II\xbc": "JPEG XR",
-    rb"8BPS": "a Photoshop file",
-    rb"v/1\x01": "OpenEXR",
     rb".{128}DICM": "DICOM",
-    rb"SIMPLE  =": "FITS",
-    rb"\x93NUMPY": "a NumPy array",
-    rb"%PDF": "PDF",
     rb"\s*<": "not an image but a web page or SVG: was the download refused?",
     rb"version https://git-lfs": "a pointer of Git LFS: `git lfs pull` fetches the image",
 }
-REDUCED = 254  # TIFF's tag of an image that is a smaller version of another
 WIDE = "wide"  # in an image's info: it has colours of 16 bits, of which Pillow keeps the upper 8
 FULL = {"I": 65_535, "F": 1}  # the brightest value of grey images of more than 8 bits, by the first letter of the mode
 FILL = 114  # the grey that pads a letterbox
 VOID = 255  # in a mask, whose other values are class ids + 1 and 0 for background: not annotated
-
 
 # The darkest and the brightest value of images of more than 8 bits; "image": those in each image; None: 0 and FULL.
 Range = Sequence[float] | str | None
@@ -65,8 +55,6 @@ def open_image(
             raise UnreadableImage(f"{image.width} x {image.height} pixels: a side is longer than {MAX_SIDE}")
         if image.width * image.height > max_pixels:
             raise UnreadableImage(f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}")
-        if image.format == "TIFF" and image.tag_v2.get(REDUCED) == 1:  # type: ignore[attr-defined]
-            raise UnreadableImage("a camera's raw file, which begins with a preview; convert it to PNG or JPEG")
         if luma:
             image.draft("L", None)
         wide = image.mode[0] not in FULL and bool(re.search(";16[BLN]", str(image.tile[:1])))
@@ -90,12 +78,11 @@ def open_image(
 def _not_read(data: bytes, formats: Sequence[str]) -> str:
     """What a file is that is not in one of the formats, and what to do."""
     kind = next((kind for start, kind in OTHERS.items() if re.match(start, data[:200], re.DOTALL)), "")
-    if not kind and data[:4] in (b"II*\0", b"MM\0*"):
-        with suppress(Exception):  # of a damaged one
-            tags, file = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
-            file.seek(tags.next)
-            tags.load(file)
-            kind = f"a TIFF of {tags[277]} bands of {tags[258][0]} bits, compression {tags.get(259, 1)}"
+    with suppress(Exception):  # of what is no TIFF, or a damaged one
+        tags, file = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        kind = f"a TIFF of {tags[277]} bands of {tags[258][0]} bits"
     if not kind:
         return f"not an image file in one of the formats {', '.join(formats)}"
     return kind if ":" in kind else f"{kind}, which is not read: convert it to PNG or JPEG, with 1 or 3 bands"
@@ -122,9 +109,8 @@ def value_limits(image: Image.Image, value_range: Range) -> tuple[float, float]:
     own = lowest, max(highest, lowest + 1e-6)
     low, high = own if value_range == "image" else map(float, value_range or (0, FULL[image.mode[0]]))
     if not (low <= lowest <= highest <= high and np.isfinite(high - low)):
-        raise UnreadableImage(
-            f"values of {lowest:.10g} to {highest:.10g} do not fit the range {low:.10g} to {high:.10g}"
-        )
+        values = f"values of {lowest:.10g} to {highest:.10g}"
+        raise UnreadableImage(f"{values} do not fit the range {low:.10g} to {high:.10g}")
     return low, high
 
 
