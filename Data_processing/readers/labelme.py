@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from pycocotools import mask as coco_mask
 
 from Data_processing.shared.annotation_files import files_below, folder_split, pixels
 from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles
@@ -30,6 +29,7 @@ from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import (
     Polygon,
     bounds,
+    cut_out,
     ellipse,
     encode,
     flat,
@@ -37,7 +37,6 @@ from Data_processing.shared.outlines import (
     from_png,
     outlined,
     rectangle,
-    to_rle,
 )
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}
@@ -90,15 +89,8 @@ def _record(files: SourceFiles, file: str, names: frozenset[str], finder: ImageF
     flags = [name for name, value in (content.flags or {}).items() if value is True]
     boxes: list[ImportedBox] = []
     for origin, shapes in _objects(content.shapes, file):
-        first = shapes[0]
         try:
-            if first.label == "_background_":
-                _cut_out(boxes, shapes, row)
-            if kind := RESERVED.get(first.label) or (first.shape_type in WITHOUT_AREA and first.shape_type):
-                row.left_out.append(kind)
-                continue
-            boxes.append(_box(shapes, origin, row))
-            row.left_out += ["rotation"] * (first.shape_type in TURNED)
+            _add(boxes, row, shapes, origin)
         except ValueError as error:
             row.problems.append(("malformed box", f"{error} in {origin}"))
     row.boxes = boxes if content.shapes or not flags else None
@@ -132,32 +124,24 @@ def _objects(shapes: list[Shape], file: str) -> Iterator[tuple[str, list[Shape]]
         yield f"{file}: {named} ({parts[0].shape_type or 'polygon'})", parts
 
 
-def _box(shapes: list[Shape], origin: str, row: Imported) -> ImportedBox:
-    """Raises ValueError, saying what is wrong."""
+def _add(boxes: list[ImportedBox], row: Imported, shapes: list[Shape], origin: str) -> None:
+    """Add an object's box, or take the object out of the boxes before it. Raises ValueError, saying what is wrong."""
     first, alone = shapes[0], len(shapes) == 1
+    if kind := RESERVED.get(first.label) or (first.shape_type in WITHOUT_AREA and first.shape_type):
+        row.left_out.append(kind)
+        if first.label != "_background_":
+            return
     if not first.label.strip() or not all(shape.points for shape in shapes):
         raise ValueError("no points" if first.label.strip() else "no label")
-    outline = _outline(shapes, row)
-    box = outlined(first.label, outline, origin)
+    outline = _mask(first, row) if alone and first.shape_type == "mask" else encode(map(_polygon, shapes))
+    if first.label == "_background_":
+        for box in boxes:
+            box.outline = box.outline and cut_out(box.outline, outline, row.width, row.height)
+        return
+    boxes.append(outlined(first.label, outline, origin))
     if alone and first.shape_type == "rectangle":
-        box.outline = None
-    return box
-
-
-def _outline(shapes: list[Shape], row: Imported) -> bytes:
-    alone = len(shapes) == 1 and shapes[0].shape_type == "mask"
-    return _mask(shapes[0], row) if alone else encode(map(_polygon, shapes))
-
-
-def _cut_out(boxes: list[ImportedBox], shapes: list[Shape], row: Imported) -> None:
-    """Take shapes out of the outlines of boxes that they lie in."""
-    width, height = row.width or 0, row.height or 0
-    hole = to_rle(_outline(shapes, row), width, height) if width and height else None
-    for box in boxes:
-        whole = to_rle(box.outline, width, height) if hole and box.outline else None
-        if whole and hole and coco_mask.area(coco_mask.merge([whole, hole], intersect=True)):
-            left = coco_mask.decode(whole).astype(bool) & ~coco_mask.decode(hole).astype(bool)
-            box.outline = from_crop(left, 0, 0, width, height)
+        boxes[-1].outline = None
+    row.left_out += ["rotation"] * (first.shape_type in TURNED)
 
 
 def _polygon(shape: Shape) -> Polygon:

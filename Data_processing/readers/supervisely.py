@@ -25,7 +25,7 @@ from Data_processing.shared.annotation_files import (
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import ImageFinder, named_row
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import MAX_MASK, flat, from_crop, from_png, outlined, with_holes
+from Data_processing.shared.outlines import MAX_MASK, cut_out, encode, flat, from_crop, from_png, outlined
 from Datasets.tools.errors import UserError
 
 
@@ -75,5 +75,7 @@ def _box(shape: Any, row: Imported, origin: str) -> ImportedBox:
         return ImportedBox(name, x1, y1, x2 + beyond, y2 + beyond, origin)
     if kind != "polygon" or len(points) < 6:
         raise ValueError(f"a {kind!s:.40} of {len(points) // 2} points")
-    holes = map(flat, shape["points"].get("interior", ()))
-    return outlined(name, with_holes(points, holes, row.width, row.height), origin)
+    outline, holes = encode([points]), list(map(flat, shape["points"].get("interior", ())))
+    if holes:
+        outline = cut_out(outline, encode(holes), row.width, row.height)
+    return outlined(name, outline, origin)

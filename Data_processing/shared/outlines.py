@@ -104,16 +104,13 @@ def from_png(data: bytes) -> np.ndarray:
         raise ValueError("a mask that is no PNG") from error  # Pillow's words hold an address, another each time
 
 
-def with_holes(polygon: Polygon, holes: Iterable[Polygon], width: int | None, height: int | None) -> bytes:
-    """A polygon without its holes as an outline, in an image of `width` x `height`. Raises ValueError."""
-    parts = [polygon, *(hole for hole in holes if len(hole) >= 6)]
-    if len(parts) == 1 or len(polygon) < 6:
-        return encode([polygon])
-    if width is None or height is None or width * height > MAX_MASK:
-        raise ValueError(f"a polygon with holes in an image of {width} x {height}")
-    checked = [_checked(part, width, height, False) for part in parts]
-    drawn = [coco_mask.decode(rle) for rle in coco_mask.frPyObjects(checked, height, width)]
-    return from_crop(drawn[0] > np.max(drawn[1:], axis=0), 0, 0, width, height)
+def cut_out(outline: bytes, hole: bytes, width: int | None, height: int | None) -> bytes:
+    """An outline without what lies in another, in an image of `width` x `height`. Raises ValueError."""
+    width, height = width or 0, height or 0
+    found, taken = to_rle(outline, width, height), to_rle(hole, width, height)
+    if not found or not taken or not coco_mask.area(coco_mask.merge([found, taken], intersect=True)):
+        return outline
+    return from_crop(coco_mask.decode(found) > coco_mask.decode(taken), 0, 0, width, height)
 
 
 def alternating(counts: Sequence[int], width: int, height: int) -> np.ndarray:
