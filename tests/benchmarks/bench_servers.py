@@ -8,10 +8,10 @@ PYTHON: the interpreter of an environment of its own, for both bring packages th
     python -m venv /tmp/lit && /tmp/lit/bin/pip install litserve python-multipart PACKAGES
     python -m venv /tmp/ben && /tmp/ben/bin/pip install bentoml PACKAGES
 
-PACKAGES: onnxruntime numpy pillow pycocotools msgspec. All three get the same form with an image, decode it, run the same
-onnxruntime session with one thread and answer with the same JSON, by the same code (Deployment/service/artifact.py); the
-others with one process or one for each core, the faster of which counts. All run on this machine with the client, in
-turns; only the ratio means anything.
+PACKAGES: onnxruntime numpy pillow pycocotools msgspec. All three get the same form with an image, decode it, run the
+same onnxruntime session with one thread and answer with the same JSON, by the same code; the others with one process or
+one for each core, the faster of which counts. All run on this machine with the client, in turns; only the ratio means
+anything.
 """
 
 import argparse
