@@ -105,18 +105,16 @@ def check_paths(rows: Iterable[Imported], left_out: Counter[str] | None = None) 
 
     left_out: to count the kinds of these shapes in.
     """
+    counted = Counter[str]() if left_out is None else left_out
     for row in rows:
+        counted.update(row.left_out)
         if not is_safe_path(row.image):
             row.problems.append(("outside the source", f"{row.image!r}"))
-        if row.left_out:
-            if left_out is not None:
-                left_out.update(row.left_out)
-            if not row.boxes and row.mask is None:
-                row.boxes = None
-                if not row.labels:
-                    row.problems.append(
-                        ("no annotation", f"{in_words(Counter(row.left_out))} left out, and nothing else")
-                    )
+        if row.left_out and not row.boxes and row.mask is None:
+            row.boxes = None
+            if not row.labels:
+                kinds = in_words(Counter(row.left_out))
+                row.problems.append(("no annotation", f"{kinds} left out, and nothing else"))
         yield row
 
 
@@ -154,9 +152,7 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
 AnnotationsOption = Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")]
 ImagesOption = Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")]
 PresetOption = Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")]
-ColumnsOption = Annotated[
-    list[str] | None, typer.Option(help="csv: OURS=THEIRS, for each column; others: label=THEIRS")
-]
+ColumnsOption = Annotated[list[str] | None, typer.Option(help="OURS=THEIRS for each column, as label=class_name")]
 NormalizedOption = Annotated[bool | None, typer.Option(help="boxes in fractions of the size")]
 DelimiterOption = Annotated[str | None, typer.Option(help="csv: between fields; tab")]
 LabelSeparatorOption = Annotated[str | None, typer.Option(help="csv: between the labels in one field")]
@@ -196,9 +192,8 @@ def main(
     files, left_out = open_source(path), Counter[str]()
     with replacing(out) as partial:
         found, folder, rows = read_annotations(files, format, options)
-        count = write_imported(
-            check_paths(rows, left_out), source, partial, source_path=path, images=folder, options=options
-        )
+        checked = check_paths(rows, left_out)
+        count = write_imported(checked, source, partial, source_path=path, images=folder, options=options)
     if left_out:
         print(f"warning: {source}: {in_words(left_out)} left out", file=sys.stderr)
     if files.matched:

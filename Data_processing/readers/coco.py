@@ -47,15 +47,9 @@ class Annotation(msgspec.Struct, gc=False):
     bbox: Any = None
     iscrowd: Any = None
     segmentation: msgspec.Raw = msgspec.Raw()
-    attributes: msgspec.Raw = msgspec.Raw()
+    attributes: Any = None
     segments_info: msgspec.Raw = msgspec.Raw()  # of the panoptic form
     keypoints: msgspec.Raw = msgspec.Raw()
-
-
-class Attributes(msgspec.Struct):
-    """CVAT's own fields of an annotation."""
-
-    rotation: float | None = None
 
 
 class Category(msgspec.Struct, gc=False):
@@ -88,8 +82,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             told = f"category id {category.id} means both {known!r} and {category.name!r}; give each its own id"
             raise UserError(f"{files.path}: {found[0]}: {told}")
     for image in coco.images:
-        found_names = (name for name in (image.file_name, image.coco_url) if isinstance(name, str))
-        image.file_name = next(filter(None, found_names), "")
+        stated = image.file_name or image.coco_url
+        image.file_name = stated if isinstance(stated, str) else ""
     folder = find_folder(files, options, found[0], (image.file_name for image in coco.images), files.names())
     rows = _records(coco, names, found[0], folder)
     return folder, (replace(row, normalized=True) for row in rows) if options.normalized else rows
@@ -166,14 +160,8 @@ def _box(annotation: Annotation, name: str, origin: str) -> ImportedBox:
     if not isinstance(annotation.bbox, list) or len(annotation.bbox) != 4:
         raise ValueError(f"bbox {annotation.bbox!s:.80}")
     x, y, width, height = map(float, annotation.bbox)
-    if outline is None and len(annotation.attributes):
-        return turned_box(name, (x, y, x + width, y + height), _rotation(annotation), origin, crowd)
+    if outline is None and isinstance(annotation.attributes, dict):
+        degrees = annotation.attributes.get("rotation")  # of CVAT; others have attributes of their own
+        turn = degrees if isinstance(degrees, int | float) else 0
+        return turned_box(name, (x, y, x + width, y + height), turn, origin, crowd)
     return ImportedBox(name, x, y, x + width, y + height, origin, crowd, outline)
-
-
-def _rotation(annotation: Annotation) -> float:
-    """Degrees that the box is turned by, as CVAT states it."""
-    try:
-        return msgspec.json.decode(annotation.attributes, type=Attributes, strict=False).rotation or 0.0
-    except msgspec.ValidationError:  # others have attributes of their own
-        return 0.0

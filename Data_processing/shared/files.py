@@ -50,13 +50,8 @@ PACKED = {  # what an archive begins with that nothing here unpacks
     b"7z\xbc\xaf\x27\x1c": "7-Zip",
     b"Rar!": "RAR",
     b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"\x04\x22\x4d\x18": "LZ4",
-    b"LZIP": "lzip",
-    b"MSCF": "Windows cabinet",
-    b"PK\x07\x08": "one part of a split .zip",
 }
-_ARCHIVES = ".zip .tar .tgz .tbz2 .txz .7z .rar .zst .lz4 .gz .bz2 .xz .cab .z01 .001"
-ARCHIVES = frozenset(_ARCHIVES.split())
+ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 
 
 class MissingFile(Exception):
@@ -257,10 +252,10 @@ class Zip(SourceFiles):
         self._members = {_name_in_zip(info).replace("\\", "/").removeprefix("./"): info for info in infos}
         for info in infos:
             if info.flag_bits & ENCRYPTED or info.compress_type not in UNPACKS:
-                way = "Deflate64" if info.compress_type == 9 else f"method {info.compress_type}"
-                how = "is encrypted" if info.flag_bits & ENCRYPTED else f"is packed by {way}, which is not read"
-                remedy = "unpack the archive with a program that can, and name the directory"
-                raise UserError(f"{path}: {info.filename} {how}; {remedy}")
+                how = (
+                    "is encrypted" if info.flag_bits & ENCRYPTED else "is packed in a way that is not read (Deflate64?)"
+                )
+                raise UserError(f"{path}: {info.filename} {how}; unpack the archive, and name the directory")
             if not info.flag_bits & UTF8_FLAG and not info.filename.isascii() and _name_in_zip(info) == info.filename:
                 self.unclear = info.filename
 

@@ -6,6 +6,7 @@ The Parquet file has the fields of Imported, with those of ImportedBox in `boxes
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
@@ -188,18 +189,14 @@ def options_of(path: Path) -> ImportOptions:
 
 def value_range(options: ImportOptions) -> Range:
     """What becomes 0 and 255 of images of more than 8 bits, as the option `range` says. Raises UserError."""
-    stated = list(options.range)
-    if stated in ([], ["image"]):
-        return stated[0] if stated else None
-    try:
-        low, high = map(float, stated)
-    except ValueError:
-        low = high = 0.0
-    if not -math.inf < low < high < math.inf:
-        raise UserError(
-            f"range: {' '.join(stated)}: neither `image` nor two numbers, the darkest value and the brightest"
-        )
-    return low, high
+    if not options.range or [*options.range] == ["image"]:
+        return options.range[0] if options.range else None
+    with suppress(ValueError):
+        low, high = map(float, options.range)
+        if -math.inf < low < high < math.inf:
+            return low, high
+    told = " ".join(options.range)
+    raise UserError(f"range: {told}: neither `image` nor two numbers, the darkest value and the brightest")
 
 
 def source_path(path: Path) -> str:

@@ -45,13 +45,13 @@ def test_archives_of_other_programs_are_named_by_what_they_begin_with(tmp_path, 
     assert "directory" in refusal(tmp_path / name)
 
 
-@pytest.mark.parametrize(("place", "value", "says"), [(6, 1, "is encrypted"), (8, 9, "Deflate64")])
+@pytest.mark.parametrize(("place", "value", "says"), [(6, 1, "encrypted"), (8, 9, "Deflate64")])
 def test_members_that_python_cannot_unpack_are_named(tmp_path, place, value, says):
     data = bytearray(zipped(tmp_path / "d.zip", {"a.json": b"{}" * 99}).read_bytes())
     directory = data.index(b"PK\x01\x02")
     data[place] = data[directory + place + 2] = value
     (tmp_path / "d.zip").write_bytes(data)
-    assert f"a.json {says}" in refusal(tmp_path / "d.zip").replace("is packed by ", "")
+    assert "a.json is " in refusal(tmp_path / "d.zip") and says in refusal(tmp_path / "d.zip")
 
 
 def test_a_damaged_or_cut_off_annotation_file_is_named_and_never_hidden_by_folders(tmp_path):
