@@ -22,15 +22,7 @@ from Data_processing.shared.annotation_files import read_text, split_named, spli
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below
 from Data_processing.shared.image_names import ImageFinder, ambiguity, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.mask_values import (
-    COLOUR,
-    CREAM,
-    as_text,
-    looks_drawn,
-    numbers,
-    open_mask,
-    value_names,
-)
+from Data_processing.shared.mask_values import COLOUR, CREAM, as_text, looks_drawn, numbers, open_mask, value_names
 from Data_processing.shared.outlines import from_crop, outlined
 from Datasets.format.files import visible
 from Datasets.format.images import UnreadableImage
@@ -57,44 +49,36 @@ Masks = dict[str, list[str]]  # each mask with the images that it may be of
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The masks. Raises UserError if there are none, or several kinds of them."""
-    return list(_find(files, options)[0])
-
-
-def _find(files: SourceFiles, options: ImportOptions) -> tuple[Masks, list[str]]:
-    """The masks of the only kind that may be meant, and all images."""
-    kinds, images = find_kinds(files, options.annotations, options.images)
+    """The masks of the only kind that may be meant. Raises UserError if there are none, or several kinds."""
+    kinds, _ = find_kinds(files, options.annotations, options.images)
     if options.annotations is not None:
         kinds = {kind: masks for kind, masks in kinds.items() if kind == CHOSEN}
-    plain = [masks for kind, masks in kinds.items() if options.instances or not any(map(IS_DERIVED.fullmatch, kind))]
-    wanted = plain or list(kinds.values())
+    plain = [kind for kind in kinds if options.instances or not _is_called(IS_DERIVED, kind)]
+    wanted = [list(kinds[kind]) for kind in plain or kinds]
     if len(wanted) != 1:
         remedy = "set `annotations` (--annotations) to their folder, from the source on, or a pattern as '*_mask.png'"
-        examples = ", ".join(next(iter(masks)) for masks in wanted)
+        examples = ", ".join(masks[0] for masks in wanted)
         what = f"several kinds of masks: {examples}" if wanted else "no masks that pair with images by their names"
         raise UserError(f"{files.path}: {what}; {remedy}")
-    return wanted[0], images
+    return wanted[0]
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[None, Iterator[Imported]]:
     """None, as the records name all images, and the records. Raises UserError if the values have no names."""
-    masks, images = _find(files, options)
-    if options.instances and len(options.classes) != 1:
-        raise UserError(f"{files.path}: instances: name the one class of all objects, by --classes NAME")
-    names = {} if options.instances else value_names(files, found, options)
-    unpaired = [mask for mask, of in masks.items() if len(of) != 1]
+    kinds, images = find_kinds(files, options.annotations, options.images)
+    masks = next(masks for masks in kinds.values() if found[0] in masks)
+    names = value_names(files, found, options)
     masks_of = defaultdict(list)
-    for mask in masks.keys() - {*unpaired}:
-        masks_of[masks[mask][0]].append(mask)
+    for mask in masks:
+        if len(masks[mask]) == 1:
+            masks_of[masks[mask][0]].append(mask)
     if not options.instances and min(map(len, masks_of.values()), default=1) > 1:
         raise UserError(f"{files.path}: each image has several masks; if these are of an object each, give --instances")
 
     def records() -> Iterator[Imported]:
-        for mask in unpaired:
-            problems = ambiguity(mask, masks[mask]) or [("missing image", mask)]
-            yield Imported(mask, f"{mask}, a mask", problems=problems)
+        yield from _unpaired(masks)
         for image, split in _splits(files, images).items():
-            own = sorted(masks_of[image])
+            own = masks_of[image]
             row = Imported(image, ", ".join(own[:3]) or image, split=split)
             if options.instances and own:
                 row.boxes = [box for mask in own for box in _objects(files, mask, row, options)]
@@ -105,6 +89,12 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             yield row
 
     return None, records()
+
+
+def _unpaired(masks: Masks) -> Iterator[Imported]:
+    for mask, images in masks.items():
+        if len(images) != 1:
+            yield Imported(mask, f"{mask}, a mask", problems=ambiguity(mask, images) or [("missing image", mask)])
 
 
 def find_one(files: SourceFiles, folder: str) -> str | None:

@@ -23,7 +23,7 @@ from Data_processing.shared.annotation_files import folder_split, parse_xml, pix
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.image_names import ImageFinder, NearNames, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.mask_values import NEITHER, SAMPLE, Names, entries, in_colour, named, spread, survey
+from Data_processing.shared.mask_values import NEITHER, Names, entries, named, survey
 from Data_processing.shared.outlines import turned_box
 from Datasets.format.files import visible
 from Datasets.format.images import VOID
@@ -121,13 +121,11 @@ def _read_label_map(files: SourceFiles, root: str, masks: Sequence[str]) -> Name
     file = inside(root, "labelmap.txt")
     if file not in files.names():
         return dict(enumerate(CLASSES.split(), 1))
-    lines = read_text(files, file).splitlines()
-    listed = entries(lines)
-    if in_colour(number for _, number in listed if number is not None):
-        pairs = survey(files, spread(masks, SAMPLE))
-        if any(value == NEITHER for value, _ in pairs) and (found := named(listed, pairs, VOID)):  # not of a palette
-            return found
-    names = [line.partition(":")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    lines = [line for line in read_text(files, file).splitlines() if line.strip() and not line.startswith("#")]
+    pairs = survey(files, masks)
+    if any(value == NEITHER for value, _ in pairs) and (found := named(entries(lines), pairs, VOID)):
+        return found  # as masks in colour have no values
+    names = [line.partition(":")[0].strip() for line in lines]
     if names[:1] != ["background"] or len(names) > 255:
         raise UserError(f"{files.path}: {file}: begins with {names[:1]}; a mask's 0 must be `background`, 255 no class")
     return dict(enumerate(names[1:], 1))

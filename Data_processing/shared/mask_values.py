@@ -6,7 +6,8 @@ classes: "" is background, None what is not annotated.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from posixpath import basename, splitext
 from typing import Any
 
@@ -26,24 +27,18 @@ NEITHER = 1 << 25  # the value of a pixel that is not grey, or the colour of one
 MOST = 4096  # different values in a mask; a photograph has more
 SAMPLE = 200  # masks whose values are looked at
 MANY = 30  # values in a message
-EVEN = 0.85  # of neighbouring pixels of a mask, those that are equal
+DRAWN = 64  # different values that a file may have to look like a mask
 LOSSLESS = ("PNG", "GIF", "BMP", "TIFF", "PPM")
 HEADER = re.compile("(class|label)?[ _]?names?|class(es)?|labels?", re.IGNORECASE)
 CLASS_LIST = re.compile(
-    r"_?(obj_)?class(es)?(_?(dict|names?|list|colou?rs?|map|seg))*|label_?(colou?rs?|map|names)|colou?r_?map|labels|codes",
-    re.IGNORECASE,
+    r"_?(obj_)?class(es)?(_?(dict|names?|list|colou?rs?|seg))*|label_?(colou?rs?|map|names)|labels|codes", re.IGNORECASE
 )
 BACKGROUND = re.compile(r"[\W_]*(back[ _]?ground|bg)[\W_]*", re.IGNORECASE)
 UNKNOWN = re.compile(r"[\W_]*(void|ignored?|un-?label+ed|un-?annotated|not[ _]annotated|unknown)[\W_]*", re.IGNORECASE)
-BETWEEN = r"[ \t]*[,;:\t =][ \t]*"
-COLOURED = rf"(\d{{1,3}}{BETWEEN}){{2}}\d{{1,3}}"
-LINES = [  # such as `7,road,128,64,128`, `road:128,64,128::`; `128 64 128 road`, `7: road`; `road=7`; `road`
-    rf"(\d+{BETWEEN})?(?P<name>[^\d\s,;:].*?)([ \t]*[,;\t][ \t]*\d+)?{BETWEEN}(?P<number>{COLOURED})(:.*)?",
-    rf"(?P<number>{COLOURED}|\d{{1,5}}){BETWEEN}(?P<name>[^\d\s,;:].*)",
-    r"(?P<name>.*?)[ \t]*[,;:\t=][ \t]*(?P<number>\d{1,5})",
-    r"(?P<name>.*?)[:,;\s]*(?P<number>)",
-]
-Entry = tuple[str, int | None]
+LINE = re.compile(  # `7,road,128,64,128`, `road:128,64,128::`, `128 64 128 road`, `7: road`, `road=7`, `road`
+    r"(?P<before>(\d+[\s,;:]+)*)(?P<name>.*?)(?P<after>(\s*[,;:=\t]\s*\d+)*|:?(\s+\d+){3})(:[^:]*:[^:]*)?", re.DOTALL
+)
+Entry = tuple[str | None, int | None]  # a name and its number
 Names = Mapping[int, str | None]
 Pairs = Counter[tuple[int, int]]  # how many pixels have a value and a colour
 
@@ -52,20 +47,19 @@ def open_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """A mask as an image of mode L, P, RGB or, of 16 bits, I. Raises UnreadableImage, saying what would help."""
     image = open_image(data, max_pixels)
     if image.format not in LOSSLESS:
-        remedy = "export masks as PNG, or make PNGs of two values by a threshold"
-        raise UnreadableImage(f"{image.format} blurs the values of a mask; {remedy}")
-    if image.mode in ("RGBA", "LA", "PA"):
-        if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            raise UnreadableImage("a mask with transparent pixels, whose values are not certain; save it without")
+        raise UnreadableImage(f"{image.format} blurs the values of a mask; export masks as PNG")
+    if image.mode in ("RGBA", "LA", "PA") and np.asarray(image.convert("RGBA"))[..., 3].min() == 255:
         return image.convert("RGB")
-    if image.info[WIDE] or (image.mode not in ("1", "L", "P", "RGB") and not image.mode.startswith("I")):
-        raise UnreadableImage(f"a mask is grey, has a palette, or is in RGB of 8 bits; this one is {image.mode}")
+    if image.mode.startswith("I"):
+        return image.convert("I")
+    if image.info[WIDE] or image.mode not in ("1", "L", "P", "RGB"):
+        raise UnreadableImage(f"a mask is grey, has a palette, or is opaque RGB of 8 bits; this one is {image.mode}")
     return image.convert("L") if image.mode == "1" else image
 
 
 def numbers(image: Image.Image, by_colour: bool) -> np.ndarray:
     """The numbers, int32 [H, W], of an image's pixels, as colours or as values."""
-    if image.mode.startswith("I") or (image.mode in ("L", "P") and not by_colour):
+    if image.mode == "I" or (image.mode in ("L", "P") and not by_colour):
         return np.full(image.size[::-1], NEITHER, np.int32) if by_colour else np.asarray(image).astype(np.int32)
     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), 2, 0)
     if by_colour:
@@ -75,23 +69,19 @@ def numbers(image: Image.Image, by_colour: bool) -> np.ndarray:
 
 def tally(image: Image.Image) -> Pairs:
     """How many pixels of a mask have each value and its colour. Raises UnreadableImage for more than MOST."""
-    if image.mode.startswith("I"):
-        values, counts = (found.tolist() for found in np.unique(np.asarray(image), return_counts=True))
-        each = Image.fromarray(np.array([values], np.int32))
-    else:
-        found: Any = image.getcolors(MOST) or []
-        counts, each = [count for count, _ in found], image.resize((max(1, len(found)), 1))
-        each.putdata([pixel for _, pixel in found])
-    if not 0 < len(counts) <= MOST:
+    found: Any = image.getcolors(MOST)
+    if not found:
         raise UnreadableImage(f"more than {MOST} values, as a photograph has; is it a mask, and was it scaled?")
+    each = image.resize((len(found), 1))
+    each.putdata([pixel for _, pixel in found])
     pairs = zip(*(numbers(each, by_colour)[0].tolist() for by_colour in (False, True)), strict=True)
-    return Counter(dict(zip(pairs, counts, strict=True)))
+    return Counter(dict(zip(pairs, (count for count, _ in found), strict=True)))
 
 
-def survey(files: SourceFiles, masks: Sequence[str]) -> Pairs:
-    """The tally of masks, without those that cannot be read. Raises UserError if that leaves none."""
+def survey(files: SourceFiles, masks: Sequence[str], most: int = SAMPLE) -> Pairs:
+    """The tally of at most so many masks, from all over them. Raises UserError if none can be read."""
     total, reason = Pairs(), ""
-    for mask in masks:
+    for mask in masks[:: len(masks) // most + 1]:
         try:
             total += tally(open_mask(files.read(mask)))
         except (MissingFile, UnreadableImage) as error:
@@ -102,19 +92,10 @@ def survey(files: SourceFiles, masks: Sequence[str]) -> Pairs:
 
 
 def looks_drawn(files: SourceFiles, name: str) -> bool:
-    """Whether an image file has few values, or even areas of not many, as masks do and photographs do not."""
-    try:
-        image = open_image(files.read(name))
-    except (MissingFile, UnreadableImage):
-        return False
-    values = numbers(image, image.mode not in ("L", "P") and not image.mode.startswith("I"))
-    different, even = len(np.unique(values)), (values[:, 1:] == values[:, :-1]).mean()
-    return bool(different <= min(64, values.size // 16) or (different <= 256 and even > EVEN))
-
-
-def spread(names: Sequence[str], number: int) -> Sequence[str]:
-    """At most so many of the names, from all over them."""
-    return names[:: max(1, -(-len(names) // number))]
+    """Whether an image file has few values, as masks do and photographs do not."""
+    with suppress(MissingFile, UnreadableImage):
+        return open_mask(files.read(name)).getcolors(DRAWN) is not None
+    return False
 
 
 def in_colour(names: Iterable[int]) -> bool:
@@ -137,109 +118,92 @@ def described(pairs: Pairs, by_colour: bool) -> dict[int, str]:
         plain = colour in (number, NEITHER, COLOUR + number * 0x10101)
         shown[number] = as_text(number) if plain else f"{as_text(number)} ({as_text(colour)})"
         shares[number] += count
-    order = sorted(shares) if len(shares) <= MANY else [number for number, _ in shares.most_common()]
-    return {number: f"{shown[number]} {shares[number] / shares.total():.2%}" for number in order}
+    return {number: f"{shown[number]} {shares[number] / shares.total():.2%}" for number in sorted(shares)}
 
 
 def table(files: SourceFiles, names_of: Mapping[str, Names]) -> list[str]:
     """What the values in masks are and mean, by a sample. names_of: of each mask."""
-    masks = spread(list(names_of), SAMPLE)
-    names = {0: "", VOID: None, **{number: name for mask in masks for number, name in names_of[mask].items()}}
-    told = described(survey(files, masks), in_colour(names)) if masks else {}
+    names = {0: "", VOID: None} | {number: name for names in names_of.values() for number, name in names.items()}
+    told = described(survey(files, list(names_of)), in_colour(names)) if names_of else {}
     meant = {number: names.get(number, "without a name") for number in told}
     return [f"{words} {'not annotated' if meant[n] is None else meant[n] or 'background'}" for n, words in told.items()]
 
 
+def entry(line: str) -> Entry:
+    """What a line of a list of classes names, and the value or colour that it states for it."""
+    match = LINE.fullmatch(line.strip()[:200])
+    assert match  # whatever the line is
+    parts = [int(part) for part in re.findall(r"\d+", match["before"] + match["after"])]
+    number = parts[0] if len(parts) == 1 and parts[0] < COLOUR else None
+    if len(parts) > 2 and max(parts[-3:]) < 256:
+        number = COLOUR + (parts[-3] << 16) + (parts[-2] << 8) + parts[-1]
+    name = match["name"].strip(" \"'")
+    return "" if BACKGROUND.fullmatch(name) else None if UNKNOWN.fullmatch(name) else name, number
+
+
 def entries(lines: Iterable[str]) -> list[Entry]:
-    """The classes listed, and their numbers if all have one; without a header and lines that begin with #."""
-    found: list[Entry] = []
-    for line in (line.strip()[:200] for line in lines if line.strip() and not line.startswith("#")):
-        match = next(filter(None, (re.fullmatch(pattern, line) for pattern in LINES)))
-        parts = [int(part) for part in re.findall(r"\d+", match["number"])]
-        number = COLOUR + (parts[0] << 16) + (parts[1] << 8) + parts[2] if len(parts) == 3 else None
-        found.append((match["name"].strip(" \"'"), parts[0] if len(parts) == 1 else number))
-    beneath = [number is not None for _, number in found[1:]]
-    if beneath and found[0][1] is None and (all(beneath) or HEADER.fullmatch(found[0][0])):
+    """The classes listed, without a header and lines that begin with #."""
+    found = [entry(line) for line in lines if line.strip() and not line.startswith("#")]
+    numbered = {number is not None for _, number in found[1:]} == {True}
+    if found and found[0][1] is None and (numbered or HEADER.fullmatch(found[0][0] or "")):
         del found[0]
     return found
 
 
-def class_of(name: str) -> str | None:
-    """What a name listed stands for: "" for background, None for what is not annotated."""
-    return "" if BACKGROUND.fullmatch(name) else None if UNKNOWN.fullmatch(name) else name
-
-
 def named(listed: Sequence[Entry], pairs: Iterable[tuple[int, int]], ignore: int | None) -> Names | None:
-    """What the numbers that occur stand for, or None if the classes listed do not tell.
+    """What the numbers that occur stand for: those stated, or from 0 on in the order of the list, or 0 and one more.
 
-    Numbers of colours may also stand in the order of the values, if the first is no class.
+    None if the list does not tell, as where 255 may be the last class, or not annotated.
     """
     values, colours = ({number for number in each if number != ignore} for each in zip(*pairs, strict=True))
-    stated = {number: class_of(name) for name, number in listed if number is not None}
-    names = [class_of(name) for name, _ in listed]
-    if stated and colours <= {COLOUR, CREAM, *stated}:
-        return {COLOUR: "", CREAM: None, **stated}
-    if stated and (NEITHER in values or not in_colour(stated)):
-        return stated if values <= {0, VOID, *stated} else None
-    if stated:
-        return dict(enumerate(names)) if not names[0] and values - {VOID} <= {*range(len(names))} else None
-    white_first = len(names) == 1 and COLOUR in colours and (0, COLOUR) not in pairs  # in a palette
-    return numbered(names, colours if NEITHER in values or white_first else values)
-
-
-def numbered(names: Sequence[str | None], seen: Collection[int]) -> Names | None:
-    """Names of the values from 0 on; or from 1 on, where one has none; or of those seen, in their order.
-
-    A single name is that of the only value beside 0 or black. None if it is not certain.
-    """
-    order, known, count = sorted(seen), {*seen} - {VOID}, len(names)
-    if count == 1 and len(order) <= 2 and order[0] in (0, COLOUR):
-        return {order[-1]: names[0], order[0]: ""}
-    by_number = dict(enumerate(names)) if known <= {*range(count)} else None
-    if by_number is None and all(names) and known <= {*range(count + 1)}:
-        by_number = dict(enumerate(["", *names]))
-    in_order = dict(zip(order, names, strict=True)) if len(order) == count else None
-    if in_order and by_number and known != {0} and any(by_number.get(n) != name for n, name in in_order.items()):
-        return None  # 255 may be a class, or not annotated
-    return in_order or by_number
+    names: Names = {number: name for name, number in listed if number is not None}
+    if not listed or 0 < len(names) < len(listed):
+        return None
+    if in_colour(names):
+        names = {COLOUR: "", CREAM: None, **names}  # black, and Pascal VOC's border
+        return names if colours <= names.keys() else None
+    if names:
+        return names if values <= {0, VOID, *names} else None
+    order, (*others, last) = sorted(colours if NEITHER in values else values), (name for name, _ in listed)
+    if len(order) <= 2 and order[:1] in ([0], [COLOUR]) and others in ([], [""]):
+        return {order[-1]: last, order[0]: ""}
+    certain = len(order) != len(listed) or VOID not in order
+    return dict(enumerate([*others, last])) if certain and {*order} <= {*range(len(listed)), VOID} else None
 
 
 def value_names(files: SourceFiles, masks: Sequence[str], options: ImportOptions) -> Names:
-    """What the numbers of masks stand for, by `classes` or else by a list of classes in the source.
+    """What the numbers of masks stand for, by `classes` or else by the lists of classes in the source; {} for objects.
 
     Raises UserError, with what to answer, if neither tells or two lists differ.
     """
-    if options.classes:
-        lists = {"`classes`": [entry for name in options.classes for entry in entries([name])]}
-        if {number is None for _, number in lists["`classes`"]} == {True, False}:
-            raise UserError(f"{files.path}: classes: state the values of all or none: {', '.join(options.classes)}")
-    else:
+    if options.instances and len(options.classes) != 1:
+        raise UserError(f"{files.path}: instances: name the one class of all objects, by --classes NAME")
+    if options.instances:
+        return {}
+    lists = {"`classes`": [entry(name) for name in options.classes]}
+    if not options.classes:
         found = visible(files.names(), {".csv", ".tsv", ".txt", ".names"})
         own = [file for file in found if CLASS_LIST.fullmatch(splitext(basename(file))[0])]
         lists = {file: entries(read_text(files, file).splitlines()) for file in own}
-    plain = any(number is None for listed in lists.values() for _, number in listed)  # then each value may matter
-    pairs = survey(files, masks if plain else spread(masks, SAMPLE))
-    fits = {file: names for file, listed in lists.items() if listed and (names := named(listed, pairs, options.ignore))}
-    stated = {number: class_of(name) for name, number in lists.get("`classes`", ()) if number is not None}
-    if stated and not fits:  # images with other values are rejected
-        fits = {"`classes`": stated}
-    meant = {tuple({0: "", **names}.get(pair[in_colour(names)]) for pair in pairs) for names in fits.values()}
+    unnumbered = [name for listed in lists.values() for name, number in listed if number is None]
+    pairs = survey(files, masks, len(masks) if unnumbered else SAMPLE)  # each value matters to what the order means
+    fits = [names for listed in lists.values() if (names := named(listed, pairs, options.ignore))]
+    if options.classes and not unnumbered:
+        fits = fits or [{number: name for name, number in lists["`classes`"] if number is not None}]
+    meant = {tuple({0: "", **names}.get(pair[in_colour(names)]) for pair in pairs) for names in fits}
     if len(meant) != 1:
-        raise UserError(f"{files.path}: {_question(pairs, fits or lists)}")
-    names = next(iter(fits.values()))
-    return names if options.ignore is None else {**names, options.ignore: None}
+        raise UserError(f"{files.path}: {_question(pairs, lists)}")
+    return fits[0] if options.ignore is None else {**fits[0], options.ignore: None}
 
 
 def _question(pairs: Pairs, lists: Iterable[str]) -> str:
     """That lists of classes do not tell what the numbers in masks mean, and what to answer."""
     told = described(pairs, any(value == NEITHER for value, _ in pairs))
-    words = [f"{'background' if n in (0, COLOUR) else 'NAME'}={as_text(n)}" for n in list(told)[:MANY]]
-    answers = ["NAME"] if len(told) == 2 and "background" in words[0] else words
-    what = f"{' and '.join(lists) or 'no list of classes'}: it is not certain"
-    more = [f"and {len(told) - MANY} more, as masks have that were scaled"] if len(told) > MANY else []
-    void = "; 255 may be left out, if it means not annotated" if VOID in told and len(told) > 2 else ""
+    shown = list(told)[:MANY]
+    more = f", and {len(told) - MANY} more, as masks have that were scaled" if len(told) > MANY else ""
+    answers = " ".join(f"--classes {'background' if n in (0, COLOUR) else 'NAME'}={as_text(n)}" for n in shown)
     return (
-        f"{what} what the values of masks mean: {', '.join([*list(told.values())[:MANY], *more])}; name them by "
-        f"`{' '.join(f'--classes {word}' for word in answers)}`{void}; or, if each is an object, by `--instances "
-        "--classes NAME`"
+        f"{' and '.join(lists) or 'no list of classes'}: it is not certain what the values of masks mean: "
+        f"{', '.join(told[number] for number in shown)}{more}; name them by `{answers}`, what is not annotated `void`; "
+        "or, if each is an object, give `--instances --classes NAME`"
     )

@@ -15,7 +15,7 @@ from Data_processing.import_source import main as import_source
 from Data_processing.inspect_images import main as inspect_images
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
-from Data_processing.shared.mask_values import entries, named
+from Data_processing.shared.mask_values import entry, named
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
 from Datasets.tools.errors import UserError
@@ -191,16 +191,6 @@ def test_a_folder_around_all_may_be_called_like_masks(tmp_path):
     assert seen(tmp_path, classes=["background", "road", "tree"])[1].masks == 6
 
 
-def test_a_palette_whose_first_colour_is_white_does_not_turn_a_mask_of_one_class_round(tmp_path):
-    write(
-        tmp_path,
-        pairs("images/{}.jpg", "masks/{}.png")
-        | {f"masks/{n}.png": encoded(labels(n, 1, 0), palette=[(255, 255, 255), (0, 0, 0)]) for n in range(6)},
-    )
-    row = next(iter(rows_of(tmp_path, "masks", classes=["road"]).values()))
-    assert row.mask_names == {1 << 24: "", 0x1FFFFFF: "road"}
-
-
 def test_lists_state_splits(tmp_path):
     files = pairs("images/{}.jpg", "masks/{}.png")
     lists = {"train.txt": "0\n1\n", "val.txt": "images/2.jpg masks/2.png\n", "test.txt": "/data/images/3.jpg\n1\n"}
@@ -235,7 +225,6 @@ def test_lists_of_classes_name_colours(tmp_path, file, text, more):
         ("codes.txt", "Background\nroad\nLane 1\n"),
         ("obj_class.names", "0: background\n1: road\n2: Lane 1\n"),
         ("classes.csv", "name\nbackground\nroad\nLane 1\n"),
-        ("classes.txt", "road\nLane 1\n"),  # one less than there are values
     ],
 )
 def test_lists_of_classes_name_values(tmp_path, file, text):
@@ -261,23 +250,24 @@ def test_lists_of_classes_that_contradict_each_other_are_refused(tmp_path):
         (["road"], [0, 255], None, {0: "", 255: "road"}),
         (["road"], [0, 1], None, {0: "", 1: "road"}),
         (["road", "sky"], [0, 1], None, {0: "road", 1: "sky"}),
-        (["background", "road", "sky"], [0, 7, 9], None, {0: "", 7: "road", 9: "sky"}),
+        (["background", "road", "sky"], [0, 7, 9], None, None),
         (["background", "road", "sky"], [0, 1, 2, 255], None, {0: "", 1: "road", 2: "sky"}),
-        (["pet", "background", "border"], [1, 2, 3], None, {1: "pet", 2: "", 3: "border"}),
+        (["pet", "background", "border"], [1, 2, 3], None, None),
         (["background", "road", "sky"], [0, 1, 255], None, None),  # sky, or not annotated?
         (["background", "road"], [0, 1, 255], 255, {0: "", 1: "road"}),
         (["cat", "dog"], [0, 2], None, None),
         (["cat", "dog"], [0, 5, 9], None, None),
         (["road=7", "void=3"], [0, 3, 7], None, {7: "road", 3: None}),
         (["road=7"], [0, 3, 7], None, None),
+        (["cat", "road=7"], [0, 7], None, None),
+        (["road"], [255], 255, {0: "road"}),
         (["road=9:8:7", "background=0:0:0"], [0, 1], None, None),
-        (["background=0:0:0", "road=9:8:7"], [0, 1], None, {0: "", 1: "road"}),
+        (["background=0:0:0", "road=9:8:7"], [0, 1], None, None),
     ],
 )
 def test_names_are_those_of_values_and_what_is_not_certain_is_refused(classes, values, ignore, names):
-    listed = [entry for name in classes for entry in entries([name])]
     grey = [(value, (1 << 24) + value * 0x10101) for value in values]
-    assert named(listed, grey, ignore) == names
+    assert named([entry(name) for name in classes], grey, ignore) == names
 
 
 def test_what_cannot_be_masks_is_refused_with_the_reason(tmp_path):
