@@ -32,7 +32,7 @@ import typer
 from Data_processing import own_readers, readers
 from Data_processing.shared.annotation_files import split_of
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
-from Data_processing.shared.image_names import match_nearly
+from Data_processing.shared.image_names import OUTSIDE, match_nearly
 from Data_processing.shared.imported import Imported, ImportOptions, in_words, value_range, write_imported
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
@@ -108,8 +108,8 @@ def check_paths(rows: Iterable[Imported], left_out: Counter[str] | None = None) 
     counted = Counter[str]() if left_out is None else left_out
     for row in rows:
         counted.update(row.left_out)
-        if not is_safe_path(row.image):
-            row.problems.append(("outside the source", f"{row.image!r}"))
+        if not is_safe_path(row.image) and OUTSIDE not in dict(row.problems):
+            row.problems.append((OUTSIDE, f"{row.image!r}"))
         if row.left_out and not row.boxes and row.mask is None:
             row.boxes = None
             if not row.labels:

@@ -274,7 +274,7 @@ def _try(
 def _why_none(row: Imported, options: ImportOptions) -> str:
     """What is known of the first image that is not there, and what helps."""
     for rule, value in row.problems:
-        if rule in ("missing image", "ambiguous image"):
+        if rule in ("missing image", "ambiguous image", "outside the source"):
             return f"{value}; {REMEDIES[rule]}"
     place = f"in {options.images}; correct --images" if options.images else "in it; add the images"
     return f"there is no file {row.image}, nor any other image {place}"

@@ -84,7 +84,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     for image in coco.images:
         stated = image.file_name or image.coco_url
         image.file_name = stated if isinstance(stated, str) else ""
-    folder = find_folder(files, options, found[0], (image.file_name for image in coco.images), files.names())
+    folder = find_folder(files, options, found[0], (image.file_name for image in coco.images))
     rows = _records(coco, names, found[0], folder)
     return folder, (replace(row, normalized=True) for row in rows) if options.normalized else rows
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from Data_processing.shared.annotation_files import WrongFormat, add_shapes, decode_json, only_json
 from Data_processing.shared.files import SourceFiles
-from Data_processing.shared.image_names import ImageFinder, named_row
+from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 
 find = only_json
@@ -21,10 +21,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     entries: list[dict[str, Any]] = decode_json(files, found[0], list[dict[str, Any]], "CreateML annotations")
     if not any(_named(entry) for entry in entries):
         raise WrongFormat(f"{files.path}: {found[0]}: no CreateML annotations: no entry has an `image`")
-    finder = ImageFinder(files, options.images)
+    named_row = row_namer(files, options)
 
     def record(entry: dict[str, Any], origin: str) -> Imported:
-        row = named_row(_named(entry), found[0], origin, finder)
+        row = named_row(_named(entry), found[0], origin)
         row.normalized = bool(options.normalized)
         stated = entry.get("annotations", entry.get("annotation"))
         every = stated if isinstance(stated, list) else [stated]

@@ -21,8 +21,8 @@ from dataclasses import replace
 from itertools import chain, islice, product
 
 from Data_processing.shared.annotation_files import only_file, pixels, read_text, split_named
-from Data_processing.shared.files import SourceFiles, images_below, inside
-from Data_processing.shared.image_names import find_folder, match_nearly, without_suffix
+from Data_processing.shared.files import SourceFiles, inside
+from Data_processing.shared.image_names import find_folder, match_nearly
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined
 from Data_processing.shared.tables import (
@@ -90,8 +90,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     except csv.Error as error:
         raise UserError(f"{where}:{lines.line_num}: no CSV: {error}; is a quotation mark left open?") from error
     table.check(where)
-    known = list(images_below(files, ""))
-    folder = find_folder(files, options, found[0], filter(None, table.rows), [*known, *map(without_suffix, known)])
+    folder = find_folder(files, options, found[0], filter(None, table.rows))
     return folder, table.drawn(match_nearly(table.records(folder), files, options), files)
 
 

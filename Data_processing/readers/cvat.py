@@ -1,9 +1,7 @@
 """CVAT for images 1.1: one XML file of images, each with its shapes and tags.
 
 Specification: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. Coordinates are pixels, 0 at the outer
-edge of the first one; rotations are degrees, clockwise, about the shape's centre. An image's `name` is looked for in
-the option `images`; without it, any image of the source whose path ends in that name is meant, of several the one in a
-folder called as the subset.
+edge of the first one; rotations are degrees, clockwise, about the shape's centre. An image's subset is its split.
 
 Boxes, polygons, ellipses and masks become boxes, all but upright boxes with outlines; tags are labels of the image.
 Points, polylines, cuboids and skeletons are no areas, and are left out. The elements `attribute` are left out.
@@ -16,7 +14,6 @@ from lxml import etree
 
 from Data_processing.shared.annotation_files import WrongFormat, only_file, parse_xml, pixels, split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, inside
-from Data_processing.shared.image_names import ImageFinder, ambiguity
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import alternating, ellipse, encode, flat, from_crop, outlined, turned, turned_box
 from Datasets.format.files import visible
@@ -44,26 +41,21 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     except (MissingFile, ValueError) as error:
         where = f"{files.path}: {found[0]}"
         raise WrongFormat(f"{where}: {error}; is it CVAT's format `CVAT for images 1.1`, whole?") from error
-    return options.images or "", _records(root, found[0], ImageFinder(files, options.images))
+    return options.images or "", _records(root, found[0], options.images or "")
 
 
-def _records(root: etree._Element, file: str, finder: ImageFinder) -> Iterator[Imported]:
+def _records(root: etree._Element, file: str, folder: str) -> Iterator[Imported]:
     drawn = any(root.find(f"image/{shape}") is not None for shape in SHAPES)
     tagged = root.find("image/tag") is not None
     for number, element in enumerate(root.iterfind("image"), 1):
         origin = f"{file}: image {element.get('id', f'number {number}')}"
-        yield _record(element, origin, finder, drawn, tagged)
+        yield _record(element, origin, folder, drawn, tagged)
 
 
-def _record(element: etree._Element, origin: str, finder: ImageFinder, drawn: bool, tagged: bool) -> Imported:
-    name, subset = (element.get("name") or origin).strip(), (element.get("subset") or "").strip()
-    found = finder.find(name)
-    if len(found) > 1 and subset:
-        found = [file for file in found if f"/{subset}/" in f"/{file}"] or found
-    row = Imported(found[0] if len(found) == 1 else inside(finder.folder or "", name), origin)
-    row.problems += ambiguity(name, found)
+def _record(element: etree._Element, origin: str, folder: str, drawn: bool, tagged: bool) -> Imported:
+    row = Imported(inside(folder, (element.get("name") or origin).strip()), origin)
     row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
-    row.split = split_named(subset)
+    row.split = split_named((element.get("subset") or "").strip())
     boxes = list(_boxes(element, row))
     tags = [label for tag in element.iterfind("tag") if (label := tag.get("label"))]
     row.boxes = boxes if drawn or not tagged else None

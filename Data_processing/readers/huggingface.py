@@ -28,7 +28,7 @@ from Data_processing.shared.annotation_files import (
     split_of,
 )
 from Data_processing.shared.files import SourceFiles, image_column
-from Data_processing.shared.image_names import ImageFinder, named_row
+from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
@@ -48,12 +48,12 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    finder, name_of = ImageFinder(files, options.images), _namer(files, options, {})
+    named_row, name_of = row_namer(files, options), _namer(files, options, {})
 
     def rows(file: str) -> Iterator[Imported]:
         lines: list[dict[str, Any]] = decode_json(files, file, dict[str, Any], "metadata")
         for number, stated in enumerate(lines, 1):
-            row = named_row(stated.get("file_name"), file, f"{file}:{number}", finder)
+            row = named_row(stated.get("file_name"), file, f"{file}:{number}")
             yield _filled(row, stated, name_of, options)
 
     return options.images or "", chain.from_iterable(map(rows, found))
@@ -61,7 +61,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def parquet_records(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
     """The records of a Parquet file with a column of images: those in it or, if it holds none, those that it names."""
-    parquet, finder = files.parquet(file), ImageFinder(files, options.images)
+    parquet, named_row = files.parquet(file), row_namer(files, options)
     schema, image = parquet.schema_arrow, image_column(parquet.schema_arrow)
     name_of = _namer(files, options, msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}")))
     columns = [field.name for field in schema if field.name in {*COLUMNS, *_label_columns(options)}]
@@ -76,7 +76,7 @@ def parquet_records(files: SourceFiles, file: str, options: ImportOptions) -> It
         for number, stated in enumerate(table.to_pylist()):
             place, path = f"{file}#{group}-{number}", (stated[image] or {}).get("path")
             packed = Imported(f"{place}{splitext(path or '')[1] or '.png'}", place)
-            yield _filled(packed if holds else named_row(path, file, place, finder), stated, name_of, options)
+            yield _filled(packed if holds else named_row(path, file, place), stated, name_of, options)
 
 
 def _label_columns(options: ImportOptions) -> list[str]:

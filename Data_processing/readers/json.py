@@ -57,7 +57,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     file, names = found[0], set(files.names())
     entries: list[Any] = decode_json(files, file, list[Any], "array of images")
     named = [entry for entry in entries if isinstance(entry, list) and entry and isinstance(entry[0], str)]
-    folder = find_folder(files, options, file, (entry[0] for entry in named), names)
+    folder = find_folder(files, options, file, (entry[0] for entry in named))
     classes = mask_names(files, file, names) if any(entry[4:5] not in ([], [None]) for entry in named) else {}
     return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 

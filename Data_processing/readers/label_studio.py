@@ -19,7 +19,7 @@ import msgspec
 
 from Data_processing.shared.annotation_files import decode_json, only_json, pixels
 from Data_processing.shared.files import SourceFiles, inside
-from Data_processing.shared.image_names import ImageFinder, ambiguity, ends, path_of
+from Data_processing.shared.image_names import path_of
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_crop, rectangle, rle_pack, turned
 from Datasets.format.files import IMAGE_SUFFIXES
@@ -76,22 +76,22 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
     what = "Label Studio tasks, exported as JSON and not as JSON-MIN"
     tasks: list[Task] = decode_json(files, found[0], list[Task], what)
-    return options.images or "", _records(tasks, found[0], ImageFinder(files, options.images))
+    return options.images or "", _records(tasks, found[0], options.images or "")
 
 
-def _records(tasks: list[Task], file: str, finder: ImageFinder) -> Iterator[Imported]:
+def _records(tasks: list[Task], file: str, folder: str) -> Iterator[Imported]:
     results = [result for task in tasks for annotation in task.annotations for result in annotation.result]
     labelled = any(result.type == "choices" or _is_choice(result) for result in results)
     drawn = not results or any(result.type.removesuffix("labels") in ("", *SHAPES) for result in results)
     for number, task in enumerate(tasks, 1):
-        row = _named(task, f"{file}: task {f'number {number}' if task.id is None else task.id}", finder)
+        row = _named(task, f"{file}: task {f'number {number}' if task.id is None else task.id}", folder)
         annotation = _chosen(task, row)
         if annotation is not None:
             _add(row, annotation.result, drawn, labelled)
         yield row
 
 
-def _named(task: Task, origin: str, finder: ImageFinder) -> Imported:
+def _named(task: Task, origin: str, folder: str) -> Imported:
     """A record of the image that the task is about."""
     texts = [value for value in task.data.values() if isinstance(value, str)]
     urls = [text for text in texts if posixpath.splitext(path_of(text))[1].lower() in IMAGE_SUFFIXES]
@@ -99,9 +99,7 @@ def _named(task: Task, origin: str, finder: ImageFinder) -> Imported:
     if not isinstance(image, str) or not image.strip() or image.startswith("data:"):
         value = f"{len(urls)} image addresses in its data, and none called `image`; not one that is embedded"
         return Imported(origin, origin, problems=[("malformed annotation", value)])
-    found = finder.by_end(image)
-    path = found[0] if found else inside(finder.folder or "", list(ends(image))[-1])
-    return Imported(path, origin, problems=ambiguity(image, found))
+    return Imported(inside(folder, image), origin)
 
 
 def _chosen(task: Task, row: Imported) -> Annotation | None:

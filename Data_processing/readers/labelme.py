@@ -24,7 +24,6 @@ import msgspec
 
 from Data_processing.shared.annotation_files import files_below, folder_split, pixels
 from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles
-from Data_processing.shared.image_names import ImageFinder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import (
     Polygon,
@@ -73,17 +72,17 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    names, finder = frozenset(files.names()), ImageFinder(files, options.images)
-    return options.images or "", (_record(files, name, names, finder) for name in found)
+    names = frozenset(files.names())
+    return options.images or "", (_record(files, name, names, options.images) for name in found)
 
 
-def _record(files: SourceFiles, file: str, names: frozenset[str], finder: ImageFinder) -> Imported:
+def _record(files: SourceFiles, file: str, names: frozenset[str], folder: str | None) -> Imported:
     try:
         content = msgspec.json.decode(files.read(file).removeprefix(codecs.BOM_UTF8), type=LabelFile)
     except (MissingFile, ValueError, RecursionError) as error:
         image = posixpath.splitext(file)[0]  # of which nothing is known; the JSON file itself is none
         return Imported(image, file, problems=[("malformed annotation", f"{file}: {error}")])
-    row = Imported(_image(content, file, names, finder), file)
+    row = Imported(_image(content, file, names, folder), file)
     row.split = folder_split(row.image)
     row.width, row.height = (pixels(side, row) for side in (content.image_width, content.image_height))
     flags = [name for name, value in (content.flags or {}).items() if value is True]
@@ -98,15 +97,15 @@ def _record(files: SourceFiles, file: str, names: frozenset[str], finder: ImageF
     return row
 
 
-def _image(content: LabelFile, file: str, names: frozenset[str], finder: ImageFinder) -> str:
-    """The file that `imagePath` means or ends in; where there is none, the image in the JSON file, if it has one."""
+def _image(content: LabelFile, file: str, names: frozenset[str], folder: str | None) -> str:
+    """The file that `imagePath` means; where there is none, the image in the JSON file, if it has one."""
     own = posixpath.dirname(file)
     name = (content.image_path or "").replace("\\", "/")
     base = posixpath.basename(name) or "image"
-    folder = own if finder.folder is None else finder.folder
+    folder = own if folder is None else folder
     paths = [posixpath.normpath(posixpath.join(folder, name)), posixpath.join(folder, base), posixpath.join(own, base)]
     embedded = bytes(content.image_data) not in (b"", b"null", b'""')
-    found = [path for path in paths if path in names] or ([] if embedded else finder.by_end(name))
+    found = [path for path in paths if path in names]
     if found or not embedded:
         return (found or paths)[0]
     return f"{file.removesuffix('.json')}{EMBEDDED}{base}"

@@ -20,7 +20,7 @@ import numpy as np
 
 from Data_processing.shared.annotation_files import read_text, split_named, split_of
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below
-from Data_processing.shared.image_names import ImageFinder, ambiguity, without_suffix
+from Data_processing.shared.image_names import NearNames, ambiguity, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.mask_values import COLOUR, CREAM, as_text, looks_drawn, numbers, open_mask, value_names
 from Data_processing.shared.outlines import from_crop, outlined
@@ -165,11 +165,11 @@ def _with_partners(keys: Mapping[str, Sequence[str]], partners: Mapping[str, lis
 
 def _splits(files: SourceFiles, images: Sequence[str]) -> dict[str, str | None]:
     """The splits of images by train.txt, val.txt and test.txt, whose lines begin with an image, or by folders."""
-    known, finder, listed = set(images), ImageFinder(files, None), defaultdict(set)
+    near, listed = NearNames(images), defaultdict(set)
     for file in visible(files.names(), {".txt"}):
         split = split_named(splitext(basename(file))[0])
         for line in map(str.strip, read_text(files, file).splitlines() if split else ()):
-            meant = (known.intersection(finder.by_end(name)) for name in (re.split(r"[\s,;]", line)[0], line))
+            meant = map(near.find, (re.split(r"[\s,;]", line)[0], line))
             for image in next(filter(None, meant), ()) if line else ():
                 listed[image].add(split)
     found = {image: splits.pop() if len(splits) == 1 else None for image, splits in listed.items()}

@@ -63,7 +63,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         return options.images or "", chain.from_iterable(_theirs(files, file, options) for file in found)
     names = set(files.names())
     first = filter(None, _table(files, found[0])["image"].to_pylist())
-    folder = find_folder(files, options, found[0], first, names)
+    folder = find_folder(files, options, found[0], first)
     return folder, chain.from_iterable(_records(files, file, folder, names) for file in found)
 
 

@@ -9,7 +9,7 @@ Without such a tag, DATASET may be the split.
 
 import base64
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from posixpath import basename, dirname, join, splitext
 from typing import Any
 
@@ -23,7 +23,7 @@ from Data_processing.shared.annotation_files import (
     split_named,
 )
 from Data_processing.shared.files import SourceFiles
-from Data_processing.shared.image_names import ImageFinder, named_row
+from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import MAX_MASK, cut_out, encode, flat, from_crop, from_png, outlined
 from Datasets.tools.errors import UserError
@@ -37,13 +37,13 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    finder = ImageFinder(files, options.images)
-    return options.images or "", (_record(files, file, finder) for file in found)
+    named_row = row_namer(files, options)
+    return options.images or "", (_record(files, file, named_row) for file in found)
 
 
-def _record(files: SourceFiles, file: str, finder: ImageFinder) -> Imported:
+def _record(files: SourceFiles, file: str, named_row: Callable[[Any, str, str], Imported]) -> Imported:
     name = splitext(basename(file))[0]
-    row = named_row(name, join(dirname(dirname(file)), "img", name), file, finder)
+    row = named_row(name, join(dirname(dirname(file)), "img", name), file)
     try:
         content: dict[str, Any] = decode_json(files, file, dict[str, Any], "annotation of Supervisely")
         row.width, row.height = (pixels(content["size"][side], row) for side in ("width", "height"))

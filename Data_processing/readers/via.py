@@ -14,7 +14,7 @@ from typing import Any
 
 from Data_processing.shared.annotation_files import LeftOut, WrongFormat, add_shapes, decode_json, only_json
 from Data_processing.shared.files import SourceFiles
-from Data_processing.shared.image_names import ImageFinder, named_row
+from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import ellipse, encode, flat, outlined, turned
 from Datasets.tools.errors import UserError
@@ -35,7 +35,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     drawn = [region for entry in entries.values() for region in _regions(entry)]
     kind, own = ("region_attributes", set()) if drawn else ("file_attributes", OWN)
     key = _class_attribute(drawn or entries.values(), kind, own, options, f"{files.path}: {found[0]}")
-    finder = ImageFinder(files, options.images)
+    named_row = row_namer(files, options)
 
     def boxes(region: Any, origin: str) -> list[ImportedBox]:
         names = _names(region, kind, key) if key else options.classes
@@ -44,7 +44,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         return [_box(region["shape_attributes"], name, origin) for name in names]
 
     def record(entry: dict[str, Any], origin: str) -> Imported:
-        row = named_row(entry.get("filename"), found[0], origin, finder)
+        row = named_row(entry.get("filename"), found[0], origin)
         if drawn:
             add_shapes(row, _regions(entry), boxes)
         elif key:

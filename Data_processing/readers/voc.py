@@ -21,7 +21,7 @@ from lxml import etree
 
 from Data_processing.shared.annotation_files import folder_split, parse_xml, pixels, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
-from Data_processing.shared.image_names import ImageFinder, NearNames, find_folder, without_suffix
+from Data_processing.shared.image_names import NearNames, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.mask_values import NEITHER, Names, entries, named, survey
 from Data_processing.shared.outlines import turned_box
@@ -30,7 +30,7 @@ from Datasets.format.images import VOID
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
-IMAGES, MASKS, OBJECTS = "JPEGImages", "SegmentationClass", "SegmentationObject"
+IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 LISTS = ("train", "val", "test", "trainval")
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -42,7 +42,8 @@ CLASSES = (
 class Layout:
     """The images, and what describes them, by an image's name without suffix: XML files, lists that name it, masks."""
 
-    images: ImageFinder
+    folder: str
+    images: NearNames
     described: Mapping[str, str]
     lists: Mapping[str, Sequence[str]]
     masks: Mapping[str, str]
@@ -76,12 +77,11 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     masks = {key if key in described else near.only(key) or key: file for key, file in masks.items()}
     if options.images is None and any(images_below(files, inside(root, IMAGES))):
         options = replace(options, images=inside(root, IMAGES))
-    others = (name for name in images_below(files, "") if not {MASKS, OBJECTS}.intersection(name.split("/")))
-    images = find_folder(files, options, annotations, described, map(without_suffix, others))
+    folder = find_folder(files, options, annotations, described)
     lists = _read_lists(files, root, {*masks, *described})
     names = _read_label_map(files, root, list(masks.values())) if masks else {}
-    layout = Layout(ImageFinder(files, images), described, lists, masks, names)
-    return images, _records(files, layout)
+    layout = Layout(folder, NearNames(images_below(files, folder)), described, lists, masks, names)
+    return folder, _records(files, layout)
 
 
 def _annotations(options: ImportOptions) -> str:
@@ -188,11 +188,8 @@ def _image(filename: str, key: str, layout: Layout) -> str:
     """
     within, _, own = key.rpartition("/")
     named = [inside(within, filename), filename] if filename else []
-    for name in [*named, *map(without_suffix, named), key, own]:
-        found = layout.images.find(name)
-        if len(found) == 1:
-            return found[0]
-    return inside(layout.images.folder or "", filename or key)
+    sought = (inside(layout.folder, name) for name in [*named, key, own])
+    return next(filter(None, map(layout.images.only, sought)), inside(layout.folder, filename or key))
 
 
 def _box(element: etree._Element, origin: str) -> ImportedBox:

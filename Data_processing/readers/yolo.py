@@ -19,10 +19,10 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, takewhile
-from posixpath import basename, dirname, join, splitext
+from posixpath import basename, dirname, join, normpath, splitext
 from typing import Any
 
 from Data_processing.shared.annotation_files import (
@@ -34,16 +34,7 @@ from Data_processing.shared.annotation_files import (
     split_named,
 )
 from Data_processing.shared.files import MissingFile, SourceFiles
-from Data_processing.shared.image_names import (
-    ImageFinder,
-    NearNames,
-    any_posix,
-    find_places,
-    folders_of,
-    may_share,
-    named_row,
-    path_candidates,
-)
+from Data_processing.shared.image_names import NearNames, folders_of, may_share, row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.yolo_lines import Form, box_of, form_of
 from Datasets.format.files import IMAGE_SUFFIXES, visible
@@ -62,9 +53,9 @@ class Dataset:
     """What data.yaml, or a file of class names, says.
 
     keypoints: numbers that follow each box, if stated. splits: pairs of a split and a path of data.yaml; bases: the
-    folders that the paths may be relative to. listed: the images there, as records without a label file. folders:
-    listed ones, with their splits. lists: .txt files that list images. missing: what is not there. nearly: images with
-    label files whose names are only nearly right.
+    folders that the paths may be relative to. listed: the images there, as records without a label file. lists:
+    .txt files that list images. missing: what is not there. nearly: images with label files whose names are only nearly
+    right.
     """
 
     file: str
@@ -73,7 +64,6 @@ class Dataset:
     splits: Sequence[tuple[str, str]] = ()
     bases: Sequence[str] = ()
     listed: dict[str, Imported] = field(default_factory=dict)
-    folders: list[tuple[str, str]] = field(default_factory=list)
     lists: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     nearly: dict[str, str] = field(default_factory=dict)
@@ -141,7 +131,7 @@ def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
     for split, path in splits:
         if not isinstance(path, str) or not _is_plain(path):
             raise UserError(f"{where}: {split}: {path!r:.80} is no path of a folder or of a .txt file")
-    bases = [join(dirname(file), any_posix(str(data.get("path") or ""))), dirname(file), ""]
+    bases = [join(dirname(file), _posix(str(data.get("path") or ""))), dirname(file), ""]
     shape: Any = data.get("kpt_shape")
     counted = isinstance(shape, list) and shape and all(type(number) is int and number >= 0 for number in shape)
     keypoints = math.prod(shape) if counted else None
@@ -172,20 +162,26 @@ def _is_plain(name: str) -> bool:
 
 def _list_images(files: SourceFiles, dataset: Dataset) -> None:
     """Add what train, val and test list. Raises UserError if nothing of it is in the source, or nothing has labels."""
-    present, near = set(files.names()), NearNames(_folders(visible(files.names(), IMAGE_SUFFIXES)))
-    known = present | _folders(present)
-    places = find_places([path for _, path in dataset.splits], dataset.bases, known.__contains__)
-    annotated = False
-    for (split, path), place in zip(dataset.splits, places, strict=True):
-        place = place or near.only(next(path_candidates(path, dataset.bases)))
+    present, images_there = set(files.names()), list(visible(files.names(), IMAGE_SUFFIXES))
+    near, near_folder = NearNames(images_there), NearNames(_folders(images_there))
+    known, annotated = present | _folders(present), False
+
+    def image_of(path: str, list_file: str) -> str:
+        sought = list(_places(path, [dirname(list_file), *dataset.bases]))
+        found = next(filter(present.__contains__, sought), None) or near.only(sought[0])
+        return found or next((at for at in sought if label_file(at) in present), sought[0])
+
+    for split, path in dataset.splits:
+        sought = list(_places(path, dataset.bases))
+        place = next(filter(known.__contains__, sought), near_folder.only(sought[0]))
         if place is None:
             dataset.missing.append(f"{split}: there is no {path}")
             continue
         if place in present:
             dataset.lists.add(place)
-            images = _listed_in(files, place, dataset.bases, present)
+            lines = enumerate(read_text(files, place).splitlines(), 1)
+            images = {image_of(line, place): f"{place}:{number}" for number, line in lines if line.strip()}
         else:
-            dataset.folders.append((f"{place}/" if place else "", split))
             images = {name: name for name in visible(files.names(), IMAGE_SUFFIXES, place)}
         labelled = any(dataset.label_file(image) in present for image in images)
         annotated |= labelled
@@ -213,17 +209,18 @@ def _folders(names: Iterable[str]) -> set[str]:
     return found
 
 
-def _listed_in(files: SourceFiles, file: str, bases: Sequence[str], present: Set[str]) -> dict[str, str]:
-    """The images that a .txt file lists, with the line of each; one whose label file is there counts as there."""
-    lines = {number: line for number, line in enumerate(read_text(files, file).splitlines(), 1) if line.strip()}
-    bases = [dirname(file), *bases]
-    near = NearNames(visible(files.names(), IMAGE_SUFFIXES))
-    places = find_places(list(lines.values()), bases, lambda image: image in present or label_file(image) in present)
-    found: dict[str, str] = {}
-    for (number, line), place in zip(lines.items(), places, strict=True):
-        image = place or next(path_candidates(line, bases))
-        found.setdefault(image if image in present else near.only(image) or image, f"{file}:{number}")
-    return found
+def _posix(path: str) -> str:
+    """A path of any system, with / between its parts and without a drive."""
+    return re.sub(r"^[A-Za-z]:(?=/)", "", path.strip().replace("\\", "/"))
+
+
+def _places(path: str, bases: Sequence[str]) -> Iterator[str]:
+    """Where a path may lead from each base, without steps out of the source; then where ever shorter ends of it do."""
+    wholes = [normpath(join(base, _posix(path))).split("/") for base in bases]
+    every = [[part for part in parts if part not in ("", ".", "..")] for parts in wholes]
+    yield from map("/".join, every)
+    for start in range(1, len(every[-1])):
+        yield from (normpath(join(base, *every[-1][start:])) for base in bases)
 
 
 def _swap_folder(path: str, old: str, new: str) -> str:
@@ -279,8 +276,10 @@ def _records(files: SourceFiles, dataset: Dataset, options: ImportOptions) -> It
             alone |= {dirname(file): file} if text.strip() else {}
         for image in of_label.get(file) or [_image_of(file)]:
             done.add(image)
-            row = Imported(image, file, split=_split(image, dataset), normalized=True, problems=list(fault))
-            if dataset.splits and image in present and image not in dataset.listed:
+            row = Imported(image, file, split=folder_split(image), normalized=True, problems=list(fault))
+            if image in dataset.listed:
+                row.split = dataset.listed[image].split
+            elif dataset.splits and image in present:
                 row.problems.append(("unlisted image", f"none of train, val and test in {dataset.file} has it"))
             row.boxes = _boxes(row, text, dataset, form)
             yield row
@@ -306,7 +305,7 @@ def _keras_records(files: SourceFiles, file: str, options: ImportOptions) -> Ite
         remedy = "set `classes` to the names in the order of their numbers (--format yolo --classes NAME ...)"
         raise UserError(f"{files.path}: {file}: {len(named)} files like classes.txt could name the classes; {remedy}")
     names = dict(enumerate(options.classes)) or _read_dataset(files, named[0], None).names
-    finder = ImageFinder(files, options.images)
+    named_row = row_namer(files, options)
 
     def box(stated: str, origin: str) -> list[ImportedBox]:
         x1, y1, x2, y2, number = map(float, stated.split(","))
@@ -316,19 +315,9 @@ def _keras_records(files: SourceFiles, file: str, options: ImportOptions) -> Ite
         words = line.split()
         boxes = len(list(takewhile(CORNERS.fullmatch, reversed(words))))
         if words:
-            row = named_row(" ".join(words[: len(words) - boxes]), file, f"{file}:{number}", finder)
+            row = named_row(" ".join(words[: len(words) - boxes]), file, f"{file}:{number}")
             add_shapes(row, words[len(words) - boxes :], box)
             yield row
-
-
-def _split(image: str, dataset: Dataset) -> str | None:
-    """As listed; for an image that the source lacks, that of its folder; without data.yaml, as folders are called."""
-    if image in dataset.listed:
-        return dataset.listed[image].split
-    if not dataset.splits:
-        return folder_split(image)
-    splits = {split for folder, split in dataset.folders if image.startswith(folder)}
-    return splits.pop() if len(splits) == 1 else None
 
 
 def _form(files: SourceFiles, labels: Sequence[str], dataset: Dataset) -> Form:

@@ -1,14 +1,13 @@
 """Small sources as annotation programs write them: a cat at (3, 4, 20, 30) in a.png, nothing in b.png."""
 
 import base64
-import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from Data_processing.import_source import check_paths
+from Data_processing.import_source import check_paths, read_annotations
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import Imported, ImportOptions, from_arrow
 from tests.template.Data_processing.sources import SIZE, picture, write_voc
@@ -19,9 +18,7 @@ NAMES = ("a.png", "b.png")
 
 def rows_of(path: Path, form: str, **options) -> dict[str, Imported]:
     """The records of a source by their origins, as the import stage would write them."""
-    files, importer = open_source(path), importlib.import_module(f"Data_processing.readers.{form}")
-    chosen = ImportOptions(**options)
-    rows = list(check_paths(importer.read(files, importer.find(files, chosen), chosen)[1]))
+    rows = list(check_paths(read_annotations(open_source(path), form, ImportOptions(**options))[2]))
     assert len({row.origin for row in rows}) == len(rows)
     return {row.origin: row for row in rows}
 

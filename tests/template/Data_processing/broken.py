@@ -1,7 +1,6 @@
 """Sources of every format, damaged in every way that a strategy can think of, and what must become of them."""
 
 import codecs
-import importlib
 import io
 import json
 import re
@@ -15,7 +14,7 @@ from lxml import etree
 
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import REMEDIES, Rejection, Rules
-from Data_processing.import_source import check_paths, formats
+from Data_processing.import_source import check_paths, formats, read_annotations
 from Data_processing.shared.files import MissingFile, SourceFiles
 from Data_processing.shared.imported import ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
@@ -66,10 +65,9 @@ class Memory(SourceFiles):
 
 def judge(form: str, files: dict[str, bytes]) -> None:
     """Import and clean; what is not as promised raises."""
-    source, importer = Memory(files), importlib.import_module(f"Data_processing.readers.{form}")
-    options = ImportOptions()
+    source = Memory(files)
     try:
-        rows = list(check_paths(importer.read(source, importer.find(source, options), options)[1]))
+        rows = list(check_paths(read_annotations(source, form, ImportOptions())[2]))
     except UserError as error:
         assert "source" in str(error)
         assert "\n" not in str(error)

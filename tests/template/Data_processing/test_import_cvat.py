@@ -138,7 +138,7 @@ def test_images_are_found_by_the_end_of_their_path(tmp_path):
     assert rows["annotations.xml: image 0"].image == "x/day/a.png"
     assert rows["annotations.xml: image 1"].problems == [("ambiguous image", "b.png: images/b.png or y/b.png")]
     rows = rows_of(source, "cvat", images="y")
-    assert [(row.image, row.problems) for row in rows.values()] == [("y/day/a.png", []), ("y/b.png", [])]
+    assert [(row.image, row.problems) for row in rows.values()] == [("y/b.png", []), ("y/a.png", [])]
 
 
 def test_images_are_found_without_suffix_and_by_their_subset(tmp_path):
@@ -149,7 +149,10 @@ def test_images_are_found_without_suffix_and_by_their_subset(tmp_path):
         (source / "images" / folder / "frame.00.PNG").write_bytes(picture(0))
     rows = list(rows_of(source, "cvat").values())
     images = [f"images/{folder}/frame.00.PNG" for folder in ("Train", "Validation", "x")]
-    assert [(row.image, row.problems) for row in rows] == [*((image, []) for image in images), ("frame.png", [])]
+    assert [(row.image, row.problems) for row in rows] == [
+        *((image, []) for image in images),
+        ("frame.png", [("missing image", "there is no file frame.png; the nearest is images/x/frame.00.PNG")]),
+    ]
     assert rows_of(source, "cvat", images="images")["annotations.xml: image 2"].image == images[2]
 
 

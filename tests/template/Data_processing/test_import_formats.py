@@ -1,7 +1,6 @@
 """What all formats have in common: the same records from every container, and no traceback from rubbish."""
 
 import csv
-import importlib
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import REMEDIES, Rejection, Rules
-from Data_processing.import_source import check_paths
+from Data_processing.import_source import check_paths, read_annotations
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import Imported, ImportOptions, from_arrow, to_arrow
 from Data_processing.shared.inspected import Facts
@@ -31,9 +30,7 @@ CONTENT = {"a.png": [("cat", 3, 4, 21, 30), ("dog", 0, 0, 60, 40)], "b.png": [("
 
 def imported(path: Path, form: str, **options) -> list[Imported]:
     """The rows of a source, as they come back from the import stage's file."""
-    files, chosen = open_source(path), ImportOptions(**options)
-    importer = importlib.import_module(f"Data_processing.readers.{form}")
-    _, rows = importer.read(files, importer.find(files, chosen), chosen)
+    rows = read_annotations(open_source(path), form, ImportOptions(**options))[2]
     return from_arrow(to_arrow(list(check_paths(rows))))
 
 

@@ -178,8 +178,6 @@ def test_of_several_annotations_the_ground_truth_counts_or_none(tmp_path):
         ("C:\\pictures\\a.png", "images/a.png"),
         ("a.png", "images/a.png"),
         ("/data/upload/7/0a1b2c3d-%E7%8C%AB_1.png", "猫_1.png"),
-        ("/data/upload/7/0a1b2c3d-nowhere.png", "nowhere.png"),
-        ("http://[", "["),
     ],
 )
 def test_addresses_mean_images_of_the_source(tmp_path, address, image):
@@ -189,6 +187,12 @@ def test_addresses_mean_images_of_the_source(tmp_path, address, image):
     (source / "猫_1.png").write_bytes(picture(4))
     row = rows_of(source, "label_studio")["project.json: task 1"]
     assert (row.image, row.problems) == (image, [])
+
+
+def test_an_address_of_no_image_of_the_source_is_a_problem_that_names_the_nearest(tmp_path):
+    source = write_label_studio(tmp_path / "s", task(1, "/data/upload/7/0a1b2c3d-nowhere.png", []))
+    ((rule, value),) = rows_of(source, "label_studio")["project.json: task 1"].problems
+    assert (rule, value.partition("; ")[2]) == ("outside the source", "the nearest is images/a.png")
 
 
 def test_an_address_that_means_two_images_is_ambiguous(tmp_path):
