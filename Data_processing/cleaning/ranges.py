@@ -35,8 +35,7 @@ def common_range(sources: Sequence[Source]) -> Range:
     """The range of all images of more than 8 bits. Raises UserError where sources state several."""
     deep = [source for source in sources if any(each.highest is not None for each in source.facts.values())]
     ranges = {source.name: value_range(source.options) for source in deep}
-    first = next(iter(ranges), "")
-    if other := next((name for name, stated in ranges.items() if stated != ranges[first]), None):
-        told = " and ".join(f"sources.{name} has {ranges[name] or 'none'}" for name in (first, other))
-        raise UserError(f"range: {told}; a dataset has one, so that a model sees all alike: give both the same")
-    return ranges.get(first)
+    if len(set(ranges.values())) > 1:
+        told = " and ".join(f"sources.{name} has {stated or 'none'}" for name, stated in ranges.items())
+        raise UserError(f"range: {told}; a dataset has one, so that a model sees all alike: give all the same")
+    return next(iter(ranges.values()), None)

@@ -71,10 +71,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
     coco: Coco = decode_json(files, found[0], Coco, "COCO annotations", strict=False)
     if coco.annotations and len(coco.annotations[0].segments_info):
-        raise UserError(
-            f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are pixels of PNG files; provide the "
-            "instances, as panoptic2detection_coco_format.py of panopticapi makes them"
-        )
+        remedy = "provide the instances, as panopticapi's panoptic2detection_coco_format.py makes them"
+        raise UserError(f"{files.path}: {found[0]}: is COCO's panoptic form, whose objects are in PNG files; {remedy}")
     names: dict[Id | None, str] = {}
     for category in coco.categories:
         known = names.setdefault(_key(category.id), category.name)

@@ -5,8 +5,7 @@ the source itself. Datumaro cannot be installed beside this project, so it runs 
 the `datum` command on the PATH (`pipx install 'datumaro[cli]'`), or of the interpreter that DATUMARO_PYTHON names.
 
 Areas become boxes, those of one group and label a single one; labels labels. Other kinds (points, captions, ...) are
-left out. Datumaro does not tell an image that shows nothing from one that was never annotated:
-without annotations it counts as the latter.
+left out. Datumaro does not tell an image that shows nothing from one that was never annotated: it counts as that.
 """
 
 import os

@@ -18,7 +18,6 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -145,10 +144,7 @@ def open_source(path: Path) -> SourceFiles:
 
 
 def open_once(path: Path) -> SourceFiles:
-    """As open_source; the same one for the same path, as listing an archive takes long.
-
-    Not once it was replaced: the processes of a cluster may live on from one version of a source to the next.
-    """
+    """As open_source; the same one for the same path until it is replaced, as listing an archive takes long."""
     state = path.stat() if path.exists() else None
     return _opened(path, state and (state.st_ino, state.st_size, state.st_mtime_ns))
 
@@ -248,29 +244,25 @@ class Zip(SourceFiles):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._zip = zipfile.ZipFile(path)
-        infos = [info for info in self._zip.infolist() if not info.is_dir()]
-        self._members = {_name_in_zip(info).replace("\\", "/").removeprefix("./"): info for info in infos}
-        for info in infos:
+        for info in (info for info in self._zip.infolist() if not info.is_dir()):
             if info.flag_bits & ENCRYPTED or info.compress_type not in UNPACKS:
                 how = (
                     "is encrypted" if info.flag_bits & ENCRYPTED else "is packed in a way that is not read (Deflate64?)"
                 )
                 raise UserError(f"{path}: {info.filename} {how}; unpack the archive, and name the directory")
-            if not info.flag_bits & UTF8_FLAG and not info.filename.isascii() and _name_in_zip(info) == info.filename:
-                self.unclear = info.filename
+            name = info.filename
+            if not info.flag_bits & UTF8_FLAG and not name.isascii():
+                try:  # macOS and others write UTF-8 without saying so, which Python takes for code page 437
+                    name = name.encode("cp437").decode()
+                except UnicodeError:
+                    self.unclear = name
+            self._members[name.replace("\\", "/").removeprefix("./")] = info
 
     def _read(self, name: str) -> bytes:
         info = self._members[name]
         check_unpacked(name, info.file_size, info.compress_size)
         with self._zip.open(info) as file:
             return file.read(info.file_size + 1)  # never more than that, whatever comes
-
-
-def _name_in_zip(info: zipfile.ZipInfo) -> str:
-    """The name of a member; macOS and others write UTF-8 without saying so, which Python takes for code page 437."""
-    with suppress(UnicodeError):
-        return info.filename if info.flag_bits & UTF8_FLAG else info.filename.encode("cp437").decode()
-    return info.filename
 
 
 class Tar(SourceFiles):

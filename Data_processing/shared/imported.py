@@ -77,10 +77,9 @@ class Imported:
 
     origin: file and line or id. mask: the path inside the source of an image file of the image's size; mask_names:
     what its pixels stand for, as mask_values.py says; 0 without a name is background, 255 without one not annotated,
-    unless the names are of colours. normalized: whether boxes and
-    outlines are in fractions of the image's width and height. problems: pairs of a rule of cleaning/rules.py and the
-    value at fault, of statements that no record can have. left_out: the kinds of shapes that no box stands for, such as
-    `point`, which are only counted.
+    unless the names are of colours. normalized: whether boxes and outlines are in fractions of the image's width and
+    height. problems: pairs of a rule of cleaning/rules.py and the value at fault, of statements that no record can
+    have. left_out: the kinds of shapes that no box stands for, such as `point`, which are only counted.
     """
 
     image: str
@@ -146,9 +145,8 @@ def write_imported(
     source_path: the directory or archive read. images: the folder of it that the images are in; None if the rows name
     them all. options: for the stages that follow. Raises UserError if boxes in pixels must be fractions.
     """
-    about = {"source_path": source_path.as_posix(), "options": msgspec.json.encode(options)}
-    about |= {} if images is None else {"images": images}
-    schema = IMPORTED_SCHEMA.with_metadata(about)
+    about = {"source_path": source_path.as_posix(), "images": images, "options": options}
+    schema = IMPORTED_SCHEMA.with_metadata({key: msgspec.json.encode(value) for key, value in about.items()})
     count, farthest = 0, -math.inf
     encoding = {"compression": "zstd", "use_dictionary": NAMES, "write_statistics": False}
     with pq.ParquetWriter(path, schema, **encoding) as writer, ThreadPoolExecutor(1) as thread:
@@ -178,8 +176,7 @@ def _farthest(batch: pa.RecordBatch) -> float:
 
 def images_folder(path: Path) -> str | None:
     """The folder of the source that the images are in, "" for the source itself; None if the records name all."""
-    folder = pq.read_schema(path).metadata.get(b"images")
-    return None if folder is None else folder.decode()
+    return msgspec.json.decode(pq.read_schema(path).metadata[b"images"], type=str | None)
 
 
 def options_of(path: Path) -> ImportOptions:
@@ -201,7 +198,7 @@ def value_range(options: ImportOptions) -> Range:
 
 def source_path(path: Path) -> str:
     """The directory or archive that the records were imported from."""
-    return pq.read_schema(path).metadata[b"source_path"].decode()
+    return msgspec.json.decode(pq.read_schema(path).metadata[b"source_path"], type=str)
 
 
 def to_arrow(rows: Sequence[Imported]) -> pa.RecordBatch:
