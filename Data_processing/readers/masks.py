@@ -54,11 +54,13 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     if options.annotations is not None:
         kinds = {kind: masks for kind, masks in kinds.items() if kind == CHOSEN}
     plain = [kind for kind in kinds if options.instances or not _is_called(IS_DERIVED, kind)]
-    wanted = [list(kinds[kind]) for kind in plain or kinds]
+    wanted = [list(kinds[kind]) for kind in plain or kinds if any(len(of) == 1 for of in kinds[kind].values())]
     if len(wanted) != 1:
         remedy = "set `annotations` (--annotations) to their folder, from the source on, or a pattern as '*_mask.png'"
         examples = ", ".join(masks[0] for masks in wanted)
-        what = f"several kinds of masks: {examples}" if wanted else "no masks that pair with images by their names"
+        what = (
+            f"several kinds of masks: {examples}" if wanted else "no masks that pair with an image each by their names"
+        )
         raise UserError(f"{files.path}: {what}; {remedy}")
     return wanted[0]
 
@@ -107,10 +109,10 @@ def find_one(files: SourceFiles, folder: str) -> str | None:
 def find_kinds(files: SourceFiles, annotations: str | None, images: str | None) -> tuple[dict[Kind, Masks], list[str]]:
     """The masks of each kind, and all images."""
     every, within = list(images_below(files, "")), set(images_below(files, images or ""))
-    root, folder = commonpath(map(dirname, every)) if every else "", folder_name(annotations or ".")
+    root, folder = commonpath([f"/{dirname(name)}" for name in every] or ["/"]), folder_name(annotations or ".")
     kind_of, keys, alike, partners = {}, {}, defaultdict(list), defaultdict(list)
     for name in every:
-        kind_of[name], keys[name] = _place(name[len(root) :])
+        kind_of[name], keys[name] = _place(f"/{name}"[len(root) :])
         if annotations is not None and (name.startswith(f"{folder}/") or fnmatchcase(name, folder)):
             kind_of[name] = CHOSEN
         alike[kind_of[name]].append(name)

@@ -27,7 +27,6 @@ NEITHER = 1 << 25  # the value of a pixel that is not grey, or the colour of one
 MOST = 4096  # different values in a mask; a photograph has more
 SAMPLE = 200  # masks whose values are looked at
 MANY = 30  # values in a message
-DRAWN = 64  # different values that a file may have to look like a mask
 LOSSLESS = ("PNG", "GIF", "BMP", "TIFF", "PPM")
 HEADER = re.compile("(class|label)?[ _]?names?|class(es)?|labels?", re.IGNORECASE)
 CLASS_LIST = re.compile(
@@ -94,7 +93,7 @@ def survey(files: SourceFiles, masks: Sequence[str], most: int = SAMPLE) -> Pair
 def looks_drawn(files: SourceFiles, name: str) -> bool:
     """Whether an image file has few values, as masks do and photographs do not."""
     with suppress(MissingFile, UnreadableImage):
-        return open_mask(files.read(name)).getcolors(DRAWN) is not None
+        return open_mask(files.read(name)).getcolors(64) is not None
     return False
 
 
