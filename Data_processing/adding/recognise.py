@@ -135,18 +135,17 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
     if described := looks["labelme"]:
         folder = _common_folder(described) or "."
         found.append(Candidate("labelme", f"{len(described)} JSON files in {folder}", folder))
-    if described := looks["supervisely"]:
-        found.append(Candidate("supervisely", f"{len(described)} files such as {described[0]}"))
-    for kind, read_as, own in (("keras", "yolo", KERAS_FILE), ("huggingface", "huggingface", "metadata.jsonl")):
-        named = dict.fromkeys(None if name.endswith(own) else name for name in looks[kind])
-        found += [Candidate(read_as, name or own, name) for name in named]
+    for each_form in ("supervisely", "huggingface", "parquet"):
+        if described := looks[each_form]:
+            found.append(Candidate(each_form, f"{len(described)} files such as {described[0]}"))
+    named = dict.fromkeys(None if name.endswith(KERAS_FILE) else name for name in looks["keras"])
+    found += [Candidate("yolo", name or KERAS_FILE, name) for name in named]
     if looks["yolo labels"] and not looks["yolo"]:
         what = f"label files such as {looks['yolo labels'][0]}"
         listed: list[str | None] = [*class_files(files, names)]
         found += [Candidate("yolo", what, file) for file in listed or [None]]
-    if parquet := looks["parquet"]:
+    if looks["parquet"]:
         found = [each for each in found if each.format != "json"]  # metadata.json of a curated dataset
-        found.append(Candidate("parquet", f"{len(parquet)} Parquet files"))
     if form is not None:
         found = _class_folders(files, options, 1) if form == "folders" else [c for c in found if c.format == form]
     if options.annotations is not None:

@@ -1,54 +1,46 @@
 """Hugging Face: `metadata.jsonl` beside images, and what the columns of its Parquet files mean.
 
 Specification: https://huggingface.co/docs/datasets/image_dataset. `file_name` is relative to the file. `label` or
-`labels` are the image's; `objects` holds each object's `bbox`, [x, y, width, height] in pixels or, with `normalized:
-true`, in fractions, its category, and COCO's segmentation and iscrowd, if any. The names of numbered classes are those
-of the feature in README.md's `dataset_info` or in the Parquet file, else those in `classes`; a label of -1 is none.
-`columns: [label=COLUMN]` names another column of labels.
+`labels`, or what `columns: [label=COLUMN]` says, are the image's; `objects` holds each object's `bbox`, [x, y, width,
+height] in pixels or, with `normalized: true`, in fractions, its category, and COCO's segmentation and iscrowd, if any.
+The names of numbered classes are in the Parquet file, else in `classes`; a label of -1 is none.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from itertools import chain, islice
-from posixpath import basename, splitext
+from itertools import chain
+from posixpath import splitext
 from typing import Any
 
 import msgspec
 
 from Data_processing.shared.annotation_files import (
     UNUSABLE,
+    add_labels,
     add_shapes,
     decode_json,
-    only_file,
-    parse_yaml,
+    files_below,
     pixels,
-    read_text,
     split_of,
 )
 from Data_processing.shared.files import SourceFiles, image_column
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "class")
 OF_OBJECTS = ("bbox", "segmentation", "iscrowd", *CATEGORIES)
-COLUMNS = {"objects", "width", "height", *OF_OBJECTS}
-INNER = ("feature", "sequence", "list", "dtype", "class_label")  # between a feature and its names
-NameOf = Callable[[str, Any, str], str]
+NameOf = Callable[[Any, str], Any]
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The files called metadata.jsonl, or the one named. Raises UserError if there is none."""
-    found = [name for name in visible(files.names(), {".jsonl"}) if basename(name) == "metadata.jsonl"]
-    return found if found and options.annotations is None else only_file(files, found, "metadata.jsonl", options)
+    """The .jsonl files, those below the folder named, or the one named. Raises UserError if there are none."""
+    return files_below(files, ".jsonl", "JSON lines", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
-    named_row, name_of = row_namer(files, options), _namer(files, options, {})
+    named_row, name_of = row_namer(files, options), _namer(f"{files.path}: {found[0]}", options, {})
 
     def rows(file: str) -> Iterator[Imported]:
         lines: list[dict[str, Any]] = decode_json(files, file, dict[str, Any], "metadata")
@@ -60,77 +52,64 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 
 def parquet_records(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
-    """The records of a Parquet file with a column of images: those in it or, if it holds none, those that it names."""
-    parquet, named_row = files.parquet(file), row_namer(files, options)
+    """The records of a Parquet file that holds images in a column of structs."""
+    parquet = files.parquet(file)
     schema, image = parquet.schema_arrow, image_column(parquet.schema_arrow)
-    name_of = _namer(files, options, msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}")))
-    columns = [field.name for field in schema if field.name in {*COLUMNS, *_label_columns(options)}]
-    columns = [name for name in columns if not image_column([schema.field(name)])]
-    if not set(columns) - {"width", "height"}:
+    about = msgspec.json.decode((schema.metadata or {}).get(b"huggingface", b"{}"))
+    name_of = _namer(f"{files.path}: {file}", options, dict(_class_names(about)))
+    columns = [name for name in ("objects", *_label_columns(options)) if name in schema.names]
+    if not columns:
         remedy = "set `columns: [label=COLUMN]` (--format parquet --columns label=COLUMN)"
         raise UserError(f"{files.path}: {file}: which of {', '.join(schema.names):.200} is the label? {remedy}")
-    first = islice(parquet.iter_batches(1, columns=[f"{image}.bytes"]), 1)
-    holds = any(batch[image][0].as_py()["bytes"] for batch in first)
+    sizes = [name for name in ("width", "height") if name in schema.names]
     for group in range(parquet.num_row_groups):
-        table = parquet.read_row_group(group, columns=[*columns, f"{image}.path"])
+        table = parquet.read_row_group(group, columns=[*columns, *sizes, f"{image}.path"])
         for number, stated in enumerate(table.to_pylist()):
-            place, path = f"{file}#{group}-{number}", (stated[image] or {}).get("path")
-            packed = Imported(f"{place}{splitext(path or '')[1] or '.png'}", place)
-            yield _filled(packed if holds else named_row(path, file, place), stated, name_of, options)
+            suffix = splitext((stated[image] or {}).get("path") or "")[1] or ".png"
+            place = f"{file}#{group}-{number}"
+            yield _filled(Imported(f"{place}{suffix}", place), stated, name_of, options)
 
 
 def _label_columns(options: ImportOptions) -> list[str]:
-    return [options.columns["label"]] if "label" in options.columns else ["label", "labels"]
-
-
-def _namer(files: SourceFiles, options: ImportOptions, about: Any) -> NameOf:
-    """What names a class by its feature, what is stated of it, and where. about: the features of a Parquet file."""
-    classes, names = dict(_class_names(about)), [name for name in files.names() if basename(name) == "README.md"]
-    with suppress(UserError, RecursionError):  # a README may be about anything
-        header = re.match(r"---\r?\n(.*?)\n---", read_text(files, names[0]), re.DOTALL) if names else None
-        classes |= dict(_class_names(parse_yaml(header[1], names[0]))) if header else {}
-
-    def name_of(feature: str, stated: Any, origin: str) -> str:
-        known = dict(enumerate(classes.get(feature) or options.classes))
-        if isinstance(stated, str):
-            return stated
-        if known or not isinstance(stated, int):
-            return known[stated]
-        remedy = "set `classes` to the names in the order of their numbers (--classes NAME --classes NAME ...)"
-        told = f"{feature} {stated} has no name in README.md or the file"
-        raise UserError(f"{files.path}: {origin}: {told}; {remedy}")
-
-    return name_of
+    return [options.columns["label"]] if options.columns else ["label", "labels"]
 
 
 def _class_names(stated: Any, feature: str = "") -> Iterator[tuple[str, list[str]]]:
     """Each feature whose classes are numbers in a description of features, and their names."""
-    for part in stated if isinstance(stated, list) else ():
-        yield from _class_names(part, feature)
-    if isinstance(stated, dict):
-        feature = stated["name"] if isinstance(stated.get("name"), str) else feature
-        names = stated.get("names")
-        if isinstance(names, list | dict):
-            yield feature, list(map(str, names.values() if isinstance(names, dict) else names))
-        for key, part in stated.items():
-            yield from _class_names(part, feature if key in INNER else str(key))
+    if isinstance(stated, dict) and isinstance(stated.get("names"), list):
+        yield feature, list(map(str, stated["names"]))
+    elif isinstance(stated, dict | list):
+        for key, part in stated.items() if isinstance(stated, dict) else ((feature, part) for part in stated):
+            yield from _class_names(part, feature if key == "feature" else key)
+
+
+def _namer(where: str, options: ImportOptions, names: dict[str, list[str]]) -> NameOf:
+    """What names a class by what is stated of it, and its feature. names: those in the file, by feature."""
+
+    def name_of(stated: Any, feature: str) -> Any:
+        known = dict(enumerate(names.get(feature, options.classes)))
+        if isinstance(stated, int) and not known:
+            remedy = "set `classes` to the names in the order of their numbers (--classes NAME --classes NAME ...)"
+            raise UserError(f"{where}: {feature} {stated} has no name in the file; {remedy}")
+        return known[stated] if isinstance(stated, int) else stated
+
+    return name_of
 
 
 def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: ImportOptions) -> Imported:
     """The record with what a row of metadata states. Raises UserError where a number has no name."""
     row.split, row.normalized = row.split or split_of(row.origin), bool(options.normalized)
-    objects = stated.get("objects", stated if "bbox" in stated else None)
     try:
         row.width, row.height = (pixels(stated.get(side), row) for side in ("width", "height"))
-        if isinstance(objects, dict):
-            columns = {name: objects[name] for name in OF_OBJECTS if objects.get(name) is not None}
+        objects = stated.get("objects")
+        if isinstance(objects, dict):  # of lists
+            columns = {key: objects[key] for key in OF_OBJECTS if objects.get(key) is not None}
             objects = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if objects is not None:
             add_shapes(row, objects, lambda shape, origin: [_box(shape, row, origin, name_of)])
-        for key in _label_columns(options) if "bbox" not in stated else ():
+        for key in _label_columns(options):
             if (value := stated.get(key)) not in (None, "", -1):
-                names = [name_of(key, each, row.origin) for each in (value if isinstance(value, list) else [value])]
-                row.labels = sorted({*names, *(row.labels or ()), *(box.name for box in row.boxes or ())})
+                add_labels(row, [name_of(each, key) for each in (value if isinstance(value, list) else [value])])
     except UNUSABLE as error:
         row.problems.append(("malformed annotation", f"{error!s:.200}"))
     return row
@@ -138,10 +117,10 @@ def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: Imp
 
 def _box(shape: Any, row: Imported, origin: str, name_of: NameOf) -> ImportedBox:
     """Raises one of UNUSABLE, and UserError where a number has no name."""
-    x, y, width, height = map(float, shape["bbox"])
     feature = next((key for key in CATEGORIES if key in shape), "category")
-    name, crowd = name_of(feature, shape[feature], origin), bool(shape.get("iscrowd"))
+    name = name_of(shape[feature], feature)
+    x, y, width, height = map(float, shape["bbox"])
     outline = msgspec.json.encode(shape["segmentation"]) if shape.get("segmentation") else None
     if x + width > 1.1 * (row.width or math.inf) or y + height > 1.1 * (row.height or math.inf):
         raise ValueError(f"bbox {shape['bbox']} reaches far outside; are these corners, not x, y, width, height,")
-    return ImportedBox(name, x, y, x + width, y + height, origin, crowd, outline)
+    return ImportedBox(name, x, y, x + width, y + height, origin, bool(shape.get("iscrowd")), outline)

@@ -9,7 +9,7 @@ is a struct of bytes and path, is read as Hugging Face means it (huggingface.py)
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -59,7 +59,9 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    if _is_hugging_face(files, found[0]):
+    with _whole(files, found[0]):
+        theirs = image_column(files.parquet(found[0]).schema_arrow) is not None
+    if theirs:
         return options.images or "", chain.from_iterable(_theirs(files, file, options) for file in found)
     names = set(files.names())
     first = filter(None, _table(files, found[0])["image"].to_pylist())
@@ -67,23 +69,27 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     return folder, chain.from_iterable(_records(files, file, folder, names) for file in found)
 
 
-def _is_hugging_face(files: SourceFiles, file: str) -> bool:
-    with suppress(MissingFile, *UNUSABLE):
-        return image_column(files.parquet(file).schema_arrow) is not None
-    return False
+@contextmanager
+def _whole(files: SourceFiles, file: str) -> Iterator[None]:
+    """Raises UserError where what is done cannot read the file."""
+    try:
+        yield
+    except MissingFile as error:
+        raise UserError(f"{files.path}: {error}") from error
+    except UNUSABLE as error:
+        told = f"no whole Parquet file: {_line(error)}; was it cut off? Fetch it again"
+        raise UserError(f"{files.path}: {file}: {told}") from error
 
 
 def _theirs(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
-    try:
+    with _whole(files, file):
         yield from parquet_records(files, file, options)
-    except (MissingFile, *UNUSABLE) as error:
-        raise UserError(f"{files.path}: {file}: {_line(error)}; is it whole? Fetch it again") from error
 
 
 def _table(files: SourceFiles, file: str) -> pa.Table:
     """The columns of SCHEMA, in its types, `image` as a path. Raises UserError if they are not that."""
     where = f"{files.path}: {file}"
-    try:
+    with _whole(files, file):
         parquet = files.parquet(file)
         there = parquet.schema_arrow
         if "image" not in there.names or not set(ANNOTATIONS).intersection(there.names):
@@ -92,10 +98,6 @@ def _table(files: SourceFiles, file: str) -> pa.Table:
         path = "image.path" if pa.types.is_struct(kind) else "image"
         table = parquet.read(columns=[path, *(name for name in READ if name in there.names)])
         table.validate(full=True)
-    except MissingFile as error:
-        raise UserError(f"{files.path}: {error}") from error
-    except UNUSABLE as error:
-        raise UserError(f"{where}: no whole Parquet file: {_line(error)}; was it cut off? Fetch it again") from error
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = SCHEMA.field(name).type

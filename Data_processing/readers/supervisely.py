@@ -1,10 +1,9 @@
 """Supervisely: DATASET/ann/IMAGE.json for each image in DATASET/img; meta.json is not needed.
 
 Specification: https://docs.supervisely.com/customization-and-integration/00_ann_format_navi. A rectangle's corners are
-the first and the last pixel in it, as whole numbers; what has decimals counts as edges. Polygons may have holes;
-bitmaps are PNGs, compressed again, from `origin` on. Points, lines and graphs have no area, and are left out. An
-image's tags are its labels, those called train, val or test its split; with tags and no objects, boxes are not known.
-Without such a tag, DATASET may be the split.
+the first and the last pixel in it, as whole numbers; what has decimals counts as edges. Bitmaps are PNGs, compressed
+again, from `origin` on. Points, lines and graphs have no area, and are left out. An image's tags are its labels, those
+called train, val or test its split; with tags and no objects, boxes are not known.
 """
 
 import base64
@@ -16,6 +15,7 @@ from typing import Any
 from Data_processing.shared.annotation_files import (
     UNUSABLE,
     LeftOut,
+    add_labels,
     add_shapes,
     decode_json,
     files_below,
@@ -47,27 +47,27 @@ def _record(files: SourceFiles, file: str, named_row: Callable[[Any, str, str], 
     try:
         content: dict[str, Any] = decode_json(files, file, dict[str, Any], "annotation of Supervisely")
         row.width, row.height = (pixels(content["size"][side], row) for side in ("width", "height"))
-        names = [tag["name"] + (f": {tag['value']}" if tag.get("value") else "") for tag in content.get("tags", ())]
-        add_shapes(row, content["objects"], lambda shape, origin: [_box(shape, row, origin)])
+        tags = [tag["name"] + (f": {tag['value']}" if tag.get("value") else "") for tag in content["tags"]]
+        labels = [tag for tag in tags if not split_named(tag)]
+        row.split = next(filter(None, map(split_named, tags)), row.split)
+        if content["objects"] or not labels:
+            add_shapes(row, content["objects"], lambda shape, origin: [_box(shape, row, origin)])
+        if labels:
+            add_labels(row, labels)
     except (UserError, *UNUSABLE) as error:
         row.problems.append(("malformed annotation", f"{error!s:.200}"))
-        return row
-    row.split = next(filter(None, map(split_named, names)), row.split)
-    if tags := [name for name in names if not split_named(name)]:
-        row.labels = sorted({*tags, *(box.name for box in row.boxes or ())})
-        row.boxes = row.boxes if content["objects"] else None
     return row
 
 
 def _box(shape: Any, row: Imported, origin: str) -> ImportedBox:
     """Raises one of UNUSABLE."""
     name, kind = str(shape["classTitle"]), shape["geometryType"]
-    if kind == "bitmap":
-        packed = zlib.decompressobj().decompress(base64.b64decode(shape["bitmap"]["data"]), MAX_MASK)
-        left, top = map(int, shape["bitmap"]["origin"])
-        return outlined(name, from_crop(from_png(packed), left, top, row.width, row.height), origin)
     if kind in ("point", "line", "graph", "cuboid"):
         raise LeftOut(kind)
+    if kind == "bitmap":
+        packed = zlib.decompressobj().decompress(base64.b64decode(shape["bitmap"]["data"]), MAX_MASK)
+        left, top = shape["bitmap"]["origin"]
+        return outlined(name, from_crop(from_png(packed), left, top, row.width, row.height), origin)
     points = [float(number) for number in flat(shape["points"]["exterior"])]
     if kind == "rectangle":
         x1, x2, y1, y2 = *sorted(points[0::2]), *sorted(points[1::2])
@@ -75,7 +75,6 @@ def _box(shape: Any, row: Imported, origin: str) -> ImportedBox:
         return ImportedBox(name, x1, y1, x2 + beyond, y2 + beyond, origin)
     if kind != "polygon" or len(points) < 6:
         raise ValueError(f"a {kind!s:.40} of {len(points) // 2} points")
-    outline, holes = encode([points]), list(map(flat, shape["points"].get("interior", ())))
-    if holes:
-        outline = cut_out(outline, encode(holes), row.width, row.height)
+    outline, holes = encode([points]), [flat(hole) for hole in shape["points"]["interior"]]
+    outline = cut_out(outline, encode(holes), row.width, row.height) if holes else outline
     return outlined(name, outline, origin)

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import PurePosixPath
 from posixpath import dirname
 from typing import Any, TypeVar
@@ -184,6 +184,14 @@ def add_shapes(row: Imported, shapes: Iterable[Any], boxes_of: Callable[[Any, st
         except UNUSABLE as error:
             told = f"no {error}" if isinstance(error, KeyError) else str(error)
             row.problems.append(("malformed box", f"{told:.200} in {origin}"))
+
+
+def add_labels(row: Imported, names: Sequence[Any]) -> None:
+    """Add labels of the whole image to those of its boxes; a problem where one is no text."""
+    if not all(isinstance(name, str) and name for name in names):
+        row.problems.append(("malformed annotation", f"labels {names[:3]!s:.100}"))
+    else:
+        row.labels = sorted({*names, *(box.name for box in row.boxes or ())})
 
 
 def pixels(stated: Any, row: Imported) -> int | None:

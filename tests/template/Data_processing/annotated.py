@@ -151,33 +151,10 @@ def write_supervisely(directory: Path) -> Path:
     return directory
 
 
-README = """---
-license: mit
-dataset_info:
-  features:
-  - name: image
-    dtype: image
-  - name: objects
-    sequence:
-    - name: bbox
-      sequence: float32
-      length: 4
-    - name: categories
-      dtype:
-        class_label:
-          names:
-            '0': dog
-            '1': cat
----
-# Cats
-"""
-
-
 def write_huggingface(directory: Path, *rows: dict) -> Path:
     write_pictures(directory)
-    (directory / "README.md").write_text(README)
     rows = rows or (
-        {"file_name": "a.png", "objects": {"bbox": [[3, 4, 17, 26]], "categories": [1]}},
+        {"file_name": "a.png", "objects": {"bbox": [[3, 4, 17, 26]], "categories": ["cat"]}},
         {"file_name": "b.png", "objects": {"bbox": [], "categories": []}},
     )
     (directory / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

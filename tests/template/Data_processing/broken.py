@@ -129,7 +129,7 @@ def _write_others(base: Path) -> None:
     round_shape = {"name": "ellipse", "cx": 9, "cy": 9, "rx": 3, "ry": 2, "theta": 1}
     polygon = {"name": "polygon", "all_points_x": [1, 9, 1], "all_points_y": [1, 1, 9]}
     drawn = [round_shape, polygon, {"name": "point", "cx": 1, "cy": 2}]
-    write_via(base / "via", via_image("a.png", *drawn), via_image("b.png", file_attributes={"light": {"dim": True}}))
+    write_via(base / "via", via_image("a.png", *drawn), via_image("b.png"))
     box = {"label": "cat", "coordinates": {"x": 11.5, "y": 17, "width": 17, "height": 26}}
     write_createml(base / "createml", {"image": "a.png", "annotations": [box, {"label": "day"}, "x"]})
     write_supervisely(base / "supervisely")
@@ -137,7 +137,7 @@ def _write_others(base: Path) -> None:
     objects = [supervisely_object("polygon", [[0, 0], [9, 0], [0, 9]], [[[1, 1], [3, 1], [1, 3]]])]
     objects += [supervisely_object("bitmap", [], **packed), supervisely_object("rectangle", [[3, 4], [9, 9]])]
     supervisely_file(base / "supervisely/ds0/ann/a.png.json", objects, {"name": "train", "value": None})
-    cells = {"bbox": [[3, 4, 17, 26]], "categories": [1], "segmentation": [[[1, 1, 9, 1, 9, 9]]]}
+    cells = {"bbox": [[3, 4, 17, 26]], "categories": ["cat"], "segmentation": [[[1, 1, 9, 1, 9, 9]]]}
     write_huggingface(base / "huggingface", {"file_name": "a.png", "objects": cells, "label": "x", "width": 60})
 
 

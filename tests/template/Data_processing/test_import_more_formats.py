@@ -8,7 +8,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
@@ -132,11 +131,10 @@ def test_a_region_of_via_without_its_class_is_a_problem_of_its_image(tmp_path):
     assert [(rule, "shape 2" in value) for rule, value in row.problems] == [("malformed box", True)]
 
 
-def test_file_attributes_of_via_are_labels_where_nothing_is_drawn(tmp_path):
-    more = {"caption": "x", "public_domain": "no", "image_url": ""}
-    write_via(tmp_path, via_image("a.png", file_attributes={**more, "weather": "rain"}), via_image("b.png"))
-    rows = imported(tmp_path, "via")
-    assert [(row.labels, row.boxes) for row in rows] == [(["rain"], None), ([], None)]
+def test_via_without_regions_is_refused_as_its_images_may_have_labels(tmp_path):
+    write_via(tmp_path, via_image("a.png", file_attributes={"weather": "rain"}), via_image("b.png"))
+    with pytest.raises(UserError, match="no region is drawn in it; write labels of images as a table"):
+        imported(tmp_path, "via")
 
 
 # CreateML
@@ -233,7 +231,7 @@ def test_labels_and_lists_of_objects_of_hugging_face(tmp_path):
 
 def test_numbers_without_names_are_asked_for(tmp_path):
     write_huggingface(tmp_path, {"file_name": "a.png", "label": 1}, {"file_name": "b.png", "label": -1})
-    with pytest.raises(UserError, match=r"label 1 has no name in README.md or the file; set `classes`"):
+    with pytest.raises(UserError, match=r"label 1 has no name in the file; set `classes`"):
         recognised(tmp_path)
     rows = imported(tmp_path, "huggingface", classes=["cat", "dog"])
     assert [row.labels for row in rows] == [["dog"], None]
@@ -242,7 +240,7 @@ def test_numbers_without_names_are_asked_for(tmp_path):
 def test_corners_in_the_place_of_width_and_height_are_noticed(tmp_path):
     size = {"width": SIZE[0], "height": SIZE[1]}
     write_huggingface(
-        tmp_path, {"file_name": "a.png", **size, "objects": {"bbox": [[30, 20, 50, 30]], "categories": [1]}}
+        tmp_path, {"file_name": "a.png", **size, "objects": {"bbox": [[30, 20, 50, 30]], "categories": ["cat"]}}
     )
     assert "are these corners" in only(tmp_path, "huggingface").problems[0][1]
 
@@ -290,16 +288,6 @@ def test_images_inside_parquet_of_hugging_face(tmp_path, name, paths, packed):
             files.read(wrong)
     succeeded(clean(source, tmp_path, form="parquet"))
     assert len(accepted(tmp_path)) == 3
-
-
-def test_parquet_of_hugging_face_may_only_name_its_images(tmp_path):
-    write_pictures(tmp_path / "images")
-    images = [{"bytes": None, "path": "images/a.png"}, {"bytes": None, "path": "/home/me/images/b.png"}]
-    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    table = pa.table({"image": pa.array(images, kind), "label": ["cat", "dog"]})
-    pq.write_table(table, tmp_path / "train.parquet")
-    rows = imported(tmp_path, "parquet")
-    assert [(row.image, row.labels) for row in rows] == [("images/a.png", ["cat"]), ("images/b.png", ["dog"])]
 
 
 def test_another_column_of_labels_is_asked_for_and_named(tmp_path):
