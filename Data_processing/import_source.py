@@ -101,10 +101,7 @@ def _with_split(rows: Iterable[Imported], split: str | None) -> Iterator[Importe
 
 
 def check_paths(rows: Iterable[Imported], left_out: Counter[str] | None = None) -> Iterator[Imported]:
-    """Mark records whose image lies outside the source, and those whose shapes are all left out: they are no negatives.
-
-    left_out: to count the kinds of these shapes in.
-    """
+    """Mark images outside the source, and those whose shapes are all left out, kinds of which `left_out` counts."""
     counted = Counter[str]() if left_out is None else left_out
     for row in rows:
         counted.update(row.left_out)
@@ -119,10 +116,7 @@ def check_paths(rows: Iterable[Imported], left_out: Counter[str] | None = None) 
 
 
 def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
-    """The options of a source, by their names in the command. Raises UserError for those that a reader has not.
-
-    form: "" where it is not known yet.
-    """
+    """The options of a source by their names in the command. Raises UserError for those that `form` has not."""
     own = [name for name, module in formats().items() if module.startswith(own_readers.__name__)]
     for option, forms in OPTIONS_OF.items():
         if given[option] not in (None, []) and form not in ("", *forms, *own):

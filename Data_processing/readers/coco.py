@@ -89,11 +89,9 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def _key(found: Any) -> Id | None:
     """An id to compare by: the number that a text is; 1.0 equals 1 anyhow. None for what is no id."""
-    if type(found) is int:  # as nearly all are
-        return found
     if isinstance(found, str):
         return int(found) if re.fullmatch("0|[1-9][0-9]{0,17}", found) else found
-    return found if type(found) is float else None
+    return found if type(found) in (int, float) else None
 
 
 def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) -> Iterator[Imported]:

@@ -115,7 +115,6 @@ def _record(item: Item, folder: str) -> Imported:
     row = Imported(inside(folder, item.image or item.id), f"item {item.id} of {item.subset}")
     row.split = split_named(item.subset)
     objects: dict[Any, list[Annotation]] = {}  # the areas of each: of the same group, other than 0, and label
-    labels = [each.label for each in item.annotations if each.type == "label" and each.label]
     for number, each in enumerate(item.annotations):
         if each.box and not each.label:
             row.problems.append(("unknown category", f"a {each.type} without a class in {row.origin}"))
@@ -123,9 +122,8 @@ def _record(item: Item, folder: str) -> Imported:
             objects.setdefault((each.group, each.label) if each.group else number, []).append(each)
         elif each.type != "label":
             row.left_out.append(each.type)
-    row.labels = labels or None
-    boxes = [_box(parts, f"{row.origin}, box {number}") for number, parts in enumerate(objects.values())]
-    row.boxes = boxes or None
+    row.labels = [each.label for each in item.annotations if each.type == "label" and each.label] or None
+    row.boxes = [_box(parts, f"{row.origin}, box {number}") for number, parts in enumerate(objects.values())] or None
     return row
 
 

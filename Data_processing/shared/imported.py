@@ -192,8 +192,7 @@ def value_range(options: ImportOptions) -> Range:
         low, high = map(float, options.range)
         if -math.inf < low < high < math.inf:
             return low, high
-    told = " ".join(options.range)
-    raise UserError(f"range: {told}: neither `image` nor two numbers, the darkest value and the brightest")
+    raise UserError(f"range: {' '.join(options.range)}: neither `image` nor two numbers, the darkest and the brightest")
 
 
 def source_path(path: Path) -> str:
