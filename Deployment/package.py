@@ -143,7 +143,7 @@ def with_hashes(lines: str) -> str:
     return "".join(f"{line} --hash=sha256:{found[name]}\n" for line, name in names.items())
 
 
-def container_files(experiment: str, image: str) -> dict[str, str]:
+def container_files(experiment: str, image: str = "") -> dict[str, str]:
     """By name, the text of each file of Deployment/container with $name and $image filled in.
 
     $name is the experiment as a DNS label; image: "" for Python's own, of the version that runs here.

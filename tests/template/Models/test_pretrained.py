@@ -88,5 +88,5 @@ def test_an_export_to_start_from_is_a_dependency_of_the_stage(tmp_path):
         stages = {stage.name: stage for stage in repo.index.stages}
         before = {stage.name for stage in repo.index.graph.successors(stages["train@e900"])}
         assert "export@e001" in before
-        assert "--init Datasets/pretrained/e001" in stages["train@e900"].cmd
+        assert "--init 'Datasets/pretrained/e001'" in stages["train@e900"].cmd
         assert "export@e001" not in {s.name for s in repo.index.graph.successors(stages["train@e001"])}
