@@ -6,8 +6,8 @@ and | that the header has most of. With semicolons, boxes may have decimal comma
 
 Columns are known by the names that programs give them (tables.py); the option `columns` says what others mean. A box is
 in four columns (two corners; x, y, width, height; the centre), or in one cell: `bbox` is [x, y, width, height],
-`corners` [x1, y1, x2, y2]. `outline` is a polygon, or run lengths of Kaggle: start and length in turn, pixels counted
-from 1, column by column; an empty one says that nothing of its class is there. Open Images states fractions
+`corners` [x1, y1, x2, y2]. `outline` has run lengths of Kaggle: start and length in turn, pixels counted from 1,
+column by column; an empty one says that nothing of its class is there. Open Images states fractions
 (https://storage.googleapis.com/openimages/web/download_v7.html). A table may also have a column of 0 and 1 for each
 class, as Roboflow writes several labels of an image; or, with `label_separator`, several labels in a field.
 """
@@ -50,7 +50,7 @@ TRUTH = {"": False, "0": False, "-1": False, "false": False, "no": False, "1": T
 SEPARATOR = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)  # a first line of Excel's
 FIRST = 200  # rows that show what a column holds
 SEVERAL = 10  # boxes that do not all look like two corners by chance
-NOTHING = {"", "-1", "[]", "nan", "none", "null", "polygon empty"}  # of a cell that could hold a shape
+NOTHING = {"", "-1", "[]", "nan", "none", "null"}  # of a cell that could hold a shape
 SIGNS = {"space": " ", "tab": "\t", "none": None}  # what label_separator may say in words
 JOINED = re.compile(r"(.+\.\w{3,4})_(.+)")  # an image and a class in one cell, as Kaggle has them
 Rows = Iterable[tuple[int, list[str]]]  # each with its line
@@ -213,7 +213,7 @@ class Table:
             for name, cell, origin, crowd in self._outlines.get(row.origin, ()):
                 try:
                     row.boxes = [*(row.boxes or ()), outlined(name, outline_in(cell, row, files), origin, crowd)]
-                except (ValueError, TypeError, RecursionError) as error:
+                except ValueError as error:
                     row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
             if row.labels is not None:
                 row.labels = sorted({*row.labels, *(box.name for box in row.boxes or ())})

@@ -3,9 +3,8 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 import msgspec
 from PIL import Image
@@ -13,7 +12,6 @@ from PIL import Image
 from Data_processing.shared.annotation_files import read_text
 from Data_processing.shared.files import MissingFile, SourceFiles
 from Data_processing.shared.imported import Imported, ImportOptions
-from Data_processing.shared.outlines import encode, flat
 from Datasets.format.images import FORMATS
 from Datasets.tools.errors import UserError
 
@@ -38,14 +36,13 @@ WORDS = {
     "box_height": "boxheight boxh",
     "bbox": "box",
     "corners": "corners",
-    "outline": "outline encodedpixels rle rlemask maskrle segmentation polygon polygons polygonwktpix geometry",
+    "outline": "outline encodedpixels rle rlemask maskrle",
     "image_width": "imagewidth imgwidth imagew imgw",
     "image_height": "imageheight imgheight imageh imgh",
     "group": "group",
     "split": "split",
     "crowd": "crowd iscrowd isgroupof",
 }
-FROM_ZERO = {"x1": "x0", "y1": "y0", "x2": "x1", "y2": "y1"}  # where the first corner is x0, y0
 OURS = (*WORDS, "unused")
 OPEN_IMAGES = {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"}  # whose boxes are fractions
 OPEN_LABELS = {"ImageID", "LabelName"}  # of its other tables
@@ -53,10 +50,7 @@ DESCRIPTIONS = re.compile(r"(^|[/-])class-descriptions[^/]*\.csv$")  # its file 
 PRESETS = ("tensorflow", "vott", "openimages")
 BOXLIKE = re.compile(r"[xy]\d?|[xy](min|max|c|cent.*)|(min|max|cent\w\w)[xy]|box.*|left|top|right|bottom")
 NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?")
-WKT = re.compile(r"POLYGON\s*Z?\s*\(\(([^()]*)\)\)", re.IGNORECASE)  # without a hole
 DRAWN = re.compile(r"[\[({].*\d|(MULTI)?POLYGON|(\S+[ ,]+)?-?[\d.]+([ ,]+-?[\d.]+){3}")  # as a shape in a cell begins
-PROGRAMS = {"Label Studio": {"annotation_id", "lead_time"}, "VIA": {"region_shape_attributes"}}
-NO_NAME = re.compile(r"-?\d*\.?\d+|.*\.(jpe?g|png|bmp|tiff?|webp)", re.IGNORECASE)  # of a table without a header
 
 
 def class_descriptions(files: SourceFiles) -> dict[str, str]:
@@ -73,28 +67,33 @@ def column_meanings(
 
     first: some rows. Raises UserError if boxes cannot be made of them, or something drawn would be left out.
     """
-    named, unused = _as_stated(header, options, where)
+    shown = f"there are: {' '.join(', '.join(header[:12]).split()):.200}"
+    named = dict(options.columns)
+    if unknown := [ours for ours in named if ours not in OURS]:
+        raise UserError(f"{where}: columns: {unknown[0]!r} is none of {', '.join(OURS)}")
+    if options.preset is not None and options.preset not in PRESETS:
+        raise UserError(f"{where}: preset {options.preset!r}: the presets are {', '.join(PRESETS)}")
+    unused = [name for name in named.pop("unused", "").split("+") if name]
     free = {plain(name): name for name in reversed(header) if name not in {*named.values(), *unused}}
-    for ours, words in (WORDS | (FROM_ZERO if {"x0", "y0"} <= free.keys() else {})).items():
+    for ours, words in WORDS.items():
         if ours not in named and (word := next(filter(free.__contains__, words.split()), "")):
             named[ours] = free.pop(word)
     _name_sides(named, free)
-    shown = " ".join(", ".join(header[:12]).split())
-    if twice := next((name for name in named.values() if header.count(name) > 1), None):
-        raise UserError(f"{where}: {header.count(twice)} columns are called {twice!r}; there are: {shown:.200}")
+    if wrong := next((name for name in (*named.values(), *unused) if header.count(name) != 1), None):
+        raise UserError(f"{where}: {header.count(wrong)} columns are called {wrong!r}; {shown}")
     if not {"image", "image_label"} & named.keys():
-        remedy = "write a first line that does, such as image,label,x1,y1,x2,y2"
-        if not any(map(NO_NAME.fullmatch, header)):
-            remedy = "set `columns`"
-        raise UserError(f"{where}: no column is known to name the image; {remedy}; there are: {shown:.200}")
+        remedy = "set `columns`, or write a first line that does, such as image,label,x1,y1,x2,y2"
+        raise UserError(f"{where}: no column is known to name the image; {remedy}; {shown}")
     _check_shapes(named, options, where)
-    _check_left_out({name: header.index(name) for name in {*free.values()}}, first, where)
-    if options.label_separator is None:
-        _check_label(header, named, first, where)
-    if free and not {"label", "image_label", *ONE_CELL, *CORNERS, *CENTRE} & named.keys():
+    _check_left_out({name: header.index(name) for name in header if name in {*free.values()}}, first, where)
+    label = named.get("label")
+    if label and options.label_separator is None and (cell := _drawn(first, header.index(label))):
         raise UserError(
-            f"{where}: no column is known to name a class; set `columns: [label=...]`; there are: {shown:.200}"
+            f"{where}: column {label} would name classes, but holds {cell!r:.60}; say by `columns` what it is "
+            "(bbox, corners or outline), and which column names the class, or write a row a box"
         )
+    if free and not {"label", "image_label", *ONE_CELL, *CORNERS, *CENTRE} & named.keys():
+        raise UserError(f"{where}: no column is known to name a class; set `columns: [label=...]`; {shown}")
     return {ours: header.index(theirs) for ours, theirs in named.items()}
 
 
@@ -118,21 +117,6 @@ def shape_of(named: Mapping[str, object]) -> tuple[str, ...]:
     return next((shape for shape in SHAPES if named.keys() >= {*shape}), ())
 
 
-def _as_stated(header: Sequence[str], options: ImportOptions, where: str) -> tuple[dict[str, str], list[str]]:
-    """What the options say: the file's names of columns by ours, and those that are unused. Raises UserError."""
-    if options.preset is not None and options.preset not in PRESETS:
-        raise UserError(f"{where}: preset {options.preset!r}: the presets are {', '.join(PRESETS)}")
-    named = dict(options.columns)
-    unused = named.pop("unused", "").split("+")
-    for ours, theirs in [*named.items(), *(("unused", name) for name in unused if name)]:
-        if ours not in OURS:
-            raise UserError(f"{where}: columns: {ours!r} is none of {', '.join(OURS)}")
-        if header.count(theirs) != 1:
-            shown = " ".join(", ".join(header[:12]).split())
-            raise UserError(f"{where}: {header.count(theirs)} columns are called {theirs!r}; there are: {shown:.200}")
-    return named, unused
-
-
 def _check_shapes(named: Mapping[str, str], options: ImportOptions, where: str) -> None:
     stated = [named[name] for name in dict.fromkeys(chain(*SHAPES)) if name in named]
     if stated and not shape_of(named):
@@ -151,26 +135,13 @@ def _check_shapes(named: Mapping[str, str], options: ImportOptions, where: str) 
 
 def _check_left_out(columns: Mapping[str, int], first: Sequence[Sequence[str]], where: str) -> None:
     """Raise UserError for columns that look as if they drew something, and mean nothing to us."""
-    for program in (program for program, theirs in PROGRAMS.items() if theirs <= columns.keys()):
-        raise UserError(f"{where}: looks like {program}'s CSV, whose regions are text; export the project as JSON")
-    left_out = [name for name in sorted(columns, key=columns.__getitem__) if BOXLIKE.fullmatch(plain(name))]
-    left_out += [name for name in columns if name not in left_out and _drawn(first, columns[name])]
+    left_out = [name for name, at in columns.items() if BOXLIKE.fullmatch(plain(name)) or _drawn(first, at)]
     if left_out:
         raise UserError(
             f"{where}: columns {', '.join(left_out)[:100]} look like boxes, lists or run lengths; say by `columns: "
             "[OURS=NAME]` what they are: x1, y1, x2, y2, box_width, box_height, cx, cy; in one cell bbox for x, y, "
-            "width, height, corners for x1, y1, x2, y2, outline for polygons or run lengths; or `unused="
+            "width, height, corners for x1, y1, x2, y2, outline for run lengths; or `unused="
             f"{'+'.join(left_out)}` to leave them out"
-        )
-
-
-def _check_label(header: Sequence[str], named: Mapping[str, str], first: Sequence[Sequence[str]], where: str) -> None:
-    name = named.get("label", "")
-    shaped = name if plain(name) in " ".join(WORDS[each] for each in ONE_CELL).split() else None
-    if name and (cell := shaped or _drawn(first, header.index(name))):
-        raise UserError(
-            f"{where}: column {name} would name classes, but holds {cell!r:.60}; say by `columns` what it is "
-            "(bbox, corners or outline), and which column names the class, or write a row a box"
         )
 
 
@@ -187,19 +158,14 @@ def parts_of(text: str, sign: str) -> list[str]:
 
 def boxes_in(cell: str) -> list[list[float]]:
     """The boxes of a cell, four numbers each. Raises ValueError."""
-    values, words = (
-        [float(number) for number in NUMBER.findall(cell)],
-        re.findall("[a-z]+", NUMBER.sub("", cell.lower())),
-    )
+    values, words = list(map(float, NUMBER.findall(cell))), re.findall("[a-z]+", NUMBER.sub("", cell.lower()))
     if not values or len(values) % 4 or words not in ([], ["x", "y", "width", "height"] * (len(values) // 4)):
         raise ValueError(f"{cell!r:.80} is not four numbers for each box")
     return [values[at : at + 4] for at in range(0, len(values), 4)]
 
 
 def outline_in(cell: str, row: Imported, files: SourceFiles) -> bytes:
-    """A cell's polygons or run lengths as an outline; the latter need the image's size. Raises ValueError."""
-    if not cell[0].isdigit():
-        return cell.replace("'", '"').encode() if cell[0] == "{" else encode(_polygons(cell))  # {: COCO's run lengths
+    """A cell's run lengths as an outline; they need the image's size. Raises ValueError."""
     numbers = [int(number) for number in cell.replace(",", " ").split()]
     if not (row.width and row.height):
         row.width, row.height = _size(files, row.image)
@@ -218,24 +184,3 @@ def _size(files: SourceFiles, image: str) -> tuple[int, int]:
         return Image.open(io.BytesIO(files.read(image)), formats=FORMATS).size
     except (MissingFile, OSError, Image.DecompressionBombError) as error:
         raise ValueError("run lengths without image_width, image_height or an image that can be read") from error
-
-
-def _polygons(cell: str) -> list[list[float]]:
-    """Those of POLYGON ((x y, ...)), or of lists of numbers or points. Raises ValueError."""
-    if ring := WKT.fullmatch(cell):
-        return [flat([[float(value) for value in point.split()[:2]] for point in ring[1].split(",")])]
-    found = [*_rings(msgspec.json.decode(cell.replace("(", "[").replace(")", "]"), type=list[Any]))]
-    if not found or any(len(polygon) < 6 for polygon in found):
-        raise ValueError(f"{cell!r:.80} is no polygon")
-    return found
-
-
-def _rings(parts: list[Any]) -> Iterator[list[float]]:
-    """The polygons in a list of numbers, of points, or of such lists. Raises ValueError."""
-    if all(isinstance(part, int | float) for part in parts):
-        yield parts
-    elif all(isinstance(part, list) for part in parts):
-        points = all(len(part) == 2 and not isinstance(part[0], list) for part in parts)
-        yield from [flat(parts)] if points else (ring for part in parts for ring in _rings(part))
-    else:
-        raise ValueError("neither numbers nor points")
