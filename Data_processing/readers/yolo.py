@@ -82,19 +82,14 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     found = found or class_files(files, files.names())
     if options.annotations is None and not found:
         raise UserError(f"{files.path}: has neither data.yaml nor classes.txt or obj.names, which name the classes")
-    if options.annotations is None and len(found) > 1:
-        raise UserError(f"{files.path}: {' and '.join(found[:5])} could name the classes; set `annotations`")
-    return only_file(files, found, "YAML", options)
+    return only_file(files, found, "YAML or class name", options)
 
 
 def class_files(files: SourceFiles, names: Iterable[str]) -> list[str]:
     """The files of class names; of several that say the same, as labelImg writes one into each folder, the first."""
     every = visible(names, {".txt", ".names", ".labels"})
     found = [name for name in every if name.endswith((".names", ".labels")) or name.endswith("classes.txt")]
-    try:
-        same = len(found) > 1 and len({files.read(name).strip().replace(b"\r", b"") for name in found}) == 1
-    except MissingFile:
-        return found
+    same = len({" ".join(_label_text(files, name)[0].split()) for name in found}) == 1
     return found[:1] if same else found
 
 
@@ -105,12 +100,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     dataset = _read_dataset(files, found[0], options.images)
     dataset.nearly = _nearly_named(files)
     _list_images(files, dataset)
-    if not dataset.splits:
-        return options.images or "", _records(files, dataset, options)
-    own = dirname(found[0])
-    return own if all(image.startswith(f"{own}/") for image in dataset.listed) else "", _records(
-        files, dataset, options
-    )
+    folder, own = options.images or "", dirname(found[0])
+    if dataset.splits:
+        folder = own if all(image.startswith(f"{own}/") for image in dataset.listed) else ""
+    return folder, _records(files, dataset, options)
 
 
 def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
@@ -168,8 +161,7 @@ def _list_images(files: SourceFiles, dataset: Dataset) -> None:
 
     def image_of(path: str, list_file: str) -> str:
         sought = list(_places(path, [dirname(list_file), *dataset.bases]))
-        found = next(filter(present.__contains__, sought), None) or near.only(sought[0])
-        return found or next((at for at in sought if label_file(at) in present), sought[0])
+        return next(filter(present.__contains__, sought), None) or near.only(sought[0]) or sought[0]
 
     for split, path in dataset.splits:
         sought = list(_places(path, dataset.bases))
@@ -200,13 +192,9 @@ def _list_images(files: SourceFiles, dataset: Dataset) -> None:
 
 def _folders(names: Iterable[str]) -> set[str]:
     """All folders of these files, and those that their images would be in."""
-    found = {""}
-    for folder in {dirname(name) for name in names}:
-        for path in (folder, dirname(_swap_folder(f"{folder}/", "labels", "images"))):
-            while path not in found:
-                found.add(path)
-                path = dirname(path)
-    return found
+    own = {dirname(name) for name in names}
+    each = [*own, *(dirname(_swap_folder(f"{folder}/", "labels", "images")) for folder in own)]
+    return {"", *("/".join(path.split("/")[:count]) for path in each for count in range(1, path.count("/") + 2))}
 
 
 def _posix(path: str) -> str:

@@ -241,7 +241,7 @@ def test_the_same_class_names_in_several_folders_are_read_once(tmp_path):
     )  # where images without labels are
     write(tmp_path, {"val/classes.txt": "cat\ndog\n"})
     assert len(candidates(open_source(tmp_path), ImportOptions(), None)) == 2
-    with pytest.raises(UserError, match="train/classes.txt and val/classes.txt could name the classes"):
+    with pytest.raises(UserError, match=r"class name files \(train/classes.txt, val/classes.txt\); set `annotations`"):
         imported(tmp_path, "yolo")
 
 
