@@ -80,7 +80,7 @@ def main(
         "cleaned": cleaned.as_posix(),
         "rejected": sections.rejects(rejected, paths),
         "repairs": {"count": len(repaired), "rows": repaired.loc[shown].to_dict("records")},
-        "flow": sections.flow(dataset, rejected, summary["accepted"]),
+        "flow": sections.flow(dataset, summary["rejected_by_rule"], summary["accepted"]),
         "by_source": sections.by_source(dataset, rejected, repaired, paths),
         "balance": sections.balance(dataset, size or SIZES),
         "sizes": size or SIZES,

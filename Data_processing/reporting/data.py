@@ -146,20 +146,19 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, f
 
 @dataclass(frozen=True)
 class Chart:
-    """What the page draws below a title and a sentence; nothing, or one of the last three."""
+    """What the page draws below a title and a sentence: bars, or a map."""
 
     title: str
     words: str
     ticks: tuple[str, ...] = ()
     bars: tuple[tuple[float, str], ...] = ()  # height in percent, words
-    points: tuple[tuple[float, float, float, str], ...] = ()  # x and y in percent, radius in pixels, words
     map: str = ""  # the URI of a picture that fills the chart
 
 
 def charts(dataset: Dataset) -> list[Chart]:
     """All charts of a dataset."""
     images = dataset.images
-    found = [image_sizes(images["width"].to_numpy(), images["height"].to_numpy())]
+    found = [image_sizes(images)]
     if len(dataset.boxes):
         boxes, number = box_measures(dataset), images["boxes"].dropna().to_numpy()
         side, ratio, covered = boxes["side"].to_numpy() * 100, boxes["ratio"].to_numpy(), coverage(dataset, CELLS)
@@ -204,21 +203,13 @@ def _bars(ranges: list[str], numbers: np.ndarray) -> tuple[tuple[float, str], ..
     return tuple((height, f"{words}: {n:,}") for height, words, n in zip(heights, ranges, numbers, strict=True))
 
 
-def image_sizes(width: np.ndarray, height: np.ndarray) -> Chart:
-    """A circle for each size, or about it, whose area grows with the number of images; equal scales from 0."""
-    sizes, numbers = np.unique(np.stack([width, height], 1), axis=0, return_counts=True)
-    first = np.argsort(-numbers, kind="stable")[:2]
-    often = " and ".join(f"{sizes[k][0]} x {sizes[k][1]} ({numbers[k]:,})" for k in first)
-    words = f"Width by height in pixels. {len(sizes):,} different; most often {often}."
-    if len(sizes) == 1:
-        return Chart("Sizes of images", f"Width by height in pixels: all are {often}.")
-    cell = sizes.max() / 40
-    middles, images = np.unique((np.stack([width, height], 1) // cell + 0.5) * cell, axis=0, return_counts=True)
-    percent, radius = 100 * middles / (sizes.max(axis=0) + cell), 2 + 10 * np.sqrt(images / images.max())
-    labels = [f"about {x:.0f} x {y:.0f}: {n:,.0f}" for (x, y), n in zip(middles, images, strict=True)]
-    points = zip(*percent.round(2).T.tolist(), radius.round(1).tolist(), labels, strict=True)
-    ticks = "0", f"{width.max():,} x {height.max():,}"
-    return Chart("Sizes of images", words, ticks, points=tuple(points))
+def image_sizes(images: pd.DataFrame) -> Chart:
+    """A histogram of the longer sides; the words have the sizes that most images have."""
+    often = images[["width", "height"]].value_counts()
+    first = " and ".join("{} x {} ({:,})".format(*size) for size in often[:2].reset_index().to_numpy().tolist())
+    longer = images[["width", "height"]].max(axis=1).to_numpy()
+    words = f"Pixels of the longer side. {_middle(longer)} {len(often):,} different; most often {first}."
+    return histogram("Sizes of images", words, longer, np.linspace(0, longer.max(), BINS + 1))
 
 
 def _middle(values: np.ndarray) -> str:

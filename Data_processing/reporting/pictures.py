@@ -91,10 +91,8 @@ def draw_boxes(image: Image.Image, boxes: Iterable[tuple[Any, int]], scale: floa
     for _, (x1, y1, x2, y2), name, degrees in sorted(placed, key=itemgetter(0), reverse=True):
         draw.rectangle((x1, y1, x2, y2), outline=_colour(degrees), width=line)
         if names and name.isascii():
-            width = font.getlength(name) + 4
-            left, top = max(0, min(x1, image.width - width)), max(0, y1 - letter - 2)
-            draw.rectangle((left, top, left + width, top + letter + 2), fill=_colour(degrees, 30))
-            draw.text((left + 2, top), name, fill="white", font=font)
+            place = max(0, min(x1, image.width - font.getlength(name))), max(0, y1 - letter)
+            draw.text(place, name, fill="white", font=font, stroke_width=line, stroke_fill=_colour(degrees, 30))
 
 
 def _colour(degrees: int, lightness: int = 50) -> str:

@@ -3,14 +3,14 @@
 Images are chosen by rules, never at random, so that the same dataset shows the same images.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pycocotools import mask as coco_mask
 
-from Data_processing.reporting.data import CORNERS, Dataset, box_measures, by_class
+from Data_processing.reporting.data import Dataset, box_measures, by_class
 from Data_processing.reporting.pictures import Picture, picture, stated_picture
 from Data_processing.shared.files import read_inspected_file
 from Datasets.format.records import SPLITS
@@ -18,7 +18,6 @@ from Datasets.format.records import SPLITS
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
 SIDE, SMALL_SIDE = 480, 160  # pixels of a picture's longer side
 COMPARED = 1000  # members of a group that are compared
-Part = tuple[str, int, str]  # name, count, CSS class
 
 
 def by_source(dataset: Dataset, rejected: pd.DataFrame, repaired: pd.DataFrame, sources: Iterable[str]) -> list[Any]:
@@ -30,29 +29,18 @@ def by_source(dataset: Dataset, rejected: pd.DataFrame, repaired: pd.DataFrame, 
     return [{"name": source, **{k: int(n.get(source, 0)) for k, n in counts.items()}} for source in sources]
 
 
-def flow(dataset: Dataset, rejected: pd.DataFrame, accepted: int) -> list[tuple[str, list[Part]]]:
-    """Where every image went, as lines of parts that each add up to all. accepted: images, by clean."""
-    images = dataset.images
-    of_split = images["split"].value_counts()
-    ends: list[Part] = [(split, int(of_split.get(split, 0)), split) for split in SPLITS]
-    ends += [(rule, count, "rejected") for rule, count in _by_rule(rejected).items()]
-    ends.append(("left out by curate", accepted - len(images), "rejected"))
-    return [
-        ("found to be", [("accepted", accepted, "accepted"), ("rejected", len(rejected), "rejected")]),
-        ("ended in", ends),
-    ]
-
-
-def _by_rule(rejected: pd.DataFrame) -> dict[str, int]:
-    """How many images each rule rejected, the most first."""
-    counts = rejected["rule"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    return {str(rule): int(count) for rule, count in counts.items()}
+def flow(dataset: Dataset, rejected: Mapping[str, int], accepted: int) -> list[tuple[str, int, str]]:
+    """Where every image ended, in parts that add up to all: name, count, CSS class. rejected: by rule."""
+    of_split = dataset.images["split"].value_counts()
+    ends = [(split, int(of_split.get(split, 0)), split) for split in SPLITS]
+    ends += [(rule, count, "rejected") for rule, count in Counter(rejected).most_common()]
+    return [*ends, ("left out by curate", accepted - len(dataset.images), "rejected")]
 
 
 def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
     """The rules with their counts, and some of the rejected images. paths: where each source lies."""
-    remedies = rejected.groupby("rule")["remedy"].first()
-    rules = [{"name": rule, "count": count, "remedy": remedies[rule]} for rule, count in _by_rule(rejected).items()]
+    rules = rejected.groupby("rule").agg(count=("image", "size"), remedy=("remedy", "first"))
+    rules = rules.sort_values("count", ascending=False, kind="stable").reset_index(names="name")
     cards = []
     for row in rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)].to_dict("records"):
         if pd.isna(row["sha256"]):
@@ -62,7 +50,7 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
         else:
             data = read_inspected_file(paths[row["source"]], row["image"], row["sha256"])
             cards.append({**row, "picture": stated_picture(data, row["image"], row["boxes"], SIDE)})
-    return {"rules": rules, "cards": cards}
+    return {"rules": rules.to_dict("records"), "cards": cards}
 
 
 def balance(dataset: Dataset, sizes: Sequence[int]) -> dict[str, Any]:
@@ -79,14 +67,12 @@ def balance(dataset: Dataset, sizes: Sequence[int]) -> dict[str, Any]:
     table["pixels"] = [[share * size for size in sizes] for share in middle.tolist()]
     table["whole"] = (counts[splits] > 0).all(axis=1)
     rows = table.sort_values(["whole", "images"], ascending=[True, False], kind="stable").to_dict("records")
-    lacking = [(name, [s for s in splits if not counts[s][number]]) for number, name in enumerate(dataset.classes)]
-    missing = [(name, lacks) for name, lacks in lacking if lacks]
-    most = int(table["images"].max())
+    lacking = ((row["name"], [split for split in splits if not row["counts"][split]]) for row in rows)
     return {
         "rows": rows,
-        "most": most,
-        "missing": missing,
-        "splits": [{"name": s, "images": images[s]} for s in splits],
+        "most": int(table["images"].max()),
+        "missing": [(name, lacks) for name, lacks in lacking if lacks],
+        "splits": [{"name": split, "images": images[split]} for split in splits],
     }
 
 
@@ -103,48 +89,24 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     def show(number: int) -> Picture:
         return picture(rows[number], dataset.classes, SIDE)
 
-    def strip(values: pd.Series, boxed: bool) -> list[tuple[Picture, float]]:
-        """Small pictures with no more than the boxes drawn in, and the values."""
-        found = []
-        for number, value in zip(values.index, values.tolist(), strict=True):
-            boxes = [{**box, "segmentation": None} for box in rows[number]["boxes"] or ()] if boxed else None
-            bare = {**rows[number], "labels": None, "counts": None, "mask": None, "boxes": boxes}
-            found.append((picture(bare, dataset.classes, SMALL_SIDE, names=False), value))
-        return found
+    def strip(values: pd.Series) -> list[tuple[Picture, float]]:
+        """Small pictures, and the values."""
+        small = [picture(rows[number], dataset.classes, SMALL_SIDE, names=False) for number in values.index]
+        return list(zip(small, values.tolist(), strict=True))
 
     return {
         "gallery": [(show(number), images["split"][number]) for number in chosen],
-        "extremes": [(name, words, strip(values, "boxes" in name)) for name, words, values in ends],
+        "extremes": [(name, words, strip(values)) for name, words, values in ends],
         "pairs": [
             {
                 "shown": [show(one), show(other)],
                 "split": images["split"][one],
                 "words": "the same file" if distance < 0 else f"{distance} of 256 bits differ",
-                "agreement": agreement(rows[one], rows[other]),
-                "boxed": bool(rows[one]["boxes"]),
+                "differ": any(rows[one][stated] != rows[other][stated] for stated in ("labels", "counts")),
             }
             for one, other, distance in pairs
         ],
     }
-
-
-def agreement(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """How far two images' annotations agree: 0 if they name other classes or other numbers of objects, else the least
-    IoU of any box with the best of its class in the other image, each box as shares of its image; 1 without boxes."""
-    same = one["labels"] == other["labels"] and one["counts"] == other["counts"]
-    if not same or not one["boxes"] or not other["boxes"]:
-        return float(same and bool(one["boxes"]) == bool(other["boxes"]))
-    names = [np.array([box["name"] for box in row["boxes"]]) for row in (one, other)]
-    left, right = _relative(one), _relative(other)
-    iou = coco_mask.iou(left, right, [False] * len(right)) * (names[0][:, None] == names[1][None])
-    return float(min(iou.max(1).min(), iou.max(0).min()))
-
-
-def _relative(row: Mapping[str, Any]) -> np.ndarray:
-    """float64 [boxes, 4]: x, y, width, height as shares of the image."""
-    corners = np.array([[box[side] for side in CORNERS] for box in row["boxes"]])
-    size = np.array([row["width"], row["height"]] * 2, float)
-    return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]) / size
 
 
 def evenly(rules: pd.Series, most: int) -> pd.Index:

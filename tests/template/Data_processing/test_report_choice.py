@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from Data_processing.reporting.data import Dataset, changes, coverage
-from Data_processing.reporting.sections import agreement, evenly, exact_pairs, gallery, near_pairs
+from Data_processing.reporting.sections import evenly, exact_pairs, gallery, near_pairs
 from Datasets.format.records import SPLITS
 
 
@@ -52,25 +52,6 @@ def test_pairs_are_found_within_groups_and_listed_from_the_threshold_down():
     assert near_pairs(images, 10) == [(2, 8, 5), (1, 7, 2)]
     assert near_pairs(images, 4) == [(1, 7, 2)]
     assert exact_pairs(images) == [(3, 9)]
-
-
-def box(name: str, *corners: float) -> dict:
-    return {"name": name, **dict(zip(("x1", "y1", "x2", "y2"), corners, strict=True))}
-
-
-def row(*boxes: dict, scale: float = 1) -> dict:
-    names = sorted({b["name"] for b in boxes})
-    counts = [{"name": name, "count": sum(b["name"] == name for b in boxes)} for name in names]
-    return {"width": 100 * scale, "height": 50 * scale, "labels": names, "counts": counts, "boxes": list(boxes)}
-
-
-def test_duplicates_agree_as_far_as_their_worst_box():
-    one = row(box("cat", 0, 0, 10, 10), box("dog", 50, 0, 60, 10))
-    assert agreement(one, row(box("dog", 100, 0, 120, 20), box("cat", 0, 0, 20, 20), scale=2)) == pytest.approx(1)
-    assert agreement(one, row(box("cat", 0, 0, 10, 5), box("dog", 50, 0, 60, 10))) == pytest.approx(0.5)
-    assert agreement(one, row(box("cat", 0, 0, 10, 10))) == 0
-    assert agreement(one, row(box("cat", 0, 0, 10, 10), box("cow", 50, 0, 60, 10))) == 0
-    assert agreement(row(), row()) == 1
 
 
 def test_coverage_is_the_share_of_boxes_over_each_place():
