@@ -2,10 +2,8 @@
 
     python -m Data_processing.add_source raccoon ~/Downloads/raccoon.zip
 
-Prints what the dataset holds, copies it to Datasets/raw/NAME (one that lies in Datasets/raw stays where it is), runs
-`dvc add`, adds an entry to `sources` in params.yaml and the source's two files to the dependencies of stage clean in
-dvc.yaml, of which all else stays to the byte. All happens or nothing: if a step fails or is interrupted, the steps
-before it are undone.
+All happens or nothing: if a step fails or is interrupted, the steps before it are undone. What is in Datasets/raw
+already stays where it is; in params.yaml and dvc.yaml, all else stays to the byte.
 """
 
 import gc
@@ -57,16 +55,15 @@ class Summary:
     found: int = 0
     first_missing: str = ""
     boxes: int = 0
-    masks: int = 0
+    labels: bool = False
     classes: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     problems: dict[str, tuple[int, str]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
-    labels: bool = False
     sides: list[float] = field(default_factory=list)  # the longer one of each image, in pixels
     objects: list[float] = field(default_factory=list)  # the size of each, as a share of that side
     folder: str | None = ""
-    names_of: dict[str, Names] = field(default_factory=dict)  # what the values in each mask mean
+    masks: dict[str, Names] = field(default_factory=dict)  # what the values in each mean
 
     def watch(self, rows: Iterable[Imported], names: set[str]) -> Iterator[Imported]:
         """The rows, as they pass by. names: of all files of the source."""
@@ -78,33 +75,21 @@ class Summary:
                 self.first_missing = self.first_missing or row.image
             self.boxes += len(row.boxes or ())
             self.labels |= bool(row.labels)
-            self.measure(row)
-            drawn = [box.name for box in row.boxes or ()]
-            self.classes.update(drawn)
-            self.classes.update({*(row.labels or ())}.difference(drawn))
-            self.classes.update({count["name"]: count["count"] for count in row.counts or () if not drawn})
-            if row.mask is not None:
-                self.masks += 1
-                self.names_of[row.mask] = row.mask_names or {}
-                self.classes.update(dict.fromkeys(filter(None, self.names_of[row.mask].values()), 0))
             self.splits.update([row.split] if row.split else [])
+            drawn = Counter(box.name for box in row.boxes or ())
+            counted = Counter({count["name"]: count["count"] for count in row.counts or ()})
+            self.classes.update(drawn | counted | Counter({*(row.labels or ())}))
+            if row.mask is not None:
+                self.masks[row.mask] = row.mask_names or {}
+                self.classes.update(dict.fromkeys(filter(None, self.masks[row.mask].values()), 0))
+            side = 1 if row.normalized else max(row.width or 0, row.height or 0)
+            self.sides += [side] if side > 1 else []
+            areas = [(box.x2 - box.x1) * (box.y2 - box.y1) for box in row.boxes or () if side]
+            self.objects += [max(0.0, area) ** 0.5 / side for area in areas]
             for rule, value in row.problems:
                 number, first = self.problems.get(rule, (0, f"{row.origin}: {value}"))
                 self.problems[rule] = number + 1, first
             yield row
-
-    def measure(self, row: Imported) -> None:
-        """Note the sizes of an image and of its objects, where they are stated."""
-        side = 1 if row.normalized else max(row.width or 0, row.height or 0)
-        if side > 1:
-            self.sides.append(side)
-        for box in row.boxes or () if side else ():
-            self.objects.append(max(0.0, (box.x2 - box.x1) * (box.y2 - box.y1)) ** 0.5 / side)
-
-    def tasks(self) -> list[str]:
-        """What a model can learn from it."""
-        there = {"boxes": self.boxes, "mask": self.masks, "labels": self.labels and not self.boxes}
-        return [task for task, some in there.items() if some]
 
 
 def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions) -> Summary:
@@ -146,9 +131,9 @@ def show(path: Path, found: Candidate, held: Summary, files: SourceFiles) -> Non
     print(f"{path}: {found.format}: {found.what}")
     print(f"  records  {held.records}")
     print(f"  images   {held.found} found, below {held.folder or '.'}{missing}")
-    print(f"  boxes    {held.boxes}{f', and {held.masks} masks' if held.masks else ''}")
+    print(f"  boxes    {held.boxes}{f', and {len(held.masks)} masks' if held.masks else ''}")
     print(f"  classes  {_counts(dict(held.classes.most_common(30)))}{' …' if len(held.classes) > 30 else ''}")
-    for line in table(files, held.names_of):
+    for line in table(files, held.masks):
         print(f"    {line}")
     if found.format != "masks" and not held.masks and (mask := find_one(files, "")):
         print(f"  masks    not read, such as {mask}; --format masks reads them instead")
@@ -199,9 +184,7 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         stated, meant = next(iter(files.matched.items()))
         print(f"  names    matched approximately: {len(files.matched)}, such as {meant} for {stated}")
     if files.unclear:
-        print(
-            f"  names    {path} does not state their encoding: {files.unclear} may be another; pack the files in UTF-8"
-        )
+        print(f"  names    of unstated encoding, such as {files.unclear}: may be others; pack the files in UTF-8")
     entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
@@ -216,7 +199,8 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         print("nothing was changed")
     else:
         print(f"next: `dvc repro report`, and `git add {PARAMS} {PIPELINE} {project.pointer_of(target)}`")
-    for task in held.tasks():
+    tasks = {"boxes": held.boxes, "mask": held.masks, "labels": held.labels and not held.boxes}
+    for task in filter(tasks.get, tasks):
         proposed = propose(round(0.7 * held.found), held.sides, held.objects, held.classes)
         mirrored = "flip, unless a mirror changes what the images show" if proposed.flip else "no flip"
         print(f"to learn {task}: size {proposed.size}, batch {proposed.batch}, {proposed.epochs} epochs, {mirrored}")

@@ -181,20 +181,16 @@ def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False, valu
     row: Row = {**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "bytes": len(data), "sha256": sha256}
     try:
         image = open_mask(data, max_pixels) if is_mask else open_image(data, max_pixels, luma=True)
-        pairs = tally(image) if is_mask else {}
-    except UnreadableImage as error:
-        return {**row, "reason": str(error)}
-    row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
-    if not is_mask:
+        row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
+        if is_mask:
+            values, colours = map(set, zip(*tally(image), strict=True))
+            return row | {"values": sorted(values), "colours": sorted(colours)}
         row["mode"] = Image.open(io.BytesIO(data), formats=FORMATS).mode  # as stored
         if image.mode[0] in FULL or image.info[WIDE]:
             row["lowest"], row["highest"] = extremes(image)
-        try:
-            return row | _look(image, value_range)
-        except UnreadableImage as error:
-            return {**row, "reason": str(error)}
-    values, colours = zip(*pairs, strict=True)
-    return {**row, "values": sorted(set(values)), "colours": sorted(set(colours))}
+        return row | _look(image, value_range)
+    except UnreadableImage as error:
+        return {**row, "reason": str(error)}
 
 
 def _look(image: Image.Image, value_range: Range) -> Row:
