@@ -110,11 +110,9 @@ def ask(question: str, answers: Sequence[str], option: str) -> int:
     print(question)
     for number, answer in enumerate(answers, 1):
         print(f"  {number}  {answer}")
-    while True:
-        chosen = typer.prompt("number", type=int)
-        if 1 <= chosen <= len(answers):
-            return int(chosen) - 1
+    while not 1 <= (chosen := int(typer.prompt("number", type=int))) <= len(answers):
         print(f"one of 1 to {len(answers)}")
+    return chosen - 1
 
 
 def entry_of(form: str, path: Path, options: ImportOptions) -> dict[str, Any]:

@@ -163,14 +163,18 @@ def summary(total: Outcome, boxes: int, classes: ClassRules) -> dict[str, Any]:
     }
 
 
-def warn_unused(total: Outcome, classes: ClassRules) -> None:
-    """Warn of names that the user gave and no source has."""
+def warn_unused(total: Outcome, classes: ClassRules, excluded: Iterable[str]) -> None:
+    """Warn of names, and of images to exclude, that the user gave and no source has."""
     there = {composed(name) for _, name in total.names}
     renamed = {classes.rename.get(name, name) for name in there}
     named = {"rename": classes.rename, "merge": classes.merge, "drop": classes.drop}
     for option, names in named.items():
         for name in sorted(set(names) - (renamed if option == "merge" else there)):
             print(f"warning: clean.{option}: no source has the class {name!r}", file=sys.stderr)
+    out = {key for row in total.rejected for key in (f"{row['source']}/{row['image']}", row["sha256"])}
+    for image in excluded:
+        if image not in out:
+            print(f"warning: clean.exclude: no source has the image {image}", file=sys.stderr)
 
 
 def main(
@@ -212,11 +216,10 @@ def main(
     check_rules(classes)
     limits = {field.name: options[field.name] for field in fields(Rules) if field.name in options}
     excluded = {} if exclude == Path() else read_exclusions(exclude)
-    reasons = {key: reason for key, (reason, _) in excluded.items()}
-    rules = Rules(classes, without_kept is WithoutKept.negative, find_own_rules(), reasons, **limits)
+    rules = Rules(classes, without_kept is WithoutKept.negative, find_own_rules(), excluded, **limits)
     found = [read_source(name, imported, inspected) for name in names]
     few = sum(len(source.images) for source in found) <= 2 * BATCH
-    chunks = ((*part, rules) for part in batches(found, *find_corrections(found)))
+    chunks = ((*part, rules) for part in batches(found, find_corrections(found)))
     results = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
     with replacing(out / "accepted.parquet") as partial:
         total = write_accepted(results, found, partial)
@@ -231,12 +234,7 @@ def main(
         write_classes(ids, partial)
     with replacing(out.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    warn_unused(total, classes)
-    out_keys = {key for row in total.rejected for key in (f"{row['source']}/{row['image']}", row["sha256"])}
-    matched = {line for key, (_, line) in excluded.items() if key in out_keys}
-    for key, (_, line) in excluded.items():
-        if line not in matched:
-            print(f"warning: {exclude}: line {line}: no source has the image {key}", file=sys.stderr)
+    warn_unused(total, classes, excluded)
     print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))
     left_out = "objects and labels of classes not kept"
     parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule", left_out: "left_out_by_class"}

@@ -31,12 +31,7 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 
 INTERMEDIATE = Path("Data_processing/intermediate")
-RECORD_COLUMNS = [
-    *(name for name in SCHEMA.names if name not in ("group", "split")),
-    "mask_names",
-    "mask_source",
-    "bytes",
-]
+RECORD_COLUMNS = [*SCHEMA.names, "mask_names", "mask_source", "bytes"]
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 
 
@@ -131,7 +126,8 @@ def write(
     table = pq.read_table(accepted, columns=RECORD_COLUMNS).filter(pa.array(kept))
     value_range = json.loads(table.schema.metadata[b"range"])
     for name, names, numbers in (("group", groups.names, groups.numbers), ("split", SPLITS, splits[groups.numbers])):
-        table = table.append_column(name, pa.array(names, pa.string()).take(pa.array(numbers)))
+        values = pa.array(names, pa.string()).take(pa.array(numbers))
+        table = table.set_column(table.schema.get_field_index(name), name, values)
     parts = {split: table.filter(pc.equal(table["split"], split)) for split in SPLITS}
     records = {split: SplitRecords(part) for split, part in parts.items()}
     sizes = {split: part["bytes"].to_pylist() for split, part in parts.items()}

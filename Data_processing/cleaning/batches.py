@@ -1,7 +1,7 @@
 """The clean stage's work on batches of records: joins them with the facts of their images, and judges each."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,16 +155,11 @@ def clean_batch(
     return pa.RecordBatch.from_pylist(accepted, ACCEPTED_SCHEMA), outcome
 
 
-def batches(
-    sources: Sequence[Source], corrections: Mapping[Place, Correction], others: Mapping[str, Collection[str]]
-) -> Iterator[tuple[Any, ...]]:
-    """For clean_batch: all records of all sources, after those of each the images that no record is about.
-
-    others: images of each source that are left out, as they are other sources'.
-    """
+def batches(sources: Sequence[Source], corrections: Mapping[Place, Correction]) -> Iterator[tuple[Any, ...]]:
+    """For clean_batch: all records of all sources, after those of each the images that no record is about."""
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:
-        recorded[source_path(source.imported)].update({*source.images}.difference(others[source.name]), source.masks)
+        recorded[source_path(source.imported)].update(source.images, source.masks)
     for source in sources:
         rows = pq.ParquetFile(source.imported).read(columns=["image", "origin"]).to_pandas()
         rows = rows[rows["image"].duplicated(keep=False)]
@@ -172,14 +167,13 @@ def batches(
         facts, name = source.facts, source.name
         mine = {image: correction for (of, image), correction in corrections.items() if of == name}
         for batch in pq.ParquetFile(source.imported).iter_batches(BATCH):
-            if others[name]:
-                batch = batch.filter(pa.array([image not in others[name] for image in batch["image"].to_pylist()]))
+            batch = batch.filter(pa.array([image in facts for image in batch["image"].to_pylist()], pa.bool_()))
             images, masks = batch["image"].to_pylist(), batch["mask"].to_pylist()
             here = {image: repeated[image] for image in images if image in repeated}
             pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]
             yield batch, name, pairs, here, {image: mine[image] for image in images if image in mine}
         known = recorded[source_path(source.imported)]
-        without = [image for image in facts if image not in known and image not in others[name]]
+        without = [image for image in facts if image not in known]
         known.update(without)  # another source of the same place is not to reject them once more
         for part in batched(without, BATCH):
             unlisted = to_arrow([Imported(image, image) for image in part])

@@ -1,7 +1,7 @@
 """Corrections: records of one source replace the annotations of another's images, which stay where they are."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import basename
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 import pyarrow.parquet as pq
 
-from Data_processing.cleaning.records import in_pixels, numbers_in, states
+from Data_processing.cleaning.records import in_mask, in_pixels, states
 from Data_processing.cleaning.rules import Repair
 from Data_processing.shared.image_names import without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
@@ -18,13 +18,11 @@ from Data_processing.shared.inspected import Facts
 from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
 
-ALIKE = (
-    64  # of 256 bits of the perceptual hash: images of one name that differ in more are two, of copies saved anew few
-)
+ALIKE = 64  # of 256 bits of the perceptual hash: images of one name that differ in more are two
 Place = tuple[str, str]  # a source and an image in it
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
     """What the earlier stages wrote of a source: images of all records, mask files that these name, facts of each."""
 
@@ -45,19 +43,18 @@ class Correction(NamedTuple):
     mask: Facts | None
 
 
-def find_corrections(sources: Sequence[Source]) -> tuple[dict[Place, Correction], dict[str, set[str]]]:
-    """The correction of each image, of several the last; and the images of each source that are other sources'.
+def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
+    """The correction of each image, of several the last. Takes the images that are other sources' out of `sources`.
 
     Prints how many there are. Raises UserError for a source that there is not.
     """
     found: dict[Place, Correction] = {}
-    others: dict[str, set[str]] = defaultdict(set)
     named = {source.name: source for source in sources}
     for source in (each for each in sources if each.options.corrects):
         if unknown := [name for name in source.options.corrects if name not in named or name == source.name]:
             raise UserError(f"sources.{source.name}.corrects: {unknown[0]!r} is no other source in params.yaml")
-        places, records = find_places(source, [named[name] for name in source.options.corrects], others), 0
-        others[source.name], images = {*places}, Counter(source.images)
+        places, records = find_places(source, [named[name] for name in source.options.corrects]), 0
+        images = Counter(source.images)
         for batch in pq.ParquetFile(source.imported).iter_batches():
             for row in (row for row in from_arrow(batch) if row.image in places and states(row)):
                 if images[row.image] > 1:
@@ -66,25 +63,25 @@ def find_corrections(sources: Sequence[Source]) -> tuple[dict[Place, Correction]
                 by = Correction(source.name, row, source.facts[row.image], mask)
                 found |= dict.fromkeys(places[row.image], by)
                 records += 1
-        new = [image for image in source.images if image not in places]
-        words = f"; {len(new)} images, such as {new[0]}, are not there and count as new" if new else ""
-        print(f"{source.name}: {records} records correct {', '.join(source.options.corrects)}{words}")
-    return found, others
+        source.images = [image for image in source.images if image not in places]
+        for image in places.keys() - source.masks:
+            del source.facts[image]
+        print(f"{source.name}: {records} records correct {', '.join(source.options.corrects)}", end="")
+        new = source.images
+        print(f"; {len(new)} images, such as {new[0]}, are not there and count as new" if new else "")
+    return found
 
 
-def find_places(
-    source: Source, targets: Sequence[Source], others: Mapping[str, Collection[str]]
-) -> dict[str, list[Place]]:
+def find_places(source: Source, targets: Sequence[Source]) -> dict[str, list[Place]]:
     """Where in `targets` a source's images are: the same files, or else the one of its path, or of its stem alone.
 
-    What looks otherwise is another image. others: images of each source that are other sources'.
+    What looks otherwise is another image.
     """
     known: dict[Place, list[tuple[Place, int]]] = defaultdict(list)
     for target in targets:
         for image, fact in target.facts.items():
-            if fact.phash is not None and image not in others[target.name]:
-                for key in _keys(fact):
-                    known[key].append(((target.name, image), int.from_bytes(fact.phash)))
+            for key in _keys(fact) if fact.phash else ():
+                known[key].append(((target.name, image), int.from_bytes(fact.phash or b"")))
     mine = Counter(key for image in {*source.images} for key in _keys(source.facts[image]))
     places = {}
     for image, fact in source.facts.items():
@@ -118,10 +115,9 @@ def corrected(
     new.origin = f"{by.source}: {row.origin}"
     if new.width is None and not new.normalized:
         new.width, new.height = by.fact.width, by.fact.height  # in whose pixels it is
-    drawn, masked = (
-        [{classes.name(box.name) for box in each.boxes or ()} for each in (old, row)],
-        [{classes.name(name) for name in in_mask(each, at)} for each, at in ((old, mask), (row, by.mask))],
-    )
+    drawn = [{classes.name(box.name) for box in each.boxes or ()} for each in (old, row)]
+    in_masks = [in_mask(old, mask).values(), in_mask(row, seen).values()]
+    masked = [{classes.name(name) for name in names if name} for names in in_masks]
     if row.boxes is None and row.labels is None and row.counts is None and masked[0] == masked[1]:
         new.boxes, new.normalized, new.width, new.height = old.boxes, old.normalized, old.width, old.height
     if row.mask is None and row.boxes is not None and drawn[0] == drawn[1]:
@@ -141,12 +137,6 @@ def changed(old: Imported, new: Imported, fact: Facts, classes: ClassRules) -> t
         if box and stays and box.outline is None and old.normalized == new.normalized:
             box.outline = stays.outline
     return [words for words in before if words not in after], [words for words in after if words not in before]
-
-
-def in_mask(row: Imported, mask: Facts | None) -> set[str]:
-    """The classes that a record's mask shows. mask: its facts."""
-    values = numbers_in(mask, row) if mask else set()
-    return {name for value, name in (row.mask_names or {}).items() if name and value in values}
 
 
 def in_words(row: Imported, fact: Facts, classes: ClassRules) -> dict[str, ImportedBox | None]:

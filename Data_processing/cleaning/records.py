@@ -132,13 +132,18 @@ def numbers_in(mask: Facts, row: Imported) -> set[int]:
     return set((mask.colours if in_colour(row.mask_names or ()) else mask.values) or ())
 
 
+def in_mask(row: Imported, mask: Facts | None) -> Names:
+    """What the values that occur in a record's mask stand for. mask: its facts."""
+    values = numbers_in(mask, row) if mask else set()
+    return {value: name for value, name in (row.mask_names or {}).items() if value in values}
+
+
 def wanted_names(
     row: Imported, mask: Facts | None, classes: ClassRules
 ) -> tuple[list[str] | None, list[Count] | None, Names, Counter[str]]:
     """Labels, counts, names of values in the mask, as wanted; how many of each class are left out. mask: its facts."""
-    values = numbers_in(mask, row) if mask else set()
-    in_mask = {value: name for value, name in (row.mask_names or {}).items() if value in values}
-    stated = Counter(dict.fromkeys((*(row.labels or ()), *filter(None, in_mask.values())), 1))
+    masked = in_mask(row, mask)
+    stated = Counter(dict.fromkeys((*(row.labels or ()), *filter(None, masked.values())), 1))
     counted: Counter[str] = Counter()
     for count in row.counts or ():
         counted[count["name"]] += count["count"]
@@ -150,7 +155,7 @@ def wanted_names(
     return (
         None if row.labels is None else sorted({ours for name in row.labels if (ours := wanted[name])}),
         None if row.counts is None else [Count(name=name, count=n) for name, n in sorted(totals.items()) if n],
-        {value: name and (wanted[name] or "") for value, name in in_mask.items()},
+        {value: name and (wanted[name] or "") for value, name in masked.items()},
         Counter({name: n for name, n in (stated | counted).items() if wanted[name] is None}),
     )
 

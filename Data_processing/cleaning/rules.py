@@ -92,11 +92,11 @@ def find_own_rules() -> tuple[OwnRule, ...]:
     return tuple(OwnRule(name.replace("_", " "), m.check, m.REMEDY) for name, m in modules.items())
 
 
-def read_exclusions(path: Path) -> dict[str, tuple[str, int]]:
-    """The reason and the line of each SOURCE/IMAGE or sha256 in a CSV file of EXCLUDED_COLUMNS. Raises UserError."""
+def read_exclusions(path: Path) -> dict[str, str]:
+    """The reason of each SOURCE/IMAGE or sha256 in a CSV file of EXCLUDED_COLUMNS. Raises UserError."""
     text = decode_text(path.read_bytes(), path)
     lines = csv.DictReader(io.StringIO(text, newline=None), delimiter=";" if ";" in text.partition("\n")[0] else ",")
-    found: dict[str, tuple[str, int]] = {}
+    found: dict[str, str] = {}
     for line in lines:
         source, image, sha256, reason = ((line.get(column) or "").strip() for column in EXCLUDED_COLUMNS)
         keys = [key for key in (f"{source}/{image}" if source and image else image, sha256.lower()) if key]
@@ -105,7 +105,7 @@ def read_exclusions(path: Path) -> dict[str, tuple[str, int]]:
         if not keys or not reason:
             columns = ",".join(EXCLUDED_COLUMNS)
             raise UserError(f"{path}: line {lines.line_num}: needs an image or sha256, and a reason ({columns})")
-        found |= dict.fromkeys(keys, (reason, lines.line_num))
+        found |= dict.fromkeys(keys, reason)
     return found
 
 
