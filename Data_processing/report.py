@@ -3,8 +3,7 @@
     python -m Data_processing.report
 
 Reads what clean and curate wrote, and of the sources only the rejected images that it shows. Writes one HTML file that
-needs nothing else, and numbers that neither clean nor curate gives; the same inputs give the same bytes. With `--since
-REVISION`, a tag or commit, the page also lists which numbers have changed since then.
+needs nothing else, and numbers that neither clean nor curate gives; the same inputs give the same bytes.
 """
 
 import json
@@ -29,9 +28,9 @@ PAGE = Path(__file__).parent / "reporting" / "page.html"
 
 
 def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The numbers that differ from those of a revision; `lacking` are the files that it does not have.
+    """The numbers that differ from those of a revision. files: each metrics file's numbers now.
 
-    files: each metrics file's numbers now. Raises UserError if there is no such revision, or none of the files in it.
+    Raises UserError if there is no such revision, or one of the files is not in it.
     """
     import dvc.api
     from dvc.exceptions import DvcException
@@ -39,17 +38,14 @@ def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict
 
     repository = os.environ.get("DVC_ROOT")  # a queued experiment runs in a copy that lacks tags and old commits
     found: list[tuple[str, float | None, float | None]] = []
-    lacking = []
     for path, now in files.items():
         try:
             found += changes(json.loads(dvc.api.read(path, repository, revision)), now)
         except RevError as error:
             raise UserError(f"report.since: {revision!r} is no revision of this repository") from error
-        except (DvcException, FileNotFoundError):
-            lacking.append(path)
-    if len(lacking) == len(files):
-        raise UserError(f"report.since: revision {revision!r} has none of {', '.join(files)}, or they were not pushed")
-    return {"revision": revision, "changes": found, "lacking": lacking}
+        except (DvcException, FileNotFoundError) as error:
+            raise UserError(f"report.since: revision {revision!r} has no {path}, or it was not pushed") from error
+    return {"revision": revision, "changes": found}
 
 
 def main(

@@ -174,12 +174,7 @@ def charts(dataset: Dataset) -> list[Chart]:
             histogram("Shapes of boxes", width, ratio, np.geomspace(1 / 8, 8, BINS + 1)),
             Chart("Where boxes lie", shape, map=to_uri(heat)),
         ]
-    luma, sharp = images["brightness"].to_numpy(), images["sharpness"].to_numpy().clip(0.1)
-    edges = np.geomspace(max(0.1, float(sharp.min())) / 1.1, float(sharp.max()) * 1.1, BINS + 1)
-    bright = f"Mean luma, 0 is black and 255 white. {_middle(luma)}"
-    words = f"Variance of the Laplacian, low where nothing has an edge. {_middle(sharp)}"
-    found.append(histogram("Brightness", bright, luma, np.linspace(0, 255, BINS + 1)))
-    return [*found, histogram("Sharpness", words, sharp, edges)]
+    return found
 
 
 def histogram(title: str, words: str, values: np.ndarray, edges: np.ndarray) -> Chart:

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from Data_processing.curating.duplicates import look_alike
 from Data_processing.reporting.data import Dataset, box_measures, by_class
 from Data_processing.reporting.pictures import Picture, picture, stated_picture
 from Data_processing.shared.files import read_inspected_file
+from Data_processing.shared.inspected import HASH_BYTES
 from Datasets.format.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
 SIDE, SMALL_SIDE = 480, 160  # pixels of a picture's longer side
-COMPARED = 1000  # members of a group that are compared
 
 
 def by_source(dataset: Dataset, rejected: pd.DataFrame, repaired: pd.DataFrame, sources: Iterable[str]) -> list[Any]:
@@ -80,7 +82,7 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     """The gallery, the extremes and the duplicates, with every image that they show read once."""
     images = dataset.images
     ends, chosen = extremes(dataset, SHOWN_EXTREMES), gallery(dataset, SHOWN_GALLERY)
-    near, exact = near_pairs(images, bits), exact_pairs(images)
+    exact, near = duplicate_pairs(images, bits)
     copies = exact[: max(SHOWN_EXACT, SHOWN_PAIRS - len(near))]
     pairs = [*((*pair, -1) for pair in copies), *near][:SHOWN_PAIRS]
     numbers = [*chosen, *(row for *_, values in ends for row in values.index), *(n for pair in pairs for n in pair[:2])]
@@ -151,29 +153,17 @@ def extremes(dataset: Dataset, most: int) -> list[tuple[str, str, pd.Series]]:
     ]
 
 
-def exact_pairs(images: pd.DataFrame) -> list[tuple[int, int]]:
-    """Each image with the first one of the same file."""
-    first = images.index.to_series().groupby(images["sha256"]).transform("first")
-    copies = first[first != first.index]
-    return list(zip(copies.tolist(), copies.index.tolist(), strict=True))
-
-
-def near_pairs(images: pd.DataFrame, bits: int) -> list[tuple[int, int, int]]:
-    """Near duplicates (one, other, distance in bits), farthest apart first: at the threshold mistakes would show.
-
-    Near duplicates share a group, so each image is compared with those before it in its group, of the first COMPARED,
-    and listed with the nearest of them. Copies of one file are left out.
+def duplicate_pairs(images: pd.DataFrame, bits: int) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
+    """Each image with an earlier one of the same file; and with an earlier near duplicate, with the distance in bits,
+    farthest apart first: at the threshold mistakes would show.
     """
-    files, hashes = images["sha256"].to_numpy(), images["phash"].to_numpy()
-    found = []
-    for indices in images.groupby("group").indices.values():
-        members = np.asarray(indices)[:COMPARED]
-        words = np.frombuffer(b"".join(hashes[members]), np.uint64).reshape(len(members), -1)
-        distance = np.bitwise_count(words[:, None] ^ words[None]).sum(axis=-1, dtype=np.int64)
-        distance[np.triu_indices(len(members))] = bits + 1
-        nearest = distance.argmin(axis=1)
-        for other in np.flatnonzero(distance.min(axis=1) <= bits):
-            one = nearest[other]
-            if files[members[one]] != files[members[other]]:
-                found.append((int(members[one]), int(members[other]), int(distance[other, one])))
-    return sorted(found, key=lambda pair: (-pair[2], pair[:2]))
+    files = images["sha256"].to_numpy()
+    first = images.index.to_series().groupby(files).transform("first").to_numpy()
+    hashes = pa.array(images["phash"], pa.binary(HASH_BYTES))
+    earlier, _ = look_alike(pa.chunked_array([hashes]), bits)
+    near = np.flatnonzero((earlier >= 0) & (files[earlier] != files))
+    words = np.frombuffer(b"".join(hashes.to_pylist()), np.uint64).reshape(len(files), -1)
+    distance = np.bitwise_count(words[near] ^ words[earlier[near]]).sum(axis=1, dtype=np.int64)
+    copies = np.flatnonzero(first != np.arange(len(files)))
+    pairs = zip(earlier[near].tolist(), near.tolist(), distance.tolist(), strict=True)
+    return list(zip(first[copies].tolist(), copies.tolist(), strict=True)), sorted(pairs, key=lambda pair: -pair[2])

@@ -41,8 +41,7 @@ INSPECTED_SCHEMA = pa.schema(
         "sha256": pa.string(),  # null if there is no such file
         "width": pa.int32(),  # of the upright image
         "height": pa.int32(),
-        "format": pa.string(),  # Pillow's names
-        "mode": pa.string(),
+        "mode": pa.string(),  # Pillow's name
         "phash": pa.binary(HASH_BYTES),
         "brightness": pa.float32(),
         "contrast": pa.float32(),
@@ -90,8 +89,6 @@ def check_parquet(path: Path, columns: Iterable[str], stage: str) -> None:
     remedy = f"name a file of the stage {stage}, or run that again"
     try:
         found = pq.read_schema(path).names
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; {remedy}") from error
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{path}: no whole Parquet file ({reason:.120}); {remedy}") from error
@@ -181,7 +178,7 @@ def inspect(name: str, data: bytes, max_pixels: int, is_mask: bool = False, valu
     row: Row = {**dict.fromkeys(INSPECTED_SCHEMA.names), "image": name, "bytes": len(data), "sha256": sha256}
     try:
         image = open_mask(data, max_pixels) if is_mask else open_image(data, max_pixels, luma=True)
-        row |= {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
+        row |= {"width": image.width, "height": image.height, "mode": image.mode}
         if is_mask:
             values, colours = map(set, zip(*tally(image), strict=True))
             return row | {"values": sorted(values), "colours": sorted(colours)}

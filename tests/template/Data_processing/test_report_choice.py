@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from Data_processing.reporting.data import Dataset, changes, coverage
-from Data_processing.reporting.sections import evenly, exact_pairs, gallery, near_pairs
+from Data_processing.reporting.sections import duplicate_pairs, evenly, gallery
 from Datasets.format.records import SPLITS
 
 
@@ -41,17 +41,16 @@ def test_the_gallery_shows_an_image_of_nothing():
     assert 50 in gallery(dataset(labels, 2), 5)
 
 
-def test_pairs_are_found_within_groups_and_listed_from_the_threshold_down():
+def test_pairs_are_found_and_listed_from_the_threshold_down():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 256, (60, 32), dtype=np.uint8)
     hashes[7], hashes[8] = hashes[1], hashes[2]
     hashes[7, 0] ^= 0b11
     hashes[8, 0] ^= 0b11111
-    images = pd.DataFrame({"group": [f"g{i % 6}" for i in range(60)], "phash": [h.tobytes() for h in hashes]})
+    images = pd.DataFrame({"phash": [row.tobytes() for row in hashes]})
     images["sha256"] = ["same" if i in (3, 9) else str(i) for i in range(60)]
-    assert near_pairs(images, 10) == [(2, 8, 5), (1, 7, 2)]
-    assert near_pairs(images, 4) == [(1, 7, 2)]
-    assert exact_pairs(images) == [(3, 9)]
+    assert duplicate_pairs(images, 10) == ([(3, 9)], [(2, 8, 5), (1, 7, 2)])
+    assert duplicate_pairs(images, 4) == ([(3, 9)], [(1, 7, 2)])
 
 
 def test_coverage_is_the_share_of_boxes_over_each_place():
