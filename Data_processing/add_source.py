@@ -27,6 +27,7 @@ from Data_processing.shared.imported import Imported, ImportOptions, in_words, w
 from Data_processing.shared.mask_values import Names, table
 from Datasets.format.classes import ClassRules
 from Datasets.format.proposal import propose
+from Datasets.tools.atomic import editing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import as_yaml, with_entry, written_entry
@@ -186,11 +187,9 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     entry = entry_of(found.format, target, options)
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
-        changes = {
-            PARAMS: lambda: with_entry(PARAMS, "sources", name, entry),
-            PIPELINE: lambda: project.with_dependencies(PIPELINE, name),
-        }
-        project.add(path, target, changes)
+        with editing(PARAMS), editing(PIPELINE):
+            params = with_entry(PARAMS, "sources", name, entry)
+            project.add(path, target, {PARAMS: params, PIPELINE: project.with_dependencies(PIPELINE, name)})
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
     advise(held, rules, files.names())
     if dry_run:

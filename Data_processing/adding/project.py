@@ -4,8 +4,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import msgspec
 
 from Data_processing.shared.files import DVC_CACHE
 from Datasets.format.classes import ClassRules, parse_merges, parse_renames
-from Datasets.tools.atomic import editing, replacing
+from Datasets.tools.atomic import replacing
 from Datasets.tools.command import dvc
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import insert, node_at, parsed, text_of
@@ -116,14 +115,9 @@ def check_links(path: Path) -> None:
             raise UserError(f"{file}: is neither a file nor a directory; remove it")
 
 
-def add(path: Path, target: Path, changes: Mapping[Path, Callable[[], str]]) -> None:
-    """Copy the dataset, `dvc add` it, and change the text of files; or raise, and leave all as it was.
-
-    changes: what makes the new text of a file from what it holds by then.
-    """
-    for new_text in changes.values():
-        new_text()  # what it raises is better known before anything is done
-    touched = (pointer_of(target), target.with_name(".gitignore"))  # `dvc add` may add a line to .gitignore
+def add(path: Path, target: Path, changes: Mapping[Path, str]) -> None:
+    """Copy the dataset, `dvc add` it, and change the text of files; or raise, and leave all as it was."""
+    touched = (pointer_of(target), target.with_name(".gitignore"), *changes)  # `dvc add` may add a line to .gitignore
     before = {file: file.read_bytes() if file.is_file() else None for file in touched}
     there = target.exists()
     try:
@@ -133,7 +127,10 @@ def add(path: Path, target: Path, changes: Mapping[Path, Callable[[], str]]) -> 
             dvc("add", target.as_posix())
         except UserError as error:
             raise UserError(f"{error}; nothing was added") from error
-        _edit(changes, before)
+        for file, text in changes.items():
+            with replacing(file) as partial:
+                partial.write_bytes(text.encode())
+                shutil.copymode(file, partial)
     except BaseException:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # from here on, nothing interrupts
             signal.signal(number, signal.SIG_IGN)
@@ -147,18 +144,6 @@ def add(path: Path, target: Path, changes: Mapping[Path, Callable[[], str]]) -> 
             else:
                 file.write_bytes(content)
         raise
-
-
-def _edit(changes: Mapping[Path, Callable[[], str]], before: dict[Path, bytes | None]) -> None:
-    """Change the text of files, which nobody else does meanwhile; adds to `before` what they held."""
-    with ExitStack() as locks:
-        for file in changes:
-            locks.enter_context(editing(file))
-            before[file] = file.read_bytes()
-        for file, new_text in changes.items():
-            with replacing(file) as partial:
-                partial.write_bytes(new_text().encode())
-                shutil.copymode(file, partial)
 
 
 def _copy(path: Path, target: Path) -> None:
