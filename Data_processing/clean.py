@@ -2,10 +2,9 @@
 
     python -m Data_processing.clean --keep cat --keep dog -- digits raccoon
 
-Joins what the sources state (import stage) with what their images show (inspect stage), batch by batch, in several
-processes. Writes accepted.parquet (records, with facts of each image), rejected.csv, rejected.parquet (the same, with
-what the report shows of the images), repairs.csv and classes.json into --out, and a summary as OUT.json. Instead of the
-sources' names, it also takes params.yaml's `sources` as DVC unpacks it: `--digits.format coco --digits.path …`.
+Joins what the sources state (import stage) with what their images show (inspect stage). Writes accepted.parquet,
+rejected.csv, rejected.parquet (the same, for the report), repairs.csv and classes.json into --out, and a summary as
+OUT.json. Instead of names, it also takes params.yaml's `sources` as DVC unpacks it: `--digits.format coco …`.
 """
 
 import json

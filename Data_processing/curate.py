@@ -2,8 +2,7 @@
 
     python -m Data_processing.curate --train 0.7 --val 0.15 --test 0.15
 
-Reads the clean stage's accepted.parquet and classes.json, and the accepted images, whose sha256 must be that of the
-files inspected. Writes the dataset (see Datasets/format/curated.py), and a summary.
+Reads what the clean stage wrote, and the accepted images. Writes the dataset (see Datasets/format/curated.py).
 """
 
 import functools

@@ -2,9 +2,8 @@
 
     python -m Data_processing.inspect_images --source digits
 
-Looks at every image and mask that a record names and at every image file beside them. Writes a Parquet file with a row
-a file: what stage clean judges by, and what duplicates are found by. With --facts, images whose bytes were seen before
-are not decoded again; the output is the same to the byte.
+Writes a Parquet file with a row for each image and mask that a record names and for each image file beside them. With
+--facts, images whose bytes were seen before are not decoded again; the output is the same to the byte.
 """
 
 from collections.abc import Iterable, Iterator

@@ -18,7 +18,6 @@ OPACITY = 0.35  # of masks
 ENLARGED = 240  # pixels of the longer side up to which a smaller image is enlarged, by a whole factor
 SHOWN = 250, 220  # pixels of the page that a picture fits into, about
 LETTER, LINE = 12, 2  # pixels of the page: a name's height, and the width of a box's line
-RED = 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,8 @@ class Picture:
 def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bool = True) -> Picture:
     """A row of the curated dataset, annotated. side: pixels of the longer side at most. names: whether on the boxes."""
     hues = {name: int((210 + number * 137.508) % 360) for number, name in enumerate(classes)}  # neighbours far apart
-    pixels = readable(row["image"]["bytes"])
+    image = open_image(row["image"]["bytes"])
+    pixels = to_rgb(image, "image" if image.mode[0] in FULL else None)  # of more than 8 bits: from dark to bright
     shown = shrink(pixels, side)
     drawn = [box for box in row["boxes"] or () if box["segmentation"]]
     layers = [(hues[box["name"]], coco_mask.decode(box["segmentation"])) for box in drawn]
@@ -50,20 +50,6 @@ def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bo
     if row["counts"] is None:
         tally = [(name, 0, hues[name]) for name in row["labels"] or ()]
     return Picture(to_uri(shown), pixels.shape[1], pixels.shape[0], row["image"]["path"], tally)
-
-
-def stated_picture(data: bytes, name: str, boxes: Iterable[Mapping[str, Any]], side: int) -> Picture:
-    """An image with its boxes as the source states them, right or wrong, all in red."""
-    pixels = readable(data)
-    shown = shrink(pixels, side)
-    draw_boxes(shown, [(box, RED) for box in boxes], shown.width / pixels.shape[1])
-    return Picture(to_uri(shown), pixels.shape[1], pixels.shape[0], name)
-
-
-def readable(data: bytes) -> np.ndarray:
-    """An image's pixels, uint8 [H, W, 3]; of more than 8 bits from its own darkest value to its brightest."""
-    image = open_image(data)
-    return to_rgb(image, "image" if image.mode[0] in FULL else None)
 
 
 def shrink(pixels: np.ndarray, side: int) -> Image.Image:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from Data_processing.curating.duplicates import look_alike
 from Data_processing.reporting.data import Dataset, box_measures, by_class
-from Data_processing.reporting.pictures import Picture, picture, stated_picture
+from Data_processing.reporting.pictures import Picture, picture
 from Data_processing.shared.files import read_inspected_file
 from Data_processing.shared.inspected import HASH_BYTES
 from Datasets.format.records import SPLITS
@@ -45,13 +45,12 @@ def rejects(rejected: pd.DataFrame, paths: Mapping[str, str]) -> dict[str, Any]:
     rules = rules.sort_values("count", ascending=False, kind="stable").reset_index(names="name")
     cards = []
     for row in rejected.loc[evenly(rejected["rule"], SHOWN_REJECTED)].to_dict("records"):
-        if pd.isna(row["sha256"]):
-            cards.append({**row, "absent": "no such image"})
-        elif pd.notna(row["reason"]):
-            cards.append({**row, "absent": "cannot be decoded"})
-        else:
+        if pd.notna(row["sha256"]) and pd.isna(row["reason"]):
             data = read_inspected_file(paths[row["source"]], row["image"], row["sha256"])
-            cards.append({**row, "picture": stated_picture(data, row["image"], row["boxes"], SIDE)})
+            boxes = [{**box, "segmentation": None} for box in row["boxes"]]
+            stated = {"image": {"bytes": data, "path": row["image"]}, "boxes": boxes, "counts": [], "mask": None}
+            row["picture"] = picture(stated, sorted({box["name"] for box in boxes}), SIDE)
+        cards.append(row)
     return {"rules": rules.to_dict("records"), "cards": cards}
 
 
