@@ -21,7 +21,6 @@ NO_CLASS = re.compile("images?|imgs?|(JPEG|PNG)Images|leftImg8bit|masks?|depth|r
 UNREAD = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".mat", ".labels"}
 ASIDE = re.compile(r"(read_?me|licen[cs]es?|changelog|credits?|citation|attributions?|notes?)\b", re.IGNORECASE)
 BETWEEN = re.compile(r"[\s,;:\"'<>=/\\]+")
-LOOKED_AT = 1 << 20  # bytes of such a file
 
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
@@ -43,10 +42,10 @@ def check_beside(files: SourceFiles, folder: str) -> None:
     stems = {splitext(image)[0] for image in images}
     called = images.union(stem for stem in stems if re.search(r".{3}\d", stem))
     for file in visible(files.names(), UNREAD, folder):
-        stem, words = splitext(basename(file))[0], set[str]()
+        stem, text = splitext(basename(file))[0], ""
         with suppress(MissingFile):
-            words.update(BETWEEN.split(files.read(file)[:LOOKED_AT].decode(errors="ignore")))
-        if not ASIDE.match(stem) and (stem in stems or words & called):
+            text = files.read(file)[: 1 << 20].decode(errors="ignore")
+        if not ASIDE.match(stem) and (stem in stems or not called.isdisjoint(BETWEEN.split(text))):
             raise UserError(
                 f"{files.path}: {file} names images and would not be read; give the --format that reads it or, if it "
                 "has no annotations, --images with a folder of the classes' folders that it is not in, or take it out"

@@ -117,21 +117,16 @@ def find_kinds(files: SourceFiles, annotations: str | None, images: str | None) 
             kind_of[name] = CHOSEN
         alike[kind_of[name]].append(name)
     masks = _kinds_of_masks(files, alike)
-    for name in every if masks else ():
+    for name in every:
         for key in {*keys[name]} if name in within and kind_of[name] not in masks else ():
             partners[key].append(name)
-    kinds = {}
-    for kind in filter(masks.__contains__, alike):
-        if own := _with_partners({name: keys[name] for name in alike[kind]}, partners, _is_called(OF_MASK, kind)):
-            kinds[kind] = own
+    pairs = {kind: _with_partners(kind, alike[kind], keys, partners) for kind in alike if kind in masks}
+    kinds = {kind: own for kind, own in pairs.items() if own}
     return kinds, [name for name in every if name in within and kind_of[name] not in kinds]
 
 
 def _place(name: str) -> tuple[Kind, list[str]]:
-    """The words that say what a file is, and what it may have in common with its partner.
-
-    That is folders and stem; or the stem; or the folders.
-    """
+    """The words that say what a file is; and folders and stem, the stem, and the folders, without them."""
     path = unicodedata.normalize("NFC", without_suffix(name))
     *folders, stem = (WORD.findall(part) for part in path.split("/"))
     common = [word for part in folders for word in part if split_named(word) or not _is_called(MARK, part)]
@@ -155,12 +150,14 @@ def _kinds_of_masks(files: SourceFiles, alike: Mapping[Kind, Sequence[str]]) -> 
     return next((masks for masks in (certain, called) if masks and masks != alike.keys()), set())
 
 
-def _with_partners(keys: Mapping[str, Sequence[str]], partners: Mapping[str, list[str]], called: bool) -> Masks:
+def _with_partners(
+    kind: Kind, names: Sequence[str], keys: Mapping[str, Sequence[str]], partners: Mapping[str, list[str]]
+) -> Masks:
     """The images that masks may be of, by the first of their keys by which enough have one; else none."""
+    called = _is_called(OF_MASK, kind)
     for level in range(3 if called else 2):
-        masks = {mask: partners.get(own[level], []) for mask, own in keys.items()}
-        paired = sum(map(bool, masks.values()))
-        if paired and (called or paired >= PAIRED * len(masks)):
+        masks = {mask: partners.get(keys[mask][level], []) for mask in names}
+        if sum(map(bool, masks.values())) >= (1 if called else PAIRED * len(masks)):
             return masks
     return {}
 
@@ -189,8 +186,5 @@ def _objects(files: SourceFiles, mask: str, row: Imported, options: ImportOption
     values = numbers(image, image.mode == "RGB")
     values[numbers(image, True) == CREAM] = 0
     for value in sorted({*np.unique(values).tolist()} - {0, COLOUR, options.ignore}):
-        inside = values == value
-        rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-        crop = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        outline = from_crop(crop, int(columns[0]), int(rows[0]), *image.size)
+        outline = from_crop(values == value, 0, 0, *image.size)
         yield outlined(options.classes[0], outline, f"{mask}: value {as_text(value)}")
