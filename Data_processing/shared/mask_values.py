@@ -52,7 +52,7 @@ def open_mask(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if image.mode.startswith("I"):
         return image.convert("I")
     if image.info[WIDE] or image.mode not in ("1", "L", "P", "RGB"):
-        raise UnreadableImage(f"a mask is grey, has a palette, or is opaque RGB of 8 bits; this one is {image.mode}")
+        raise UnreadableImage(f"a mask is grey, of a palette, or RGB of 8 bits, not transparent; this is {image.mode}")
     return image.convert("L") if image.mode == "1" else image
 
 
@@ -80,7 +80,7 @@ def tally(image: Image.Image) -> Pairs:
 def survey(files: SourceFiles, masks: Sequence[str], most: int = SAMPLE) -> Pairs:
     """The tally of at most so many masks, from all over them. Raises UserError if none can be read."""
     total, reason = Pairs(), ""
-    for mask in masks[:: len(masks) // most + 1]:
+    for mask in masks[:: (len(masks) - 1) // most + 1]:
         try:
             total += tally(open_mask(files.read(mask)))
         except (MissingFile, UnreadableImage) as error:

@@ -233,6 +233,12 @@ def test_lists_of_classes_name_values(tmp_path, file, text):
     assert row.mask_names == {0: "", 1: "road", 2: "Lane 1"}
 
 
+def test_a_value_that_is_in_one_mask_alone_counts_for_the_meaning_of_a_list(tmp_path):
+    files = pairs("images/{}.jpg", "masks/{}.png") | {"masks/1.png": encoded(labels(1, 0, 7))}
+    with pytest.raises(UserError, match="classes.txt: it is not certain .*, 7 "):
+        seen(write(tmp_path, files | {"classes.txt": b"background\nroad\ntree\n"}))
+
+
 def test_lists_of_classes_that_contradict_each_other_are_refused(tmp_path):
     files = pairs("images/{}.jpg", "masks/{}.png", palette=COLOURS)
     lists = {"class_dict.csv": CLASS_DICT, "classes.txt": "void\nRoad\nTree\n"}
