@@ -1,14 +1,12 @@
 """YOLO: a text file of labels for each image, as Ultralytics reads and most tools write it.
 
-Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/; shared/yolo_lines.py has the forms of a
-line. The labels of `images/a.jpg` are in
-`labels/a.txt` (the last folder of that name counts), or beside the image where no folder is called images; one whose
-name is nearly that, as in another case or `a.jpg.txt`, too. Key points, confidences and tracks are left out.
+Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/; yolo_lines.py has the forms of a line. The
+labels of `images/a.jpg` are in `labels/a.txt` (the last folder of that name counts), or beside the image where no
+folder is called images, or in the only file whose name is nearly that. Key points, confidences and tracks are left out.
 
-data.yaml names the classes and, as train, val and test, folders, lists of folders, or .txt files of image paths. Where
-none of these paths is in the source as it stands, any end of it counts. An image that two splits list gets none; one
-without a label file shows nothing, unless no image of its split has one: then the split was not annotated; or a label
-file there belongs to no image, as it may be that of this one. Without data.yaml, class names are the lines of
+data.yaml names the classes and, as train, val and test, folders or .txt files of image paths; of a path that is not
+there, any end counts. An image that two splits list gets none; one without a label file shows nothing, unless no image
+of its split has one, or a label file there belongs to no image. Without data.yaml, class names are the lines of
 classes.txt or obj.names, and an image without a label file was not annotated.
 
 Keras programs have one text file of lines `IMAGE x1,y1,x2,y2,CLASS x1,y1,...` in pixels: an `_annotations.txt` that

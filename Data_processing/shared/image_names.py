@@ -38,8 +38,10 @@ def find_folder(files: SourceFiles, options: ImportOptions, file: str, images: I
     if options.images is not None:
         return options.images
     paths = (inside("", image) for image in islice(images, SAMPLE))
-    wanted, known = [path for path in paths if not LEADS_OUT.search(path)], list(images_below(files, ""))
-    folders = _holding(wanted, known, str) or {f for f in _holding(wanted, known, alike) if not _has_masks(f)}
+    near = NearNames(images_below(files, ""))
+    pairs = ((name, found) for name in paths if not LEADS_OUT.search(name) for found in near.find(name))
+    within = ((name, found) for name, found in pairs if f"/{alike(found)}".endswith(f"/{alike(name)}"))
+    folders = {"/".join(found.split("/")[: -1 - name.count("/")]) for name, found in within}
     if dirname(file) in folders:
         return dirname(file)
     named = [folder for folder in folders if splitext(file)[0].endswith(f"_{basename(folder)}")]
@@ -49,20 +51,6 @@ def find_folder(files: SourceFiles, options: ImportOptions, file: str, images: I
             f"{files.path}: images of {file} lie in {' and in '.join(candidates[:5])}; set `images` (--images)"
         )
     return candidates[0] if candidates else ""
-
-
-def _holding(wanted: Iterable[str], known: Iterable[str], form: Callable[[str], str]) -> set[str]:
-    """The folders below which known names end in wanted ones, both compared in a form."""
-    ends: dict[str, set[str]] = defaultdict(set)
-    for name in map(form, wanted):
-        ends[basename(name)].add(f"/{name}")
-    shown = ((path, f"/{form(path)}") for path in known)
-    pairs = ((path, end) for path, name in shown for end in ends.get(basename(name), ()) if name.endswith(end))
-    return {"/".join(path.split("/")[: -end.count("/")]) for path, end in pairs}
-
-
-def _has_masks(folder: str) -> bool:
-    return any(map(OF_MASKS.fullmatch, folder.split("/")))
 
 
 def path_of(address: str) -> str:
@@ -148,11 +136,15 @@ class NearNames:
         if not fits:
             plain = UPLOADED.sub("", stem)
             found = self._by_stem.get(stem) or [n for n in self._by_stem.get(plain, ()) if basename(alike(n)) == plain]
-            fits = [n for n in found if not _has_masks(n) and (leads_out or may_share(wanted, folders_of(n)))]
+            fits = [
+                n
+                for n in found
+                if not any(map(OF_MASKS.fullmatch, n.split("/"))) and (leads_out or may_share(wanted, folders_of(n)))
+            ]
 
-        def likeness(name: str) -> tuple[int, bool, bool]:
-            last = folded(basename(name)) == folded(basename(path))
-            return len(wanted & folders_of(name)), last, name == path
+        def likeness(name: str) -> tuple[int, bool, bool, bool]:
+            last, sought = basename(name), basename(path)
+            return len(wanted & folders_of(name)), folded(last) == folded(sought), last == sought, name == path
 
         most = max(map(likeness, fits), default=None)
         return [name for name in fits if likeness(name) == most]
