@@ -24,9 +24,8 @@ import pyarrow.parquet as pq
 import typer
 from ruamel.yaml import YAML
 
-from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, batches, clean_batch, read_source
+from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, batches, clean_batch, common_range, read_source
 from Data_processing.cleaning.corrections import Source, find_corrections
-from Data_processing.cleaning.ranges import common_range
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH, source_path
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
@@ -39,7 +38,6 @@ from Datasets.format.classes import (
     parse_renames,
     write_classes,
 )
-from Datasets.format.records import Count
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -99,7 +97,7 @@ def reject_conflicts(partial: Path, total: Outcome) -> None:
     places = np.flatnonzero(every["sha256"].to_pandas().duplicated(keep=False))
     rows = every.take(pa.array(places)).to_pandas().set_index(places).dropna(subset=["labels"])
     rows["labels"] = rows["labels"].map(", ".join)
-    rows["counts"] = rows["counts"].map(_counted, na_action="ignore")
+    rows["counts"] = rows["counts"].map(lambda each: ", ".join(map("{count} {name}".format_map, each)), "ignore")
     conflicting = rows[(rows.groupby("sha256")[["labels", "counts"]].transform("nunique") > 1).any(axis=1)]
     if conflicting.empty:
         return
@@ -115,10 +113,6 @@ def reject_conflicts(partial: Path, total: Outcome) -> None:
     total.repairs = [repair for repair in total.repairs if (repair["source"], repair["image"]) not in out]
     kept = np.setdiff1d(np.arange(len(table)), conflicting.index)
     pq.write_table(table.take(kept), partial, compression="zstd")
-
-
-def _counted(counts: Iterable[Count]) -> str:
-    return ", ".join(f"{count['count']} {count['name']}" for count in counts)
 
 
 def occurring(accepted: Path) -> set[str]:

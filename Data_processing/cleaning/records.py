@@ -1,7 +1,6 @@
 """Cleaning of one record: pure functions of what a source states and what its image shows.
 
-A box that is certainly wrong rejects its record, as an image of which not every object is marked would teach a model
-that the object is not there. What can be repaired safely is repaired.
+A box that is certainly wrong rejects its record, as an object that is not marked would teach a model that it is none.
 """
 
 import math

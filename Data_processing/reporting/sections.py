@@ -1,7 +1,4 @@
-"""What each section of the report shows, as plain values for its page.
-
-Images are chosen by rules, never at random, so that the same dataset shows the same images.
-"""
+"""What each section of the report shows, as plain values for its page; the same of the same dataset."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
