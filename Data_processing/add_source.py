@@ -70,10 +70,8 @@ class Summary:
         """The rows, as they pass by. names: of all files of the source."""
         for row in rows:
             self.records += 1
-            if is_there(row, names):
-                self.found += 1
-            else:
-                self.first_missing = self.first_missing or row.image
+            self.found += is_there(row, names)
+            self.first_missing = self.first_missing or ("" if is_there(row, names) else row.image)
             self.boxes += len(row.boxes or ())
             self.labels |= bool(row.labels)
             self.splits.update([row.split] if row.split else [])

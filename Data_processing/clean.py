@@ -63,13 +63,10 @@ def check_dependencies(pipeline: Path, names: Iterable[str], folders: Sequence[P
     """Raise UserError unless stage clean of dvc.yaml depends on `exclude`, and on each source's file in each folder."""
     stages = YAML(typ="safe").load(pipeline.read_text(encoding="utf-8"))["stages"]
     deps = stages["clean"]["deps"]
-    if exclude != Path() and exclude.as_posix() not in deps:
-        raise UserError(f"{pipeline}: stage clean does not depend on clean.exclude; add to its deps `- {exclude}`")
     listed = {dep for dep in deps if Path(dep).parent in folders and Path(dep).suffix == ".parquet"}
     wanted = {(folder / f"{name}.parquet").as_posix() for name in names for folder in folders}
-    if missing := sorted(wanted - listed):
-        remedy = f"add to its deps the line `- {missing[0]}`"
-        raise UserError(f"{pipeline}: stage clean does not depend on a source's file; {remedy}")
+    if missing := sorted(wanted.union(() if exclude == Path() else [exclude.as_posix()]).difference(deps)):
+        raise UserError(f"{pipeline}: stage clean does not depend on a file; add to its deps the line `- {missing[0]}`")
     if unknown := sorted(listed - wanted):
         raise UserError(f"{pipeline}: {unknown[0]} is of no source in params.yaml; delete the line from clean's deps")
 

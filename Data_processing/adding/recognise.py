@@ -62,6 +62,7 @@ LOOKS: Looks = {
     "csv": ({".csv", ".tsv"}, []),
     "parquet": ({".parquet"}, []),
 }
+UNCLEAR = ("missing image", "ambiguous image", "outside the source")  # what may be wrong with the name of an image
 # Formats of one file that holds all
 SINGLE = ("coco", "label_studio", "json", "via", "createml", "cvat", "yolo", "csv")
 
@@ -262,21 +263,15 @@ def _try(
             if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
                 raise UserError(f"{files.path}: {stated[0]} states neither labels nor boxes nor masks")
             if not options.corrects and not any(is_there(row, names) for row in rows):
-                raise UserError(f"{files.path}: none of its images is there: {_why_none(rows[0], options)}")
+                known = (f"{value}; {REMEDIES[rule]}" for rule, value in rows[0].problems if rule in UNCLEAR)
+                place = f"in {options.images}; correct --images" if options.images else "in it; add the images"
+                why = next(known, f"there is no file {rows[0].image}, nor any other image {place}")
+                raise UserError(f"{files.path}: none of its images is there: {why}")
             fits.append(candidate)
         except UserError as error:
             certain = candidate.format not in ("csv", "folders") and not isinstance(error, WrongFormat)
             refused[f"looks like {candidate.format} ({candidate.what}), but: {error}"] = certain
     return fits, refused
-
-
-def _why_none(row: Imported, options: ImportOptions) -> str:
-    """What is known of the first image that is not there, and what helps."""
-    for rule, value in row.problems:
-        if rule in ("missing image", "ambiguous image", "outside the source"):
-            return f"{value}; {REMEDIES[rule]}"
-    place = f"in {options.images}; correct --images" if options.images else "in it; add the images"
-    return f"there is no file {row.image}, nor any other image {place}"
 
 
 def is_there(row: Imported, names: set[str]) -> bool:

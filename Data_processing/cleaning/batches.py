@@ -175,10 +175,9 @@ def clean_batch(
             boxes = [{"name": b.name, **dict(zip(CORNERS, in_pixels(b, row, fact), strict=True))} for b in stated]
             outcome.reject(source, row.image, rejection, sha256=fact.sha256, reason=fact.reason, boxes=boxes)
             continue
-        about = {"origin": row.origin, "mask_names": list(result.mask_names.items()) or None, "bytes": fact.size}
-        about["mask_source"] = mask_source
         looks = {name: getattr(fact, name) for name in ("phash", "brightness", "sharpness")}
-        accepted.append({**result.record, **about, **looks})
+        about = {"origin": row.origin, "mask_source": mask_source, "bytes": fact.size, **looks}
+        accepted.append({**result.record, **about, "mask_names": list(result.mask_names.items()) or None})
         repairs += result.repairs
         outcome.repairs += [{"source": source, "image": row.image, **vars(repair)} for repair in repairs]
         outcome.unwanted.update(result.unwanted)

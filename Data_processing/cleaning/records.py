@@ -99,18 +99,16 @@ def look_rules(facts: Facts, rules: Rules) -> list[tuple[str, bool, str]]:
     brightness, contrast, sharpness = facts.brightness or 0.0, facts.contrast or 0.0, facts.sharpness or 0.0
     size, luma = f"{facts.width} x {facts.height}", f"brightness {brightness:.1f}"
 
-    def value(measured: str, limit: str) -> str:
-        return f"{measured}, clean.{limit} is {getattr(rules, limit):g}"
-
-    return [
-        ("too small", short < rules.min_side, value(size, "min_side")),
-        ("too large", long > rules.max_side, value(size, "max_side")),
-        ("extreme shape", long > rules.max_aspect * short, value(size, "max_aspect")),
-        ("too dark", brightness < rules.min_brightness, value(luma, "min_brightness")),
-        ("too bright", brightness > rules.max_brightness, value(luma, "max_brightness")),
-        ("blank", contrast < rules.min_contrast, value(f"contrast {contrast:.1f}", "min_contrast")),
-        ("blurred", sharpness < rules.min_sharpness, value(f"sharpness {sharpness:.1f}", "min_sharpness")),
+    found = [
+        ("too small", short < rules.min_side, size, "min_side"),
+        ("too large", long > rules.max_side, size, "max_side"),
+        ("extreme shape", long > rules.max_aspect * short, size, "max_aspect"),
+        ("too dark", brightness < rules.min_brightness, luma, "min_brightness"),
+        ("too bright", brightness > rules.max_brightness, luma, "max_brightness"),
+        ("blank", contrast < rules.min_contrast, f"contrast {contrast:.1f}", "min_contrast"),
+        ("blurred", sharpness < rules.min_sharpness, f"sharpness {sharpness:.1f}", "min_sharpness"),
     ]
+    return [(rule, fails, f"{is_}, clean.{limit} is {getattr(rules, limit):g}") for rule, fails, is_, limit in found]
 
 
 def judge_mask(row: Imported, facts: Facts, mask: Facts | None) -> None:

@@ -1,7 +1,4 @@
-"""The files of an accepted record as they go into the curated dataset: its image, and its semantic mask.
-
-A mask is a PNG file whose pixel values are class ids + 1, 0 for background, 255 for what is not annotated.
-"""
+"""The files of an accepted record in the curated dataset: its image, and its semantic mask as Datasets has them."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -86,8 +86,8 @@ def by_class(dataset: Dataset, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def box_measures(dataset: Dataset) -> pd.DataFrame:
-    """Of each box: area in square pixels, side (square root of its share of the image), ratio (width by height), and
-    scaled: the square root of its area by the image's longer side, which is the training's `size`.
+    """Of each box: area in square pixels, side (root of its share of the image), ratio (width by height), and scaled
+    (root of its area by the image's longer side, which is the training's `size`).
     """
     boxes = dataset.boxes
     width, height = boxes["x2"] - boxes["x1"], boxes["y2"] - boxes["y1"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from Data_processing.curating.duplicates import look_alike
+from Data_processing.curating.duplicates import first_alike, look_alike
 from Data_processing.reporting.data import Dataset, box_measures, by_class
 from Data_processing.reporting.pictures import Picture, picture
 from Data_processing.shared.files import read_inspected_file
@@ -78,9 +78,8 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     """The gallery, the extremes and the duplicates, with every image that they show read once."""
     images = dataset.images
     ends, chosen = extremes(dataset, SHOWN_EXTREMES), gallery(dataset, SHOWN_GALLERY)
-    exact, near = duplicate_pairs(images, bits)
-    copies = exact[: max(SHOWN_EXACT, SHOWN_PAIRS - len(near))]
-    pairs = [*((*pair, -1) for pair in copies), *near][:SHOWN_PAIRS]
+    pairs = duplicate_pairs(images, bits)
+    pairs = list(dict.fromkeys([*pairs[: SHOWN_PAIRS - SHOWN_EXACT], *pairs[-SHOWN_EXACT:]]))
     numbers = [*chosen, *(row for *_, values in ends for row in values.index), *(n for pair in pairs for n in pair[:2])]
     rows = dataset.rows(numbers)
 
@@ -149,17 +148,14 @@ def extremes(dataset: Dataset, most: int) -> list[tuple[str, str, pd.Series]]:
     ]
 
 
-def duplicate_pairs(images: pd.DataFrame, bits: int) -> tuple[list[tuple[int, int]], list[tuple[int, int, int]]]:
-    """Each image with an earlier one of the same file; and with an earlier near duplicate, with the distance in bits,
-    farthest apart first: at the threshold mistakes would show.
+def duplicate_pairs(images: pd.DataFrame, bits: int) -> list[tuple[int, int, int]]:
+    """Each image with an earlier near duplicate, and their distance in bits, farthest apart first: at the threshold
+    mistakes would show. Last come those with an earlier one of the same file, at a distance of -1.
     """
-    files = images["sha256"].to_numpy()
-    first = images.index.to_series().groupby(files).transform("first").to_numpy()
+    own, first = np.arange(len(images)), first_alike(pa.chunked_array([pa.array(images["sha256"])]))
     hashes = pa.array(images["phash"], pa.binary(HASH_BYTES))
-    earlier, _ = look_alike(pa.chunked_array([hashes]), bits)
-    near = np.flatnonzero((earlier >= 0) & (files[earlier] != files))
-    words = np.frombuffer(b"".join(hashes.to_pylist()), np.uint64).reshape(len(files), -1)
-    distance = np.bitwise_count(words[near] ^ words[earlier[near]]).sum(axis=1, dtype=np.int64)
-    copies = np.flatnonzero(first != np.arange(len(files)))
-    pairs = zip(earlier[near].tolist(), near.tolist(), distance.tolist(), strict=True)
-    return list(zip(first[copies].tolist(), copies.tolist(), strict=True)), sorted(pairs, key=lambda pair: -pair[2])
+    partner = np.where(first < own, first, look_alike(pa.chunked_array([hashes]), bits)[0])
+    words = np.frombuffer(b"".join(hashes.to_pylist()), np.uint64).reshape(len(own), -1)
+    distance = np.where(first < own, -1, np.bitwise_count(words ^ words[partner]).sum(axis=1, dtype=np.int64))
+    pairs = zip(partner.tolist(), own.tolist(), distance.tolist(), strict=True)
+    return sorted((pair for pair in pairs if pair[0] >= 0), key=lambda pair: -pair[2])

@@ -49,8 +49,8 @@ def test_pairs_are_found_and_listed_from_the_threshold_down():
     hashes[8, 0] ^= 0b11111
     images = pd.DataFrame({"phash": [row.tobytes() for row in hashes]})
     images["sha256"] = ["same" if i in (3, 9) else str(i) for i in range(60)]
-    assert duplicate_pairs(images, 10) == ([(3, 9)], [(2, 8, 5), (1, 7, 2)])
-    assert duplicate_pairs(images, 4) == ([(3, 9)], [(1, 7, 2)])
+    assert duplicate_pairs(images, 10) == [(2, 8, 5), (1, 7, 2), (3, 9, -1)]
+    assert duplicate_pairs(images, 4) == [(1, 7, 2), (3, 9, -1)]
 
 
 def test_coverage_is_the_share_of_boxes_over_each_place():
