@@ -73,10 +73,7 @@ def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
 
 
 def find_places(source: Source, targets: Sequence[Source]) -> dict[str, list[Place]]:
-    """Where in `targets` a source's images are: the same files, or else the one of its path, or of its stem alone.
-
-    What looks otherwise is another image.
-    """
+    """Where in `targets` a source's images are: the same file, or else the one alike of its path, or of its stem."""
     known: dict[Place, list[tuple[Place, int]]] = defaultdict(list)
     for target in targets:
         for image, fact in target.facts.items():

@@ -121,9 +121,7 @@ def with_copies(pattern: str, images: Iterable[str]) -> str:
 
 
 def own_key(pattern: re.Pattern[str] | None, image: str, source: str, group: str | None, sha256: str) -> str:
-    """What an image belongs to by itself: SOURCE/ and the group that the source states, or else the named parts of the
-    image's path; else the start of its sha256.
-    """
+    """What an image belongs to by itself: the group that its source states, or parts of its path, or its sha256."""
     if group is not None:
         return f"{source}/{group}"
     found = pattern.search(image) if pattern else None

@@ -158,14 +158,17 @@ class Chart:
 def charts(dataset: Dataset) -> list[Chart]:
     """All charts of a dataset."""
     images = dataset.images
-    found = [image_sizes(images)]
+    sizes, longer = images[["width", "height"]].value_counts(), images[["width", "height"]].max(axis=1).to_numpy()
+    often = " and ".join("{} x {} ({:,})".format(*size) for size in sizes[:2].reset_index().to_numpy().tolist())
+    words = f"Pixels of the longer side. {_middle(longer)} {len(sizes):,} different; most often {often}."
+    found = [histogram("Sizes of images", words, longer, np.linspace(0, longer.max(), BINS + 1))]
     if len(dataset.boxes):
         boxes, number = box_measures(dataset), images["boxes"].dropna().to_numpy()
         side, ratio, covered = boxes["side"].to_numpy() * 100, boxes["ratio"].to_numpy(), coverage(dataset, CELLS)
         heat = Image.new("RGB", covered.shape, CELL_COLOUR)
         heat.putalpha(Image.fromarray(np.rint(covered / max(float(covered.max()), 1e-12) * 255).astype(np.uint8)))
-        sizes = ", ".join(f"{100 * n / len(boxes):.0f} % {name}" for name, n in coco_sizes(boxes["area"]).items())
-        percent = f"Square root of the share of the image's area, in percent. {_middle(side)} By COCO: {sizes}."
+        by_coco = ", ".join(f"{100 * n / len(boxes):.0f} % {name}" for name, n in coco_sizes(boxes["area"]).items())
+        percent = f"Square root of the share of the image's area, in percent. {_middle(side)} By COCO: {by_coco}."
         shape = f"All images stretched to one shape. At the strongest, {100 * covered.max():.0f} % cover a place."
         width = f"Width by height; left of 1 are upright boxes. {_middle(ratio)}"
         found += [
@@ -196,15 +199,6 @@ def counts(title: str, words: str, values: np.ndarray) -> Chart:
 def _bars(ranges: list[str], numbers: np.ndarray) -> tuple[tuple[float, str], ...]:
     heights = np.round(100 * numbers / max(1, numbers.max()), 2).tolist()
     return tuple((height, f"{words}: {n:,}") for height, words, n in zip(heights, ranges, numbers, strict=True))
-
-
-def image_sizes(images: pd.DataFrame) -> Chart:
-    """A histogram of the longer sides; the words have the sizes that most images have."""
-    often = images[["width", "height"]].value_counts()
-    first = " and ".join("{} x {} ({:,})".format(*size) for size in often[:2].reset_index().to_numpy().tolist())
-    longer = images[["width", "height"]].max(axis=1).to_numpy()
-    words = f"Pixels of the longer side. {_middle(longer)} {len(often):,} different; most often {first}."
-    return histogram("Sizes of images", words, longer, np.linspace(0, longer.max(), BINS + 1))
 
 
 def _middle(values: np.ndarray) -> str:

@@ -83,20 +83,17 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     numbers = [*chosen, *(row for *_, values in ends for row in values.index), *(n for pair in pairs for n in pair[:2])]
     rows = dataset.rows(numbers)
 
-    def show(number: int) -> Picture:
-        return picture(rows[number], dataset.classes, SIDE)
-
     def strip(values: pd.Series) -> list[tuple[Picture, float]]:
         """Small pictures, and the values."""
         small = [picture(rows[number], dataset.classes, SMALL_SIDE, names=False) for number in values.index]
         return list(zip(small, values.tolist(), strict=True))
 
     return {
-        "gallery": [(show(number), images["split"][number]) for number in chosen],
+        "gallery": [(picture(rows[number], dataset.classes, SIDE), images["split"][number]) for number in chosen],
         "extremes": [(name, words, strip(values)) for name, words, values in ends],
         "pairs": [
             {
-                "shown": [show(one), show(other)],
+                "shown": [picture(rows[number], dataset.classes, SIDE) for number in (one, other)],
                 "split": images["split"][one],
                 "words": "the same file" if distance < 0 else f"{distance} of 256 bits differ",
                 "differ": any(rows[one][stated] != rows[other][stated] for stated in ("labels", "counts")),

@@ -156,10 +156,7 @@ open_facts = lru_cache(maxsize=1)(FactsStore)
 def inspect_chunk(
     path: Path, tasks: Sequence[Task], max_pixels: int, facts: Path | None = None, value_range: Range = None
 ) -> list[Row]:
-    """Read files of the source at `path` and inspect those whose bytes are not known to the store at `facts`.
-
-    A process that is given many chunks opens both once.
-    """
+    """Read files of the source at `path` and inspect those whose bytes are not known to the store at `facts`."""
     files, store, rows = open_once(path), open_facts(facts, max_pixels, value_range) if facts else None, []
     for name, is_mask in tasks:
         try:
