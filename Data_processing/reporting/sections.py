@@ -12,7 +12,6 @@ from Data_processing.curating.duplicates import first_alike, look_alike
 from Data_processing.reporting.data import Dataset, box_measures, by_class
 from Data_processing.reporting.pictures import Picture, picture
 from Data_processing.shared.files import read_inspected_file
-from Data_processing.shared.inspected import HASH_BYTES
 from Datasets.format.records import SPLITS
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
@@ -150,7 +149,7 @@ def duplicate_pairs(images: pd.DataFrame, bits: int) -> list[tuple[int, int, int
     mistakes would show. Last come those with an earlier one of the same file, at a distance of -1.
     """
     own, first = np.arange(len(images)), first_alike(pa.chunked_array([pa.array(images["sha256"])]))
-    hashes = pa.array(images["phash"], pa.binary(HASH_BYTES))
+    hashes = pa.array(images["phash"], pa.binary(len(images["phash"][0])))
     partner = np.where(first < own, first, look_alike(pa.chunked_array([hashes]), bits)[0])
     words = np.frombuffer(b"".join(hashes.to_pylist()), np.uint64).reshape(len(own), -1)
     distance = np.where(first < own, -1, np.bitwise_count(words ^ words[partner]).sum(axis=1, dtype=np.int64))
