@@ -5,7 +5,7 @@ empty; nor boxes beside polygons, in one image.
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -17,8 +17,6 @@ from Datasets.format.coco import Rle
 from Datasets.format.curated import Curated
 from Datasets.format.records import Record
 
-Point = tuple[int, int]
-RIGHT, LEFT, UP, DOWN = (1, 0), (-1, 0), (0, -1), (0, 1)
 # By Ultralytics; https://docs.ultralytics.com/platform/data/datasets/
 READ = {".bmp", ".dng", ".heic", ".heif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".avif"}
 
@@ -64,36 +62,31 @@ def polygon(segmentation: Rle) -> list[float]:
 
     Parts and holes are joined by lines that lead there and back, and so enclose nothing.
     """
-    loops = _loops(_steps(segmentation))
-    joined = [point for loop in loops for point in (*loop, loop[0])] + [loop[0] for loop in loops[-2:0:-1]]
-    return [value for point in (joined if len(loops) > 1 else loops[0]) for value in point]
-
-
-def _steps(segmentation: Rle) -> dict[Point, list[Point]]:
-    """From each corner (x, y) of the edge of a mask the steps along the edge that keep the mask to their right."""
     left, top, width, height = map(int, coco_mask.toBbox(segmentation))
-    mask = np.pad(coco_mask.decode(segmentation)[top : top + height, left : left + width].astype(np.int8), 1)
-    steps = defaultdict(list)
-    for axis, change, x, y, step in ((0, 1, -1, 0, RIGHT), (0, -1, 0, 0, LEFT), (1, 1, 0, 0, UP), (1, -1, 0, -1, DOWN)):
-        for row, column in np.argwhere(np.diff(mask, axis=axis) == change).tolist():
-            steps[left + column + x, top + row + y].append(step)
-    return steps
+    mask = coco_mask.decode(segmentation)[top : top + height, left : left + width].astype(bool)
+    loops = _loops(np.pad(mask, 1))
+    joined = [point for loop in loops for point in (*loop, loop[0])] + [loop[0] for loop in loops[-2:0:-1]]
+    points = joined if len(loops) > 1 else loops[0]
+    return [value for point in points for value in (point.real + left - 1, point.imag + top - 1)]
 
 
-def _loops(steps: dict[Point, list[Point]]) -> list[list[Point]]:
-    """The corners of each outline, of parts clockwise and of holes the other way round. Uses up the steps."""
-    loops: list[list[Point]] = []
-    while steps:
-        point, step = next(iter(steps)), (0, 0)
-        loops.append([])
-        while onward := steps.pop(point, []):
-            left = (step[1], -step[0])  # as pixels that touch at a corner are one part
-            turn = onward.pop(onward.index(left) if left in onward else 0)
-            if onward:
-                steps[point] = onward
-            if turn != step:
+def _loops(mask: np.ndarray) -> list[list[complex]]:
+    """The corners x + y i of each outline, of parts clockwise and of holes the other way round."""
+    edges = dict[tuple[complex, complex], None]()  # the corner that each begins at, and the step along it
+    for step, corner in ((1, 0), (1j, 1), (-1, 1 + 1j), (-1j, 1j)):  # above a pixel, right of it, below, left of it
+        beside = np.roll(mask, (int(step.real), -int(step.imag)), (0, 1))
+        edges |= {(complex(x, y) + corner, step): None for y, x in np.argwhere(mask & ~beside).tolist()}
+    loops = []
+    while edges:
+        point, step = next(iter(edges))
+        loops.append([point])
+        while (point, step) in edges:
+            del edges[point, step]
+            point += step
+            turns = [turn for turn in (step * -1j, step * 1j) if (point, turn) in edges]
+            if turns:  # to the left first, as pixels that touch at a corner are one part
+                step = turns[0]
                 loops[-1].append(point)
-            point, step = (point[0] + turn[0], point[1] + turn[1]), turn
     return loops
 
 
