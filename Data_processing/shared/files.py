@@ -102,9 +102,9 @@ class SourceFiles:
         """A Parquet file of the source, opened. Raises KeyError or one of UNREADABLE."""
         return pq.ParquetFile(pa.BufferReader(self._whole(name)))
 
-    def _read_packed(self, name: str, group: int) -> pa.ChunkedArray:
+    def _read_packed(self, name: str, group: int, column: str | None = None) -> pa.ChunkedArray:
         file = self.parquet(name)
-        column = image_column(file.schema_arrow)
+        column = column or image_column(file.schema_arrow)
         return file.read_row_group(group, columns=[f"{column}.bytes"])[column]
 
     @cached_property
@@ -203,7 +203,6 @@ class Shards(Directory):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._column = lru_cache(HELD_COLUMNS)(_read_column)
         for shard in sorted(path.glob(SHARDS)):
             try:
                 self._add(shard)
@@ -228,11 +227,7 @@ class Shards(Directory):
         if name not in self._members:
             return super()._read(name)
         shard, group, row, column = self._members[name]
-        return self._column(shard, group, column)[row].as_py()["bytes"] or b""
-
-
-def _read_column(shard: Path, group: int, name: str) -> pa.ChunkedArray:
-    return pq.ParquetFile(shard).read_row_group(group, columns=[f"{name}.bytes"])[name]
+        return self._packed(shard.name, group, column)[row].as_py()["bytes"] or b""
 
 
 class Zip(SourceFiles):
