@@ -106,9 +106,8 @@ def _delimiter(text: str, options: ImportOptions, where: str) -> str:
 
 def _image_beside_classes(header: Sequence[str], first: Sequence[str], options: ImportOptions) -> str | None:
     """The column that names the image, if all others of a table, by its first row, say of a class each 0 or 1."""
-    words = WORDS["image"].split()
-    known = sorted((name for name in header if plain(name) in words), key=lambda name: words.index(plain(name)))
-    image = options.columns.get("image") or next(iter(known), None)
+    known = (name for word in WORDS["image"].split() for name in header if plain(name) == word)
+    image = options.columns.get("image") or next(known, None)
     others = [cell.strip() for name, cell in zip(header, first, strict=False) if name != image]
     other = options.preset or options.columns.keys() - {"image"} or set(OURS).intersection(header) - {"image"}
     other = other or set(WORDS["label"].split()).intersection(map(plain, header))
@@ -156,8 +155,7 @@ class Table:
         image, origin = cells.get("image", ""), f"{self._file}:{line}"
         row = self.rows.setdefault(image, Imported(image, origin, normalized=self._normalized))
         if len(fields) != self._width:
-            value = f"{len(fields)} fields at {origin}, the header has {self._width}"
-            row.problems.append(("malformed annotation", value))
+            row.problems.append(("malformed annotation", f"{len(fields)} fields at {origin}, not {self._width}"))
             return
         self._state(row, image, cells, line)
         cell = next((name for name in ONE_CELL if cells.get(name, "").lower() not in NOTHING), "")

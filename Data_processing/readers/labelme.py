@@ -99,16 +99,12 @@ def _record(files: SourceFiles, file: str, names: frozenset[str], folder: str | 
 
 def _image(content: LabelFile, file: str, names: frozenset[str], folder: str | None) -> str:
     """The file that `imagePath` means; where there is none, the image in the JSON file, if it has one."""
-    own = posixpath.dirname(file)
-    name = (content.image_path or "").replace("\\", "/")
+    own, name = posixpath.dirname(file), (content.image_path or "").replace("\\", "/")
     base = posixpath.basename(name) or "image"
-    folder = own if folder is None else folder
-    paths = [posixpath.normpath(posixpath.join(folder, name)), posixpath.join(folder, base), posixpath.join(own, base)]
+    path = posixpath.normpath(posixpath.join(own if folder is None else folder, name))
     embedded = bytes(content.image_data) not in (b"", b"null", b'""')
-    found = [path for path in paths if path in names]
-    if found or not embedded:
-        return (found or paths)[0]
-    return f"{file.removesuffix('.json')}{EMBEDDED}{base}"
+    other = f"{file.removesuffix('.json')}{EMBEDDED}{base}" if embedded else path
+    return next((place for place in (path, posixpath.join(own, base)) if place in names), other)
 
 
 def _objects(shapes: list[Shape], file: str) -> Iterator[tuple[str, list[Shape]]]:

@@ -136,11 +136,8 @@ class NearNames:
         if not fits:
             plain = UPLOADED.sub("", stem)
             found = self._by_stem.get(stem) or [n for n in self._by_stem.get(plain, ()) if basename(alike(n)) == plain]
-            fits = [
-                n
-                for n in found
-                if not any(map(OF_MASKS.fullmatch, n.split("/"))) and (leads_out or may_share(wanted, folders_of(n)))
-            ]
+            images = [n for n in found if not any(map(OF_MASKS.fullmatch, n.split("/")))]
+            fits = [n for n in images if leads_out or may_share(wanted, folders_of(n))]
 
         def likeness(name: str) -> tuple[int, bool, bool, bool]:
             last, sought = basename(name), basename(path)
