@@ -126,10 +126,9 @@ def _label_rows(rows: Rows, header: Sequence[str], image: str, where: str) -> It
 
 
 class Table:
-    """The rows of a table, joined by image as they come; one image's need not follow each other.
+    """The rows of a table, joined by image.
 
-    columns: the numbers of the columns, by our names; width: how many there are. commas: whether numbers may have
-    decimal commas.
+    columns: their numbers, by our names; width: how many there are. commas: whether numbers may have decimal ones.
     """
 
     def __init__(
@@ -255,8 +254,7 @@ class Table:
             row.problems.append(("contradiction", f"{values:.300}"))
         if first_line != line:
             return
-        row.width = pixels(stated.get("image_width"), row)
-        row.height = pixels(stated.get("image_height"), row)
+        row.width, row.height = (pixels(stated.get(f"image_{side}"), row) for side in ("width", "height"))
         row.group = stated.get("group") or None
         row.split = split_named(stated.get("split", ""))
         if stated.get("split") and row.split is None:

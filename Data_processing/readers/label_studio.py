@@ -2,8 +2,7 @@
 
 Specification: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks. Positions are percent of
 the image's width and height, rotations degrees, clockwise, about the upper left corner, in pixels of `original_width`
-and `original_height`. A task's image is a URL: the image of the source whose path ends in the longest part of the
-URL's path is meant; for an upload also the name without the eight characters that Label Studio sets before it.
+and `original_height`. A task's image is a URL, of which the image of the source most like it is meant.
 
 Rectangles, polygons, ellipses and brush strokes become boxes, all but upright rectangles with outlines; a region with
 several labels is as many boxes. Key points and vectors have no area, and are left out. Choices about the whole image

@@ -2,8 +2,7 @@
 
 Specification: the program's own code, https://github.com/wkentaro/labelme (labelme/_label_file.py). Points are pixels,
 0 at the outer edge of the first one. `imagePath` is relative to the JSON file's folder, or to the option `images`;
-where no such file is, the image of that name beside the JSON file is meant, else the one inside it (`imageData`), which
-is then named FILE.json#NAME, else the one of the source whose path ends so.
+else the image of that name beside the JSON file is meant, or the one inside it (`imageData`), named FILE.json#NAME.
 
 Shapes become boxes, all but upright rectangles with outlines; those of one label and one group_id are one object, as
 for LabelMe's own converters. Points and lines have no area, and are left out; so are shapes called `__ignore__`, and

@@ -182,10 +182,7 @@ def _record(files: SourceFiles, file: str, key: str, layout: Layout) -> Imported
 
 
 def _image(filename: str, key: str, layout: Layout) -> str:
-    """The image that `filename` names; where there is none of that name, the one named like the XML file.
-
-    Either is looked for below the folder of images where the XML file is below that of annotations, then in it.
-    """
+    """The image that `filename` names, beside the XML file's place or not; else the one named like the XML file."""
     within, _, own = key.rpartition("/")
     named = [inside(within, filename), filename] if filename else []
     sought = (inside(layout.folder, name) for name in [*named, key, own])

@@ -50,10 +50,9 @@ SAMPLE = 2000  # label files whose lines tell the form of all
 class Dataset:
     """What data.yaml, or a file of class names, says.
 
-    keypoints: numbers that follow each box, if stated. splits: pairs of a split and a path of data.yaml; bases: the
-    folders that the paths may be relative to. listed: the images there, as records without a label file. lists:
-    .txt files that list images. missing: what is not there. nearly: images with label files whose names are only nearly
-    right.
+    keypoints: numbers behind each box. splits: pairs of a split and a path; bases: folders that paths may be relative
+    to. listed: images, as records without label files. lists: .txt files of images. missing: what is not there. nearly:
+    label files, by images, whose names are only nearly right.
     """
 
     file: str

@@ -182,8 +182,7 @@ def _in_zip(path: str) -> Iterator[str]:
 def match_nearly(rows: Iterable[Imported], files: SourceFiles, options: ImportOptions) -> Iterator[Imported]:
     """The rows; last those whose image is not there, with the only one that it may mean, or else a problem.
 
-    Of several, one in a folder called as the row's split is meant. Without the problem where the source corrects
-    others, whose images they may be.
+    Of several, one in a folder called as the row's split is meant. No problem where the source corrects others.
     """
     names, missing, taken = set(files.names()), [], set[str | None]()
     for row in rows:

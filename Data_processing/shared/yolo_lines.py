@@ -1,8 +1,7 @@
 """What the lines of YOLO's label files mean, which programs write in several forms without saying in which.
 
 `class cx cy width height`, or `class x1 y1 x2 y2 x3 y3 ...`, a polygon; then perhaps a confidence, and the number of a
-track. Behind a box there may be key points, of which data.yaml says by `kpt_shape` how many; where it does not, all
-lines together tell.
+track; behind a box perhaps key points, as `kpt_shape` in data.yaml says or all lines together tell.
 """
 
 import re
