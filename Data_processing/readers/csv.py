@@ -20,29 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice, product
 
+from Data_processing.shared import tables
 from Data_processing.shared.annotation_files import only_file, pixels, read_text, split_named
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder, match_nearly
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined
-from Data_processing.shared.tables import (
-    CENTRE,
-    CORNERS,
-    DESCRIPTIONS,
-    OF_IMAGE,
-    ONE_CELL,
-    OPEN_IMAGES,
-    OPEN_LABELS,
-    OURS,
-    WORDS,
-    boxes_in,
-    class_descriptions,
-    column_meanings,
-    outline_in,
-    parts_of,
-    plain,
-    shape_of,
-)
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
@@ -60,7 +43,7 @@ BINARY = {"0": False, "0.0": False, "1": True, "1.0": True}
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The table: the file named, or the only .csv or .tsv. Raises UserError if that leaves none or several."""
     every = visible(files.names(), {".csv", ".tsv"})
-    return only_file(files, (name for name in every if not DESCRIPTIONS.search(name)), "CSV", options)
+    return only_file(files, (name for name in every if not tables.DESCRIPTIONS.search(name)), "CSV", options)
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -80,11 +63,11 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
         if first and (image := _image_beside_classes(header, first[0][1], options)):
             rows, header, first = _label_rows(rows, header, image, where), ["image", "label"], []
             options = replace(options, columns={})
-        columns = column_meanings(header, [fields for _, fields in first], options, where)
-        open_images = options.preset == "openimages" or OPEN_IMAGES.issubset(header)
+        columns = tables.column_meanings(header, [fields for _, fields in first], options, where)
+        open_images = options.preset == "openimages" or tables.OPEN_IMAGES.issubset(header)
         normalized = open_images if options.normalized is None else options.normalized
         table = Table(found[0], columns, len(header), lines.dialect.delimiter == ";", normalized, options)
-        table.described = class_descriptions(files) if open_images or OPEN_LABELS.issubset(header) else {}
+        table.described = tables.class_descriptions(files) if open_images or tables.OPEN_LABELS.issubset(header) else {}
         for line, fields in rows:
             table.add(line, fields)
     except csv.Error as error:
@@ -106,11 +89,11 @@ def _delimiter(text: str, options: ImportOptions, where: str) -> str:
 
 def _image_beside_classes(header: Sequence[str], first: Sequence[str], options: ImportOptions) -> str | None:
     """The column that names the image, if all others of a table, by its first row, say of a class each 0 or 1."""
-    known = (name for word in WORDS["image"].split() for name in header if plain(name) == word)
+    known = (name for word in tables.WORDS["image"].split() for name in header if tables.plain(name) == word)
     image = options.columns.get("image") or next(known, None)
     others = [cell.strip() for name, cell in zip(header, first, strict=False) if name != image]
-    other = options.preset or options.columns.keys() - {"image"} or set(OURS).intersection(header) - {"image"}
-    other = other or set(WORDS["label"].split()).intersection(map(plain, header))
+    other = options.preset or options.columns.keys() - {"image"} or set(tables.OURS).intersection(header) - {"image"}
+    other = other or set(tables.WORDS["label"].split()).intersection(map(tables.plain, header))
     alike = len(first) == len(header) == len(others) + 1 > 2 and BINARY.keys() >= set(others)
     return image if alike and not other else None
 
@@ -136,7 +119,7 @@ class Table:
     ) -> None:
         self.rows: dict[str, Imported] = {}
         self._file, self._columns, self._width, self._commas = file, columns, width, commas
-        self._normalized, self._options, self._box = normalized, options, shape_of(columns)
+        self._normalized, self._options, self._box = normalized, options, tables.shape_of(columns)
         self._separator = SIGNS.get(options.label_separator or "none", options.label_separator)
         self.described: Mapping[str, str] = {}  # the names of classes that have ids
         self._labels: set[str] = set()
@@ -157,7 +140,7 @@ class Table:
             row.problems.append(("malformed annotation", f"{len(fields)} fields at {origin}, not {self._width}"))
             return
         self._state(row, image, cells, line)
-        cell = next((name for name in ONE_CELL if cells.get(name, "").lower() not in NOTHING), "")
+        cell = next((name for name in tables.ONE_CELL if cells.get(name, "").lower() not in NOTHING), "")
         if cell or any(cells[name] for name in self._box):
             row.boxes = row.boxes or []
             try:
@@ -174,7 +157,7 @@ class Table:
     def check(self, where: str) -> None:
         """Raise UserError for labels that seem to be several, and for boxes in a cell that may be two corners."""
         for sign in "|;, " if self._options.label_separator is None else "":
-            parts = {label: parts_of(label, sign) for label in self._labels if sign in label}
+            parts = {label: tables.parts_of(label, sign) for label in self._labels if sign in label}
             known = Counter(chain(self._labels, *parts.values()))
             for label, some in parts.items():
                 alone = self._labels.issuperset(some) if sign in ", " else any(known[part] > 1 for part in some)
@@ -198,7 +181,7 @@ class Table:
             if image in self._empty and (row.labels is not None or row.boxes is not None):
                 place = f"{self._file}:{self._empty[image]}"
                 row.problems.append(("contradiction", f"{place} says that it shows nothing, other lines that it does"))
-            elif image in self._empty and (self._box or {*ONE_CELL} & self._columns.keys()):
+            elif image in self._empty and (self._box or {*tables.ONE_CELL} & self._columns.keys()):
                 row.boxes = []
             elif image in self._empty and "label" in self._columns:
                 row.labels = []
@@ -209,7 +192,7 @@ class Table:
         for row in rows:
             for name, cell, origin, crowd in self._outlines.get(row.origin, ()):
                 try:
-                    row.boxes = [*(row.boxes or ()), outlined(name, outline_in(cell, row, files), origin, crowd)]
+                    row.boxes = [*(row.boxes or ()), outlined(name, tables.outline_in(cell, row, files), origin, crowd)]
                 except ValueError as error:
                     row.problems.append(("malformed box", f"{error!s:.200} at {origin}"))
             if row.labels is not None:
@@ -222,8 +205,8 @@ class Table:
         label = self.described.get(label, label)
         self._labels.add(label)
         if label[:1] == "[" and label[-1:] == "]":
-            return [part.strip("'\"") for part in parts_of(label[1:-1], ",")]
-        return parts_of(label, self._separator) if self._separator else [label] if label else []
+            return [part.strip("'\"") for part in tables.parts_of(label[1:-1], ",")]
+        return tables.parts_of(label, self._separator) if self._separator else [label] if label else []
 
     def _drawn_in(self, row: Imported, cells: Mapping[str, str], cell: str, origin: str) -> list[ImportedBox]:
         """The boxes of a row. cell: the column that has them all, if one has; outlines wait. Raises ValueError."""
@@ -236,18 +219,18 @@ class Table:
             self._outlines[row.origin] += [(name, cells[cell], origin, crowd) for name in names]
             return []
         stated = [cells[name].replace(",", ".") if self._commas else cells[name] for name in self._box]
-        found = boxes_in(cells[cell]) if cell else [[*map(float, stated)]]
+        found = tables.boxes_in(cells[cell]) if cell else [[*map(float, stated)]]
         if cell == "bbox" and cell not in self._options.columns:
             self._like_corners += [x2 > x1 and y2 > y1 for x1, y1, x2, y2 in found]
-        if not cell and self._box == CENTRE:
+        if not cell and self._box == tables.CENTRE:
             found = [[x - width / 2, y - height / 2, width, height] for x, y, width, height in found]
-        if cell == "bbox" or (not cell and self._box != CORNERS):
+        if cell == "bbox" or (not cell and self._box != tables.CORNERS):
             found = [[x, y, x + width, y + height] for x, y, width, height in found]
         return [ImportedBox(name, x1, y1, x2, y2, origin, crowd) for name, (x1, y1, x2, y2) in product(names, found)]
 
     def _state(self, row: Imported, image: str, cells: Mapping[str, str], line: int) -> None:
         """What a row says of its image as a whole, which all rows of an image must say alike."""
-        stated = {name: cells[name] for name in OF_IMAGE if name in cells}
+        stated = {name: cells[name] for name in tables.OF_IMAGE if name in cells}
         first, first_line = self._stated.setdefault(image, (stated, line))
         if first != stated:
             values = f"{[*stated.values()]} at {self._file}:{line}, but {[*first.values()]} at line {first_line}"
