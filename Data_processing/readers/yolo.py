@@ -112,12 +112,11 @@ def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
             raise UserError(f"{where}: names no class; it has a class name a line")
         return Dataset(file, names)
     data = parse_yaml(text, where)
-    if not isinstance(data, dict):
-        raise UserError(f"{where}: no data.yaml: it holds no `names:` and `train:`")
+    data = data if isinstance(data, dict) else {}
     stated = [(split_named(str(key)), value) for key, value in data.items() if value is not None]
     splits = [(s, path) for s, value in stated if s for path in (value if isinstance(value, list) else [value])]
     if not splits:
-        raise UserError(f"{where}: has none of train, val and test, which name folders of images")
+        raise UserError(f"{where}: no data.yaml: has none of train, val and test, which name folders of images")
     for split, path in splits:
         if not isinstance(path, str) or not _is_plain(path):
             raise UserError(f"{where}: {split}: {path!r:.80} is no path of a folder or of a .txt file")

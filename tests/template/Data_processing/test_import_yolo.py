@@ -177,7 +177,7 @@ def test_key_points_are_left_out_and_never_taken_for_a_polygon(tmp_path):
 @pytest.mark.parametrize(
     ("yaml", "part"),
     [
-        ("", "names"),
+        ("", "no data.yaml"),
         ("[1, 2]", "no data.yaml"),
         ("names: [cat", "not YAML"),
         ("names: " + "[" * 200_000, "not YAML"),
