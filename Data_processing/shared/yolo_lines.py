@@ -38,6 +38,7 @@ def form_of(lines: Sequence[Sequence[str]], keypoints: int | None) -> Form:
         return Form(keypoints or 0, 0)
     odd = {length % 2 for length in lengths}
     tracked = odd == {0} and all(SCORED_TRACK.fullmatch(" ".join(line[-2:])) for line in long)
+    tracked &= any(line[-1] not in ("0", "1") for line in long)  # which may be a polygon's point on the border
     return Form(0, 2 if tracked else int(odd == {1}))
 
 
