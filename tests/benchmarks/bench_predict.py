@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from Datasets.format.images import MAX_PIXELS, UnreadableImage, decode, letterbox
+from Datasets.format.images import UnreadableImage, decode, letterbox
 from Datasets.format.predictions import OUTPUTS
-from Deployment.predict import Journal, Read, image_files, predict
+from Deployment.predict import Read, image_files, keep, predict
 from Deployment.service.artifact import MODEL, Predictor, load
 from tests.benchmarks.generated import write_images
 from tests.benchmarks.measuring import Figure, exports
@@ -65,8 +65,7 @@ def bare(session: onnxruntime.InferenceSession, size: int, names: Sequence[str],
 
 def ours(predictor: Predictor, files: dict[str, Read], journal: Path) -> None:
     """What the command does, up to writing the file."""
-    parts = predict(predictor, files, CORES, MAX_PIXELS, None)
-    assert len(list(Journal(journal, {}).keep([], parts))) == len(files)
+    assert len(list(keep(journal, {}, [], predict(files, predictor, CORES)))) == len(files)
 
 
 def compare(export: Path, images: Path, what: str, rounds: int) -> Figure:
