@@ -28,7 +28,7 @@ from Data_processing.shared.mask_values import Names, table
 from Datasets.format.classes import ClassRules
 from Datasets.format.proposal import propose
 from Datasets.tools.atomic import editing
-from Datasets.tools.command import run
+from Datasets.tools.command import run, with_options
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import as_yaml, with_entry, written_entry
 
@@ -202,34 +202,25 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
         print(f"  0 in params.yaml means these; `python -m Models.experiment new --for {task}` writes an experiment")
 
 
+@with_options(import_source.PARAMETERS)
 def main(
     name: Annotated[str, typer.Argument(help="what to call the source")],
     path: Annotated[Path, typer.Argument(help="the raw dataset: a directory, .zip or .tar")],
     format: Annotated[str | None, typer.Option(help=f"if several fit: {FORMATS}, datumaro:NAME")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what would be done")] = False,
-    annotations: import_source.AnnotationsOption = None,
-    images: import_source.ImagesOption = None,
-    preset: import_source.PresetOption = None,
-    columns: import_source.ColumnsOption = None,
-    normalized: import_source.NormalizedOption = None,
-    delimiter: import_source.DelimiterOption = None,
-    label_separator: import_source.LabelSeparatorOption = None,
-    classes: import_source.ClassesOption = None,
-    ignore: import_source.IgnoreOption = None,
-    instances: import_source.InstancesOption = None,
-    range: import_source.RangeOption = None,
-    split: import_source.SplitOption = None,
-    corrects: import_source.CorrectsOption = None,
+    **options: Any,
 ) -> None:
     """Recognise a raw dataset, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
-    options = locals()
+    options = {**dict.fromkeys(import_source.OPTIONS), **options}
     gc.disable()  # as in import_source.py
     form, _, named = (format or "").partition(":")  # Datumaro's own name of a format stands behind a colon
     if form or named:
         import_source.find_reader(form)
-    of_table = columns or normalized is not None or delimiter or label_separator or (preset and not form)
-    form = form or ("csv" if of_table else "masks" if instances or ignore is not None else "")
-    options["preset"] = preset or named or None
+    of_table = (options["preset"] and not form) or options["normalized"] is not None
+    of_table = of_table or any(options[name] for name in ("columns", "delimiter", "label_separator"))
+    of_masks = options["instances"] or options["ignore"] is not None
+    form = form or ("csv" if of_table else "masks" if of_masks else "")
+    options["preset"] = options["preset"] or named or None
     given = import_source.make_options(form, options)
     try:
         add_source(name, path, form or None, given, dry_run)

@@ -14,6 +14,7 @@ A format is a module of readers/ or, for a format of the team's own, of own_read
 
 import gc
 import importlib
+import inspect
 import pkgutil
 import posixpath
 import re
@@ -36,7 +37,7 @@ from Data_processing.shared.image_names import OUTSIDE, match_nearly
 from Data_processing.shared.imported import Imported, ImportOptions, in_words, value_range, write_imported
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
+from Datasets.tools.command import run, with_options
 from Datasets.tools.errors import UserError
 
 # The formats that have an option; those that are not named here belong to all.
@@ -118,6 +119,7 @@ def check_paths(rows: Iterable[Imported], left_out: Counter[str] | None = None) 
 def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
     """The options of a source by their names in the command. Raises UserError for those that `form` has not."""
     own = [name for name, module in formats().items() if module.startswith(own_readers.__name__)]
+    given = {**dict.fromkeys(OPTIONS), **given}
     for option, forms in OPTIONS_OF.items():
         if given[option] not in (None, []) and form not in ("", *forms, *own):
             raise UserError(f"{form}: {option} is an option of the formats {', '.join(forms)}")
@@ -142,52 +144,47 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
     return columns
 
 
-# The options that add_source.py has, too.
-AnnotationsOption = Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")]
-ImagesOption = Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")]
-PresetOption = Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")]
-ColumnsOption = Annotated[list[str] | None, typer.Option(help="OURS=THEIRS for each column, as label=class_name")]
-NormalizedOption = Annotated[bool | None, typer.Option(help="boxes in fractions of the size")]
-DelimiterOption = Annotated[str | None, typer.Option(help="csv: between fields; tab")]
-LabelSeparatorOption = Annotated[str | None, typer.Option(help="csv: between the labels in one field")]
-ClassesOption = Annotated[list[str] | None, typer.Option(help="names in the order of their numbers or values")]
-IgnoreOption = Annotated[int | None, typer.Option(help="masks: value of pixels that are not annotated")]
-InstancesOption = Annotated[bool | None, typer.Option(help="masks: each value is an object")]
-RangeOption = Annotated[list[str] | None, typer.Option(help="darkest and brightest value above 8 bits, or `image`")]
-SplitOption = Annotated[str | None, typer.Option(help="train, val or test, where all its images belong")]
-CorrectsOption = Annotated[list[str] | None, typer.Option(help="source whose annotations these replace")]
+# The options of a source, which add_source.py has, too.
+OPTIONS: dict[str, Any] = {
+    "annotations": Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")],
+    "images": Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")],
+    "preset": Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")],
+    "columns": Annotated[list[str] | None, typer.Option(help="OURS=THEIRS for each column, as label=class_name")],
+    "normalized": Annotated[bool | None, typer.Option(help="boxes in fractions of the size")],
+    "delimiter": Annotated[str | None, typer.Option(help="csv: between fields; tab")],
+    "label_separator": Annotated[str | None, typer.Option(help="csv: between the labels in one field")],
+    "classes": Annotated[list[str] | None, typer.Option(help="names in the order of their numbers or values")],
+    "ignore": Annotated[int | None, typer.Option(help="masks: value of pixels that are not annotated")],
+    "instances": Annotated[bool | None, typer.Option(help="masks: each value is an object")],
+    "range": Annotated[list[str] | None, typer.Option(help="darkest and brightest value above 8 bits, or `image`")],
+    "split": Annotated[str | None, typer.Option(help="train, val or test, where all its images belong")],
+    "corrects": Annotated[list[str] | None, typer.Option(help="source whose annotations these replace")],
+}
+PARAMETERS = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+    for name, kind in OPTIONS.items()
+]
 
 
+@with_options(PARAMETERS)
 def main(
     source: Annotated[str, typer.Option(help="the source's name")],
     format: Annotated[str, typer.Option(help=f"its annotation format: {', '.join(formats())}")],
     path: Annotated[Path, typer.Option(help="directory, .zip or .tar")],
     out: Annotated[Path | None, typer.Option(help="Parquet file; intermediate/imported has one a source")] = None,
-    annotations: AnnotationsOption = None,
-    images: ImagesOption = None,
-    preset: PresetOption = None,
-    columns: ColumnsOption = None,
-    normalized: NormalizedOption = None,
-    delimiter: DelimiterOption = None,
-    label_separator: LabelSeparatorOption = None,
-    classes: ClassesOption = None,
-    ignore: IgnoreOption = None,
-    instances: InstancesOption = None,
-    range: RangeOption = None,
-    split: SplitOption = None,
-    corrects: CorrectsOption = None,
+    **options: Any,
 ) -> None:
     """Read a source's annotations into records."""
-    options = make_options(format, locals())
+    stated = make_options(format, options)
     check_source_name(source)
     out = out or Path(f"Data_processing/intermediate/imported/{source}.parquet")
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     pa.set_memory_pool(pa.system_memory_pool())  # which keeps pages for the next batch, where others give them back
     files, left_out = open_source(path), Counter[str]()
     with replacing(out) as partial:
-        found, folder, rows = read_annotations(files, format, options)
+        found, folder, rows = read_annotations(files, format, stated)
         checked = check_paths(rows, left_out)
-        count = write_imported(checked, source, partial, source_path=path, images=folder, options=options)
+        count = write_imported(checked, source, partial, source_path=path, images=folder, options=stated)
     if left_out:
         print(f"warning: {source}: {in_words(left_out)} left out", file=sys.stderr)
     if files.matched:

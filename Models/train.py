@@ -28,7 +28,7 @@ import typer
 from Datasets.format.curated import Curated
 from Datasets.format.proposal import propose_for, rate
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
+from Datasets.tools.command import run, with_options
 from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
 from Models.learning.augmentation import check_augmentation
@@ -44,6 +44,7 @@ STAGE = Path("Models/train.py")  # imports all code that a training depends on, 
 RESULTS = ("weights.safetensors", "run.json", "metrics.json")
 
 
+@with_options(inspect.signature(Options).parameters.values())
 def main(
     script: Annotated[str, typer.Option(help="name of a model script in Models/, without .py")],
     out: Annotated[Path, typer.Option(help="directory to write to")],
@@ -66,12 +67,6 @@ def main(
         return
     with hardware.joined(how.device):
         learn(prepare(script, helpers, model or [], curated, init, how), out)
-
-
-# in place of **options, the command has an option for each field of Options
-*_own, _ = inspect.signature(main).parameters.values()
-main.__signature__ = inspect.Signature([*_own, *inspect.signature(Options).parameters.values()])  # type: ignore[attr-defined]
-main.__annotations__ |= Options.__annotations__
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import inspect
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from Datasets.tools.errors import UserError, one_line
 
 T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
 # What moves the cursor, colours, or turns letters round on a terminal, but for what shows progress: \n, \r and ESC[K.
 CONTROL = re.compile(r"(?!\x1b\[[KA])[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -53,6 +55,19 @@ def run(*functions: Callable[..., Any]) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def with_options(parameters: Iterable[inspect.Parameter]) -> Callable[[Command], Command]:
+    """Give a command, in place of its **options, an option for each of these parameters."""
+    added = list(parameters)
+
+    def decorate(command: Command) -> Command:
+        *own, _ = inspect.signature(command).parameters.values()
+        command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        command.__annotations__ |= {parameter.name: parameter.annotation for parameter in added}
+        return command
+
+    return decorate
 
 
 def _end(number: int, frame: object) -> NoReturn:
