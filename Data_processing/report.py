@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import jinja2
 import pandas as pd
 import pyarrow.parquet as pq
 import typer
 
 from Data_processing.reporting import sections
 from Data_processing.reporting.data import changes, charts, numbers, read_dataset
+from Datasets.pages.page import write_page
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
@@ -85,13 +85,9 @@ def main(
         "bits": near_duplicate_bits,
         "since": changed_since(since, {path.as_posix(): now for path, now in files.items()}) if since else None,
     }
-    undefined = jinja2.StrictUndefined
-    environment = jinja2.Environment(autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(PAGE.read_text(encoding="utf-8")).render(values).strip() + "\n"
     with replacing(metrics) as partial:
         partial.write_text(json.dumps(further, indent=1) + "\n", encoding="utf-8")
-    with replacing(out) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_page(PAGE, values, out)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 

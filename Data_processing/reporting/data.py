@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from Data_processing.reporting.pictures import to_uri
 from Datasets.format.classes import read_classes
 from Datasets.format.records import SPLITS
+from Datasets.pages.pictures import to_uri
 from Datasets.tools.errors import UserError
 
 IMAGE_COLUMNS = ["source", "split", "group", "sha256", "width", "height"]

@@ -8,8 +8,8 @@ from tests.contract.checkout import ROOT
 
 TOOLS = ("Datasets/tools",)  # messages, progress, errors: cannot change a result
 READS = {
-    "Data_processing": ("Data_processing", "Datasets/format", "Datasets/raw", "Datasets/curated"),
-    "Models": ("Models", "Datasets/format", "Datasets/curated", "Datasets/pretrained"),
+    "Data_processing": ("Data_processing", "Datasets/format", "Datasets/pages", "Datasets/raw", "Datasets/curated"),
+    "Models": ("Models", "Datasets/format", "Datasets/pages", "Datasets/curated", "Datasets/pretrained"),
     "Deployment": ("Deployment", "Datasets/format", "Datasets/curated", "Datasets/pretrained", "constraints.txt"),
 }
 WRITES = {
