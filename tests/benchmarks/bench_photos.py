@@ -11,7 +11,6 @@ import json
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,16 +55,15 @@ def compared(what: str, project: Path, script: str, options: list[str], seeds: i
     for weights, (init, model) in WEIGHTS.items():
         found, minutes = [], []
         for seed in range(seeds):
-            began = time.perf_counter()
             words = ["--script", script, "--out", "out/train", "--seed", seed, *options]
-            cost(python("Models.train", *words, "--init", f"Datasets/pretrained/{init}", "--", *model), project)
-            minutes.append((time.perf_counter() - began) / 60)
+            start = ["--init", f"Datasets/pretrained/{init}", "--", *model]
+            minutes.append(cost(python("Models.train", *words, *start), project).processor / 60)
             cost(python("Models.evaluate", "--trained", "out/train"), project)
             found.append(json.loads((project / "out/evaluate/metrics.json").read_text()))
         each = [f"{name} {spread([m[name] for m in found])}" for name in SHOWN if all(name in m for m in found)]
         used = json.loads((project / "out/train/run.json").read_text())["train"]
         how = f"{used['size']} pixels, {used['epochs']} epochs, batch {used['batch']}"
-        details = f"{how}; {statistics.mean(minutes):.1f} minutes of training; {seeds} seeds"
+        details = f"{how}; {statistics.mean(minutes):.1f} minutes of a core for training; {seeds} seeds"
         yield Figure(f"{what}, from {weights}", "", ", ".join(each), "", details)
 
 
