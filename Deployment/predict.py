@@ -4,8 +4,9 @@
 
 IMAGES: directories, .zip and .tar archives, .txt lists of files, single files. --to: a name that ends in coco.json is
 written in COCO's form, which Data_processing.import_source reads; another .json as an array of the service's answers;
-.parquet as records with scores. An image that cannot be read is a row with its reason (`error`; in COCO's form, an
-entry of `errors`).
+.parquet as records with scores, and with how unsure the model is of an image and the features that it sees in it, by
+which `python -m Models.review next` chooses. An image that cannot be read is a row with its reason (`error`; in COCO's
+form, an entry of `errors`).
 
 Killed and started again, it continues: the answers so far are kept in a file beside --to until all are there.
 """
@@ -179,7 +180,7 @@ def main(
     if done:
         print(f"{to}: continues after {len(done)} images")
     left = {name: read for name, read in files.items() if name not in done}
-    predictor = partial(Predictor(artifact), max_pixels=max_pixels, threshold=threshold)
+    predictor = partial(Predictor(artifact, extras=to.suffix == ".parquet"), max_pixels=max_pixels, threshold=threshold)
     new = progress(keep(journal, work, done.values(), predict(left, predictor, jobs)), len(left), "predict", "images")
     by_name = done | {row["image"]: row for row in new}
     rows = [by_name[name] for name in files]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from Models.backbones.features import Pyramid, whole_batch
+from Models.backbones.features import Features, Pyramid, whole_batch
 
 TASK = "boxes"  # the record's field that this model learns
 STRIDE = 8
@@ -52,9 +52,11 @@ class CenterDetector(nn.Module):
         """Detect. images: uint8 [N, 3, H, W], RGB, of any size.
 
         boxes: float32 [N, K, 4], x1, y1, x2, y2 in pixels of the input; scores: float32 [N, K] in 0 to 1, descending;
-        classes: int64 [N, K]. K is `detections`; where an image has fewer peaks, the rest has a score of 0.
+        classes: int64 [N, K]. K is `detections`; where an image has fewer peaks, the rest has a score of 0. features:
+        float32 [N, D], what each image looks like.
         """
-        maps = self.maps(images)
+        features = self.backbone(images)
+        maps = self.maps(features)
         heatmap = maps.heatmap.sigmoid()
         peak = F.max_pool2d(heatmap, 3, stride=1, padding=1) == heatmap
         probability, kind = maps.kind.softmax(1).max(1)
@@ -64,13 +66,14 @@ class CenterDetector(nn.Module):
         index = index.clamp(max=cells - 1)
         boxes = box_map(maps.distances).flatten(2).transpose(1, 2)
         boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
-        return {"boxes": boxes, "scores": scores, "classes": kind.flatten(1).gather(1, index)}
+        kinds = kind.flatten(1).gather(1, index)
+        return {"boxes": boxes, "scores": scores, "classes": kinds, "features": features.image}
 
-    def maps(self, images: Tensor) -> Maps:
-        """The raw maps for uint8 [N, 3, H, W]."""
-        x = self.backbone(images).at8
+    def maps(self, features: Features) -> Maps:
+        """The raw maps of the backbone's features."""
+        heads = (self.heatmap, self.kind, self.distances)
         # float(): under bf16 the heads give bfloat16
-        heatmap, kind, distances = (head(x).float() for head in (self.heatmap, self.kind, self.distances))
+        heatmap, kind, distances = (head(features.at8).float() for head in heads)
         return Maps(heatmap, kind, distances.clamp(max=6).exp() * (2 * STRIDE))
 
     def loss(self, images: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -80,7 +83,7 @@ class CenterDetector(nn.Module):
         int64 [N, M], -1 where an image has fewer than M; crowd bool [N, M]. Cells inside a crowd box are neither
         centre nor background; images without boxes are background.
         """
-        maps = self.maps(images)
+        maps = self.maps(self.backbone(images))
         goal = assign(targets, maps.heatmap.shape[2], maps.heatmap.shape[3])
         weight = goal.weight / whole_batch(goal.weight.sum(), least=1e-6)
         kind = F.cross_entropy(maps.kind, goal.kind, reduction="none")

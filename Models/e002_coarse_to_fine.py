@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from Models.backbones.features import Pyramid, upsample, whole_batch
+from Models.backbones.features import Features, Pyramid, upsample, whole_batch
 from Models.backbones.tiny import convolution
 
 TASK = "mask"  # the record's field that this model learns
@@ -51,26 +51,32 @@ class CoarseToFine(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Segment. images: uint8 [N, 3, H, W], RGB, of any size.
 
-        mask: uint8 [N, H, W]: class id + 1, or 0 for background.
+        mask: uint8 [N, H, W]: class id + 1, or 0 for background. confidence: float32 [N, H, W], the probability of
+        that. features: float32 [N, D], what each image looks like.
         """
         height, width = images.shape[2:]
-        maps = self.maps(images)
-        kind = F.interpolate(maps.kind.argmax(1, keepdim=True).float() + 1, scale_factor=float(STRIDE))
-        return {"mask": ((maps.foreground > 0) * kind[:, 0, :height, :width]).to(torch.uint8)}
+        features = self.backbone(images)
+        maps = self.maps(features, height, width)
+        likely, kind = maps.kind.softmax(1).max(1, keepdim=True)
+        cells = F.interpolate(torch.cat([kind.float() + 1, likely], 1), scale_factor=float(STRIDE))
+        kinds, likely = cells[:, :, :height, :width].unbind(1)
+        inside, probability = maps.foreground > 0, maps.foreground.sigmoid()
+        confidence = (probability * likely).where(inside, 1 - probability)
+        return {"mask": (inside * kinds).to(torch.uint8), "confidence": confidence, "features": features.image}
 
-    def maps(self, images: Tensor) -> Maps:
-        """The raw maps for uint8 [N, 3, H, W]."""
-        at2, at4, at8 = self.backbone(images)
+    def maps(self, features: Features, height: int, width: int) -> Maps:
+        """The raw maps of the backbone's features, for images of height x width pixels."""
+        at2, at4, at8, _ = features
         fine = self.fine2(at2) + upsample(self.fine4(at4), 2, at2) + upsample(self.fine8(at8), 4, at2)
         foreground = F.pixel_shuffle(self.foreground(F.relu(fine)), 2)
-        return Maps(foreground[:, 0, : images.shape[2], : images.shape[3]].float(), self.kind(at8).float())
+        return Maps(foreground[:, 0, :height, :width].float(), self.kind(at8).float())
 
     def loss(self, images: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """The parts of the loss, scalars to be summed.
 
         images: uint8 [N, 3, H, W]. targets: mask int64 [N, H, W], class id + 1, 0 for background, IGNORED.
         """
-        maps, mask = self.maps(images), targets["mask"]
+        maps, mask = self.maps(self.backbone(images), *images.shape[2:]), targets["mask"]
         known = (mask != IGNORED).float()
         wrong = F.binary_cross_entropy_with_logits(maps.foreground, (mask > 0).float(), reduction="none")
         foreground = (wrong * known).sum() / whole_batch(known.sum(), least=1)

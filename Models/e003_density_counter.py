@@ -35,14 +35,14 @@ class DensityCounter(nn.Module):
         """Count. images: uint8 [N, 3, H, W], RGB, of any size.
 
         scores: float32 [N, C], the probability that there is an object of each class; counts: float32 [N, C], how many
-        to expect.
+        to expect. features: float32 [N, D], what each image looks like.
         """
-        density = self.density(images)
-        return {"scores": -log_none(density).expm1(), "counts": density.sum((2, 3))}
+        features = self.backbone(images)
+        density = self.density(features.at8)
+        return {"scores": -log_none(density).expm1(), "counts": density.sum((2, 3)), "features": features.image}
 
-    def density(self, images: Tensor) -> Tensor:
-        """For uint8 [N, 3, H, W] each cell's probability to hold an object of each class, float [N, C, H/8, W/8]."""
-        x = self.backbone(images).at8
+    def density(self, x: Tensor) -> Tensor:
+        """For features at stride 8 each cell's probability to hold an object of each class, float [N, C, H/8, W/8]."""
         return self.heatmap(x).float().sigmoid() * self.kind(x).float().softmax(1)
 
     def loss(self, images: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -50,7 +50,7 @@ class DensityCounter(nn.Module):
 
         images: uint8 [N, 3, H, W]. targets: counts int64 [N, C].
         """
-        density, counts = self.density(images), targets["counts"].float()
+        density, counts = self.density(self.backbone(images).at8), targets["counts"].float()
         none = log_none(density)
         some = (-none.expm1()).clamp(min=1e-6).log()
         label = -some.where(counts > 0, none).sum(1)

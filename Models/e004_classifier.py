@@ -50,14 +50,15 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Classify. images: uint8 [N, 3, H, W], RGB, of any size.
 
-        scores: float32 [N, C], the probability that the image shows each class; exclusive ones add up to 1.
+        scores: float32 [N, C], the probability that the image shows each class; exclusive ones add up to 1. features:
+        float32 [N, D], what each image looks like.
         """
-        logits = self.logits(images)
-        return {"scores": logits.softmax(1) if self.exclusive else logits.sigmoid()}
+        features = self.backbone(images)
+        logits = self.logits(features.at8.float())
+        return {"scores": logits.softmax(1) if self.exclusive else logits.sigmoid(), "features": features.image}
 
-    def logits(self, images: Tensor) -> Tensor:
-        """float32 [N, C] for uint8 [N, 3, H, W]."""
-        cells = self.backbone(images).at8.float()
+    def logits(self, cells: Tensor) -> Tensor:
+        """float32 [N, C] for features at stride 8."""
         return self.kind(torch.cat([cells.mean((2, 3)), cells.amax((2, 3))], 1)).float()
 
     def loss(self, images: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -65,7 +66,7 @@ class Classifier(nn.Module):
 
         images: uint8 [N, 3, H, W]. targets: labels bool [N, C].
         """
-        logits, labels = self.logits(images), targets["labels"].float()
+        logits, labels = self.logits(self.backbone(images).at8.float()), targets["labels"].float()
         if self.exclusive:
             each = -logits.log_softmax(1) * labels * self.weights
         else:

@@ -9,6 +9,9 @@ its task, and its `forward` returns for each image:
 | mask   | mask int [S, S]: for each pixel of the square class id + 1, or 0 for background           |
 | labels | scores float [C]: probability that the image shows an object of the class                 |
 | counts | scores float [C] as for labels, and counts float [C]: expected number of objects of each  |
+
+It may give more, which the review of labels and the choice of the next images use: features float [D], what the image
+looks like, and for masks confidence float [S, S], the probability of each pixel's value.
 """
 
 import base64
@@ -28,6 +31,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "labels": ("scores",),
     "counts": ("scores", "counts"),
 }
+EXTRAS = ("features", "confidence")
 TOLERANCE: Mapping[str, Mapping[str, float]] = {  # largest differences of equal predictions
     "boxes": {"boxes": 0.01, "scores": 1e-4},  # pixels; scores lie in 0 to 1
     "mask": {"mask": 1e-3},  # of the pixels
@@ -145,6 +149,22 @@ def _to_segmentation(
 def mask_of(prediction: Segmentation) -> np.ndarray:
     """The mask of a prediction, uint8 [height, width]: class ids + 1, 0 for background."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(prediction["mask"]))))
+
+
+def uncertainty(task: str, outputs: Outputs, threshold: float) -> float:
+    """How unsure a model is of an image, from 0 on: the more, the more it may learn from the image's annotation.
+
+    boxes: the sum over the boxes of how near their scores are to the threshold (of aggregations, the best in Brust et
+    al., 2018, arXiv:1809.09875). mask: 1 - the mean confidence, 0 where the model gives none. labels and counts: how
+    near a score is to 0.5, of the class of which it is nearest.
+    """
+    if task == "mask":
+        return float(1 - outputs["confidence"].mean()) if "confidence" in outputs else 0.0
+    scores = outputs["scores"].astype(np.float64)
+    if task == "boxes" and 0 < threshold < 1:
+        scores = scores ** (np.log(0.5) / np.log(threshold))  # so that the threshold becomes 0.5
+    unsure = 1 - np.abs(2 * scores - 1)
+    return float(unsure.sum() if task == "boxes" else unsure.max())
 
 
 def largest_difference(task: str, expected: Prediction, actual: Prediction, threshold: float) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 The column of the model's task is filled, and those that follow from it: `mask` with the PNG file's bytes, `counts` and
 `labels`. `boxes` have a `score` each; `scores` has the probability of each class where the model gives one, and the
-expected number of objects.
+expected number of objects. `uncertainty` and `features` (Datasets/format/predictions.py) are there if they were asked
+for.
 """
 
 import base64
@@ -21,7 +22,12 @@ SCORED_BOX = pa.struct([*BOX_TYPE, pa.field("score", pa.float64())])
 SCORED_CLASS = pa.struct({"name": pa.string(), "score": pa.float64(), "expected": pa.float64()})
 SCORED_SCHEMA = pa.schema(
     [field.with_type(pa.list_(SCORED_BOX)) if field.name == "boxes" else field for field in SCHEMA]
-    + [pa.field("scores", pa.list_(SCORED_CLASS)), pa.field("error", pa.string())]
+    + [
+        pa.field("scores", pa.list_(SCORED_CLASS)),
+        pa.field("uncertainty", pa.float64()),
+        pa.field("features", pa.list_(pa.float32())),
+        pa.field("error", pa.string()),
+    ]
 )
 Row = Mapping[str, Any]
 

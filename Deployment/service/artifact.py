@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from Datasets.format.images import FILL, FORMATS, MAX_PIXELS, decode, letterbox
-from Datasets.format.predictions import OUTPUTS, Prediction, to_prediction
+from Datasets.format.predictions import EXTRAS, OUTPUTS, Prediction, to_prediction, uncertainty
 from Datasets.tools.errors import UserError, one_line
 
 FORMAT_VERSION = 1
@@ -78,11 +78,12 @@ class Artifact:
 class Predictor:
     """An export's ONNX graph, ready to answer; one may serve many threads at once.
 
-    threads: for the operators of one image; with a small model a second one is slower. Raises UserError for a graph
+    threads: for the operators of one image; with a small model a second one is slower. extras: whether answers also
+    have the model's `uncertainty` and, if the graph gives them, the image's `features`. Raises UserError for a graph
     that cannot be loaded.
     """
 
-    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1, extras: bool = False) -> None:
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read on import
         import onnxruntime
 
@@ -96,6 +97,9 @@ class Predictor:
         except Exception as error:  # onnxruntime's exceptions have no other base class
             reason = one_line(error)
             raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
+        given = {output.name for output in self._session.get_outputs()} if extras else set()
+        self._names = [*OUTPUTS[artifact.task], *(name for name in EXTRAS if name in given)]
+        self._extras = extras
 
     def __call__(
         self,
@@ -113,10 +117,15 @@ class Predictor:
         image = decode(data, max_pixels, formats, about.get("range"))
         height, width = image.shape[:2]
         boxed = letterbox(image, about["size"])
-        outputs = self._session.run(OUTPUTS[task], {"images": boxed.pixels.transpose(2, 0, 1)[None]})
-        of_image = {name: values[0] for name, values in zip(OUTPUTS[task], outputs, strict=True)}
+        outputs = self._session.run(self._names, {"images": boxed.pixels.transpose(2, 0, 1)[None]})
+        of_image = {name: values[0] for name, values in zip(self._names, outputs, strict=True)}
         least = self._artifact.threshold if threshold is None else threshold
-        return to_prediction(task, of_image, boxed, width, height, classes, least)
+        prediction = to_prediction(task, of_image, boxed, width, height, classes, least)
+        if self._extras:
+            unsure = uncertainty(task, of_image, self._artifact.threshold)
+            features = of_image["features"].tolist() if "features" in of_image else None
+            prediction |= {"uncertainty": unsure, "features": features}  # type: ignore[typeddict-unknown-key]
+        return prediction
 
 
 def load(directory: Path) -> Artifact:

@@ -27,6 +27,7 @@ class Features(NamedTuple):
     at2: Tensor  # float [N, channels[0], H/2, W/2], of the backbone
     at4: Tensor  # float [N, channels[1], H/4, W/4], of the backbone
     at8: Tensor  # float [N, 2 * width, H/8, W/8], of all strides from 4 on together
+    image: Tensor  # float32 [N, channels[-1]], the means of the backbone's last map: what the image looks like
 
 
 class Pyramid(nn.Module):
@@ -52,7 +53,7 @@ class Pyramid(nn.Module):
         joined = self.lateral4(at4)
         for times, lateral, x in zip((1, 2, 4), self.laterals, others, strict=False):
             joined = joined + upsample(lateral(x), times, joined)
-        return Features(at2, at4, self.neck(joined))
+        return Features(at2, at4, self.neck(joined), others[-1].mean((2, 3)).float())
 
 
 def upsample(x: Tensor, times: int, like: Tensor) -> Tensor:

@@ -206,9 +206,15 @@ TASKS = {"boxes": BOXES, "mask": MASKS, "labels": LABELS, "counts": LABELS}
 
 def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
     """A Prediction for each image, in its own pixels."""
+    return [prediction for prediction, _ in answers(model, samples, batch, threshold)]
+
+
+def answers(
+    model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE
+) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
+    """For each image a Prediction, in its own pixels, and what it was made from: the outputs of `forward`."""
     device = next(model.parameters()).device
     order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
-    predictions: list[Any] = []
     with torch.inference_mode(), evaluating(model):
         for part in samples.batches(order):
             outputs = {name: values.cpu().numpy() for name, values in model(part.images.to(device)).items()}
@@ -216,9 +222,7 @@ def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = M
                 width, height = samples.records[index]["width"], samples.records[index]["height"]
                 assert width and height, "a curated record has the true size of its image"
                 arrays = {name: values[row] for name, values in outputs.items()}
-                answer = to_prediction(samples.task, arrays, square, width, height, samples.classes, threshold)
-                predictions.append(answer)
-    return predictions
+                yield to_prediction(samples.task, arrays, square, width, height, samples.classes, threshold), arrays
 
 
 def validate(model: nn.Module, samples: Samples, batch: int) -> dict[str, float]:
