@@ -6,6 +6,7 @@
     python -m Models.experiment try e004 e005                    (trains a few steps, and keeps nothing)
     python -m Models.experiment run e004.1 -S experiments.e004.model.width=48
     python -m Models.experiment conclude e004 "48 is enough"
+    python -m Models.experiment compare                          (all that was evaluated: settings and figures)
     python -m Models.experiment list [--open]
     python -m Models.experiment show e004
     python -m Models.experiment drift e004
@@ -43,6 +44,7 @@ from Datasets.tools.atomic import editing
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry, written_entry
+from Models.experimenting.compare import compare
 from Models.experimenting.entries import remove, rename
 from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text, write_text
 from Models.experimenting.run import git, run, show
@@ -243,4 +245,4 @@ def compare_scripts(scripts: Path, commit: str) -> None:
 
 
 if __name__ == "__main__":
-    run_command(new, note, try_, run, conclude, list_, show, drift, rename, remove)
+    run_command(new, note, try_, run, conclude, compare, list_, show, drift, rename, remove)

@@ -1,0 +1,196 @@
+"""What experiments came to, as dvc.lock has it: in the workspace, in steps of the log, and in runs of `dvc exp`."""
+
+import hashlib
+import json
+import logging
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from Datasets.tools.errors import UserError
+from Datasets.tools.params import parsed, text_of
+from Models.experimenting.log import ROOT, Log
+from Models.experimenting.run import git, stages_due
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+FIGURES = {  # that matter, the main one first; by the figure that only this task has
+    "mAP50": ("boxes", ("mAP50", "mAP", "F1")),
+    "mIoU": ("mask", ("mIoU", "pixel_accuracy")),
+    "MAE": ("counts", ("macroF1", "MAE", "exact_count")),
+    "top1": ("labels", ("macroF1", "mAP", "top1", "exact")),
+}
+
+
+class Result(NamedTuple):
+    """An experiment as it was evaluated. name: what people type. commit: empty in the workspace. stages: dvc.lock's."""
+
+    name: str
+    experiment: str
+    commit: str
+    stages: Mapping[str, Any]
+
+    def stage(self, name: str) -> Mapping[str, Any]:
+        """What dvc.lock has of one of the experiment's stages."""
+        return self.stages.get(f"{name}@{self.experiment}") or {}
+
+    def md5(self, stage: str, kind: str, path: str) -> str | None:
+        """The hash of an output or a dependency; None if the stage did not run. kind: outs or deps."""
+        found = {each["path"]: each.get("md5") for each in self.stage(stage).get(kind, [])}
+        return found.get(path.format(self.experiment))
+
+    def output(self, repo: "Repo", stage: str, path: str) -> Path | None:
+        """An output in DVC's cache, None if the stage did not run. Raises UserError if the cache lacks it."""
+        md5 = self.md5(stage, "outs", path)
+        if md5 is None:
+            return None
+        file = Path(repo.cache.local.oid_to_path(md5))
+        if not file.exists():
+            fetch = "`dvc pull --all-commits`, or of a run `dvc exp pull REMOTE NAME`,"
+            raise UserError(f"{self.name}: {path.format(self.experiment)} is not in DVC's cache; {fetch} may bring it")
+        return file
+
+    def figures(self, repo: "Repo") -> dict[str, Any]:
+        """The test metrics; empty if the weights were not evaluated, or DVC's cache lacks them."""
+        weights = "Models/outputs/{}/train/weights.safetensors"
+        same = self.md5("train", "outs", weights) == self.md5("evaluate", "deps", weights)
+        try:
+            file = self.output(repo, "evaluate", "Models/outputs/{}/evaluate/metrics.json") if same else None
+        except UserError:
+            return {}
+        return json.loads(file.read_text("utf-8")) if file else {}
+
+    def settings(self) -> dict[str, str]:
+        """The options that it was trained with; `data`, `code` and `weights`, those to start from, as hashes."""
+        words = [*shlex.split(self.stage("train").get("cmd", "")), "--"]
+        found: dict[str, str] = {}
+        for option, value in pairwise(words):
+            if option.startswith("--") and option != "--":
+                name, flag = option[2:].removeprefix("no-"), "no" if option.startswith("--no-") else "yes"
+                value = flag if value.startswith("--") else value.removeprefix("Datasets/pretrained/")
+                found[name] = f"{found[name]} {value}" if name in found else value
+        hashes = {"data": "", "weights": "", "code": ""}
+        for each in self.stage("train").get("deps", []):
+            kind = {"Datasets/curated": "data", "Datasets/pretrained": "weights"}
+            hashes[kind.get("/".join(each["path"].split("/")[:2]), "code")] += each.get("md5", "")
+        short = {name: hashlib.md5(text.encode()).hexdigest()[:5] for name, text in hashes.items()}
+        return {name: value for name, value in found.items() if name not in ("out", "helpers")} | short
+
+
+@contextmanager
+def opened() -> Iterator["Repo"]:
+    """DVC's repository, its warnings silenced. Raises UserError with DVC's message."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        with Repo(str(ROOT)) as repo:
+            yield repo
+    except DvcException as error:
+        raise UserError(f"dvc: {error}") from error
+
+
+def lock_at(commit: str) -> dict[str, Any]:
+    """The stages in dvc.lock of a commit, or of the workspace; empty without one."""
+    lock = ROOT / "dvc.lock"
+    if commit and not git("ls-tree", "--name-only", commit, "./dvc.lock"):
+        return {}
+    text = git("show", f"{commit}:./dvc.lock") if commit else text_of(lock) if lock.exists() else ""
+    return (parsed(text, lock) or {}).get("stages") or {}
+
+
+def all_results(repo: "Repo") -> list[Result]:
+    """The experiments of params.yaml as last run, as in the last commit, the done steps of the log, runs of `dvc exp`.
+
+    Of a commit only those that are not as in the workspace, and of a run those that are not as in what it began from.
+    """
+    entries = parsed(text_of(ROOT / "params.yaml"), ROOT / "params.yaml").get("experiments") or {}
+    now = lock_at("")
+    found = [Result(name, name, "", now) for name in entries]
+    for experiment in Log().experiments.values():
+        steps = {f"{experiment.id}.{number}": step.commit for number, step in experiment.steps.items() if step.commit}
+        found += [Result(name, experiment.id, commit, lock_at(commit)) for name, commit in steps.items()]
+    found += changed_since(now, "HEAD", git("rev-parse", "HEAD").strip())
+    for start, runs in repo.experiments.ls(all_commits=True).items():
+        before = lock_at(start)
+        found += [each for name, commit in runs for each in changed_since(before, name, str(commit))]
+    return found
+
+
+def changed_since(before: Mapping[str, Any], name: str, commit: str) -> list[Result]:
+    """The experiments that were evaluated in a commit, and otherwise than in the stages of another one."""
+    stages = lock_at(commit)
+    own = [stage[9:] for stage in stages if stage[:9] == "evaluate@" and stages[stage] != before.get(stage)]
+    return [Result(f"{each}@{name}", each, commit, stages) for each in own]
+
+
+def named(repo: "Repo", name: str) -> Result:
+    """The result that a name means: e001 of the workspace, e001.2 of the log, e001@REV. Raises UserError."""
+    match = re.fullmatch(r"(e\d+)(?:\.(\d+)|@(.+))?", name)
+    if not match:
+        raise UserError(f"{name!r} is no experiment; write e001, e001.1 for a step of the log, or e001@REVISION")
+    experiment, step, revision = match.groups()
+    commit = ""
+    if step:
+        found = Log()[experiment].steps.get(int(step))
+        commit = (found.commit if found else None) or ""
+        if not commit:
+            raise UserError(f"EXPERIMENTS.md: has no result of step {name}; `python -m Models.experiment run {name}`")
+    runs = {run: str(at) for each in repo.experiments.ls(all_commits=True).values() for run, at in each}
+    if commit := runs.get(revision, commit or revision or ""):
+        try:
+            commit = git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
+        except UserError:
+            known = ", ".join(runs) or "none"
+            raise UserError(f"{name}: {commit!r} is no commit, tag or branch, nor a run; the runs: {known}") from None
+    return Result(name, experiment, commit, lock_at(commit))
+
+
+def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
+    """The lines of a table for each task: the settings in which its rows differ, and its figures; what lacks them last.
+
+    Results that are the same share a row.
+    """
+    rows: dict[tuple[str, ...], tuple[list[Result], dict[str, Any]]] = {}
+    for each in results:
+        figures = each.figures(repo)
+        key = (each.experiment, *each.settings().values(), str(figures))
+        rows.setdefault(key, ([], figures))[0].append(each)
+    lacking = [each.name for same, figures in rows.values() for each in same if not figures]
+    due = {stage.partition("@")[2] for stage in stages_due() if stage.startswith(("train@", "evaluate@"))}
+    changed = [each.name for each in results if not each.commit and each.experiment in due and each.name not in lacking]
+    for only, (task, names) in FIGURES.items():
+        if found := [row for row in rows.values() if only in row[1]]:
+            yield from table(task, names, found, changed)
+    if changed:
+        again = " ".join(f"evaluate@{name}" for name in changed)
+        yield f"* params.yaml, code or data have changed since: `dvc repro {again}`"
+    if lacking:
+        yield f"not evaluated yet, or not in DVC's cache (`dvc pull --all-commits`): {', '.join(lacking)}"
+
+
+def table(
+    task: str, names: Sequence[str], rows: Sequence[tuple[list[Result], dict[str, Any]]], changed: Sequence[str]
+) -> Iterator[str]:
+    """The lines of one task's table, and an empty one. changed: names of results to mark."""
+    import pandas as pd
+
+    settings = pd.DataFrame([same[0].settings() for same, _ in rows]).fillna("-")
+    settings = settings.loc[:, settings.nunique() > 1]
+    labels = [", ".join(f"{each.name}*" if each.name in changed else each.name for each in same) for same, _ in rows]
+    cells = pd.DataFrame([{name: f"{figures[name]:.3f}" for name in names} for _, figures in rows])
+    commits = pd.Series(
+        [next((each.commit[:7] for each in same if each.commit), "") for same, _ in rows], name="commit"
+    )
+    aligned = pd.Series([label.ljust(max(map(len, labels))) for label in labels], name=task)
+    whole = pd.concat([aligned, commits, settings, cells], axis=1)
+    width = shutil.get_terminal_size((120, 0)).columns
+    yield from whole.to_string(index=False, justify="left", line_width=width).splitlines()
+    yield ""
