@@ -24,7 +24,7 @@ from Data_processing.curating.record_files import RecordFiles
 from Data_processing.curating.splits import ANY, Shares, assign, check_shares, missing_classes, read_groups, with_placed
 from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
 from Datasets.format.classes import read_classes
-from Datasets.format.curated import write_annotations, write_curated
+from Datasets.format.curated import ORIGINS_SCHEMA, write_annotations, write_curated, write_origins
 from Datasets.format.records import SCHEMA, SPLITS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
@@ -136,8 +136,20 @@ def write(
         each = functools.partial(workers.run, few=few)
         written = write_curated(partial, records, sizes, read, each, value_range)
         write_annotations(partial, progress(written, len(table), "curate", "images"), read.classes)
+        write_origins(partial, origins(accepted, kept, read.paths))
     drawn = {split: pc.struct_field(pc.list_flatten(part["boxes"]), "name") for split, part in parts.items()}
     return {split: column.to_pandas().value_counts().sort_index().to_dict() for split, column in drawn.items()}
+
+
+def origins(accepted: Path, kept: np.ndarray, paths: Mapping[str, str]) -> pa.Table:
+    """Where the annotations of the images that are `kept` came from, in ORIGINS_SCHEMA. paths: of each source."""
+    columns = ["source", "image", "sha256", "origin", "box_origins"]
+    table = pq.read_table(accepted, columns=columns).filter(pa.array(kept))
+    sources = table["source"].combine_chunks()
+    images = pc.binary_join_element_wise(sources, table["image"].combine_chunks(), "/")
+    places = pa.array(map(paths.get, sources.to_pylist()), pa.string())
+    values = [images, table["sha256"], places, table["origin"], table["box_origins"]]
+    return pa.Table.from_arrays(values, schema=ORIGINS_SCHEMA)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ ACCEPTED_SCHEMA = pa.schema(
     [
         *SCHEMA,
         pa.field("origin", pa.string()),
+        pa.field("box_origins", pa.list_(pa.string())),  # in the order of `boxes`
         pa.field("mask_source", pa.string()),  # where the mask file is, if not in `source`
         pa.field("mask_names", pa.map_(pa.int32(), pa.string())),  # what values of the mask file stand for, as wanted
         pa.field("bytes", pa.int64()),
@@ -176,8 +177,9 @@ def clean_batch(
             outcome.reject(source, row.image, rejection, sha256=fact.sha256, reason=fact.reason, boxes=boxes)
             continue
         looks = {name: getattr(fact, name) for name in ("phash", "brightness", "sharpness")}
-        about = {"origin": row.origin, "mask_source": mask_source, "bytes": fact.size, **looks}
-        accepted.append({**result.record, **about, "mask_names": list(result.mask_names.items()) or None})
+        about = {"origin": row.origin, "box_origins": result.box_origins, "mask_source": mask_source, **looks}
+        about |= {"bytes": fact.size, "mask_names": list(result.mask_names.items()) or None}
+        accepted.append({**result.record, **about})
         repairs += result.repairs
         outcome.repairs += [{"source": source, "image": row.image, **vars(repair)} for repair in repairs]
         outcome.unwanted.update(result.unwanted)

@@ -32,13 +32,14 @@ class Cleaned:
     mask_names: Names  # the wanted name that each value in the mask file stands for
     repairs: list[Repair]
     unwanted: Counter[str]  # boxes, or by counts; 1 of a class that only labels or the mask show
+    box_origins: list[str] | None  # of the record's boxes
 
 
 def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, rules: Rules) -> Cleaned:
     """Judge one record; raises Rejection for the first thing wrong. mask: facts of its mask file, if it names one."""
     repairs = judge_image(row, facts, rules)
     judge_mask(row, facts, mask)
-    boxes, unwanted = clean_boxes(row, facts, rules, repairs)
+    boxes, origins, unwanted = clean_boxes(row, facts, rules, repairs)
     labels, counts, mask_names, left_out = wanted_names(row, mask, rules.classes)
     as_a_whole = labels is not None or counts is not None
     if not as_a_whole and mask is not None:
@@ -59,7 +60,7 @@ def clean_record(row: Imported, source: str, facts: Facts, mask: Facts | None, r
     for rule in rules.own:
         if value := rule.check(record, facts):
             raise Rejection(rule.name, row.origin, value, rule.remedy)
-    return Cleaned(record, mask_names, repairs, unwanted)
+    return Cleaned(record, mask_names, repairs, unwanted, None if row.boxes is None else origins)
 
 
 def states(row: Imported) -> bool:
@@ -157,8 +158,13 @@ def wanted_names(
     )
 
 
-def clean_boxes(row: Imported, facts: Facts, rules: Rules, repairs: list[Repair]) -> tuple[list[Box], Counter[str]]:
-    """The wanted boxes in pixels, and how many of each class are not wanted; adds to `repairs`. Raises Rejection."""
+def clean_boxes(
+    row: Imported, facts: Facts, rules: Rules, repairs: list[Repair]
+) -> tuple[list[Box], list[str], Counter[str]]:
+    """The wanted boxes in pixels, their origins, and how many of each class are not wanted; adds to `repairs`.
+
+    Raises Rejection.
+    """
     boxes: list[Box] = []
     unwanted: Counter[str] = Counter()
     origins: list[str] = []
@@ -173,7 +179,8 @@ def clean_boxes(row: Imported, facts: Facts, rules: Rules, repairs: list[Repair]
     for later, first in doubled.items():
         left_out = f"left out, as {origins[first]} is it"
         repairs.append(Repair("doubled box", origins[later], _in_words(_corners(boxes[later])), left_out))
-    return [box for index, box in enumerate(boxes) if index not in doubled], unwanted
+    kept = [index for index in range(len(boxes)) if index not in doubled]
+    return [boxes[index] for index in kept], [origins[index] for index in kept], unwanted
 
 
 def wanted_name(name: str, origin: str, classes: ClassRules) -> str | None:

@@ -26,6 +26,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from Datasets.format.curated import ORIGINS
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
@@ -109,7 +110,7 @@ class SourceFiles:
 
     @cached_property
     def _sorted(self) -> list[str]:
-        names = sorted(self._list())
+        names = sorted(name for name in self._list() if not f"/{name}".endswith(f"/{ORIGINS}"))  # these are no records
         if wrong := next(filter(NOT_UTF8.search, names), None):
             raise UserError(f"{self.path}: the file name {wrong!r} is not in UTF-8; rename the file")
         return names

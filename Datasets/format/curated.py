@@ -4,7 +4,8 @@
 SOURCE/IMAGE. Hugging Face datasets, DuckDB, Ray Data and Spark read this layout as it is. The bytes are the file as
 delivered, its EXIF orientation too; sha256 is of them. The schema's metadata has the `range` of images of more than 8
 bits, as JSON. Beside the shards, `metadata.json` has the same annotations as
-JSON, and `classes.json` maps class names to ids.
+JSON, and `classes.json` maps class names to ids. `tables/origins.parquet` says where each annotation came from. It is
+no part of the shards, which stay the same files, in DVC's cache too, if only a line number changes.
 """
 
 import hashlib
@@ -33,6 +34,16 @@ _HUGGINGFACE = {"info": {"features": {"image": {"_type": "Image"}, "mask": {"_ty
 CURATED_SCHEMA = pa.schema(
     [field.with_type(IMAGE_TYPE) if field.name == "image" else field for field in SCHEMA],
     metadata={"huggingface": json.dumps(_HUGGINGFACE)},
+)
+ORIGINS = "tables/origins.parquet"  # in a folder, so that *.parquet are shards
+ORIGINS_SCHEMA = pa.schema(
+    {
+        "image": pa.string(),  # SOURCE/IMAGE
+        "sha256": pa.string(),
+        "path": pa.string(),  # the directory or archive that is the source
+        "origin": pa.string(),  # file and line or id; `SOURCE: ` before it is of the source that corrects
+        "boxes": pa.list_(pa.string()),  # likewise, of each box of the record
+    }
 )
 _ANNOTATIONS = ["image.path", *(name for name in SCHEMA.names if name != "image")]
 
@@ -175,6 +186,19 @@ def write_annotations(directory: Path, records: Iterable[Record], classes: Mappi
     """Write metadata.json (images named as in the shards) and classes.json."""
     write_json((Record(**{**r, "image": image_path(r)}) for r in records), directory / "metadata.json")
     write_classes(classes, directory / "classes.json")
+
+
+def write_origins(directory: Path, origins: pa.Table) -> None:
+    """Write a table of ORIGINS_SCHEMA into a curated dataset."""
+    (directory / ORIGINS).parent.mkdir(exist_ok=True)
+    pq.write_table(origins, directory / ORIGINS, compression="zstd", use_dictionary=["path"])
+
+
+def read_origins(directory: Path) -> dict[str, dict[str, Any]]:
+    """Where each image's annotations came from: rows of ORIGINS_SCHEMA by `image`; empty for a dataset without them."""
+    if not (directory / ORIGINS).exists():
+        return {}
+    return {row["image"]: row for row in _opened(directory / ORIGINS).read().to_pylist()}
 
 
 def image_path(record: Record) -> str:

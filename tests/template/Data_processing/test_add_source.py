@@ -23,6 +23,7 @@ from Data_processing.curating.duplicates import compile_pattern, own_key, with_c
 from Data_processing.import_source import main as import_source
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
+from Datasets.format.curated import ORIGINS
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import with_entry
 from tests.template.conftest import ROOT, copy_checkout, edit_params, refused, run_in, succeeded, until
@@ -158,7 +159,10 @@ def test_one_folder_of_images_is_a_class_only_if_told(tmp_path):
 
 
 def test_a_curated_dataset_is_recognised_by_its_shards(curated):
+    assert (curated / ORIGINS).exists()
     assert found(curated) == {"format": "parquet"}
+    rows = test_import_formats.imported(curated, "parquet")
+    assert {row.image.partition("/")[0] for row in rows} == {"digits"}
 
 
 def test_a_guess_that_its_importer_refuses_says_why(tmp_path):

@@ -252,6 +252,8 @@ def test_a_doubled_box_is_left_out_and_recorded(tmp_path):
     assert [box["name"] for box in accepted(tmp_path)["images/a.png"]["boxes"]] == ["cat", "dog"]
     repair = pd.read_csv(tmp_path / "clean/repairs.csv").iloc[0]
     assert (repair["rule"], repair["origin"]) == ("doubled box", "annotations.json: annotation 101")
+    origins = accepted(tmp_path)["images/a.png"]["box_origins"]
+    assert origins == ["annotations.json: annotation 100", "annotations.json: annotation 102"]
     succeeded(clean(source, tmp_path, "--doubled-iou", "0"))
     assert len(accepted(tmp_path)["images/a.png"]["boxes"]) == 3
 

@@ -14,7 +14,7 @@ from PIL import Image
 from Data_processing.adding.recognise import recognise
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
-from Datasets.format.curated import Curated
+from Datasets.format.curated import Curated, read_origins
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.sources import SIZE, picture, write_coco
@@ -89,6 +89,19 @@ def test_a_correction_takes_the_place_of_a_record_and_moves_no_image(tmp_path):
     assert repairs["origin"].str.startswith("fixed: annotations.json").all()
     succeeded(curate(tmp_path, *halves))
     assert before.items() <= splits(tmp_path).items()
+    origins = read_origins(tmp_path / "curated")
+    assert origins["old/images/0.png"] == {
+        "image": "old/images/0.png",
+        "sha256": rows["old/images/0.png"]["sha256"],
+        "path": str(tmp_path / "old"),
+        "origin": "fixed: annotations.json: image 0",
+        "boxes": ["fixed: annotations.json: annotation 100", "fixed: annotations.json: annotation 101"],
+    }
+    assert origins["old/images/2.png"]["boxes"] == []
+    assert origins["old/images/4.png"]["origin"] == "annotations.json: image 4"
+    assert origins["old/images/4.png"]["boxes"] == ["annotations.json: annotation 104"]
+    assert origins["fixed/other/place/new.png"]["path"] == str(tmp_path / "fixed")
+    assert set(origins) == set(rows)
 
 
 def test_labels_of_other_files_find_their_images_by_path_or_stem_and_later_ones_win(tmp_path):
@@ -169,6 +182,11 @@ def test_a_mask_stays_where_a_correction_of_boxes_shows_its_classes_and_is_repla
     assert (found["old/images/0.png"] == cats).all() and (found["old/images/2.png"] == cats * 2).all()
     words = table(tmp_path, "repairs").set_index("image")
     assert words["after"]["images/1.png"] == "dog (30, 5, 50, 35), mask none"
+    origins = read_origins(tmp_path / "curated")
+    entries = ["fixed: metadata.json: entry 0", "fixed: metadata.json: entry 1", "fixed: metadata.json: entry 2"]
+    assert [origins[f"old/images/{name}"]["origin"] for name in names] == entries
+    drawn = [[f"{entries[0]}, box 0"], [f"{entries[1]}, box 0", f"{entries[1]}, box 1"], None]
+    assert [origins[f"old/images/{name}"]["boxes"] for name in names] == drawn
     assert words["before"]["images/2.png"] == "cat (3, 4, 20, 30), mask masks/2.png"
 
 

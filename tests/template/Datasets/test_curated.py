@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import Datasets.format.curated as module
-from Datasets.format.curated import Curated, write_annotations, write_curated
+from Datasets.format.curated import Curated, read_origins, write_annotations, write_curated
 from Datasets.format.records import empty_record, implied
 from Datasets.tools.errors import UserError
 
@@ -127,6 +127,11 @@ def test_a_shard_that_was_cut_off_is_named(tmp_path, left):
     for read in (Curated(tmp_path).records, Curated(tmp_path).images):
         with pytest.raises(UserError, match=f"{shard.name}: not a complete Parquet file: .*dvc pull"):
             read("train")
+
+
+def test_a_dataset_from_before_has_no_origins(tmp_path):
+    write(tmp_path, 3)
+    assert read_origins(tmp_path) == {}
 
 
 def test_hugging_face_datasets_loads_the_shards_with_images(curated, tmp_path):
