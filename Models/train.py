@@ -111,16 +111,25 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     classes, versions = list(data.classes), scripts.library_versions(module)
     origin = initial.origin if initial else None
     run = scripts.Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, versions)
-    network = scripts.build_model(module, len(classes), arguments)
+    network, groups, lines = begin(run, options, initial)
     scripts.check_outputs(module, network, options.size, len(classes))
-    loaded, lines = scripts.start_from(network, initial, classes, module) if initial else ([], [])
     chosen = [f"{name} {value:g}, by the data" for name, value in unset.items()]
     for line in [*chosen, *lines]:
         print(line, file=sys.stderr)
-    own = getattr(module, "parameter_groups", None)
-    groups = own(network, options.learning_rate) if own else parameter_groups(network, options, loaded)
     checkpoint = checkpoint_path(asdict(run), [STAGE, scripts.script_file(script)], scripts.ROOT, run.data)
     return Work(network, groups, samples, validation, options, run, checkpoint)
+
+
+def begin(
+    run: scripts.Run, options: Options, initial: scripts.Initial | None
+) -> tuple["nn.Module", list[dict[str, Any]], list[str]]:
+    """The network with its initial weights, the groups of its parameters, and lines that report what was loaded."""
+    module = scripts.load_script(run.script)
+    network = scripts.build_model(module, len(run.classes), run.build)
+    loaded, lines = scripts.start_from(network, initial, run.classes, module) if initial else ([], [])
+    own = getattr(module, "parameter_groups", None)
+    groups = own(network, options.learning_rate) if own else parameter_groups(network, options, loaded)
+    return network, groups, lines
 
 
 def what_data_suggest(options: Options, data: Curated, task: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Picture:
 
 def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bool = True) -> Picture:
     """A row of the curated dataset, annotated. side: pixels of the longer side at most. names: whether on the boxes."""
-    hues = {name: int((210 + number * 137.508) % 360) for number, name in enumerate(classes)}  # neighbours far apart
+    hues = hues_of(classes)
     image = open_image(row["image"]["bytes"])
     pixels = to_rgb(image, "image" if image.mode[0] in FULL else None)  # of more than 8 bits: from dark to bright
     shown = shrink(pixels, side)
@@ -50,6 +50,11 @@ def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bo
     if row["counts"] is None:
         tally = [(name, 0, hues[name]) for name in row["labels"] or ()]
     return Picture(to_uri(shown), pixels.shape[1], pixels.shape[0], row["image"]["path"], tally)
+
+
+def hues_of(classes: Sequence[str]) -> dict[str, int]:
+    """The hue of each class in degrees; neighbours are far apart."""
+    return {name: int((210 + number * 137.508) % 360) for number, name in enumerate(classes)}
 
 
 def shrink(pixels: np.ndarray, side: int) -> Image.Image:

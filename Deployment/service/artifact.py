@@ -124,7 +124,7 @@ class Predictor:
         if self._extras:
             unsure = uncertainty(task, of_image, self._artifact.threshold)
             features = of_image["features"].tolist() if "features" in of_image else None
-            prediction |= {"uncertainty": unsure, "features": features}  # type: ignore[typeddict-unknown-key]
+            prediction |= {"uncertainty": unsure, "features": features}  # type: ignore[misc]
         return prediction
 
 

@@ -12,7 +12,7 @@ from Models.experimenting.log import LOG, ROOT, Id, read_text, write_text
 from Models.experimenting.run import lock_without
 
 PARAMS, LOCK = ROOT / "params.yaml", ROOT / "dvc.lock"
-STAGES = ("train", "evaluate", "export", "package", "verify")
+STAGES = ("train", "evaluate", "review", "export", "package", "verify")
 MADE = [
     "Datasets/pretrained/{}",
     "Deployment/bundles/{}",

@@ -15,6 +15,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from threading import Lock
 from typing import NamedTuple, TypeVar
 
@@ -85,6 +86,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def subset(self, indices: Sequence[int]) -> "Samples":
+        """Some of the images, in that order."""
+        part = copy(self)
+        part._rows, part._cache = [self._rows[index] for index in indices], None
+        part.records = [self.records[index] for index in indices]
+        return part
 
     def file(self, index: int) -> bytes:
         """The image file as it was delivered."""

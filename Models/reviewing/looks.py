@@ -1,0 +1,94 @@
+"""What a model makes of the images of a split; of train, models that were trained without the images."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from Datasets.format.curated import Curated
+from Datasets.format.predictions import uncertainty
+from Datasets.tools.errors import UserError
+from Models.learning import hardware, scripts
+from Models.learning.data_loading import Samples
+from Models.learning.metrics import TASKS, answers
+from Models.learning.training import Options, checkpoint_path, train
+from Models.train import STAGE, begin
+
+
+class Look(NamedTuple):
+    """The images of a split, and of each the answer and what came with it.
+
+    unseen: whether the model was trained without them. confidences: of masks, uint8 [S, S], 255 for certain. features:
+    float32 [D], None where the model gives none.
+    """
+
+    split: str
+    unseen: bool
+    samples: Samples
+    predictions: Sequence[Any]
+    confidences: Sequence[np.ndarray]
+    uncertainties: Sequence[float]
+    features: Sequence[np.ndarray | None]
+
+    def mistakes(self, threshold: float) -> list[float]:
+        """Of each image, the more the worse."""
+        return list(TASKS[self.samples.task].measure(self.samples, self.predictions, threshold).mistakes)
+
+
+def look(data: Curated, split: str, model: nn.Module, done: scripts.Run, threshold: float) -> Look:
+    """Let a model look at a split."""
+    samples = Samples(data, split, done.train["size"], done.task)
+    return Look(split, split != "train", samples, *looked(samples, model, done.train["batch"], threshold))
+
+
+def looked(
+    samples: Samples, model: nn.Module, batch: int, threshold: float
+) -> tuple[list[Any], list[np.ndarray], list[float], list[Any]]:
+    """Answers, confidences, uncertainties and features, as of Look."""
+    predictions, confidences, uncertainties, features = [], [], [], []
+    for prediction, outputs in answers(model.to(hardware.usable_device("auto")), samples, batch):
+        predictions.append(prediction)
+        confidences.append(np.rint(outputs.get("confidence", np.ones((1, 1))) * 255).astype(np.uint8))
+        uncertainties.append(uncertainty(samples.task, outputs, threshold))
+        features.append(outputs.get("features"))
+    return predictions, confidences, uncertainties, features
+
+
+def out_of_sample(train_look: Look, done: scripts.Run, threshold: float, folds: int) -> Look:
+    """The look at train by `folds` models, each at a part of the groups that it was trained without.
+
+    The features stay those of the model itself.
+    """
+    samples = train_look.samples
+    groups = np.array([record["group"] or record["image"] for record in samples.records])
+    names = np.unique(groups)
+    if len(names) < folds:
+        raise UserError(f"folds: {folds} are more than the {len(names)} groups of train; give fewer")
+    dealt = dict(zip(np.random.default_rng(0).permutation(names), np.arange(len(names)) % folds, strict=True))
+    part = np.array([dealt[group] for group in groups])
+    parts: list[list[Any]] = [[None] * len(samples) for _ in range(3)]
+    predictions, confidences, uncertainties = parts
+    for fold in range(folds):
+        model = trained_without(samples.subset(np.flatnonzero(part != fold).tolist()), done, [fold, folds])
+        rows = np.flatnonzero(part == fold).tolist()
+        found = looked(samples.subset(rows), model, done.train["batch"], threshold)
+        for row, *values in zip(rows, *found[:3], strict=True):
+            predictions[row], confidences[row], uncertainties[row] = values
+    return Look("train", True, samples, predictions, confidences, uncertainties, train_look.features)
+
+
+def trained_without(samples: Samples, done: scripts.Run, fold: list[int]) -> nn.Module:
+    """A model trained as `done` says, on these samples alone; it can be interrupted as any training."""
+    options = Options(**{**done.train, "processes": 1, "device": hardware.usable_device(done.train["device"])})
+    hardware.set_up_torch(options.threads, options.deterministic, options.seed)
+    initial = scripts.read_initial(Path(done.init["source"])) if done.init else None
+    network, groups, _ = begin(done, options, initial)
+    code = [STAGE, scripts.script_file(done.script)]
+    checkpoint = checkpoint_path({**asdict(done), "fold": fold}, code, scripts.ROOT, done.data)
+    state = train(network, samples, replace(options, patience=0), lambda _: {}, checkpoint, lambda _: None, groups)
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    return state.result

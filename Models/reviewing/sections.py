@@ -1,0 +1,117 @@
+"""What each section of the review's page shows, as plain values."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from Datasets.format.records import SPLITS
+from Datasets.pages.pictures import Picture, hues_of, picture, to_uri
+from Models.learning.box_metrics import above
+from Models.learning.data_loading import Samples
+from Models.reviewing.looks import Look
+from Models.reviewing.suspects import Suspect
+
+SHOWN, SIDE = 24, 480  # suspects and images on the page; pixels of a picture's longer side
+POINTS, MAP = 1500, (100, 62)  # images on a map, evenly over all; its width and height
+CELLS, THUMBNAIL = (20, 12), 52  # images across and down the map of thumbnails; pixels of each
+SPLIT_HUES = dict(zip(SPLITS, (222, 35, 170), strict=True))  # as the page's
+
+
+def pictures(samples: Samples, row: int, truth: Mapping[str, Any], answer: Mapping[str, Any]) -> list[Picture]:
+    """An image with what is annotated and with what the model answers; once, where neither can be drawn."""
+    record, nothing = samples.records[row], {"boxes": None, "mask": None, "counts": None, "labels": None}
+    file = {"image": {"bytes": samples.file(row), "path": record["image"]}}
+    kinds = (truth, answer) if samples.task in ("boxes", "mask") else (truth,)
+    return [picture({**nothing, **each, **file}, samples.classes, SIDE) for each in kinds]
+
+
+def drawable(corners: Sequence[float] | None, name: str | None) -> list[dict[str, Any]]:
+    """A box to draw, if there is one."""
+    box = dict(zip(("x1", "y1", "x2", "y2"), corners or (), strict=False))
+    return [{**box, "name": name, "segmentation": None}] if corners and name else []
+
+
+def suspect_cards(found: Sequence[tuple[Look, Suspect]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The most suspicious, as far as they are shown: with a mask the whole of it, else the one box alone."""
+    cards = []
+    for (look, suspect), row in zip(found[:SHOWN], rows, strict=False):
+        record, answer = look.samples.records[suspect.row], look.predictions[suspect.row]
+        truth: dict[str, Any] = {"labels": record["labels"], "counts": record["counts"]}
+        truth["boxes"] = drawable(suspect.box, suspect.name)
+        given: dict[str, Any] = {"boxes": drawable(suspect.place, suspect.predicted)}
+        if look.samples.task == "mask":
+            truth = {"mask": record["mask"], "boxes": drawable(suspect.place, suspect.name)}
+            given["mask"] = answered_mask(answer)
+        cards.append({**row, "pictures": pictures(look.samples, suspect.row, truth, given)})
+    return cards
+
+
+def answered_mask(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The mask of an answer, as a record has it."""
+    return {"bytes": base64.b64decode(answer["mask"]), "path": None}
+
+
+def worst_cards(looks: Sequence[Look], threshold: float, origins: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The images with most mistakes, with all that is annotated and all that the model answers."""
+    each = [(wrong, look, row) for look in looks for row, wrong in enumerate(look.mistakes(threshold)) if wrong]
+    cards = []
+    for wrong, look, row in sorted(each, key=lambda one: -one[0])[:SHOWN]:
+        record, answer, task = look.samples.records[row], look.predictions[row], look.samples.task
+        given: dict[str, Any] = {"mask": answered_mask(answer)} if task == "mask" else {}
+        if task == "boxes":
+            given["boxes"] = [{**box, "segmentation": None} for box in above(answer, threshold)["boxes"]]
+        words = f"{wrong:.1%} of the pixels" if task == "mask" else f"{wrong:g}"
+        answered = [name for name, score in answer.get("scores", {}).items() if score >= threshold]
+        truth = {name: record[name] for name in {task, "labels", "counts"}}  # type: ignore[literal-required]
+        shown = pictures(look.samples, row, truth, given)
+        place = origins.get(record["image"], {})
+        about = {"image": record["image"], "split": look.split, "words": words, "answered": answered}
+        cards.append({**about, "origin": place.get("origin"), "pictures": shown})
+    return cards
+
+
+def maps(looks: Sequence[Look], threshold: float) -> dict[str, Any] | None:
+    """The images in two dimensions, the first principal components of their features; None without features.
+
+    Points of x, y, hue and words for each of three colourings, and a picture of thumbnails.
+    """
+    images = [(look, row) for look in looks for row in range(len(look.samples))]
+    images = [images[i] for i in np.linspace(0, len(images), min(POINTS, len(images)), endpoint=False, dtype=int)]
+    features = [look.features[row] for look, row in images]
+    if len(features) < 3 or any(each is None for each in features):
+        return None
+    places = plane(np.array(features, np.float64))
+    hues = hues_of(looks[0].samples.classes)
+    mistakes = {look.split: look.mistakes(threshold) for look in looks if look.unseen}
+    coloured: dict[str, list[tuple[float, float, int | None, str]]] = {"class": [], "split": [], "mistakes": []}
+    for (look, row), (x, y) in zip(images, places.tolist(), strict=True):
+        record = look.samples.records[row]
+        first = min(record["labels"] or [], key=list(hues).index, default=None)
+        wrong = mistakes[look.split][row] if look.unseen else None
+        kinds = {"class": hues.get(first or ""), "split": SPLIT_HUES[look.split], "mistakes": 0 if wrong else None}
+        words = f"{record['image']}: {', '.join(record['labels'] or ['nothing'])}, {look.split}"
+        for name, hue in kinds.items():
+            coloured[name].append((round(x, 2), round(y, 2), hue, words))
+    return {"coloured": coloured, "thumbnails": thumbnails(images, places)}
+
+
+def plane(features: np.ndarray) -> np.ndarray:
+    """The first two principal components of features [N, D], in the map's units: float [N, 2]."""
+    centred = features - features.mean(0)
+    places = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    low, high = np.percentile(places, (1, 99), axis=0)  # so that a few far away do not press the others together
+    return np.clip((places - low) / np.maximum(high - low, 1e-9), 0, 1) * MAP
+
+
+def thumbnails(images: Sequence[tuple[Look, int]], places: np.ndarray) -> str:
+    """A picture of the map with one image in each of CELLS, as a data URI."""
+    cells = np.minimum(places / MAP * CELLS, np.array(CELLS) - 1).astype(int)
+    sheet = Image.new("RGBA", (CELLS[0] * THUMBNAIL, CELLS[1] * THUMBNAIL))
+    for (x, y), number in {tuple(cell): number for number, cell in enumerate(cells.tolist())}.items():
+        look, row = images[number]
+        small = Image.fromarray(look.samples.letterbox(row).pixels).resize((THUMBNAIL - 4, THUMBNAIL - 4))
+        sheet.paste(small, (x * THUMBNAIL + 2, y * THUMBNAIL + 2))
+    return to_uri(sheet)
