@@ -1,6 +1,6 @@
 """All figures and the table of them: `make bench`.
 
-    python -m tests.benchmarks [import inspect duplicates curation sharing repro broken train photos resume
+    python -m tests.benchmarks [import inspect duplicates curation sharing repro broken train photos review resume
                                 start serve servers predict hostile size]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
@@ -30,6 +30,7 @@ BENCHMARKS = (
         "broken",
         "train",
         "photos",
+        "review",
         "resume",
         "start",
     ),
