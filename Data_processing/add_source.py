@@ -30,6 +30,7 @@ from Datasets.format.proposal import propose
 from Datasets.tools.atomic import editing
 from Datasets.tools.command import run, with_options
 from Datasets.tools.errors import UserError
+from Datasets.tools.licenses import check_licenses
 from Datasets.tools.params import as_yaml, with_entry, written_entry
 
 PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
@@ -168,6 +169,8 @@ def advise(held: Summary, rules: ClassRules, names: Sequence[str]) -> None:
 def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dry_run: bool) -> None:
     """Recognise, try, print, and unless `dry_run`, add. Raises UserError, nothing having changed."""
     check_project(name)
+    allowed = (project.load_params(PARAMS).licenses or {}).get("allow") or []
+    check_licenses({f"source {name}": given.license or ""}, allowed)
     if unknown := {*given.corrects}.difference(project.load_params(PARAMS).sources or ()):
         raise UserError(f"--corrects {min(unknown)}: {PARAMS} has no such source")
     rules = project.class_rules(PARAMS)  # errors there are better known before anything is added

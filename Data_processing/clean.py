@@ -78,7 +78,8 @@ def write_accepted(
     total = Outcome()
     paths = {source.name: source_path(source.imported) for source in sources}
     placed = {source.name: source.options.split for source in sources if source.options.split}
-    about = {"source_paths": paths, "range": common_range(sources), "placed": placed}
+    licenses = {source.name: source.options.license or "" for source in sources}
+    about = {"source_paths": paths, "range": common_range(sources), "placed": placed, "licenses": licenses}
     schema = ACCEPTED_SCHEMA.with_metadata({key: json.dumps(value) for key, value in about.items()})
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for accepted, outcome in results:

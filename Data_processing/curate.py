@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
+from Data_processing.curating.cards import write_cards
 from Data_processing.curating.duplicates import Groups
 from Data_processing.curating.record_files import RecordFiles
 from Data_processing.curating.splits import ANY, Shares, assign, check_shares, missing_classes, read_groups, with_placed
@@ -137,6 +138,7 @@ def write(
         written = write_curated(partial, records, sizes, read, each, value_range)
         write_annotations(partial, progress(written, len(table), "curate", "images"), read.classes)
         write_origins(partial, origins(accepted, kept, read.paths))
+        write_cards(partial, json.loads(table.schema.metadata[b"licenses"]), read.classes, parts)
     drawn = {split: pc.struct_field(pc.list_flatten(part["boxes"]), "name") for split, part in parts.items()}
     return {split: column.to_pandas().value_counts().sort_index().to_dict() for split, column in drawn.items()}
 

@@ -39,6 +39,7 @@ from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run, with_options
 from Datasets.tools.errors import UserError
+from Datasets.tools.licenses import check_licenses
 
 # The formats that have an option; those that are not named here belong to all.
 OPTIONS_OF = {
@@ -159,6 +160,7 @@ OPTIONS: dict[str, Any] = {
     "range": Annotated[list[str] | None, typer.Option(help="darkest and brightest value above 8 bits, or `image`")],
     "split": Annotated[str | None, typer.Option(help="train, val or test, where all its images belong")],
     "corrects": Annotated[list[str] | None, typer.Option(help="source whose annotations these replace")],
+    "license": Annotated[str | None, typer.Option(help="of the raw dataset, by SPDX, as CC-BY-4.0")],
 }
 PARAMETERS = [
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
@@ -172,11 +174,13 @@ def main(
     format: Annotated[str, typer.Option(help=f"its annotation format: {', '.join(formats())}")],
     path: Annotated[Path, typer.Option(help="directory, .zip or .tar")],
     out: Annotated[Path | None, typer.Option(help="Parquet file; intermediate/imported has one a source")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="licences that are allowed; all if none is named")] = None,
     **options: Any,
 ) -> None:
     """Read a source's annotations into records."""
     stated = make_options(format, options)
     check_source_name(source)
+    check_licenses({f"source {source}": stated.license or ""}, allow or [])
     out = out or Path(f"Data_processing/intermediate/imported/{source}.parquet")
     gc.disable()  # collecting would walk millions of new objects again and again, and there are no cycles to find
     pa.set_memory_pool(pa.system_memory_pool())  # which keeps pages for the next batch, where others give them back

@@ -3,8 +3,9 @@
     python -m Deployment.package --export Datasets/pretrained/ID --out Deployment/bundles/ID
 
 In: an export. Out: a directory, and the same as ID.tar.gz beside it: `export/` (ONNX graph, manifest, samples; no
-weights or training code), the service's code, `requirements.txt` with exact versions, a model card, files for
-containers, a README, and `bundle.json` with the sha256 of every other file, which the service checks when it starts.
+weights or training code), the service's code, `requirements.txt` with exact versions, a model card, a bill of materials
+(`bom.cdx.json`), files for containers, a README, and `bundle.json` with the sha256 of every other file, which the
+service checks when it starts.
 The same export gives the same bytes.
 """
 
@@ -19,21 +20,23 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any
 
 import typer
-from jinja2 import ChainableUndefined, Environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from Datasets.format.cards import render_card
 from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.licenses import check_licenses
+from Deployment.materials import bill_of_materials, components_of, stated_licenses
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,8 +53,8 @@ In a container: `docker compose up --build`. On a cluster: kubernetes.yaml.
 """
 
 
-def write_bundle(artifact: Artifact, bundle: Path, hashes: bool, image: str) -> None:
-    """Write a bundle of `artifact` into the new directory `bundle`; hashes, image: options of the command."""
+def write_bundle(artifact: Artifact, bundle: Path, hashes: bool, image: str, allow: Sequence[str]) -> None:
+    """Write a bundle of `artifact` into the new directory `bundle`; hashes, image, allow: options of the command."""
     for name in [MANIFEST, *artifact.served]:
         _copy(artifact.directory / name, bundle / "export" / name)
     pages = [path for path in (ROOT / "Deployment/service").iterdir() if path.suffix in (".html", ".css", ".js")]
@@ -60,10 +63,14 @@ def write_bundle(artifact: Artifact, bundle: Path, hashes: bool, image: str) -> 
     experiment = artifact.manifest["experiment"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needed = requirements(project["optional-dependencies"]["serve"])
+    components = components_of(artifact.manifest, project.get("license"), needed)
+    licenses = stated_licenses(components)
+    check_licenses({title: license for title, _, license in licenses[1:]}, allow)
     texts = {
         "requirements.txt": with_hashes(needed) if hashes else needed,
         "README.md": README.format(experiment=experiment),
-        "MODEL_CARD.md": model_card(artifact.manifest),
+        "MODEL_CARD.md": model_card(artifact.manifest, licenses),
+        "bom.cdx.json": json.dumps(bill_of_materials(artifact.task, components), indent=1) + "\n",
         **container_files(experiment, image),
     }
     for name, text in texts.items():
@@ -154,17 +161,9 @@ def container_files(experiment: str, image: str = "") -> dict[str, str]:
     return {name: Template(text).substitute(name=label, image=image) for name, text in texts.items()}
 
 
-def model_card(manifest: Mapping[str, Any]) -> str:
+def model_card(manifest: Mapping[str, Any], licenses: Sequence[tuple[str, str, str]] = ()) -> str:
     """The model card in Markdown (M. Mitchell et al., Model Cards for Model Reporting, 2019), from the manifest."""
-    templates = Environment(trim_blocks=True, undefined=ChainableUndefined)
-    templates.filters["cell"] = _cell
-    return templates.from_string((CONTAINER / "model_card.md").read_text("utf-8")).render(manifest)
-
-
-def _cell(value: Any) -> str:
-    """A value as text in Markdown, or the cell of a table; what would be markup is escaped."""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return " ".join(re.sub(r"[\\|`*\[\]<>&]", r"\\\g<0>", text).split())
+    return render_card(CONTAINER / "model_card.md", {**manifest, "licenses": licenses})
 
 
 def main(
@@ -173,6 +172,7 @@ def main(
     hashes: Annotated[
         bool, typer.Option("--hashes", help="requirements with sha256, which the index is asked for")
     ] = False,
+    allow: Annotated[list[str] | None, typer.Option(help="licences that are allowed; all if none is named")] = None,
     base_image: Annotated[str, typer.Option(help="of the container; NAME@sha256:DIGEST is always the same")] = "",
 ) -> None:
     """Make a bundle of an export: the ONNX graph and the service around it, ready to start anywhere."""
@@ -182,7 +182,7 @@ def main(
     artifact.samples()
     packed = out.with_name(f"{out.name}.tar.gz")
     with replacing(packed) as partial_archive, replacing(out, BUNDLE, "export/*") as partial:
-        write_bundle(artifact, partial, hashes, base_image)
+        write_bundle(artifact, partial, hashes, base_image, allow or [])
         archive(partial, out.name, partial_archive)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     sizes = f"{size / 1e6:.1f} MB, {packed.name} {packed.stat().st_size / 1e6:.1f} MB"

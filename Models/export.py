@@ -73,6 +73,10 @@ def main(
         images = write_samples(test, samples, partial / "sample")
         manifest = {**describe(experiment, done, metrics), "git": git_state(ROOT, scripts)}
         manifest["input"]["range"] = test.value_range
+        learned_before = {
+            name: each for init in beginnings(done.init) for name, each in init.get("sources", {}).items()
+        }
+        manifest["sources"] = {**learned_before, **Curated(curated).licenses}
         write_onnx(exportable(script, model, images, manifest), manifest, partial / "model.onnx")
         write_json(predict_files(torch_detector(model), images, manifest), partial / "sample" / "expected.json")
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
@@ -165,7 +169,7 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
         "hyperparameters": {name: value for name, value in done.train.items() if name not in unused},
         "seed": done.train["seed"],
         "init": done.init,
-        "pretrained": card_of(done.init),
+        "pretrained": next((each["card"] for each in beginnings(done.init) if "card" in each), None),
         "metrics": metrics,
         "data": data_hashes(ROOT, experiment),
         "curated_fingerprint": done.data,
@@ -173,11 +177,9 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
     }
 
 
-def card_of(init: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The card of the pretrained weights that a model began with, if need be by way of other experiments."""
-    while init and "card" not in init:
-        init = init.get("init")
-    return init["card"] if init else None
+def beginnings(init: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The weights that a model began with, those that these began with, and so on."""
+    return [init, *beginnings(init.get("init"))] if init else []
 
 
 def git_state(root: Path, scripts: Sequence[Path]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from torch import Tensor
 from Datasets.tools.atomic import editing, replacing
 from Datasets.tools.command import dvc, run
 from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.licenses import check_licenses
 from Datasets.tools.params import parsed, text_of, with_entry
 
 PARAMS = Path("params.yaml")
@@ -124,8 +125,7 @@ def check_license(name: str, license: str, allowed: Sequence[str]) -> None:
         raise UserError(
             f"{name}: which licence do these weights have? Look at where they come from, and give --license"
         )
-    if allowed and license not in allowed:
-        raise UserError(f"{name}: has the licence {license}; licenses.allow in params.yaml has {', '.join(allowed)}")
+    check_licenses({f"weights {name}": license}, allowed)
 
 
 def find(source: str, file: str = "") -> tuple[Path, str]:

@@ -36,6 +36,7 @@ class Params(msgspec.Struct):
     sources: dict[str, dict[str, Any]] | None = None
     clean: Clean | None = None
     curate: dict[str, Any] | None = None
+    licenses: dict[str, list[str] | None] | None = None
 
 
 def load_params(path: Path) -> Params:

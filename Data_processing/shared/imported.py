@@ -113,6 +113,7 @@ class ImportOptions:
     of what a delivery only numbers or colours; ignore: the value of masks' pixels that are not annotated; instances:
     whether each value is an object. range: the darkest and the brightest value of images of more than 8 bits, or
     `image`. split: where all its images belong. corrects: the sources whose annotations these replace.
+    license: of the raw dataset, an SPDX identifier or expression.
     None and what is empty leave it to the reader or the stage.
     """
 
@@ -129,6 +130,7 @@ class ImportOptions:
     range: Sequence[str] = ()
     split: str | None = None
     corrects: Sequence[str] = ()
+    license: str | None = None
 
 
 def write_imported(

@@ -3,9 +3,9 @@
 `SPLIT-00000-of-0000N.parquet`: a row an image, the record's columns with `image` as struct<bytes, path>, path being
 SOURCE/IMAGE. Hugging Face datasets, DuckDB, Ray Data and Spark read this layout as it is. The bytes are the file as
 delivered, its EXIF orientation too; sha256 is of them. The schema's metadata has the `range` of images of more than 8
-bits, as JSON. Beside the shards, `metadata.json` has the same annotations as
-JSON, and `classes.json` maps class names to ids. `tables/origins.parquet` says where each annotation came from. It is
-no part of the shards, which stay the same files, in DVC's cache too, if only a line number changes.
+bits, as JSON. Beside the shards, `metadata.json` has the same annotations as JSON, and `classes.json` maps class names
+to ids. `tables/origins.parquet` says where each annotation came from. It is no part of the shards, which stay the same
+files, in DVC's cache too, if only a line number changes. `croissant.json` has fields and licences, README.md is a card.
 """
 
 import hashlib
@@ -75,6 +75,13 @@ class Curated:
         shard = next(iter(sorted(self.directory.glob("*-of-*.parquet"))), None)
         metadata = (_opened(shard).schema_arrow.metadata or {}) if shard else {}
         return json.loads(metadata.get(b"range", b"null"))
+
+    @property
+    def licenses(self) -> dict[str, str]:
+        """The licence of each source, "" where none is stated, as croissant.json has them; {} without the file."""
+        file = self.directory / "croissant.json"
+        about = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        return {each["name"]: each["license"] for each in about.get("isBasedOn", [])}
 
     def fingerprint(self) -> str:
         """A sha256 over class ids, annotations, splits and the images' hashes: other data, another fingerprint."""

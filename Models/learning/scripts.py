@@ -310,7 +310,7 @@ def read_initial(source: Path) -> Initial | None:
     about = {name: json.loads((source / name).read_text("utf-8")) for name in ABOUT if (source / name).is_file()}
     origin |= {"card": about["card.json"]} if "card.json" in about else {}
     manifest = about.get("manifest.json", {})
-    origin |= {"init": manifest["init"]} if manifest.get("init") else {}
+    origin |= {name: manifest[name] for name in ("init", "sources") if manifest.get(name)}
     try:
         return Initial(origin, load(data), manifest.get("classes"))
     except SafetensorError as error:

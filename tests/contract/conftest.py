@@ -13,6 +13,7 @@ from tests.contract.shapes import write_shapes
 def use_shapes(params: dict) -> None:
     """Parameters that fit the made dataset, and with which each experiment trains for some seconds."""
     params["work"] = {"engine": "local"}
+    params["licenses"] = {"allow": []}  # the made dataset has none
     params["clean"] = {"keep": ["disc", "square"]}
     params["curate"] = {"near_duplicate_bits": 24, "train": 0.6, "val": 0.2, "test": 0.2, "draw_masks": True}
     for experiment in (params["experiments"] or {}).values():

@@ -1,13 +1,16 @@
 """What a bundle holds, and that what is not whole is refused."""
 
+import hashlib
 import json
 import re
 import shutil
 import tarfile
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from Deployment.package import model_card, requirements
 from tests.template.conftest import Result, succeeded
@@ -21,6 +24,7 @@ PAPERS = {
     "Dockerfile",
     "MODEL_CARD.md",
     "README.md",
+    "bom.cdx.json",
     "bundle.json",
     "compose.yaml",
     "kubernetes.yaml",
@@ -129,6 +133,60 @@ def test_the_model_card_says_what_the_manifest_does(export: Path, tmp_path: Path
         manifest | {"git": {"commit": "c0ffee", "dirty": False}}
     )
     assert "Not made from a commit" in model_card(manifest | {"git": {"commit": None}})
+
+
+@pytest.fixture
+def made_of(export: Path) -> Path:
+    """An export with licences: of sources, of weights by way of another experiment."""
+    card = {"name": "lite0", "license": "MIT", "version": "1.0", "source": "https://huggingface.co/a/b/w.safetensors"}
+    init = {"source": "Datasets/pretrained/e899", "sha256": "a" * 64}
+    init["init"] = {"source": "Datasets/pretrained/lite0", "sha256": "b" * 64, "card": card}
+    write_manifest(export, sources={"photos": "CC-BY-4.0", "a|b": ""}, init=init, pretrained=card, metrics={"mAP": 0.5})
+    return export
+
+
+def test_the_bill_of_materials_and_the_card_name_what_it_is_made_of_with_licences(
+    made_of: Path, tmp_path: Path
+) -> None:
+    done = succeeded(command("Deployment.package", "--export", made_of, "--out", tmp_path / "bundle"))
+    assert not done.stderr
+    card, text = ((tmp_path / "bundle" / name).read_text() for name in ("MODEL_CARD.md", "bom.cdx.json"))
+    version = metadata.version("numpy")
+    for line in ("| source photos |  | CC-BY-4.0 |", "| source a\\|b |  | unknown |", "| model lite0 | 1.0 | MIT |"):
+        assert line in card.splitlines()
+    assert f"| package numpy | {version} | BSD-3-Clause" in card
+    head = ModelCard(card).data
+    assert (head.base_model, head.datasets, head.pipeline_tag) == ("a/b", ["photos", "a|b"], "object-detection")
+    assert [(each.metric_type, each.metric_value) for each in head.eval_results] == [("mAP", 0.5)]
+    bill = json.loads(text)
+    found = {each["bom-ref"]: each for each in [bill["metadata"]["component"], *bill["components"]]}
+    assert found["data/photos"]["licenses"] == [{"expression": "CC-BY-4.0"}]
+    assert found["data/a|b"]["licenses"] == [{"license": {"name": "unknown"}}]
+    assert found["machine-learning-model/lite0"]["hashes"] == [{"alg": "SHA-256", "content": "b" * 64}]
+    model = hashlib.sha256((made_of / "model.onnx").read_bytes()).hexdigest()
+    assert found["machine-learning-model/e900"]["hashes"][0]["content"] == model
+    assert found["library/numpy"]["purl"] == f"pkg:pypi/numpy@{version}"
+    assert f"library/{requirements(['numpy']).partition('==')[0]}" in found
+
+
+def test_the_bill_of_materials_is_valid(made_of: Path, tmp_path: Path) -> None:
+    reason = "cyclonedx-python-lib[json-validation], of the extra template, is not installed"
+    validation = pytest.importorskip("cyclonedx.validation.json", reason=reason)
+    schema = pytest.importorskip("cyclonedx.schema").SchemaVersion.V1_6
+    succeeded(command("Deployment.package", "--export", made_of, "--out", tmp_path / "bundle"))
+    text = (tmp_path / "bundle/bom.cdx.json").read_text()
+    assert validation.JsonStrictValidator(schema).validate_str(text) is None
+
+
+def test_a_bundle_of_licences_that_are_not_allowed_is_not_made(made_of: Path, tmp_path: Path) -> None:
+    words = ["Deployment.package", "--export", made_of, "--out", tmp_path / "bundle"]
+    process = command(*words, "--allow", "MIT", "--allow", "Apache-2.0")
+    assert is_one_line(process), process.stderr
+    for part in ("CC-BY-4.0 (of source photos)", "unknown (of source a|b)", "BSD-3-Clause (of package ", "add what"):
+        assert part in process.stderr
+    assert not (tmp_path / "bundle").exists()
+    named = re.findall(r"(?:lacks |, )([^\s,]+) \(of", process.stderr)
+    succeeded(command(*words, *(word for each in ("MIT", "Apache-2.0", *named) for word in ("--allow", each))))
 
 
 def test_requirements_are_exact_and_complete(pristine_bundle: Path) -> None:

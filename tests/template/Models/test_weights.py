@@ -112,7 +112,7 @@ class Evil:
     ("write", "words", "told"),
     [
         (lambda: None, {}, "which licence do these weights have"),
-        (lambda: None, {"license": "AGPL-3.0"}, "licenses.allow in params.yaml has Apache-2.0"),
+        (lambda: None, {"license": "AGPL-3.0"}, "licenses.allow in params.yaml lacks AGPL-3.0 (of weights theirs)"),
         (lambda: Path("w.pth").write_bytes(pickle.dumps(Evil())), LICENSE, "w.pth: holds more than tensors"),
         (lambda: torch.save({"a": Evil()}, "w.pth"), LICENSE, "w.pth: holds more than tensors"),
         (lambda: Path("w.pth").write_bytes(_saved()[:-99]), LICENSE, "w.pth: damaged, or no weights"),
