@@ -12,7 +12,7 @@ from tests.template.conftest import ROOT, stage, succeeded
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXTS = {
     path: path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")]
+    for path in [ROOT / "README.md", ROOT / "AGENTS.md", *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")]
 }
 
 
