@@ -13,6 +13,8 @@ from threading import Event, Thread
 
 import psutil
 
+import Datasets.tools.command  # noqa: F401 - before torch: it sets how its threads wait
+
 ROOT = Path(__file__).parents[2]
 
 
