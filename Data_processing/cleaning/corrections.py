@@ -1,5 +1,6 @@
 """Corrections: records of one source replace the annotations of another's images, which stay where they are."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +13,15 @@ import pyarrow.parquet as pq
 
 from Data_processing.cleaning.records import in_mask, in_pixels, states
 from Data_processing.cleaning.rules import Repair
-from Data_processing.shared.image_names import without_suffix
+from Data_processing.shared.image_names import OUTSIDE, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
 from Data_processing.shared.inspected import Facts
 from Datasets.format.classes import ClassRules
+from Datasets.format.files import TASK_DIGITS
 from Datasets.tools.errors import UserError
 
 ALIKE = 64  # of 256 bits of the perceptual hash: images of one name that differ in more are two
+OF_TASK = re.compile(f"-([0-9a-f]{{{TASK_DIGITS}}})$")  # an image's stem, as Datasets/tasks.py writes it
 Place = tuple[str, str]  # a source and an image in it
 
 
@@ -73,17 +76,21 @@ def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
 
 
 def find_places(source: Source, targets: Sequence[Source]) -> dict[str, list[Place]]:
-    """Where in `targets` a source's images are: the same file, or else the one alike of its path, or of its stem."""
+    """Where in `targets` a source's images are: the same file, or else the one alike of its path, or of its stem.
+
+    The same file is also what the name of a labelling task's image, as Datasets/tasks.py writes it, says.
+    """
     known: dict[Place, list[tuple[Place, int]]] = defaultdict(list)
     for target in targets:
         for image, fact in target.facts.items():
-            for key in _keys(fact) if fact.phash else ():
+            for key in _keys(fact, (fact.sha256 or "")[:TASK_DIGITS]) if fact.phash else ():
                 known[key].append(((target.name, image), int.from_bytes(fact.phash or b"")))
-    mine = Counter(key for image in {*source.images} for key in _keys(source.facts[image]))
+    named = {image: "".join(OF_TASK.findall(without_suffix(image))) for image in source.facts}
+    mine = Counter(key for image in {*source.images} for key in _keys(source.facts[image], named[image]))
     places = {}
     for image, fact in source.facts.items():
         look = int.from_bytes(fact.phash or b"")
-        for key in _keys(fact):
+        for key in _keys(fact, named[image]):
             same = [place for place, other in known[key] if not fact.phash or (look ^ other).bit_count() <= ALIKE]
             if same and (key[0] == "sha256" or (len(same) == 1 and mine[key] < 2)):
                 places[image] = same
@@ -91,9 +98,9 @@ def find_places(source: Source, targets: Sequence[Source]) -> dict[str, list[Pla
     return places
 
 
-def _keys(fact: Facts) -> list[Place]:
-    """What an image may be found by, the surest first."""
-    file = [("sha256", fact.sha256)] if fact.sha256 else []
+def _keys(fact: Facts, digits: str) -> list[Place]:
+    """What an image may be found by, the surest first. digits: the first ones of its sha256, if known."""
+    file = [("sha256", known) for known in (fact.sha256, digits) if known]
     return [*file, ("path", fact.image), ("stem", without_suffix(basename(fact.image)))]
 
 
@@ -107,7 +114,7 @@ def corrected(
     """
     row, seen = by.row, by.mask
     boxes = row.boxes and [msgspec.structs.replace(box, origin=f"{by.source}: {box.origin}") for box in row.boxes]
-    problems = [problem for problem in row.problems if problem[0] != "missing image"]
+    problems = [problem for problem in row.problems if problem[0] not in ("missing image", OUTSIDE)]
     new = replace(row, image=old.image, group=old.group, split=old.split, boxes=boxes, problems=problems)
     new.origin = f"{by.source}: {row.origin}"
     if new.width is None and not new.normalized:
@@ -137,8 +144,8 @@ def changed(old: Imported, new: Imported, fact: Facts, classes: ClassRules) -> t
 
 
 def in_words(row: Imported, fact: Facts, classes: ClassRules) -> dict[str, ImportedBox | None]:
-    """What the report calls each box, or else each count or label, of a record; with the box."""
-    corners = [", ".join(f"{value:.5g}" for value in in_pixels(box, row, fact)) for box in row.boxes or ()]
+    """What the report calls each box, or else each count or label, of a record; with the box. CVAT has two decimals."""
+    corners = [", ".join(f"{round(v, 2):.5g}" for v in in_pixels(box, row, fact)) for box in row.boxes or ()]
     boxes = zip(row.boxes or (), corners, strict=True)
     counts = [f"{count['count']} {count['name']}" for count in row.counts or ()] or row.labels or ()
     return dict.fromkeys(counts) if row.boxes is None else {f"{classes.ours(b.name)} ({at})": b for b, at in boxes}

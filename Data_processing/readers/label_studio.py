@@ -6,8 +6,9 @@ and `original_height`. A task's image is a URL, of which the image of the source
 
 Rectangles, polygons, ellipses and brush strokes become boxes, all but upright rectangles with outlines; a region with
 several labels is as many boxes. Key points and vectors have no area, and are left out. Choices about the whole image
-are its labels, of taxonomies the last level. Ratings, texts, relations, predictions, drafts and skipped annotations are
-left out. Of several annotations the one that is marked as ground truth counts; where none is, the record is rejected.
+are its labels, of taxonomies the last level; numbers of controls called `count_CLASS` are its counts. Ratings, texts,
+relations, predictions, drafts and skipped annotations are left out. Of several annotations the one that is marked as
+ground truth counts; where none is, the record is rejected.
 """
 
 import posixpath
@@ -21,7 +22,8 @@ from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import path_of
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_crop, rectangle, rle_pack, turned
-from Datasets.format.files import IMAGE_SUFFIXES
+from Datasets.format.files import COUNT, IMAGE_SUFFIXES
+from Datasets.format.records import Count
 
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")
 WITHOUT_AREA = ("keypoint", "vector")
@@ -47,6 +49,7 @@ class Result(msgspec.Struct):
     """One region, or one choice."""
 
     type: str
+    from_name: str = ""
     value: dict[str, Any] = {}
     id: str | int | None = None
     original_width: float | None = None
@@ -81,12 +84,14 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 def _records(tasks: list[Task], file: str, folder: str) -> Iterator[Imported]:
     results = [result for task in tasks for annotation in task.annotations for result in annotation.result]
     labelled = any(result.type == "choices" or _is_choice(result) for result in results)
+    counted = any(_is_count(result) for result in results)
     drawn = not results or any(result.type.removesuffix("labels") in ("", *SHAPES) for result in results)
     for number, task in enumerate(tasks, 1):
         row = _named(task, f"{file}: task {f'number {number}' if task.id is None else task.id}", folder)
         annotation = _chosen(task, row)
         if annotation is not None:
             _add(row, annotation.result, drawn, labelled)
+            row.counts = _counts(annotation.result, row) if counted else None
         yield row
 
 
@@ -162,6 +167,21 @@ def _names(result: Result) -> list[Any]:
 def _is_choice(result: Result) -> bool:
     """Whether a result is about the whole image, chosen from a list or a tree."""
     return result.type in ("choices", "taxonomy") and not GEOMETRY.intersection(result.value)
+
+
+def _is_count(result: Result) -> bool:
+    return result.type == "number" and result.from_name.startswith(COUNT)
+
+
+def _counts(results: list[Result], row: Imported) -> list[Count]:
+    found = []
+    for result in filter(_is_count, results):
+        name, number = result.from_name.removeprefix(COUNT), result.value.get("number")
+        if isinstance(number, int) and number >= 0:
+            found.append(Count(name=name, count=number))
+        else:
+            row.problems.append(("malformed annotation", f"a count of {name}: {number}"))
+    return found
 
 
 def _choices(results: list[Result], row: Imported) -> list[str]:

@@ -51,6 +51,7 @@ PACKED = {  # what an archive begins with that nothing here unpacks
     b"Rar!": "RAR",
     b"\x28\xb5\x2f\xfd": "Zstandard",
 }
+ALONE = frozenset({".json", ".xml"})
 ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 
 
@@ -132,6 +133,8 @@ def open_source(path: Path) -> SourceFiles:
         return Shards(path) if next(path.glob(SHARDS), None) else Directory(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file or directory; correct the source's `path`, or `dvc pull` it")
+    if path.suffix.lower() in ALONE:
+        return OneFile(path)
     with path.open("rb") as file:
         head = file.read(8)
     if kind := next((kind for magic, kind in PACKED.items() if head.startswith(magic)), None):
@@ -194,6 +197,16 @@ class Directory(SourceFiles):
         if not Path(file).is_file():
             raise KeyError(name)
         return Path(file)
+
+
+class OneFile(SourceFiles):
+    """A source that is one file of annotations, of images that other sources have."""
+
+    def _list(self) -> list[str]:
+        return [self.path.name]
+
+    def _read(self, name: str) -> bytes:
+        return {self.path.name: self.path}[name].read_bytes()
 
 
 class Shards(Directory):

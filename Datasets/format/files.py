@@ -8,6 +8,8 @@ from Datasets.tools.errors import UserError
 _READABLE = ".jpg .jpeg .jpe .jfif .png .bmp .gif .tif .tiff .webp .jp2 .ppm .pgm .pnm .avif"
 _UNREADABLE = ".dib .heic .heif .jxl .psd .dng .nef .arw .cr2 .cr3 .orf .rw2 .raf .exr .dcm"  # to be reported
 IMAGE_SUFFIXES = frozenset(f"{_READABLE} {_UNREADABLE}".split())
+TASK_DIGITS = 16  # of its sha256, which end the name of a labelling task's image (Datasets/tasks.py)
+COUNT = "count_"  # begins the name of the control by which Label Studio counts a class
 
 
 def visible(names: Iterable[str], suffixes: Iterable[str], folder: str = "") -> Iterator[str]:

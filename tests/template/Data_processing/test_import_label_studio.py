@@ -149,6 +149,16 @@ def test_taxonomies_are_labels_and_ratings_and_texts_say_nothing_of_objects(tmp_
     assert one(tmp_path, wrong).problems[0][0] == "malformed annotation"
 
 
+def test_numbers_of_our_tasks_are_counts(tmp_path):
+    def number(name, value):
+        return {"id": name, "type": "number", "from_name": name, "to_name": "image", "value": {"number": value}}
+
+    row = one(tmp_path, number("count_cat", 3), number("count_a dog", 0), number("age", 7))
+    assert row.counts == [{"name": "cat", "count": 3}, {"name": "a dog", "count": 0}]
+    assert row.boxes is row.labels is None
+    assert one(tmp_path / "t", number("count_cat", 1.5)).problems == [("malformed annotation", "a count of cat: 1.5")]
+
+
 def test_skipped_and_untouched_tasks_have_no_annotation(tmp_path):
     skipped = task(1, UPLOAD, [region("rectangle", percent(*BOX))])
     skipped["annotations"][0]["was_cancelled"] = True
