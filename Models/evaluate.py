@@ -71,17 +71,18 @@ def main(
     write_csv(out / "confusion.csv", ["actual", "predicted"], named_confusion(measured, test.classes))
     with replacing(out / "worst.png") as partial:
         draw_worst(test, predictions, measured.mistakes, threshold, worst).save(partial, "PNG")
-    metrics = {"images": len(test), "score_threshold": threshold, **measured.metrics}
+    learned = sum(record[task] is not None for record in data.records("train", masks=False))  # type: ignore[literal-required]
+    metrics = {"images": len(test), "train_images": learned, "score_threshold": threshold, **measured.metrics}
     write_json(metrics, out / "metrics.json")
     print(f"{len(test)} test images: " + ", ".join(f"{name} {metrics[name]:.3f}" for name in measured.printed))
 
 
 def report_absent(metrics: Mapping[str, Any], classes: Sequence[str]) -> None:
     """Report the classes without a test image, which have no figure."""
-    for name, group in metrics.items():
-        absent = [each for each in classes if each not in group] if isinstance(group, dict) else []
-        if absent:
-            print(f"no test image has {', '.join(absent)}: without {name}, and in no mean", file=sys.stderr)
+    groups = {name: group for name, group in metrics.items() if isinstance(group, dict)}
+    absent = [each for each in classes if any(each not in group for group in groups.values())]
+    if absent:
+        print(f"no test image has {', '.join(absent)}: without {', '.join(groups)}, and in no mean", file=sys.stderr)
 
 
 def named_confusion(measured: Measured, classes: Sequence[str]) -> list[tuple[str, str]]:

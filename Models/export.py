@@ -6,6 +6,7 @@ The export is checked before it appears: the model built anew from the exported 
 else, and the ONNX graph must answer as the trained model does on the samples. `Models/README.md` lists its files.
 """
 
+import base64
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -30,9 +32,10 @@ from Datasets.format.curated import Curated
 from Datasets.format.images import FILL, Letterbox, decode, letterbox
 from Datasets.format.import_closure import import_closure, imported_modules
 from Datasets.format.predictions import OUTPUTS, TOLERANCE, Prediction, largest_difference, to_prediction
+from Datasets.format.records import Record
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, one_line
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import ROOT, Run, load_script, read_run, script_file, trained_model, write_json
 from Models.rebuild import Detect, predict_files, torch_detector
@@ -160,6 +163,7 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
     unused = {"seed", *(["init_rate", "weight_decay"] if own_groups else [])}
     return {
         "format_version": FORMAT_VERSION,
+        "project": project_name(ROOT),
         "experiment": experiment,
         "task": done.task,
         "classes": done.classes,
@@ -180,6 +184,13 @@ def describe(experiment: str, done: Run, metrics: dict[str, Any]) -> dict[str, A
 def beginnings(init: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """The weights that a model began with, those that these began with, and so on."""
     return [init, *beginnings(init.get("init"))] if init else []
+
+
+def project_name(root: Path) -> str:
+    """As the team named the project when it was made from the template; else as pyproject.toml does."""
+    answers = root / ".copier-answers.yml"
+    named = YAML(typ="safe").load(answers).get("name") if answers.exists() else None
+    return one_line(named or tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["name"])
 
 
 def git_state(root: Path, scripts: Sequence[Path]) -> dict[str, Any]:
@@ -249,13 +260,31 @@ def foreign_imports(files: Sequence[Path], root: Path) -> list[str]:
 
 
 def write_samples(samples: Samples, count: int, out: Path) -> list[Path]:
-    """Copy `count` image files, evenly spread over the samples, byte for byte, and return them."""
+    """Copy `count` image files, evenly spread over the samples, byte for byte, and return them.
+
+    Beside them, in truth.json, their annotations in the form of a Prediction, without scores.
+    """
     out.mkdir()
+    truth = {}
     indices = np.linspace(0, len(samples), min(count, len(samples)), endpoint=False, dtype=int)
     for number, index in enumerate(indices):
-        suffix = Path(samples.records[index]["image"]).suffix.lower()
-        (out / f"{number:03d}{suffix}").write_bytes(samples.file(index))
-    return sorted(out.iterdir())
+        name = f"{number:03d}{Path(samples.records[index]['image']).suffix.lower()}"
+        (out / name).write_bytes(samples.file(index))
+        truth[name] = truth_of(samples.records[index], samples.task)
+    write_json(truth, out / "truth.json")
+    return [out / name for name in truth]
+
+
+def truth_of(record: Record, task: str) -> dict[str, Any]:
+    """A record's annotations in the form of a Prediction, without scores; a mask may have VOID in it."""
+    known = ("width", "height", "labels", "counts")
+    truth: dict[str, Any] = {name: record[name] for name in known if record[name] is not None}  # type: ignore[literal-required]
+    sides = ("name", "x1", "y1", "x2", "y2")
+    if task == "boxes":
+        truth["boxes"] = [{side: box[side] for side in sides} for box in record["boxes"] or []]  # type: ignore[literal-required]
+    if task == "mask":
+        truth["mask"] = base64.b64encode((record["mask"] or {})["bytes"]).decode()
+    return truth
 
 
 def write_onnx(model: "nn.Module", manifest: Mapping[str, Any], path: Path) -> None:

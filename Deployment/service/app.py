@@ -106,7 +106,7 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, keys: Seque
     WAITING.set_function(lambda: workers.waiting)
     WORKERS.set_function(lambda: len(workers.ready))
     app = FastAPI(
-        title=f"Fourfold: experiment {artifact.manifest['experiment']}",
+        title=f"{artifact.manifest.get('project', 'Fourfold')}: experiment {artifact.manifest['experiment']}",
         version=commit or "unknown",
         description=f"Finds {', '.join(artifact.manifest['classes'])}: {artifact.task}.",
         docs_url=None,
@@ -166,7 +166,8 @@ def _add_health(app: FastAPI, workers: Workers) -> None:
 
 
 def _add_facts(router: APIRouter, artifact: Artifact) -> None:
-    samples = [(guess_type(name)[0], image) for name, (image, _) in artifact.samples().items()]
+    samples = [(guess_type(name)[0], image, name) for name, (image, _) in artifact.samples().items()]
+    annotated = artifact.truth()
 
     @router.get(
         "/sample",
@@ -175,8 +176,12 @@ def _add_facts(router: APIRouter, artifact: Artifact) -> None:
         responses=_content("An image file", "image/*", _FILE) | _errors(422),
     )
     async def sample(wanted: Annotated[Number, Query()]) -> Response:
-        kind, image = samples[wanted.number % len(samples)]
+        kind, image, _ = samples[wanted.number % len(samples)]
         return Response(image, media_type=kind)
+
+    @router.get("/sample/truth", summary="Its annotations, as an answer; {} if unknown", responses=_errors(422))
+    async def truth(wanted: Annotated[Number, Query()]) -> dict[str, Any]:
+        return annotated.get(samples[wanted.number % len(samples)][2], {})
 
     @router.get("/manifest", summary="Commit, data, parameters and metrics behind the answers", responses=_errors())
     async def manifest() -> dict[str, Any]:

@@ -23,6 +23,7 @@ BUNDLE_VERSION = 1
 BUNDLE = "bundle.json"
 MODEL = "model.onnx"
 EXPECTED = "sample/expected.json"
+TRUTH = "sample/truth.json"
 _SERVED = (MODEL, "sample/")  # what a service needs of an export, beside its manifest
 _INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$")]
@@ -73,6 +74,10 @@ class Artifact:
         if not isinstance(expected, dict) or not expected:
             raise UserError(f"{path}: holds no samples; export the experiment again")
         return {name: ((path.parent / name).read_bytes(), answer) for name, answer in sorted(expected.items())}
+
+    def truth(self) -> dict[str, dict[str, Any]]:
+        """By file name: what a sample shows, by its annotations; empty of an export that lacks them."""
+        return _read_json(self.directory / TRUTH) if TRUTH in self.served else {}
 
 
 class Predictor:

@@ -3,6 +3,7 @@ const $ = (id) => document.getElementById(id);
 let classes = [];
 let task = "boxes";
 let answer = null;
+let truth = null;
 let asked = 0;
 let tried = 0;
 let headers = {};
@@ -33,14 +34,15 @@ function drawn(box) {
     "--hue": hue(box.name),
   });
   made.className = "box";
-  made.append(element("span", `${box.name} ${box.score.toFixed(2)}`));
+  made.append(element("span", "score" in box ? `${box.name} ${box.score.toFixed(2)}` : box.name));
   return made;
 }
 
 // Above its box, in it or below it, inside the image; one that would cover a name of higher score shows on hover.
-function placeNames() {
-  const image = $("image").getBoundingClientRect();
-  const boxes = [...document.querySelectorAll(".box")];
+const placeNames = () => document.querySelectorAll(".view").forEach(placeNamesIn);
+function placeNamesIn(view) {
+  const image = view.querySelector("img").getBoundingClientRect();
+  const boxes = [...view.querySelectorAll(".box")];
   for (const box of boxes) box.className = "box";
   const sizes = boxes.map((box) => [box.getBoundingClientRect(), box.firstChild.getBoundingClientRect()]);
   const taken = [];
@@ -77,15 +79,15 @@ const TASKS = {
     from: () => answer,
     lines: ({ labels }) => labels.map((name) => [name, `${name} ${(100 * answer.shares[classes.indexOf(name)]).toFixed(1)} %`]),
     found: ({ labels }) => labels.length,
-    draw: () => {
-      answer.canvas.style.setProperty("opacity", $("threshold").value);
-      return [answer.canvas];
+    draw: ({ canvas }) => {
+      canvas.style.setProperty("opacity", $("threshold").value);
+      return [canvas];
     },
   },
   labels: {
     verb: "Classifies",
     from: (score) => ({ ...answer, labels: above(score) }),
-    lines: ({ labels, scores }) => labels.map((name) => [name, `${name} ${scores[name].toFixed(2)}`]),
+    lines: ({ labels, scores }) => labels.map((name) => [name, scores ? `${name} ${scores[name].toFixed(2)}` : name]),
     found: ({ labels }) => labels.length,
     draw: badges,
   },
@@ -124,6 +126,7 @@ async function painted({ mask, width, height }) {
     context.fillStyle = `hsl(${hue(name)} 90% 55%)`; // which is read as #rrggbb
     return [...context.fillStyle.match(/\w\w/g).map((digits) => Number(`0x${digits}`)), 255];
   })];
+  const other = [128, 128, 128, 255]; // not annotated
   context.imageSmoothingEnabled = false;
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   const image = context.getImageData(0, 0, canvas.width, canvas.height);
@@ -131,7 +134,7 @@ async function painted({ mask, width, height }) {
   for (let i = 0; i < image.data.length; i += 4) {
     const value = image.data[i];
     pixels[value] += 1;
-    image.data.set(inks[value], i);
+    image.data.set(inks[value] ?? other, i);
   }
   context.putImageData(image, 0, 0);
   return { canvas, shares: pixels.slice(1).map((count) => count / (canvas.width * canvas.height)) };
@@ -143,6 +146,8 @@ function show() {
   if (!answer) return;
   const seen = TASKS[task].from(score);
   $("drawn").replaceChildren(...TASKS[task].draw(seen));
+  $("known").replaceChildren(...(truth ? TASKS[task].draw(truth) : []));
+  $("truth").hidden = !truth || $("stage").hidden;
   placeNames();
   $("counts").replaceChildren(...inOrder(seen).map(([name, text]) => element("li", text, { "--hue": hue(name) })));
   $("counts").tabIndex = $("counts").scrollHeight > $("counts").clientHeight ? 0 : -1;
@@ -167,7 +172,8 @@ function say(text, bad = false) {
 }
 
 function clear() {
-  answer = null;
+  answer = truth = null;
+  $("truth").hidden = true;
   $("drawn").replaceChildren();
   $("counts").replaceChildren();
   $("json").textContent = "";
@@ -178,13 +184,15 @@ function preview(file) {
   URL.revokeObjectURL($("image").src);
   $("image").src = URL.createObjectURL(file);
   return $("image").decode().then(() => {
-    $("image").className = $("image").naturalWidth < 320 ? "small" : "";
-    $("stage").style.maxWidth = `calc(max(320px, 100vh - 240px) * ${$("image").naturalWidth / $("image").naturalHeight})`;
+    $("same").src = $("image").src;
+    $("same").className = $("image").className = $("image").naturalWidth < 320 ? "small" : "";
+    const most = `calc(max(320px, 100vh - 240px) * ${$("image").naturalWidth / $("image").naturalHeight})`;
+    $("truth").style.maxWidth = $("stage").style.maxWidth = most;
     $("stage").hidden = false;
   }, () => { $("stage").hidden = true; });
 }
 
-async function predict(file) {
+async function predict(file, known = {}) {
   const mine = ++asked;
   last = file;
   clear();
@@ -197,9 +205,10 @@ async function predict(file) {
     const taken = Math.round(performance.now() - started);
     if (mine !== asked) return;
     if (!response.ok) return say(data.error, true);
-    const picture = task === "mask" ? await painted(data) : {};
+    const pictures = task === "mask" ? await Promise.all([data, known].map((each) => each.mask && painted(each))) : [];
     if (mine !== asked) return;
-    answer = { ...data, taken, ...picture };
+    answer = { ...data, taken, ...pictures[0] };
+    truth = known[task] ? { ...known, ...pictures[1] } : null;
     $("copy").disabled = false;
     show();
   } catch {
@@ -224,7 +233,7 @@ async function introduce() {
   lowest = Math.min(0.05, least);
   Object.assign($("threshold"), task === "mask" ? { min: 0, value: 0.7 } : { min: lowest, value: least });
   $("sliding").textContent = task === "mask" ? "Mask over the image" : "Score at least";
-  document.title = $("title").textContent = `Experiment ${manifest.experiment}`;
+  document.title = $("title").textContent = `${manifest.project ? `${manifest.project}, e` : "E"}xperiment ${manifest.experiment}`;
   $("about").textContent = `${TASKS[task].verb} ${listed(classes)}`;
   describe(manifest);
   show();
@@ -233,6 +242,7 @@ async function introduce() {
 
 const MEANING = {
   images: "not used in training",
+  train_images: "used in training",
   score_threshold: "lower scores are left out",
   mAP: "mean average precision over IoU 0.50 to 0.95",
   mAP50: "mean average precision at IoU 0.50",
@@ -282,9 +292,10 @@ function table(title, rows) {
 const take = (files) => { if (files.length) predict(files[0]); };
 $("file").addEventListener("change", () => { take($("file").files); $("file").value = ""; });
 $("sample").addEventListener("click", async () => {
-  const response = await ask(`sample?number=${tried++}`).catch(() => null);
+  const number = tried++;
+  const [response, known] = await Promise.all(["sample", "sample/truth"].map((path) => ask(`${path}?number=${number}`).catch(() => null)));
   if (!response?.ok) return say(response ? (await read(response)).error : SILENT, true);
-  predict(await response.blob());
+  predict(await response.blob(), known?.ok ? await read(known) : {});
 });
 $("threshold").addEventListener("input", show);
 $("copy").addEventListener("click", () => { // navigator.clipboard is missing on plain http

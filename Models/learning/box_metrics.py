@@ -96,8 +96,9 @@ def measure(samples: Samples, predictions: Sequence[Detection], threshold: float
     for number, name in enumerate(("AP_small", "AP_medium", "AP_large"), 1):
         if (known := of_sizes[..., number][of_sizes[..., number] >= 0]).size:
             figures[name] = known.mean()
-    by_class = dict(zip(classes, precision.mean((0, 1)).tolist(), strict=True))
-    metrics: dict[str, Any] = {**rounded(figures), "AP": rounded(by_class)}
+    by_class = {"AP": precision.mean((0, 1)), "AP50": precision[0].mean(0)}
+    groups = {name: rounded(dict(zip(classes, values, strict=True))) for name, values in by_class.items()}
+    metrics: dict[str, Any] = {**rounded(figures), **groups}
     curve = [(i / 100, float(value)) for i, value in enumerate(precision[0].mean(1))]
     mistakes = [len(each.extra) + len(each.missed) for each in matches]
     return Measured(metrics, ("mAP50", "mAP", "F1"), curve, confusion(samples, kept), mistakes)

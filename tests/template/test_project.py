@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from tests.template.conftest import AUTHOR, ROOT, Result, edit_params, run_in, succeeded
 
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 NAME = """Ann's "big" cats/dogs ß"""
 
 
@@ -34,9 +35,11 @@ def git(directory: Path, *words: str) -> str:
     return succeeded(run_in(directory, "git", *words, **AUTHOR)).stdout
 
 
-def last_tag() -> str:
-    """The last tag before this commit; none before the first release, in a shallow clone, and in one without tags."""
-    return run_in(ROOT, "git", "describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD~1").stdout.strip()
+def last_release() -> str:
+    """The last tag before this commit, or else the last commit that set the version; none in a shallow clone."""
+    tag = run_in(ROOT, "git", "describe", "--tags", "--abbrev=0", "--match", "v*", "HEAD~1").stdout
+    set_version = ["git", "log", "-1", "--format=%H", "-G^version = ", "HEAD~1", "--", "pyproject.toml"]
+    return (tag or run_in(ROOT, *set_version).stdout).strip()
 
 
 def write_checkout(directory: Path) -> None:
@@ -49,12 +52,12 @@ def write_checkout(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory) -> Path:
-    """The template at its last tag, or else as it is here, under the tag v0.0.1; and as it is here, as v99.0.0."""
+    """The template at its last release, or else as it is here, under the tag v0.0.1; and as it is here, as v99.0.0."""
     directory = tmp_path_factory.mktemp("template") / "die Vorlage"
     directory.mkdir()
     git(directory, "init", "-q")
-    if tag := last_tag():
-        archive = run(["git", "archive", tag], cwd=ROOT, capture_output=True, check=True).stdout
+    if release := last_release():
+        archive = run(["git", "archive", release], cwd=ROOT, capture_output=True, check=True).stdout
         with tarfile.open(fileobj=BytesIO(archive)) as files:
             files.extractall(directory, filter="data")
     else:
@@ -139,10 +142,10 @@ def test_an_update_brings_the_newer_template_and_leaves_alone_what_is_the_teams(
     assert not git(project, "ls-files", "--unmerged") and not list(project.rglob("*.rej"))
 
 
-def test_that_update_begins_at_the_last_tag(template):
-    if not (tag := last_tag()):
-        pytest.skip("no tag v* before this commit, or not in this clone: the update began at this checkout as it is")
-    assert git(template, "rev-parse", "v0.0.1^{tree}") == git(ROOT, "rev-parse", f"{tag}^{{tree}}")
+def test_that_update_begins_at_the_last_release(template):
+    if not (release := last_release()):
+        pytest.skip("no release before this commit in this clone: the update began at this checkout as it is")
+    assert git(template, "rev-parse", "v0.0.1^{tree}") == git(ROOT, "rev-parse", f"{release}^{{tree}}")
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +154,21 @@ def bare(template, tmp_path_factory) -> Path:
     project, clone = tmp_path_factory.mktemp("bare") / "a project", tmp_path_factory.mktemp("clone") / "without tags"
     git(template.parent, "clone", "-q", "--no-tags", str(template), str(clone))
     done = succeeded(make(clone, project, f"name={NAME}", "demonstration=false", "experiments=[e001]"))
-    assert "No git tags" in done.stderr
+    assert "No git tags" in done.stderr and f"Made from Fourfold {VERSION}, commit " in done.stderr
     return project
+
+
+def test_an_update_goes_by_versions_and_commits_where_the_template_has_no_tags(bare, tmp_path):
+    project = shutil.copytree(bare, tmp_path / "ours", symlinks=True)
+    clone = Path(YAML(typ="safe").load(project / ".copier-answers.yml")["_src_path"])
+    change(clone / "pyproject.toml", f'version = "{VERSION}"', 'version = "98.7"')
+    (clone / "Datasets/later.py").write_text('"""New in the template."""\n')
+    git(clone, "add", "-A")
+    git(clone, "commit", "-qm", "Later")
+    assert f"From Fourfold {VERSION} to 98.7, commit " in succeeded(copier("update", project)).stderr
+    assert (project / "Datasets/later.py").exists()
+    assert "template: 98.7\n" in (project / ".copier-answers.yml").read_text()
+    assert 'version = "0.0.0"' in (project / "pyproject.toml").read_text(), "its own"
 
 
 def test_a_project_without_the_demonstration_has_only_what_is_wanted(bare, template):

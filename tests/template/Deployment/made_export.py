@@ -1,5 +1,6 @@
 """Exports made without training: their graphs find the red, the green and the blue rectangles of an image."""
 
+import base64
 import hashlib
 import io
 import json
@@ -130,6 +131,17 @@ TRUTH = [
 ]
 
 
+def truth_of(name: str) -> dict[str, object]:
+    """What a sample shows, for each task: a red rectangle, and of a mask one that is not annotated."""
+    image, sides = SAMPLES[name], ("x1", "y1", "x2", "y2")
+    boxes = [{"name": "red", **dict(zip(sides, (8, 8, 40, 24), strict=True))}]
+    mask = np.zeros((image.height, image.width), np.uint8)
+    mask[8:24, 8:40], mask[40:60, 30:60] = 1, 255
+    file = base64.b64encode(encoded(Image.fromarray(mask), "PNG")).decode()
+    size = {"width": image.width, "height": image.height}
+    return {**size, "labels": ["red"], "counts": [{"name": "red", "count": 1}], "boxes": boxes, "mask": file}
+
+
 def write_scenes(directory: Path) -> None:
     """A curated dataset: in each split the images of TRUTH, in the size that the model sees."""
     files = [encoded(scene(SIZE, SIZE, rectangles), "PNG") for rectangles in TRUTH]
@@ -207,6 +219,7 @@ def write_export(export: Path, task: str = "boxes") -> None:
     for name, image in SAMPLES.items():
         (export / "sample" / name).write_bytes(encoded(image))
     (export / "sample/expected.json").write_text("{}")
+    (export / "sample/truth.json").write_text(json.dumps({"000.jpg": truth_of("000.jpg")}))
     chosen = {"task": task, "score_threshold": 0.0 if task == "mask" else 0.25, "experiment": export.name}
     write_manifest(export, **chosen)
     write_expected(export, **chosen)

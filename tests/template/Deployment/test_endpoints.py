@@ -24,6 +24,7 @@ DOCUMENTED = {
     ("/predict", "post"): {200, 400, 408, 413, 422, 500, 503},
     ("/predict/batch", "post"): {200, 400, 408, 413, 415, 422, 500, 503},
     ("/sample", "get"): {200, 422, 500},
+    ("/sample/truth", "get"): {200, 422, 500},
     ("/manifest", "get"): {200, 500},
     ("/metrics", "get"): {200, 500},
     ("/health/live", "get"): {200, 500},
@@ -190,7 +191,7 @@ def test_head_is_get_without_a_body(service: Service) -> None:
 def test_the_documentation_appears_and_loads_nothing_from_elsewhere(service: Service, tmp_path: Path) -> None:
     with chromium(tmp_path) as page:
         page.open(f"http://127.0.0.1:{service.port}/docs")
-        page.wait("document.querySelectorAll('.opblock').length === 7")
+        page.wait("document.querySelectorAll('.opblock').length === 8")
         names = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
         assert {re.sub(r"(http://[^/]*|data:).*", r"\1", name) for name in names} <= {
             f"http://127.0.0.1:{service.port}",

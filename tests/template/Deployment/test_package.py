@@ -18,7 +18,7 @@ from tests.template.Deployment.image_built import contents
 from tests.template.Deployment.made_export import write_manifest
 from tests.template.Deployment.running_service import ROOT, command, is_one_line
 
-EXPORT = {f"export/{name}" for name in ("manifest.json", "model.onnx", "sample/expected.json")}
+EXPORT = {f"export/{name}" for name in ("manifest.json", "model.onnx", "sample/expected.json", "sample/truth.json")}
 PAPERS = {
     ".dockerignore",
     "Dockerfile",

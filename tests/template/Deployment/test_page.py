@@ -21,7 +21,8 @@ NAMES = "[...document.querySelectorAll('.box')].map((box) => box.textContent)"
 def service(pristine_export: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Of an export that began with another's weights, and whose threshold no whole hundredth is."""
     export = Path(shutil.copytree(pristine_export, tmp_path_factory.mktemp("finetuned") / "e900"))
-    write_manifest(export, score_threshold=0.2549, init={"source": "Datasets/pretrained/e899", "sha256": "d41d"})
+    init = {"source": "Datasets/pretrained/e899", "sha256": "d41d"}
+    write_manifest(export, project="Our <b>cats</b>", score_threshold=0.2549, init=init)
     with serving(export) as running:
         yield running
 
@@ -35,7 +36,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture
 def page(browser: Page, service: Service, request: pytest.FixtureRequest) -> Page:
     browser.open(f"http://127.0.0.1:{service.port}/", width=getattr(request, "param", 1280))
-    browser.wait("document.title === 'Experiment e900'")
+    browser.wait("document.title === 'Our <b>cats</b>, experiment e900'")
     return browser
 
 
@@ -119,6 +120,21 @@ def test_whoever_has_no_image_at_hand_tries_the_models(page: Page) -> None:
     for found in (2, 1, 0, 2):  # and begins again
         page.click("#sample")
         page.wait(f"{STATUS}.includes('{found} found')")
+        assert page.run("document.querySelector('#truth').hidden") == (found != 2), "of one the truth is known"
+
+
+def test_what_a_test_image_shows_is_drawn_beside_the_answer(browser: Page, exports: dict[str, Path]) -> None:
+    known = "[...document.querySelectorAll('#known :is(.box, .badges) span')].map((each) => each.textContent)"
+    for task, said in {"boxes": "red", "labels": "red", "counts": "1 red", "mask": None}.items():
+        with serving(exports[task]) as service:
+            browser.open(f"http://127.0.0.1:{service.port}/")
+            browser.wait("document.title.includes('xperiment')")
+            browser.click("#sample")
+            browser.wait("!document.querySelector('#truth').hidden")
+            assert browser.run(known) == [said] * (said is not None)
+            places = browser.run("[image, same].map((each) => each.getBoundingClientRect().toJSON())")
+            assert places[0]["y"] == places[1]["y"] and places[0]["width"] == places[1]["width"] > 200
+            assert browser.run("document.querySelectorAll('#known canvas').length") == (task == "mask")
 
 
 def test_the_answer_can_be_copied(page: Page, service: Service, pristine_export: Path) -> None:

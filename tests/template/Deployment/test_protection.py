@@ -80,6 +80,7 @@ def test_requests_without_the_key_are_refused(guarded: Service, headers: dict[st
         ("POST", "/predict"),
         ("POST", "/predict/batch"),
         ("GET", "/sample"),
+        ("GET", "/sample/truth"),
         ("GET", "/manifest"),
         ("GET", "/metrics"),
     ):

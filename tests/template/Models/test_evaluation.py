@@ -99,7 +99,7 @@ def test_perfect_predictions_have_a_precision_of_1(samples):
 
 def test_no_prediction_has_a_precision_of_0(samples):
     metrics = measure(samples, [predicted()] * len(samples), 0.5).metrics
-    assert metrics["mAP"] == 0 and metrics["AP"] == {"disc": 0, "square": 0}
+    assert metrics["mAP"] == 0 and metrics["AP"] == metrics["AP50"] == {"disc": 0, "square": 0}
     assert best_threshold(samples, [predicted()] * len(samples)) == 0.5
 
 
@@ -155,7 +155,9 @@ def test_what_evaluating_writes(outputs, shapes):
     val, test = (Samples(Curated(shapes), split, 48) for split in ("val", "test"))
     on_val, on_test = (best_threshold(each, predict(model, each, 8)) for each in (val, test))
     assert metrics["score_threshold"] == pytest.approx(on_val, abs=1e-3) and abs(on_val - on_test) > 1e-3
-    assert metrics["mAP50"] > 0.5 and set(metrics["AP"]) == {"disc", "square"} and metrics["images"] == 11
+    assert metrics["mAP50"] > 0.5 and set(metrics["AP"]) == {"disc", "square"}
+    assert np.mean(list(metrics["AP50"].values())) == pytest.approx(metrics["mAP50"], abs=1e-5)
+    assert (metrics["images"], metrics["train_images"]) == (11, 59), "one of each split is not annotated"
     assert 0 < metrics["score_threshold"] < 1
     kept = read_predictions(out / "predictions.parquet")
     assert kept == dict(zip((record["image"] for record in test.records), predict(model, test, 8), strict=True))

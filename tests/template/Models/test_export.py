@@ -26,8 +26,10 @@ from Models.export import (
     git_state,
     isolated_answers,
     onnx_detector,
+    truth_of,
     write_onnx,
 )
+from Models.learning.data_loading import Samples
 from Models.learning.scripts import read_run
 from tests.template.conftest import AUTHOR, copy_code, run_in, succeeded
 from tests.template.Models.shape_scenes import ROOT, refused
@@ -157,6 +159,7 @@ def test_the_manifest_says_where_it_all_comes_from(outputs):
         "script/Models/rebuild.py",
     }
     assert manifest["format_version"] == 1 and manifest["task"] == "boxes" and manifest["classes"] == ["disc", "square"]
+    assert manifest["project"] == "fourfold"
     assert manifest["script"] == {"module": "Models.e001_center_detector", "build": {"classes": 2, "width": 16}}
     assert manifest["input"]["size"] == 48 and manifest["hyperparameters"]["epochs"] == 12 and manifest["seed"] == 0
     assert manifest["metrics"] == json.loads((outputs / "evaluate" / "metrics.json").read_text())
@@ -220,6 +223,19 @@ def test_samples_are_test_images_byte_for_byte(outputs, shapes):
     there = {bytes(Curated(shapes).images("test")[i]) for i in range(12)}
     samples = sorted((outputs / "export" / "sample").glob("*.png"))
     assert len(samples) == 8 and all(path.read_bytes() in there for path in samples)
+
+
+def test_the_truth_of_samples_is_beside_them(outputs, shapes):
+    truth = json.loads((outputs / "export/sample/truth.json").read_text())
+    assert list(truth) == [f"00{number}.png" for number in range(8)]
+    test = Samples(Curated(shapes), "test", 48)
+    first, boxes = truth["000.png"], test.records[0]["boxes"]
+    assert (first["width"], first["labels"], first["boxes"][0]) == (
+        *(test.records[0][name] for name in ("width", "labels")),
+        {name: boxes[0][name] for name in ("name", "x1", "y1", "x2", "y2")},
+    )
+    masked = {**test.records[0], "mask": {"bytes": b"PNG", "path": "a.png"}}
+    assert truth_of(masked, "mask")["mask"] == "UE5H" and "boxes" not in truth_of(masked, "mask")
 
 
 @pytest.mark.parametrize(
