@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from Data_processing.cleaning.records import in_mask, in_pixels, states
 from Data_processing.cleaning.rules import Repair
-from Data_processing.shared.image_names import OUTSIDE, without_suffix
+from Data_processing.shared.image_names import without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
 from Data_processing.shared.inspected import Facts
 from Datasets.format.classes import ClassRules
@@ -114,7 +114,7 @@ def corrected(
     """
     row, seen = by.row, by.mask
     boxes = row.boxes and [msgspec.structs.replace(box, origin=f"{by.source}: {box.origin}") for box in row.boxes]
-    problems = [problem for problem in row.problems if problem[0] not in ("missing image", OUTSIDE)]
+    problems = [problem for problem in row.problems if problem[0] != "missing image"]
     new = replace(row, image=old.image, group=old.group, split=old.split, boxes=boxes, problems=problems)
     new.origin = f"{by.source}: {row.origin}"
     if new.width is None and not new.normalized:

@@ -203,7 +203,9 @@ def match_nearly(rows: Iterable[Imported], files: SourceFiles, options: ImportOp
             if row.split == folder_split(row.image):
                 row.split = folder_split(found[0])
             row.image = found[0]
-        elif images and not options.corrects and not row.problems:
+        elif options.corrects:  # which finds its images among those of others
+            row.image = path_of(row.image) if LEADS_OUT.search(row.image) else row.image
+        elif images and not row.problems:
             rule, value = near.problem(row.image)
             within = is_safe_path(row.image)
             row.problems.append((rule if found or within else OUTSIDE, value))
