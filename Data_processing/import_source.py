@@ -121,6 +121,8 @@ def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
     """The options of a source by their names in the command. Raises UserError for those that `form` has not."""
     own = [name for name, module in formats().items() if module.startswith(own_readers.__name__)]
     given = {**dict.fromkeys(OPTIONS), **given}
+    licenses = [each for each in given["license"] or () if each != "None"]  # which DVC makes of an empty `license:`
+    given["license"] = " AND ".join(licenses) or None
     for option, forms in OPTIONS_OF.items():
         if given[option] not in (None, []) and form not in ("", *forms, *own):
             raise UserError(f"{form}: {option} is an option of the formats {', '.join(forms)}")
@@ -160,7 +162,7 @@ OPTIONS: dict[str, Any] = {
     "range": Annotated[list[str] | None, typer.Option(help="darkest and brightest value above 8 bits, or `image`")],
     "split": Annotated[str | None, typer.Option(help="train, val or test, where all its images belong")],
     "corrects": Annotated[list[str] | None, typer.Option(help="source whose annotations these replace")],
-    "license": Annotated[str | None, typer.Option(help="of the raw dataset, by SPDX, as CC-BY-4.0")],
+    "license": Annotated[list[str] | None, typer.Option(help="of the raw dataset, by SPDX, as CC-BY-4.0")],
 }
 PARAMETERS = [
     inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)

@@ -12,13 +12,14 @@ def check_licenses(found: Mapping[str, str], allowed: Iterable[str]) -> None:
 
     found: the licence of each source, weights and package, by what the message calls it; "" where none is stated.
     """
-    allow, lacking = {each.casefold() for each in allowed}, dict[str, list[str]]()
+    allow = {each.casefold() for each in allowed} - {"none"}  # which DVC makes of an empty `allow:`
+    lacking: dict[str, list[str]] = {}
     for what, license in found.items():
         for each in _lacking(license or UNKNOWN, allow) if allow else ():
             lacking.setdefault(each, []).append(what)
     if lacking:
         told = ", ".join(f"{name} (of {', '.join(of[:3])}{' …' * (len(of) > 3)})" for name, of in lacking.items())
-        stated = ", or state it: of a source by `license` in its entry, or --license" if UNKNOWN in lacking else ""
+        stated = ", or state it; of a source, by `license` in its entry, or --license" if UNKNOWN in lacking else ""
         raise UserError(f"licenses.allow in params.yaml lacks {told}; add what the project accepts{stated}")
 
 

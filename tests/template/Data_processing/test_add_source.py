@@ -576,3 +576,13 @@ def test_a_coco_file_an_image_is_one_source(tmp_path):
     assert found(tmp_path / "s") == {"format": "coco", "annotations": "ann/*.json"}
     held = try_import(open_source(tmp_path / "s"), "s", "coco", ImportOptions(annotations="ann/*.json"))
     assert (held.records, held.found, held.boxes, held.splits) == (25, 25, 25, {})
+
+
+def test_a_licence_goes_into_the_entry_and_must_be_allowed(bare, tmp_path):
+    source = write_coco(tmp_path / "s", BOXES)
+    assert "    license: CC-BY-4.0\n" in succeeded(add(bare, "s", source, "--license", "CC-BY-4.0", "--dry-run")).stdout
+    edit_params(bare, lambda params: params.update(licenses={"allow": ["MIT"]}))
+    for words, told in ((("--license", "CC-BY-4.0"), "CC-BY-4.0 (of source s)"), ((), "unknown (of source s)")):
+        before = state(bare)
+        refused(add(bare, "s", source, *words), f"licenses.allow in params.yaml lacks {told}")
+        assert state(bare) == before

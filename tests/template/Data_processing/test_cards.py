@@ -77,6 +77,8 @@ def test_croissant_validates_and_gives_every_record(dataset):
         (["--license", "CC-BY-NC-4.0"], ["CC-BY-NC-4.0 (of source s)"]),
         (["--license", "MIT AND X11"], ["X11 (of source s)"]),
         (["--license", "(MIT OR X11) AND 0BSD"], ["X11 (of source s)", "0BSD (of source s)"]),
+        (["--license", "MIT", "--license", "X11"], ["X11 (of source s)"]),  # a list in the entry
+        (["--license", "None"], ["unknown (of source s)"]),  # nothing in the entry
         ([], ["unknown (of source s)", "`license` in its entry"]),
     ],
 )
@@ -91,3 +93,4 @@ def test_a_licence_that_is_allowed_is_not(tmp_path, license):
     write_coco(tmp_path / "s", {"a.png": []})
     allow = [word for each in ("MIT", "0BSD", "CC0-1.0 AND (MIT OR X11)") for word in ("--allow", each)]
     succeeded(import_(tmp_path, "s", "coco", "--license", license, *allow))
+    succeeded(import_(tmp_path, "s", "coco", "--allow", "None"))  # nothing in params.yaml
