@@ -141,7 +141,7 @@ def made_of(export: Path) -> Path:
     card = {"name": "lite0", "license": "MIT", "version": "1.0", "source": "https://huggingface.co/a/b/w.safetensors"}
     init = {"source": "Datasets/pretrained/e899", "sha256": "a" * 64}
     init["init"] = {"source": "Datasets/pretrained/lite0", "sha256": "b" * 64, "card": card}
-    write_manifest(export, sources={"photos": "CC-BY-4.0", "a|b": ""}, init=init, pretrained=card, metrics={"mAP": 0.5})
+    write_manifest(export, sources={"photos": "CC-BY-4.0", "a|b": ""}, init=init, pretrained=card, metrics={"mAP": 0.5, "MAE": 1e-6})
     return export
 
 
@@ -157,7 +157,7 @@ def test_the_bill_of_materials_and_the_card_name_what_it_is_made_of_with_licence
     assert f"| package numpy | {version} | BSD-3-Clause" in card
     head = ModelCard(card).data
     assert (head.base_model, head.datasets, head.pipeline_tag) == ("a/b", ["photos", "a|b"], "object-detection")
-    assert [(each.metric_type, each.metric_value) for each in head.eval_results] == [("mAP", 0.5)]
+    assert [(each.metric_type, each.metric_value) for each in head.eval_results] == [("mAP", 0.5), ("MAE", 1e-6)]
     bill = json.loads(text)
     found = {each["bom-ref"]: each for each in [bill["metadata"]["component"], *bill["components"]]}
     assert found["data/photos"]["licenses"] == [{"expression": "CC-BY-4.0"}]
