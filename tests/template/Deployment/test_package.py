@@ -141,7 +141,8 @@ def made_of(export: Path) -> Path:
     card = {"name": "lite0", "license": "MIT", "version": "1.0", "source": "https://huggingface.co/a/b/w.safetensors"}
     init = {"source": "Datasets/pretrained/e899", "sha256": "a" * 64}
     init["init"] = {"source": "Datasets/pretrained/lite0", "sha256": "b" * 64, "card": card}
-    write_manifest(export, sources={"photos": "CC-BY-4.0", "a|b": ""}, init=init, pretrained=card, metrics={"mAP": 0.5, "MAE": 1e-6})
+    sources, metrics = {"photos": "CC-BY-4.0", "a|b": ""}, {"mAP": 0.5, "MAE": 1e-6}
+    write_manifest(export, sources=sources, init=init, pretrained=card, metrics=metrics)
     return export
 
 
