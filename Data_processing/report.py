@@ -7,45 +7,22 @@ needs nothing else, and numbers that neither clean nor curate gives; the same in
 """
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pandas as pd
 import pyarrow.parquet as pq
 import typer
 
 from Data_processing.reporting import sections
-from Data_processing.reporting.data import changes, charts, numbers, read_dataset
+from Data_processing.reporting.data import charts, numbers, read_dataset
+from Data_processing.reporting.since import changed_since
 from Datasets.pages.page import write_page
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
-from Datasets.tools.errors import UserError
 
 INTERMEDIATE, SIZES = Path("Data_processing/intermediate"), (256, 320, 640)
 PAGE = Path(__file__).parent / "reporting" / "page.html"
-
-
-def changed_since(revision: str, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The numbers that differ from those of a revision. files: each metrics file's numbers now.
-
-    Raises UserError if there is no such revision, or one of the files is not in it.
-    """
-    import dvc.api
-    from dvc.exceptions import DvcException
-    from dvc.scm import RevError
-
-    repository = os.environ.get("DVC_ROOT")  # a queued experiment runs in a copy that lacks tags and old commits
-    found: list[tuple[str, float | None, float | None]] = []
-    for path, now in files.items():
-        try:
-            found += changes(json.loads(dvc.api.read(path, repository, revision)), now)
-        except RevError as error:
-            raise UserError(f"report.since: {revision!r} is no revision of this repository") from error
-        except (DvcException, FileNotFoundError) as error:
-            raise UserError(f"report.since: revision {revision!r} has no {path}, or it was not pushed") from error
-    return {"revision": revision, "changes": found}
 
 
 def main(
@@ -56,7 +33,7 @@ def main(
     metrics: Annotated[Path, typer.Option(help="JSON file to write further numbers to")] = INTERMEDIATE / "report.json",
     near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="as for curate")] = 24,
     size: Annotated[list[int] | None, typer.Option(help="training sizes to measure objects at")] = None,
-    since: Annotated[str, typer.Option(help="tag or commit to compare the numbers with")] = "",
+    since: Annotated[str, typer.Option(help="tag or commit to compare with")] = "",
 ) -> None:
     """Write a page about the dataset."""
     summary, curated_numbers = (json.loads(path.read_bytes()) for path in (cleaned.with_suffix(".json"), numbers_file))
@@ -67,7 +44,7 @@ def main(
     repaired = pd.read_csv(cleaned / "repairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
     shown = sections.evenly(repaired["rule"], sections.SHOWN_REPAIRS)
     further = numbers(dataset)
-    files = {cleaned.with_suffix(".json"): summary, numbers_file: curated_numbers, metrics: further}
+    files = {f"{cleaned}.json": summary, f"{numbers_file}": curated_numbers, f"{metrics}": further}
     values = {
         "summary": summary,
         "curated": curated_numbers,
@@ -83,7 +60,7 @@ def main(
         "charts": charts(dataset),
         **sections.pictures(dataset, near_duplicate_bits),
         "bits": near_duplicate_bits,
-        "since": changed_since(since, {path.as_posix(): now for path, now in files.items()}) if since else None,
+        "since": changed_since(since, files, curated, dataset) if since else None,
     }
     with replacing(metrics) as partial:
         partial.write_text(json.dumps(further, indent=1) + "\n", encoding="utf-8")

@@ -38,18 +38,19 @@ class Dataset:
     boxes: pd.DataFrame  # row, name, x1, y1, x2, y2 in pixels
     shards: list[Path]
 
-    def rows(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """The whole rows of some images, their files too, by number; each row group is read once."""
-        wanted, start = set(numbers), 0
-        found: dict[int, dict[str, Any]] = {}
-        for file in map(pq.ParquetFile, self.shards):
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                if inside := wanted.intersection(range(start, start + size)):
-                    table = file.read_row_group(group)
-                    found |= {number: table.slice(number - start, 1).to_pylist()[0] for number in inside}
-                start += size
-        return found
+
+def read_rows(shards: Iterable[Any], numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """The whole rows of some images, their files too, by number; each row group is read once."""
+    wanted, start = set(numbers), 0
+    found: dict[int, dict[str, Any]] = {}
+    for file in map(pq.ParquetFile, shards):
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if inside := wanted.intersection(range(start, start + size)):
+                table = file.read_row_group(group)
+                found |= {number: table.slice(number - start, 1).to_pylist()[0] for number in inside}
+            start += size
+    return found
 
 
 def read_dataset(curated: Path, accepted: Path) -> Dataset:

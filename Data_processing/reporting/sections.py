@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from Data_processing.curating.duplicates import first_alike, look_alike
-from Data_processing.reporting.data import Dataset, box_measures, by_class
+from Data_processing.reporting.data import Dataset, box_measures, by_class, read_rows
 from Data_processing.shared.files import read_inspected_file
 from Datasets.format.records import SPLITS
 from Datasets.pages.pictures import Picture, picture
@@ -80,7 +80,7 @@ def pictures(dataset: Dataset, bits: int) -> dict[str, Any]:
     pairs = duplicate_pairs(images, bits)
     pairs = list(dict.fromkeys([*pairs[: SHOWN_PAIRS - SHOWN_EXACT], *pairs[-SHOWN_EXACT:]]))
     numbers = [*chosen, *(row for *_, values in ends for row in values.index), *(n for pair in pairs for n in pair[:2])]
-    rows = dataset.rows(numbers)
+    rows = read_rows(dataset.shards, numbers)
 
     def strip(values: pd.Series) -> list[tuple[Picture, float]]:
         """Small pictures, and the values."""

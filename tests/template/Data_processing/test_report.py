@@ -5,12 +5,14 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Callable
+from functools import partial
 from html import unescape
 from io import BytesIO
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,8 +20,9 @@ from PIL import Image
 
 from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, REJECTED_SCHEMA
 from Data_processing.curating.duplicates import Groups
+from Data_processing.reporting.since import changed_images, read_images, tally
 from Data_processing.shared.inspected import inspect
-from Datasets.format.curated import write_annotations, write_curated
+from Datasets.format.curated import Curated, write_annotations, write_curated, write_shard
 from Datasets.format.records import SCHEMA, SPLITS, empty_record
 from Datasets.tools.command import progress
 from tests.template.conftest import copy_with_results, edit_params, refused, run_in, stage, succeeded
@@ -277,6 +280,47 @@ def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):
     assert change[2:28].mean() > 5 * change[32:58].mean()
 
 
+def records_of(curated: Path) -> dict[str, dict]:
+    dataset = Curated(curated)
+    return {record["image"]: record for split in SPLITS for record in dataset.records(split)}
+
+
+def state(**images: tuple[str, str, list[str]]) -> pd.DataFrame:
+    """Images of a source as they are compared: sha256, split and labels by name."""
+    rows = [
+        {"image": f"s/{name}", "sha256": sha256, "source": "s", "split": split, "labels": labels, "stated": f"{labels}"}
+        for name, (sha256, split, labels) in images.items()
+    ]
+    return pd.DataFrame(rows, columns=["image", "sha256", "source", "split", "labels", "stated"])
+
+
+def test_an_image_is_the_same_by_its_file_or_else_by_its_name():
+    cat, dog, twice = ["cat"], ["dog"], ("3", "val", ["dog"])
+    old = state(a=("1", "train", cat), b=("2", "train", cat), c=twice, copy=twice, e=("5", "test", []))
+    moved = {"a": ("1", "test", dog), "e": ("6", "train", [])}
+    new = state(**moved, z=("2", "train", cat), copy=("3", "val", cat), f=("7", "val", dog))
+    kinds = changed_images(old, new)
+    assert kinds["added"]["image"].tolist() == ["s/f"]
+    assert kinds["removed"]["image"].tolist() == ["s/c"]
+    assert kinds["moved"][["split_old", "split_new"]].to_numpy().tolist() == [["train", "test"], ["test", "train"]]
+    assert kinds["relabelled"]["labels"].tolist() == [["cat", "dog"], ["cat", "dog"]]
+    assert tally(kinds, "source") == [("s", [1, 1, 2, 2])]
+    assert tally(kinds, "labels") == [("cat", [0, 0, 1, 2]), ("dog", [1, 1, 1, 2])]
+    assert {len(rows) for rows in changed_images(old, old).values()} == {0}
+    assert [len(rows) for rows in changed_images(state(), new).values()] == [5, 0, 0, 0]
+
+
+def test_masks_are_compared_by_class_whatever_its_id(tmp_path):
+    found = []
+    record = empty_record("a.png", "s") | {"labels": ["dog"], "sha256": "1", "mask": {"bytes": None, "path": "a"}}
+    for classes, value in ((["cat", "dog"], 2), (["bird", "dog"], 2), (["dog"], 1), (["dog", "cat"], 2)):
+        file, shard = BytesIO(), tmp_path / f"{len(found)}.parquet"
+        Image.fromarray(np.full(SIZE[::-1], value, np.uint8)).save(file, "PNG")
+        write_shard(shard, [record], partial(lambda data, _: (b"x", data), file.getvalue()))
+        found.append(read_images(([shard], classes), ["bird", "cat", "dog"])["stated"][0])
+    assert found[0] == found[1] == found[2] != found[3]
+
+
 def test_the_page_lists_what_changed_since_a_tag(project, tmp_path):
     checkout = copy_with_results(project, tmp_path / "checkout")
     assert "Changed since" not in text_of(checkout / "Data_processing/report.html")
@@ -287,6 +331,20 @@ def test_the_page_lists_what_changed_since_a_tag(project, tmp_path):
     text = text_of(checkout / "Data_processing/report.html")
     assert "Changed since v1" in text
     assert re.search(r"\bleft_out_by_class / zero . \d+ \+\d+", text)
+    before, after = (records_of(place / "Datasets/curated") for place in (project, checkout))
+    both = before.keys() & after.keys()
+    moved = sum(before[image]["split"] != after[image]["split"] for image in both)
+    relabelled = sum(before[image]["boxes"] != after[image]["boxes"] for image in both)
+    assert f"all {len(after) - len(both)} {len(before) - len(both)} {moved} {relabelled} digits" in text
+    assert f"{relabelled} relabelled, 12 shown" in text and "Test figure" not in text
+    figures = checkout / "Models/outputs/e001/evaluate/metrics.json"
+    content = json.loads(figures.read_text())
+    figures.unlink()
+    figures.write_text(json.dumps({**content, "mAP50": content["mAP50"] + 0.25}))
+    by_hand = ("python", "-m", "Data_processing.report", "--since", "v1", "--out", "changes.html")
+    succeeded(run_in(checkout, *by_hand))
+    text = text_of(checkout / "changes.html")
+    assert re.search(r"Test figure of a model .* e001 / mAP50 [\d.]+ [\d.]+ \+0.25 ", text)
     edit_params(checkout, lambda params: params["report"].update(since="v2"))
     result = run_in(checkout, "dvc", "repro", "report")
     assert "report.since: 'v2' is no revision of this repository" in result.stderr
