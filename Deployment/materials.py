@@ -20,7 +20,11 @@ WORDS = {"mit license": "MIT", "apache 2.0": "Apache-2.0", "3-clause bsd license
 def components_of(manifest: Mapping[str, Any], license: Any, requirements: str) -> list[dict[str, Any]]:
     """The model, first, and what it is made of. license: pyproject.toml's. requirements: lines of NAME==VERSION."""
     commit, stated = (manifest.get("git") or {}).get("commit"), license if isinstance(license, str) else ""
-    found = [_component(MODEL, manifest["experiment"], commit, stated, manifest["files"]["model.onnx"])]
+    found = [
+        _component(
+            MODEL, manifest["experiment"], commit, stated, manifest["files"][manifest.get("graph", "model.onnx")]
+        )
+    ]
     found.append(_component(DATA, "Datasets/curated", manifest.get("curated_fingerprint"), None))
     found += [_component(DATA, name, None, each) for name, each in manifest.get("sources", {}).items()]
     init = manifest.get("init")

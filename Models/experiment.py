@@ -101,6 +101,7 @@ def proposed_entry(task: str) -> dict[str, Any]:
         "init": "efficientnet_lite0" if ready else "random",
         "train": {**proposed, "weight_decay": 0.05, **moved},
         "model": {"backbone": "efficientnet_lite0", "width": 48} if ready else {"backbone": "tiny", "width": 32},
+        "export": {"precisions": ["fp32"], "serve": "fp32", "max_loss": 0.01},
     }
 
 

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -31,14 +30,15 @@ from ruamel.yaml import YAML
 from Datasets.format.curated import Curated
 from Datasets.format.images import FILL, Letterbox, decode, letterbox
 from Datasets.format.import_closure import import_closure, imported_modules
-from Datasets.format.predictions import OUTPUTS, TOLERANCE, Prediction, largest_difference, to_prediction
+from Datasets.format.predictions import TOLERANCE, Prediction, largest_difference, to_prediction
 from Datasets.format.records import Record
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
+from Models.exporting.precisions import Precision, add_int8, onnx_detector
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import ROOT, Run, load_script, read_run, script_file, trained_model, write_json
-from Models.rebuild import Detect, predict_files, torch_detector
+from Models.rebuild import predict_files, torch_detector
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,8 +59,13 @@ def main(
     out: Annotated[Path | None, typer.Option(help="directory to write to, Datasets/pretrained/ID")] = None,
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
     samples: Annotated[int, typer.Option(min=1, help="test images that go along")] = 8,
+    precisions: Annotated[list[Precision] | None, typer.Option(help="of the graphs; fp32 is always there")] = None,
+    serve: Annotated[Precision, typer.Option(help="of the graph that a bundle has")] = Precision.fp32,
+    max_loss: Annotated[float, typer.Option(min=0, help="of a figure on test that int8 may cost")] = 0.01,
 ) -> None:
-    """Export a trained model: weights, script, ONNX graph, samples and manifest."""
+    """Export a trained model: weights, script, ONNX graphs, samples and manifest."""
+    if serve not in (precisions := [Precision.fp32, *(precisions or [])]):
+        raise UserError(f"serve: {serve} is not among precisions; add it there")
     trained = trained or Path(f"Models/outputs/{experiment}/train")
     evaluated = trained.with_name("evaluate")
     out = out or Path(f"Datasets/pretrained/{experiment}")
@@ -84,6 +89,9 @@ def main(
         write_json(predict_files(torch_detector(model), images, manifest), partial / "sample" / "expected.json")
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
         manifest["agreement"] = compare(script, model, partial, images, manifest)
+        manifest["graph"] = serve.file
+        if Precision.int8 in precisions:
+            add_int8(partial, images, Curated(curated), manifest, max_loss)
         manifest["files"] = file_hashes(partial)
         write_json(manifest, partial / "manifest.json")
     if foreign := foreign_imports(scripts, ROOT):
@@ -341,19 +349,6 @@ def _strip(graph: onnx.ModelProto) -> None:
     for part in [*parts, *graph.graph.value_info, *graph.graph.initializer, *graph.functions]:
         del part.metadata_props[:]
         part.doc_string = ""
-
-
-def onnx_detector(path: Path, task: str) -> Detect:
-    """The graph in onnxruntime."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its import alone reports to its maker, from version 1.29 on
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def detect(images: np.ndarray) -> Mapping[str, np.ndarray]:
-        return dict(zip(OUTPUTS[task], session.run(list(OUTPUTS[task]), {"images": images}), strict=True))
-
-    return detect
 
 
 def isolated_answers(export: Path, files: Sequence[Path], threshold: float) -> dict[str, Prediction]:

@@ -24,7 +24,6 @@ BUNDLE = "bundle.json"
 MODEL = "model.onnx"
 EXPECTED = "sample/expected.json"
 TRUTH = "sample/truth.json"
-_SERVED = (MODEL, "sample/")  # what a service needs of an export, beside its manifest
 _INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f\ud800-\udfff]+$")]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -47,6 +46,7 @@ class Manifest(msgspec.Struct):
     input: Input
     score_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)]
     files: dict[File, Digest]
+    graph: Literal["model.onnx", "model.int8.onnx"] = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Artifact:
     def task(self) -> str:
         """The record's field that the model predicts, as in Datasets/format/predictions.py."""
         return self.manifest["task"]
+
+    @property
+    def graph(self) -> str:
+        """The file of the ONNX graph that is served."""
+        return self.manifest.get("graph", MODEL)
 
     @property
     def threshold(self) -> float:
@@ -96,7 +101,7 @@ class Predictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # errors are raised as well
-        path = artifact.directory / MODEL
+        path = artifact.directory / artifact.graph
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no other base class
@@ -155,7 +160,7 @@ def load(directory: Path) -> Artifact:
     every = {file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file()}
     if unknown := sorted(every - {MANIFEST, *manifest["files"]}):
         raise UserError(f"{directory / unknown[0]}: the manifest does not list it; delete it, or export again")
-    served = sorted(name for name, _ in files if name.startswith(_SERVED))
+    served = sorted(name for name, _ in files if name.startswith((manifest.get("graph", MODEL), "sample/")))
     _check_files(directory, {name: d for name, d in files if name in served or (directory / name).is_file()}, MANIFEST)
     return Artifact(directory, manifest, served)
 

@@ -1,0 +1,157 @@
+"""Graphs in int8, held to the task's figures on the test split, not to the outputs' tolerance."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from enum import StrEnum
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from Datasets.format.curated import Curated
+from Datasets.format.predictions import OUTPUTS, to_prediction
+from Datasets.format.scored_records import write_predictions
+from Datasets.tools.errors import UserError
+from Models.learning.box_metrics import Measured
+from Models.learning.data_loading import Samples
+from Models.learning.metrics import MIN_SCORE, TASKS
+from Models.learning.scripts import write_json
+from Models.rebuild import Detect, predict_files
+
+CALIBRATION = 64  # images of train that the ranges of activations are taken from
+QUANTISED = ["Conv", "Relu", "Clip", "Add", "MaxPool"]
+ERRORS = ("MAE", "total_MAE")  # figures of which less is better
+
+
+class Precision(StrEnum):
+    """What a graph computes in."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+    @property
+    def file(self) -> str:
+        """The graph's name in an export."""
+        return "model.onnx" if self is Precision.fp32 else f"model.{self}.onnx"
+
+
+def onnx_detector(path: Path, task: str) -> Detect:
+    """The graph in onnxruntime."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its import alone reports to its maker, from version 1.29 on
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def detect(images: np.ndarray) -> Mapping[str, np.ndarray]:
+        return dict(zip(OUTPUTS[task], session.run(list(OUTPUTS[task]), {"images": images}), strict=True))
+
+    return detect
+
+
+def write_int8(graph: Path, train: Samples, out: Path) -> None:
+    """Quantise a graph: weights to int8 by channel, activations to uint8, with ranges as on some images of train.
+
+    As pairs of quantise and dequantise (QDQ), by onnxruntime (Jacob et al., 2018, arXiv:1712.05877). The heads and what
+    decodes them stay in float, as box sides and thin masks depend on small differences.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+        rows = iter(np.linspace(0, len(train), min(CALIBRATION, len(train)), endpoint=False, dtype=int).tolist())
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            row = next(self.rows, None)
+            return None if row is None else {"images": as_input(train, row)}
+
+    with tempfile.TemporaryDirectory() as directory, redirect_stdout(StringIO()):
+        prepared = Path(directory, "prepared.onnx")
+        quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            prepared,
+            out,
+            Images(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=QUANTISED,
+            nodes_to_exclude=decoding(onnx.load(prepared).graph),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    quantised = onnx.load(out)
+    onnx.helper.set_model_props(quantised, {each.key: each.value for each in onnx.load(graph).metadata_props})
+    out.write_bytes(quantised.SerializeToString(deterministic=True))
+
+
+def decoding(graph: onnx.GraphProto) -> list[str]:
+    """The names of the last convolutions, which are a network's heads, and of all that follows them."""
+    names, wanted = [], set[str]()  # wanted: what a convolution is computed from
+    for node in reversed(graph.node):
+        if wanted.isdisjoint(node.output):
+            names.append(node.name)
+            if node.op_type != "Conv":
+                continue
+        wanted.update(node.input)
+    return names
+
+
+def as_input(samples: Samples, row: int) -> np.ndarray:
+    """An image as the graph takes it: uint8 [1, 3, S, S]."""
+    return np.ascontiguousarray(samples.letterbox(row).pixels.transpose(2, 0, 1)[None])
+
+
+def graph_answers(graph: Path, samples: Samples) -> Iterator[Any]:
+    """A Prediction for each image, from a graph, as the service makes it."""
+    infer = onnx_detector(graph, samples.task)
+    for row, record in enumerate(samples.records):
+        outputs = {name: values[0] for name, values in infer(as_input(samples, row)).items()}
+        size = record["width"] or 0, record["height"] or 0
+        yield to_prediction(samples.task, outputs, samples.letterbox(row), *size, samples.classes, MIN_SCORE)
+
+
+def held_to(max_loss: float, graph: Path, metrics: Mapping[str, Any], measured: Measured) -> dict[str, Any]:
+    """The metrics of a graph. metrics: the model's.
+
+    Raises UserError if one of the figures that evaluation prints is worse by more than `max_loss`.
+    """
+    found = {**metrics, **measured.metrics}
+    lost = {name: metrics[name] - found[name] for name in measured.printed if name not in ERRORS}
+    worst = max(lost, key=lambda name: lost[name])
+    if lost[worst] > max_loss:
+        groups = {name: group for name, group in measured.metrics.items() if isinstance(group, dict)}
+        classes = {
+            f"{name} of {each}": metrics[name][each] - group[each] for name, group in groups.items() for each in group
+        }
+        most = max(classes, key=lambda each: classes[each])
+        raise UserError(
+            f"{graph.name}: {worst} is {found[worst]:.3f}, the model's {metrics[worst]:.3f}, a loss above max_loss "
+            f"{max_loss:g}; {most} lost most, {classes[most]:.3f}; allow more, or take it out of precisions"
+        )
+    return found
+
+
+def add_int8(export: Path, images: Sequence[Path], data: Curated, manifest: dict[str, Any], max_loss: float) -> None:
+    """Write an export's graph in int8, and its metrics into the manifest. images: the export's samples.
+
+    Where the manifest says that it is the one to serve, its metrics are the export's, and its answers what a service
+    must give. Raises UserError as `held_to`.
+    """
+    task, size, script = manifest["task"], manifest["input"]["size"], manifest["script"]["module"].split(".")[1]
+    train, test = (Samples(data, split, size, task) for split in ("train", "test"))
+    graph = export / Precision.int8.file
+    write_int8(export / Precision.fp32.file, train, graph)
+    answers = list(graph_answers(graph, test))
+    measured = TASKS[task].measure(test, answers, manifest["score_threshold"])
+    metrics = held_to(max_loss, graph, manifest["metrics"], measured)
+    manifest["precisions"] = {"fp32": manifest["metrics"], "int8": metrics}
+    print(f"{graph.name}: {', '.join(f'{name} {metrics[name]:.3f}' for name in measured.printed)}")
+    if manifest["graph"] == graph.name:
+        manifest["metrics"] = metrics
+        write_json(predict_files(onnx_detector(graph, task), images, manifest), export / "sample/expected.json")
+        each = zip(test.records, answers, strict=True)
+        rows = [{"image": record["image"], "sha256": record["sha256"], **answer} for record, answer in each]
+        write_predictions(rows, script, export / "predictions.parquet")

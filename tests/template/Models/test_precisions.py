@@ -1,0 +1,61 @@
+"""Graphs of 8 bits: what they must keep of the figures, and that what is served is what was measured."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from Datasets.format.scored_records import read_predictions
+from Datasets.tools.errors import UserError
+from Deployment.service.artifact import Predictor, load
+from Models.exporting.precisions import decoding, held_to
+from Models.learning.box_metrics import Measured
+from tests.template.Models.shape_scenes import refused, stage
+
+
+@pytest.fixture(scope="module")
+def exported(outputs, shapes, tmp_path_factory):
+    """An export that serves int8, as the stage makes it."""
+    out = tmp_path_factory.mktemp("int8") / "e001"
+    words = ["--experiment", "e001", "--curated", shapes, "--trained", outputs / "train", "--out", out]
+    done = stage("export", *words, "--precisions", "int8", "--serve", "int8", "--max_loss", "1", home=out.parent)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_what_is_served_is_what_was_measured(exported):
+    artifact = load(exported)
+    assert artifact.graph == "model.int8.onnx" and "model.onnx" not in artifact.served
+    predictor = Predictor(artifact)
+    for data, expected in artifact.samples().values():
+        assert predictor(data) == expected
+    manifest = json.loads((exported / "manifest.json").read_text())
+    kept = read_predictions(exported / "predictions.parquet")
+    assert len(kept) == manifest["metrics"]["images"]
+    assert manifest["metrics"] == manifest["precisions"]["int8"]
+    assert manifest["precisions"]["fp32"]["mAP"] == pytest.approx(manifest["metrics"]["mAP"], abs=0.1)
+
+
+def test_the_backbone_is_of_8_bits_and_what_decodes_is_not(exported):
+    graph, before = (onnx.load(exported / name).graph for name in ("model.int8.onnx", "model.onnx"))
+    made = {name: node.op_type for node in graph.node for name in node.output}
+    weights = {node.name: made.get(node.input[1]) for node in graph.node if node.op_type == "Conv"}
+    heads = weights.keys() & set(decoding(before))
+    assert len(heads) == 3 and {weights[name] for name in heads} == {None}
+    assert {weights[name] for name in weights.keys() - heads} == {"DequantizeLinear"}
+    assert (exported / "model.int8.onnx").stat().st_size < 0.5 * (exported / "model.onnx").stat().st_size
+
+
+def test_a_graph_that_loses_too_much_is_refused_with_the_class_that_lost_most():
+    metrics = {"mAP": 0.7, "MAE": 0.1, "AP": {"disc": 0.8, "square": 0.6}}
+    measured = Measured({"mAP": 0.66, "MAE": 0.4, "AP": {"disc": 0.79, "square": 0.53}}, ("mAP", "MAE"), [], [], [])
+    assert held_to(0.05, Path("model.int8.onnx"), metrics, measured)["mAP"] == 0.66
+    with pytest.raises(UserError, match=r"mAP is 0\.660, the model's 0\.700, .*AP of square lost most, 0\.070"):
+        held_to(0.01, Path("model.int8.onnx"), metrics, measured)
+
+
+def test_a_precision_to_serve_must_be_made(outputs, shapes, tmp_path):
+    words = ["--experiment", "e001", "--curated", shapes, "--trained", outputs / "train", "--out", tmp_path / "out"]
+    assert "precisions" in refused("export", *words, "--serve", "int8")
+    assert not (tmp_path / "out").exists()
