@@ -65,8 +65,10 @@ def test_what_began_with_weights_learns_more_slowly_and_norms_do_not_decay():
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_each_backbone_gives_maps_of_rounded_up_sides(name):
-    maps = Pyramid(name, 8).eval()(torch.zeros(1, 3, 101, 70, dtype=torch.uint8))
+    pyramid = Pyramid(name, 8).eval()
+    *maps, image = pyramid(torch.zeros(1, 3, 101, 70, dtype=torch.uint8))
     assert [tuple(each.shape[2:]) for each in maps] == [(51, 35), (26, 18), (13, 9)]
+    assert image.shape == (1, pyramid.channels[-1])
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
