@@ -214,7 +214,6 @@ def main(
     **options: Any,
 ) -> None:
     """Recognise a raw dataset, put it into Datasets/raw under DVC's control, and list it in params.yaml."""
-    options = {**dict.fromkeys(import_source.OPTIONS), **options}
     gc.disable()  # as in import_source.py
     form, _, named = (format or "").partition(":")  # Datumaro's own name of a format stands behind a colon
     if form or named:

@@ -12,7 +12,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +27,7 @@ from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, batches, 
 from Data_processing.cleaning.corrections import Source, find_corrections
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH, source_path
-from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
+from Data_processing.shared.parallel import Workers
 from Datasets.format.classes import (
     ClassRules,
     check_rules,
@@ -39,7 +38,7 @@ from Datasets.format.classes import (
     write_classes,
 )
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run
+from Datasets.tools.command import filled, options_of, run, with_options
 from Datasets.tools.errors import UserError
 
 INTERMEDIATE, EXCLUDED = Path("Data_processing/intermediate"), Path("Data_processing/excluded.csv")
@@ -168,6 +167,7 @@ def warn_unused(total: Outcome, classes: ClassRules, excluded: Iterable[str]) ->
             print(f"warning: clean.exclude: no source has the image {image}", file=sys.stderr)
 
 
+@with_options([*options_of(Rules), *options_of(Workers)])
 def main(
     sources: Annotated[list[str] | None, typer.Argument(help="names, or params.yaml's `sources` unpacked")] = None,
     imported: Annotated[Path, typer.Option(help="the import stage's directory")] = INTERMEDIATE / "imported",
@@ -178,26 +178,12 @@ def main(
     merge: Annotated[list[str] | None, typer.Option(help="NEW=OLD+OLD, done between rename and keep")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="class left out though it resembles a kept one")] = None,
     without_kept: Annotated[WithoutKept, typer.Option(help="images of no kept class")] = WithoutKept.negative,
-    trust_image_size: Annotated[bool, typer.Option(help="take the true size where the annotated one differs")] = False,
-    min_side: Annotated[int, typer.Option(min=1, help="pixels of the shorter side")] = Rules.min_side,
-    max_side: Annotated[int, typer.Option(min=1, help="pixels of the longer side")] = Rules.max_side,
-    max_aspect: Annotated[float, typer.Option(min=1, help="longer by shorter side")] = Rules.max_aspect,
-    min_contrast: Annotated[float, typer.Option(help="standard deviation of luma")] = Rules.min_contrast,
-    min_sharpness: Annotated[float, typer.Option(help="variance of the Laplacian")] = Rules.min_sharpness,
-    min_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = Rules.min_brightness,
-    max_brightness: Annotated[float, typer.Option(help="mean luma, 0 to 255")] = Rules.max_brightness,
-    max_box_share: Annotated[float, typer.Option(min=0, max=1, help="of the image's area")] = Rules.max_box_share,
-    min_box: Annotated[float, typer.Option(min=0, help="pixels of a box's shorter side")] = Rules.min_box,
-    doubled_iou: Annotated[float, typer.Option(min=0, max=1, help="doubled boxes; 0: none")] = Rules.doubled_iou,
     keep_conflicts: Annotated[bool, typer.Option(help="keep copies of an image whose labels or counts differ")] = False,
     exclude: Annotated[Path, typer.Option(help="CSV file of images to leave out; '' for none")] = EXCLUDED,
     max_rejected: Annotated[float, typer.Option(min=0, max=1, help="a larger share of rejects fails")] = 0.05,
-    engine: EngineOption = Engine.local,
-    scheduler: SchedulerOption = "",
-    jobs: JobsOption = -1,
+    **options: Any,
 ) -> None:
     """Accept or reject every image with a reason, and repair what can be repaired safely."""
-    options = locals()
     names = source_names(sources or ())
     if not names:
         raise UserError("params.yaml: has no source yet; `python -m Data_processing.add_source NAME PATH` adds one")
@@ -205,13 +191,13 @@ def main(
         check_dependencies(Path("dvc.yaml"), names, (imported, inspected), exclude)
     classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
     check_rules(classes)
-    limits = {field.name: options[field.name] for field in fields(Rules) if field.name in options}
     excluded = {} if exclude == Path() else read_exclusions(exclude)
-    rules = Rules(classes, without_kept is WithoutKept.negative, find_own_rules(), excluded, **limits)
+    own = {"classes": classes, "own": find_own_rules(), "excluded": excluded}
+    rules = filled(Rules, options, keep_negatives=without_kept is WithoutKept.negative, **own)
     found = [read_source(name, imported, inspected) for name in names]
     few = sum(len(source.images) for source in found) <= 2 * BATCH
     chunks = ((*part, rules) for part in batches(found, find_corrections(found)))
-    results = Workers(engine, scheduler, jobs).run(clean_batch, chunks, few)
+    results = filled(Workers, options).run(clean_batch, chunks, few)
     with replacing(out / "accepted.parquet") as partial:
         total = write_accepted(results, found, partial)
         if not keep_conflicts:

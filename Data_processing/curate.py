@@ -22,13 +22,13 @@ import typer
 from Data_processing.curating.cards import write_cards
 from Data_processing.curating.duplicates import Groups
 from Data_processing.curating.record_files import RecordFiles
-from Data_processing.curating.splits import ANY, Shares, assign, check_shares, missing_classes, read_groups, with_placed
-from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers
+from Data_processing.curating.splits import ANY, Shares, SplitOptions, assign, missing_classes, read_groups, with_placed
+from Data_processing.shared.parallel import Workers
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import ORIGINS_SCHEMA, write_annotations, write_curated, write_origins
 from Datasets.format.records import SCHEMA, SPLITS
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import progress, run
+from Datasets.tools.command import filled, options_of, progress, run, with_options
 
 INTERMEDIATE = Path("Data_processing/intermediate")
 RECORD_COLUMNS = [*SCHEMA.names, "mask_names", "mask_source", "bytes"]
@@ -81,37 +81,30 @@ def warn_shares(found: Mapping[str, Mapping[str, float]]) -> None:
         print(f"warning: {hint}; of a fixed camera, lower curate.near_duplicate_bits", file=sys.stderr)
 
 
+@with_options([*options_of(SplitOptions), *options_of(Workers)])
 def main(
     cleaned: Annotated[Path, typer.Option(help="the clean stage's directory")] = INTERMEDIATE / "clean",
     out: Annotated[Path, typer.Option(help="directory to write the dataset to")] = Path("Datasets/curated"),
     summary_file: Annotated[Path, typer.Option("--summary", help="JSON file to write")] = INTERMEDIATE / "curated.json",
-    group_pattern: Annotated[str, typer.Option(help="regular expression with named parts, over the image's path")] = "",
-    near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="of 256 that may differ")] = 24,
-    train: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.7,
-    val: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.15,
-    test: Annotated[float, typer.Option(min=0, max=1, help="share of images")] = 0.15,
     seed: Annotated[int, typer.Option(help="of the split; see Data_processing.split")] = 0,
-    keep_splits: Annotated[bool, typer.Option(help="where a source states an image's split, keep it")] = False,
     draw_masks: Annotated[bool, typer.Option(help="draw a semantic mask where all objects have segmentations")] = False,
-    engine: EngineOption = Engine.local,
-    scheduler: SchedulerOption = "",
-    jobs: JobsOption = -1,
+    **options: Any,
 ) -> None:
     """Group, split and pack the accepted images."""
     accepted = cleaned / "accepted.parquet"
-    shares = {"train": train, "val": val, "test": test}
-    check_shares(shares)
-    groups, counts, stated = read_groups(accepted, group_pattern, near_duplicate_bits, keep_splits, shares)
+    how = filled(SplitOptions, options)
+    shares = how.shares()
+    groups, counts, stated = read_groups(accepted, how)
     placed = json.loads(pq.read_schema(accepted).metadata[b"placed"]).values()
     dealt = assign(groups, counts, shares, seed, stated, placed)
-    groups, splits, kept = with_placed(accepted, group_pattern, near_duplicate_bits, groups, dealt)
+    groups, splits, kept = with_placed(accepted, how, groups, dealt)
     paths = json.loads(pq.read_schema(accepted).metadata[b"source_paths"])
     read = RecordFiles(paths, read_classes(cleaned / "classes.json"), draw_masks)
-    boxes = write(accepted, kept, groups, splits, read, Workers(engine, scheduler, jobs), out)
+    boxes = write(accepted, kept, groups, splits, read, filled(Workers, options), out)
     numbers = summary(groups, splits, boxes, shares)
     with replacing(summary_file) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    groups.report(group_pattern)
+    groups.report(how.group_pattern)
     print("all images  " + "  ".join(f"{split} {part['share']:.3f}" for split, part in numbers["shares"].items()))
     for line in missing_classes(counts, dealt, shares, stated):
         print(f"warning: {line}", file=sys.stderr)

@@ -37,7 +37,7 @@ from Data_processing.shared.image_names import OUTSIDE, match_nearly
 from Data_processing.shared.imported import Imported, ImportOptions, in_words, value_range, write_imported
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import run, with_options
+from Datasets.tools.command import options_of, run, with_options
 from Datasets.tools.errors import UserError
 from Datasets.tools.licenses import check_licenses
 
@@ -120,7 +120,7 @@ def check_paths(rows: Iterable[Imported], left_out: Counter[str] | None = None) 
 def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
     """The options of a source by their names in the command. Raises UserError for those that `form` has not."""
     own = [name for name, module in formats().items() if module.startswith(own_readers.__name__)]
-    given = {**dict.fromkeys(OPTIONS), **given}
+    given = {**dict.fromkeys(ImportOptions.__dataclass_fields__), **given}
     licenses = [each for each in given["license"] or () if each != "None"]  # which DVC makes of an empty `license:`
     given["license"] = " AND ".join(licenses) or None
     for option, forms in OPTIONS_OF.items():
@@ -147,27 +147,14 @@ def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
     return columns
 
 
-# The options of a source, which add_source.py has, too.
-OPTIONS: dict[str, Any] = {
-    "annotations": Annotated[str | None, typer.Option(help="the annotation file, or the folder; * for any text")],
-    "images": Annotated[str | None, typer.Option(help="folder of the images; `.` for the source itself")],
-    "preset": Annotated[str | None, typer.Option(help="csv: tensorflow, vott or openimages; datumaro: its name")],
+# Options that a source's entry has in another form than ImportOptions; add_source.py has all of them, too.
+IN_LISTS = {
     "columns": Annotated[list[str] | None, typer.Option(help="OURS=THEIRS for each column, as label=class_name")],
-    "normalized": Annotated[bool | None, typer.Option(help="boxes in fractions of the size")],
-    "delimiter": Annotated[str | None, typer.Option(help="csv: between fields; tab")],
-    "label_separator": Annotated[str | None, typer.Option(help="csv: between the labels in one field")],
-    "classes": Annotated[list[str] | None, typer.Option(help="names in the order of their numbers or values")],
-    "ignore": Annotated[int | None, typer.Option(help="masks: value of pixels that are not annotated")],
-    "instances": Annotated[bool | None, typer.Option(help="masks: each value is an object")],
-    "range": Annotated[list[str] | None, typer.Option(help="darkest and brightest value above 8 bits, or `image`")],
-    "split": Annotated[str | None, typer.Option(help="train, val or test, where all its images belong")],
-    "corrects": Annotated[list[str] | None, typer.Option(help="source whose annotations these replace")],
     "license": Annotated[list[str] | None, typer.Option(help="of the raw dataset, by SPDX, as CC-BY-4.0")],
 }
-PARAMETERS = [
-    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-    for name, kind in OPTIONS.items()
-]
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+PARAMETERS = [inspect.Parameter(name, KEYWORD, default=None, annotation=kind) for name, kind in IN_LISTS.items()]
+PARAMETERS += options_of(ImportOptions)
 
 
 @with_options(PARAMETERS)

@@ -8,20 +8,20 @@ Writes a Parquet file with a row for each image and mask that a record names and
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
 from Data_processing.shared.files import open_once
-from Data_processing.shared.imported import IMPORTED_SCHEMA, images_folder, options_of, source_path, value_range
+from Data_processing.shared.imported import IMPORTED_SCHEMA, entry_options, images_folder, source_path, value_range
 from Data_processing.shared.inspected import INSPECTED_SCHEMA, FactsStore, Row, Task, check_parquet, inspect_chunk
-from Data_processing.shared.parallel import Engine, EngineOption, JobsOption, SchedulerOption, Workers, batched
+from Data_processing.shared.parallel import Workers, batched
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.format.images import MAX_PIXELS
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import progress, run
+from Datasets.tools.command import options_of, progress, run, with_options
 
 CHUNK = 32  # images
 FEW = 64  # images, which this process inspects before others have started
@@ -45,6 +45,7 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
             writer.write_table(pa.Table.from_pylist(part, schema=INSPECTED_SCHEMA))
 
 
+@with_options(options_of(Workers))
 def main(
     source: Annotated[str, typer.Option(help="the source's name")],
     imported: Annotated[Path | None, typer.Option(help="the import stage's Parquet file")] = None,
@@ -52,9 +53,7 @@ def main(
     path: Annotated[Path | None, typer.Option(help="the source, if it is not where it was imported from")] = None,
     facts: Annotated[Path | None, typer.Option(help="SQLite file that keeps facts from run to run")] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="larger images are not decoded")] = MAX_PIXELS,
-    engine: EngineOption = Engine.local,
-    scheduler: SchedulerOption = "",
-    jobs: JobsOption = -1,
+    **workers: Any,
 ) -> None:
     """Read and decode each image of a source once and note what is found."""
     imported = imported or Path(f"Data_processing/intermediate/imported/{source}.parquet")
@@ -62,10 +61,10 @@ def main(
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
     path = path or Path(source_path(imported))
     tasks = find_tasks(open_once(path).names(), imported)
-    stated = value_range(options_of(imported))
+    stated = value_range(entry_options(imported))
     store = FactsStore(facts, max_pixels, stated) if facts else None
     chunks = ((path, part, max_pixels, facts, stated) for part in batched(tasks, CHUNK))
-    results = Workers(engine, scheduler, jobs).run(inspect_chunk, chunks, len(tasks) <= FEW)
+    results = Workers(**workers).run(inspect_chunk, chunks, len(tasks) <= FEW)
 
     def rows() -> Iterator[Row]:
         for part, found in zip(batched(tasks, CHUNK), results, strict=True):

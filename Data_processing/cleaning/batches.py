@@ -20,8 +20,8 @@ from Data_processing.shared.imported import (
     CORNERS,
     IMPORTED_SCHEMA,
     Imported,
+    entry_options,
     from_arrow,
-    options_of,
     source_path,
     to_arrow,
     value_range,
@@ -108,7 +108,7 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
             f"{name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class has in "
             "classes.json or labelmap.txt (of the first one, 1) instead of 255"
         )
-    source = Source(name, imported, images, masks, facts, options_of(imported))
+    source = Source(name, imported, images, masks, facts, entry_options(imported))
     check_values(source)
     return source
 

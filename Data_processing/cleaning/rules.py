@@ -7,6 +7,9 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from typer import Option
 
 from Data_processing import own_rules
 from Data_processing.shared.inspected import Facts
@@ -111,7 +114,7 @@ def read_exclusions(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Rules:
-    """All that a record is judged by; from trust_image_size on, options of the command, which explains them.
+    """All that a record is judged by; those with a help are options of the command.
 
     min_sharpness is for images of 512 pixels; 3 rejects about half of photographs blurred by a Gaussian of radius 3.
     """
@@ -120,14 +123,14 @@ class Rules:
     keep_negatives: bool = True  # images of which no kept class is left
     own: tuple[OwnRule, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict)  # SOURCE/IMAGE or sha256 to the reason
-    trust_image_size: bool = False
-    min_side: int = 16
-    max_side: int = 30_000
-    max_aspect: float = 20.0
-    min_contrast: float = 2.0
-    min_sharpness: float = 3.0
-    min_brightness: float = 2.0
-    max_brightness: float = 254.0  # products on white come close
-    max_box_share: float = 1.0
-    min_box: float = 2.0
-    doubled_iou: float = 0.95
+    trust_image_size: Annotated[bool, Option(help="take the true size where the annotated one differs")] = False
+    min_side: Annotated[int, Option(min=1, help="pixels of the shorter side")] = 16
+    max_side: Annotated[int, Option(min=1, help="pixels of the longer side")] = 30_000
+    max_aspect: Annotated[float, Option(min=1, help="longer by shorter side")] = 20.0
+    min_contrast: Annotated[float, Option(help="standard deviation of luma")] = 2.0
+    min_sharpness: Annotated[float, Option(help="variance of the Laplacian")] = 3.0
+    min_brightness: Annotated[float, Option(help="mean luma, 0 to 255")] = 2.0
+    max_brightness: Annotated[float, Option(help="mean luma, 0 to 255")] = 254.0  # products on white come close
+    max_box_share: Annotated[float, Option(min=0, max=1, help="of the image's area")] = 1.0
+    min_box: Annotated[float, Option(min=0, help="pixels of a box's shorter side")] = 2.0
+    doubled_iou: Annotated[float, Option(min=0, max=1, help="doubled boxes; 0: none")] = 0.95

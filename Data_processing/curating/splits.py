@@ -10,12 +10,14 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
+from typer import Option
 
 from Data_processing.curating.duplicates import COLUMNS, Groups, find_groups
 from Data_processing.shared.inspected import check_parquet
@@ -23,14 +25,28 @@ from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
 
 Shares = Mapping[str, float]
+Share = Annotated[float, Option(min=0, max=1, help="share of images")]
 ANY, TRAIN_OR_LACKING = -1, -2  # instead of the split that a group is stated to be in: dealt out by the seed
 
 
-def check_shares(shares: Shares) -> None:
-    """Raise UserError unless the shares add up to 1."""
-    total, stated = sum(shares.values()), ", ".join(f"{split} {share:g}" for split, share in shares.items())
-    if abs(total - 1) > 1e-6:
-        raise UserError(f"curate: the shares {stated} add up to {total:g}, not 1")
+@dataclass(frozen=True)
+class SplitOptions:
+    """What decides which images stay together, and about how many go into each split."""
+
+    group_pattern: Annotated[str, Option(help="regular expression with named parts, over the image's path")] = ""
+    near_duplicate_bits: Annotated[int, Option(min=0, max=256, help="of 256 that may differ")] = 24
+    train: Share = 0.7
+    val: Share = 0.15
+    test: Share = 0.15
+    keep_splits: Annotated[bool, Option(help="where a source states an image's split, keep it")] = False
+
+    def shares(self) -> Shares:
+        """The share of each split. Raises UserError unless they add up to 1."""
+        shares = {split: getattr(self, split) for split in SPLITS}
+        total, stated = sum(shares.values()), ", ".join(f"{split} {share:g}" for split, share in shares.items())
+        if abs(total - 1) > 1e-6:
+            raise UserError(f"curate: the shares {stated} add up to {total:g}, not 1")
+        return shares
 
 
 def name_hashes(groups: Sequence[str]) -> np.ndarray:
@@ -110,16 +126,15 @@ def count_classes(groups: np.ndarray, labels: pa.ChunkedArray) -> ClassCounts:
     return ClassCounts(names, csr_array((np.ones(len(classes), np.int64), (classes, owners)), shape))
 
 
-def read_groups(
-    accepted: Path, pattern: str, bits: int, keep: bool, shares: Shares
-) -> tuple[Groups, ClassCounts, np.ndarray]:
+def read_groups(accepted: Path, how: SplitOptions) -> tuple[Groups, ClassCounts, np.ndarray]:
     """The groups of the clean stage's records that no source's entry places, the classes in each, `stated_splits`."""
     columns = [*COLUMNS, "labels", "split"]
     check_parquet(accepted, columns, "clean")
     table = pq.read_table(accepted, columns=columns)
     table = table.filter(pa.array(_placed(table) < 0))
-    groups = find_groups(table, pattern, bits)
-    return groups, count_classes(groups.numbers, table["labels"]), stated_splits(groups, table["split"], keep, shares)
+    groups = find_groups(table, how.group_pattern, how.near_duplicate_bits)
+    stated = stated_splits(groups, table["split"], how.keep_splits, how.shares())
+    return groups, count_classes(groups.numbers, table["labels"]), stated
 
 
 def _placed(table: pa.Table) -> np.ndarray:
@@ -130,7 +145,7 @@ def _placed(table: pa.Table) -> np.ndarray:
 
 
 def with_placed(
-    accepted: Path, pattern: str, bits: int, groups: Groups, dealt: np.ndarray
+    accepted: Path, how: SplitOptions, groups: Groups, dealt: np.ndarray
 ) -> tuple[Groups, np.ndarray, np.ndarray]:
     """All groups, the split of each, and which images stay, bool [N]. groups, dealt: of the images not placed.
 
@@ -143,14 +158,14 @@ def with_placed(
     if free.all():
         return groups, dealt, free
     splits[free] = dealt[groups.numbers]
-    numbers = find_groups(table, pattern, bits).numbers
+    numbers = find_groups(table, how.group_pattern, how.near_duplicate_bits).numbers
     found = np.zeros((len(numbers), len(SPLITS)), bool)
     found[numbers, splits] = True
     kept = free | (found.sum(axis=1) == 1)[numbers]
     if out := table["image"].filter(pa.array(~kept)).to_pylist():
         why = "are left out, as images of their groups are in another split than their source's `split`"
         print(f"warning: {len(out)} images, such as {out[0]}, {why}", file=sys.stderr)
-    groups = find_groups(table.filter(pa.array(kept)), pattern, bits)
+    groups = find_groups(table.filter(pa.array(kept)), how.group_pattern, how.near_duplicate_bits)
     return groups, splits[kept][np.unique(groups.numbers, return_index=True)[1]], kept
 
 

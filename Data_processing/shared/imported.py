@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from typer import Option
 
 from Data_processing.shared.parallel import batched
 from Datasets.format.images import Range
@@ -107,30 +109,24 @@ def in_words(left_out: Mapping[str, int]) -> str:
 class ImportOptions:
     """What a source's entry in params.yaml says beside its format and path.
 
-    annotations: the file or folder of annotations, or a pattern of files. images: the folder of images ("" for the
-    source itself). columns: of a CSV file, our name to the file's; preset: a set of them; normalized: whether its
-    boxes are fractions; delimiter: between its fields; label_separator: between the labels in one. classes: the names
-    of what a delivery only numbers or colours; ignore: the value of masks' pixels that are not annotated; instances:
-    whether each value is an object. range: the darkest and the brightest value of images of more than 8 bits, or
-    `image`. split: where all its images belong. corrects: the sources whose annotations these replace.
-    license: of the raw dataset, an SPDX identifier or expression.
-    None and what is empty leave it to the reader or the stage.
+    images: "" is the source itself. columns: our name to the file's. None and what is empty leave it to the reader or
+    the stage.
     """
 
-    annotations: str | None = None
-    images: str | None = None
+    annotations: Annotated[str | None, Option(help="the annotation file, or the folder; * for any text")] = None
+    images: Annotated[str | None, Option(help="folder of the images; `.` for the source itself")] = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    preset: str | None = None
-    normalized: bool | None = None
-    delimiter: str | None = None
-    label_separator: str | None = None
-    classes: Sequence[str] = ()
-    ignore: int | None = None
-    instances: bool | None = None
-    range: Sequence[str] = ()
-    split: str | None = None
-    corrects: Sequence[str] = ()
-    license: str | None = None
+    preset: Annotated[str | None, Option(help="csv: tensorflow, vott or openimages; datumaro: its name")] = None
+    normalized: Annotated[bool | None, Option(help="boxes in fractions of the size")] = None
+    delimiter: Annotated[str | None, Option(help="csv: between fields; tab")] = None
+    label_separator: Annotated[str | None, Option(help="csv: between the labels in one field")] = None
+    classes: Annotated[list[str], Option(help="names in the order of numbers or values")] = field(default_factory=list)
+    ignore: Annotated[int | None, Option(help="masks: value of pixels that are not annotated")] = None
+    instances: Annotated[bool | None, Option(help="masks: each value is an object")] = None
+    range: Annotated[list[str], Option(help="black and white above 8 bits, or `image`")] = field(default_factory=list)
+    split: Annotated[str | None, Option(help="train, val or test, where all its images belong")] = None
+    corrects: Annotated[list[str], Option(help="source whose annotations these replace")] = field(default_factory=list)
+    license: str | None = None  # SPDX
 
 
 def write_imported(
@@ -181,7 +177,7 @@ def images_folder(path: Path) -> str | None:
     return msgspec.json.decode(pq.read_schema(path).metadata[b"images"], type=str | None)
 
 
-def options_of(path: Path) -> ImportOptions:
+def entry_options(path: Path) -> ImportOptions:
     """What the source's entry in params.yaml says."""
     return msgspec.json.decode(pq.read_schema(path).metadata[b"options"], type=ImportOptions)
 

@@ -24,18 +24,13 @@ class Engine(StrEnum):
     dask = "dask"
 
 
-EngineOption = Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")]
-SchedulerOption = Annotated[str, typer.Option(help="address of the cluster's scheduler")]
-JobsOption = Annotated[int, typer.Option(help="local processes; -1 for one a core")]
-
-
 @dataclass(frozen=True)
 class Workers:
-    """jobs: processes of this machine, -1 for one a core. scheduler: of the engine dask, such as tcp://host:8786."""
+    """Who does the work, as the options of a command say."""
 
-    engine: Engine = Engine.local
-    scheduler: str = ""
-    jobs: int = -1
+    engine: Annotated[Engine, typer.Option(help="local processes, or a Dask cluster")] = Engine.local
+    scheduler: Annotated[str, typer.Option(help="address of the cluster's scheduler, such as tcp://HOST:8786")] = ""
+    jobs: Annotated[int, typer.Option(help="local processes; -1 for one a core")] = -1
 
     def run(
         self, function: Callable[..., Result], chunks: Iterable[tuple[Any, ...]], few: bool = False

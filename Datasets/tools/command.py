@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from typing import Any, NoReturn, TypeVar
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, NoReturn, TypeVar, get_origin
 
 from Datasets.tools.errors import UserError, one_line
 
@@ -68,6 +69,25 @@ def with_options(parameters: Iterable[inspect.Parameter]) -> Callable[[Command],
         return command
 
     return decorate
+
+
+def options_of(kind: type) -> list[inspect.Parameter]:
+    """The fields of a dataclass that are annotated as options of a command, with their defaults."""
+    return [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=each.default if each.default_factory is MISSING else each.default_factory(),
+            annotation=each.type,
+        )
+        for each in fields(kind)
+        if get_origin(each.type) is Annotated
+    ]
+
+
+def filled(kind: type[T], options: Mapping[str, Any], **others: Any) -> T:
+    """The dataclass with what the options of a command say, and others."""
+    return kind(**others, **{each.name: options[each.name] for each in options_of(kind) if each.name in options})
 
 
 def _end(number: int, frame: object) -> NoReturn:
