@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import UNUSABLE, decode_json, only_json, pixels
+from Data_processing.shared.annotation_files import UNUSABLE, decode_json, only_one, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -25,7 +25,7 @@ from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
 Id = int | float | str  # pandas writes whole numbers as 1.0, VIA some of them as "1"
-find = only_json
+find = only_one
 
 
 class Image(msgspec.Struct, gc=False):

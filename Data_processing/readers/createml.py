@@ -8,12 +8,12 @@ texts, are labels of the image; one that has these alone says nothing of boxes.
 from collections.abc import Iterator
 from typing import Any
 
-from Data_processing.shared.annotation_files import WrongFormat, add_labels, add_shapes, decode_json, only_json
+from Data_processing.shared.annotation_files import WrongFormat, add_labels, add_shapes, decode_json, numbered, only_one
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 
-find = only_json
+find = only_one
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -32,7 +32,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             every = stated if isinstance(stated, list) else [stated]
             boxes = [each for each in every if isinstance(each, dict) and each.get("coordinates") is not None]
             if boxes or not every:
-                add_shapes(row, boxes, _box)
+                add_shapes(row, numbered(row, boxes), _box)
             if len(boxes) < len(every):
                 others = [each for each in every if each not in boxes]
                 add_labels(row, [each.get("label") if isinstance(each, dict) else each for each in others])

@@ -8,23 +8,29 @@ Points, polylines, cuboids and skeletons are no areas, and are left out. The ele
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import WrongFormat, only_file, parse_xml, pixels, split_named
+from Data_processing.shared.annotation_files import (
+    LeftOut,
+    WrongFormat,
+    add_labels,
+    add_shapes,
+    only_one,
+    parse_xml,
+    pixels,
+    split_named,
+)
 from Data_processing.shared.files import MissingFile, SourceFiles, inside
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import alternating, ellipse, encode, flat, from_crop, outlined, turned, turned_box
-from Datasets.format.files import visible
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
 SHAPES = ("box", "polygon", "ellipse", "mask", *WITHOUT_AREA)
-
-
-def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The annotation file: the one named, or the only .xml. Raises UserError if that leaves none or several."""
-    return only_file(files, visible(files.names(), {".xml"}), "XML", options)
+find = partial(only_one, suffix=".xml", kind="XML")
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -56,39 +62,33 @@ def _record(element: etree._Element, origin: str, folder: str, drawn: bool, tagg
     row = Imported(inside(folder, (element.get("name") or origin).strip()), origin)
     row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
     row.split = split_named((element.get("subset") or "").strip())
-    boxes = list(_boxes(element, row))
-    tags = [label for tag in element.iterfind("tag") if (label := tag.get("label"))]
-    row.boxes = boxes if drawn or not tagged else None
-    row.labels = sorted({*tags, *(box.name for box in boxes)}) if tagged else None
+    add_shapes(row, _shapes(element, row.origin), lambda shape, origin: [_box(shape, row, origin)])
+    row.boxes = row.boxes if drawn or not tagged else None
+    if tagged:
+        add_labels(row, list(filter(None, (tag.get("label") for tag in element.iterfind("tag")))))
     return row
 
 
-def _boxes(element: etree._Element, row: Imported) -> Iterable[ImportedBox]:
+def _shapes(element: etree._Element, image: str) -> Iterator[tuple[str, Any]]:
     numbers: Counter[str] = Counter()
     for shape in element.iterchildren(etree.Element):
         numbers[shape.tag] += 1
-        origin = f"{row.origin}, {shape.tag} {numbers[shape.tag]}"
-        if shape.tag in ("tag", "attribute"):
-            continue
-        if shape.tag in WITHOUT_AREA:
-            row.left_out.append(shape.tag)
-            continue
-        try:
-            box = _box(shape, row, origin)
-            row.left_out += ["rotation"] * (shape.tag == "box" and box.outline is not None)
-            yield box
-        except ValueError as error:
-            row.problems.append(("malformed box", f"{error} in {origin}"))
+        if shape.tag not in ("tag", "attribute"):
+            yield f"{image}, {shape.tag} {numbers[shape.tag]}", shape
 
 
 def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
-    """Raises ValueError, saying what is wrong."""
+    """Raises LeftOut, or ValueError, saying what is wrong."""
+    if shape.tag in WITHOUT_AREA:
+        raise LeftOut(shape.tag)
     label = (shape.get("label") or "").strip()
     if not label:
         raise ValueError("no label")
     if shape.tag == "box":
         x1, y1, x2, y2 = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
-        return turned_box(label, (x1, y1, x2, y2), float(shape.get("rotation", 0)), origin)
+        degrees = float(shape.get("rotation", 0))
+        row.left_out += ["rotation"] * bool(degrees)
+        return turned_box(label, (x1, y1, x2, y2), degrees, origin)
     if shape.tag == "polygon":
         points = _points(shape.get("points") or "")
         if len(points) < 6:

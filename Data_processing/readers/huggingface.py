@@ -8,6 +8,7 @@ The names of numbered classes are in the Parquet file, else in `classes`; a labe
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from posixpath import splitext
 from typing import Any
@@ -20,6 +21,7 @@ from Data_processing.shared.annotation_files import (
     add_shapes,
     decode_json,
     files_below,
+    numbered,
     pixels,
     split_of,
 )
@@ -31,11 +33,7 @@ from Datasets.tools.errors import UserError
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "class")
 OF_OBJECTS = ("bbox", "segmentation", "iscrowd", *CATEGORIES)
 NameOf = Callable[[Any, str], Any]
-
-
-def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The .jsonl files, those below the folder named, or the one named. Raises UserError if there are none."""
-    return files_below(files, ".jsonl", "JSON lines", options)
+find = partial(files_below, suffix=".jsonl", kind="JSON lines")
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -106,7 +104,7 @@ def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: Imp
             columns = {key: objects[key] for key in OF_OBJECTS if objects.get(key) is not None}
             objects = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if objects is not None:
-            add_shapes(row, objects, lambda shape, origin: [_box(shape, row, origin, name_of)])
+            add_shapes(row, numbered(row, objects), lambda shape, origin: [_box(shape, row, origin, name_of)])
         for key in _label_columns(options):
             if (value := stated.get(key)) not in (None, "", -1):
                 add_labels(row, [name_of(each, key) for each in (value if isinstance(value, list) else [value])])

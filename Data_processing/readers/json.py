@@ -6,13 +6,13 @@ an array of strings. counts: {"car": 2}, or an array of such objects. boxes: an 
 value of its pixels stands for: {"car": 0} makes 1 a car.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import CLASSES, decode_json, mask_names, only_file
+from Data_processing.shared.annotation_files import CLASSES, add_shapes, decode_json, mask_names, only_file
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -59,10 +59,11 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     named = [entry for entry in entries if isinstance(entry, list) and entry and isinstance(entry[0], str)]
     folder = find_folder(files, options, file, (entry[0] for entry in named))
     classes = mask_names(files, file, names) if any(entry[4:5] not in ([], [None]) for entry in named) else {}
-    return folder, (_record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
+    return folder, (record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 
 
-def _record(stated: Any, origin: str, folder: str, classes: dict[int, str]) -> Imported:
+def record(stated: Any, origin: str, folder: str, classes: dict[int, str]) -> Imported:
+    """The record of an entry, with its problems if it is none. classes: what the values of masks' pixels mean."""
     try:
         entry = msgspec.convert(stated, Entry)
     except msgspec.ValidationError as error:
@@ -72,30 +73,18 @@ def _record(stated: Any, origin: str, folder: str, classes: dict[int, str]) -> I
     if entry.counts is not None:
         counts = [entry.counts] if isinstance(entry.counts, dict) else entry.counts
         row.counts = [Count(name=name, count=number) for part in counts for name, number in part.items()]
-    add_mask(row, None if entry.mask is None else inside(folder, entry.mask), classes)
-    add_boxes(row, entry.boxes)
+    if entry.mask is not None:
+        row.mask, row.mask_names = inside(folder, entry.mask), classes
+        if not is_safe_path(row.mask):
+            row.problems.append(("outside the source", f"mask {row.mask!r:.200}"))
+            row.mask = row.mask_names = None
+    if entry.boxes is not None:
+        add_shapes(row, ((f"{origin}, box {number}", box) for number, box in enumerate(entry.boxes)), _box)
     return row
 
 
-def add_mask(row: Imported, path: str | None, names: dict[int, str]) -> None:
-    """Add a mask, if there is one. names: what the values of its pixels mean."""
-    if path is not None and is_safe_path(path):
-        row.mask, row.mask_names = path, names
-    elif path is not None:
-        row.problems.append(("outside the source", f"mask {path!r:.200}"))
-
-
-def add_boxes(row: Imported, boxes: Iterable[Any] | None) -> None:
-    """Add boxes, if there may be some, and the problems of what is none."""
-    if boxes is None:
-        return
-    row.boxes = []
-    for number, stated in enumerate(boxes):
-        origin = f"{row.origin}, box {number}"
-        try:
-            box = msgspec.convert(stated, Box)
-        except msgspec.ValidationError as error:
-            row.problems.append(("malformed box", f"{error} in {stated!s:.80} at {origin}"))
-            continue
-        outline = None if box.segmentation is None else msgspec.json.encode(box.segmentation)
-        row.boxes.append(ImportedBox(box.name, box.x1, box.y1, box.x2, box.y2, origin, bool(box.crowd), outline))
+def _box(stated: Any, origin: str) -> list[ImportedBox]:
+    """Raises ValueError."""
+    box = msgspec.convert(stated, Box)
+    outline = None if box.segmentation is None else msgspec.json.encode(box.segmentation)
+    return [ImportedBox(box.name, box.x1, box.y1, box.x2, box.y2, origin, bool(box.crowd), outline)]

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import decode_json, only_json, pixels
+from Data_processing.shared.annotation_files import LeftOut, add_labels, add_shapes, decode_json, only_one, pixels
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import path_of
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -28,7 +28,7 @@ from Datasets.format.records import Count
 SHAPES = ("rectangle", "polygon", "ellipse", "brush", "keypoint", "vector", "bitmask")
 WITHOUT_AREA = ("keypoint", "vector")
 GEOMETRY = {"x", "y", "points", "rle", "vertices", "imageDataURL"}
-find = only_json
+find = only_one
 
 
 class Shape(msgspec.Struct, rename={"radius_x": "radiusX", "radius_y": "radiusY"}):
@@ -129,23 +129,12 @@ def _add(row: Imported, results: list[Result], drawn: bool, labelled: bool) -> N
     named = {result.id for result in results if _names(result)}
     if any(result.image_rotation for result in results):
         row.problems.append(("malformed annotation", "regions drawn on the turned image; annotate it upright"))
-    boxes: list[ImportedBox] = []
-    for number, result in enumerate(results, 1):
-        origin = f"{row.origin}, region {number if result.id is None else result.id}"
-        kind = _kind(result)
-        if kind not in SHAPES or (not _names(result) and result.id in named):
-            continue
-        if kind in WITHOUT_AREA:
-            row.left_out.append(kind)
-            continue
-        try:
-            drawn_now = _boxes(result, kind, row, origin)
-            row.left_out += ["rotation"] * (kind == "rectangle" and drawn_now[0].outline is not None)
-            boxes += drawn_now
-        except (ValueError, OverflowError) as error:
-            row.problems.append(("malformed box", f"a {kind}: {error} in {origin}"))
-    row.boxes = boxes if drawn else None
-    row.labels = sorted({*_choices(results, row), *(box.name for box in boxes)}) if labelled else None
+    regions = [(f"{row.origin}, region {n if each.id is None else each.id}", each) for n, each in enumerate(results, 1)]
+    areas = [(origin, each) for origin, each in regions if _names(each) or each.id not in named]
+    add_shapes(row, areas, lambda result, origin: _boxes(result, row, origin))
+    row.boxes = row.boxes if drawn else None
+    if labelled:
+        add_labels(row, _choices(results))
 
 
 def _kind(result: Result) -> str:
@@ -184,20 +173,22 @@ def _counts(results: list[Result], row: Imported) -> list[Count]:
     return found
 
 
-def _choices(results: list[Result], row: Imported) -> list[str]:
+def _choices(results: list[Result]) -> list[Any]:
     found: list[Any] = []
     for result in filter(_is_choice, results):
         chosen = result.value.get(result.type)
         for choice in chosen if isinstance(chosen, list) else [chosen]:
             found.append(choice[-1] if isinstance(choice, list) and choice else choice)
-    if not all(isinstance(name, str) and name for name in found):
-        row.problems.append(("malformed annotation", f"choices {found[:3]}"))
-    return [name for name in found if isinstance(name, str) and name]
+    return found
 
 
-def _boxes(result: Result, kind: str, row: Imported, origin: str) -> list[ImportedBox]:
-    """A box for each label. Raises ValueError, saying what is wrong."""
-    names = _names(result)
+def _boxes(result: Result, row: Imported, origin: str) -> list[ImportedBox]:
+    """A box for each label; none for what is no shape. Raises LeftOut, or ValueError, saying what is wrong."""
+    names, kind = _names(result), _kind(result)
+    if kind not in SHAPES:
+        return []
+    if kind in WITHOUT_AREA:
+        raise LeftOut(kind)
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"the labels {names[:3]}")
     if kind == "bitmask":
@@ -214,6 +205,7 @@ def _boxes(result: Result, kind: str, row: Imported, origin: str) -> list[Import
         x1, y1, x2, y2 = bounds(outline)
         if kind == "rectangle" and not shape.rotation:
             outline = None
+        row.left_out += ["rotation"] * (kind == "rectangle" and outline is not None)
     return [ImportedBox(name, x1, y1, x2, y2, origin, outline=outline) for name in names]
 
 

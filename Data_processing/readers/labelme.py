@@ -12,7 +12,6 @@ known. Folders called train, val or test are splits.
 """
 
 import base64
-import codecs
 import math
 import posixpath
 from collections import defaultdict
@@ -21,26 +20,25 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import files_below, folder_split, pixels
-from Data_processing.shared.files import EMBEDDED, MissingFile, SourceFiles
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import (
-    Polygon,
-    bounds,
-    cut_out,
-    ellipse,
-    encode,
-    flat,
-    from_crop,
-    from_png,
-    outlined,
-    rectangle,
+from Data_processing.shared import outlines
+from Data_processing.shared.annotation_files import (
+    LeftOut,
+    add_labels,
+    add_shapes,
+    decode_json,
+    files_below,
+    folder_split,
+    pixels,
 )
+from Data_processing.shared.files import EMBEDDED, SourceFiles
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Datasets.tools.errors import UserError
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}
 WITHOUT_AREA = {"point", "points", "line", "linestrip"}
 RESERVED = {"__ignore__": "ignored region", "_background_": "background shape"}
 TURNED = {"rotation", "oriented_rectangle"}
+find = files_below
 
 
 class Shape(msgspec.Struct):
@@ -64,11 +62,6 @@ class LabelFile(msgspec.Struct, rename="camel"):
     image_data: msgspec.Raw = msgspec.Raw()
 
 
-def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The JSON files of the folder `annotations`, or of the whole source. Raises UserError if there are none."""
-    return files_below(files, ".json", "JSON", options)
-
-
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or else the source itself) and the records."""
     names = frozenset(files.names())
@@ -77,22 +70,18 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
 
 def _record(files: SourceFiles, file: str, names: frozenset[str], folder: str | None) -> Imported:
     try:
-        content = msgspec.json.decode(files.read(file).removeprefix(codecs.BOM_UTF8), type=LabelFile)
-    except (MissingFile, ValueError, RecursionError) as error:
+        content: LabelFile = decode_json(files, file, LabelFile, "file of LabelMe")
+    except UserError as error:
         image = posixpath.splitext(file)[0]  # of which nothing is known; the JSON file itself is none
-        return Imported(image, file, problems=[("malformed annotation", f"{file}: {error}")])
+        return Imported(image, file, problems=[("malformed annotation", str(error))])
     row = Imported(_image(content, file, names, folder), file)
     row.split = folder_split(row.image)
     row.width, row.height = (pixels(side, row) for side in (content.image_width, content.image_height))
     flags = [name for name, value in (content.flags or {}).items() if value is True]
-    boxes: list[ImportedBox] = []
-    for origin, shapes in _objects(content.shapes, file):
-        try:
-            _add(boxes, row, shapes, origin)
-        except ValueError as error:
-            row.problems.append(("malformed box", f"{error} in {origin}"))
-    row.boxes = boxes if content.shapes or not flags else None
-    row.labels = sorted({*flags, *(box.name for box in boxes)}) if content.flags else None
+    add_shapes(row, _objects(content.shapes, file), lambda shapes, origin: _boxes(shapes, row, origin))
+    row.boxes = row.boxes if content.shapes or not flags else None
+    if content.flags:
+        add_labels(row, flags)
     return row
 
 
@@ -118,35 +107,34 @@ def _objects(shapes: list[Shape], file: str) -> Iterator[tuple[str, list[Shape]]
         yield f"{file}: {named} ({parts[0].shape_type or 'polygon'})", parts
 
 
-def _add(boxes: list[ImportedBox], row: Imported, shapes: list[Shape], origin: str) -> None:
-    """Add an object's box, or take the object out of the boxes before it. Raises ValueError, saying what is wrong."""
+def _boxes(shapes: list[Shape], row: Imported, origin: str) -> list[ImportedBox]:
+    """An object's box. Raises LeftOut, also for a background, which is cut out of the boxes before it; ValueError."""
     first, alone = shapes[0], len(shapes) == 1
-    if kind := RESERVED.get(first.label) or (first.shape_type in WITHOUT_AREA and first.shape_type):
-        row.left_out.append(kind)
-        if first.label != "_background_":
-            return
+    kind = RESERVED.get(first.label) or (first.shape_type if first.shape_type in WITHOUT_AREA else None)
+    if kind and first.label != "_background_":
+        raise LeftOut(kind)
     if not first.label.strip() or not all(shape.points for shape in shapes):
         raise ValueError("no points" if first.label.strip() else "no label")
-    outline = _mask(first, row) if alone and first.shape_type == "mask" else encode(map(_polygon, shapes))
-    if first.label == "_background_":
-        for box in boxes:
-            box.outline = box.outline and cut_out(box.outline, outline, row.width, row.height)
-        return
-    boxes.append(outlined(first.label, outline, origin))
-    if alone and first.shape_type == "rectangle":
-        boxes[-1].outline = None
+    outline = _mask(first, row) if alone and first.shape_type == "mask" else outlines.encode(map(_polygon, shapes))
+    if kind:
+        for each in row.boxes or ():
+            each.outline = each.outline and outlines.cut_out(each.outline, outline, row.width, row.height)
+        raise LeftOut(kind)
+    box = outlines.outlined(first.label, outline, origin)
+    box.outline = None if alone and first.shape_type == "rectangle" else outline
     row.left_out += ["rotation"] * (first.shape_type in TURNED)
+    return [box]
 
 
-def _polygon(shape: Shape) -> Polygon:
+def _polygon(shape: Shape) -> outlines.Polygon:
     kind, points = shape.shape_type or "polygon", shape.points
     if kind == "circle" and len(points) == 2:
         radius = math.dist(*points)
-        return ellipse(*points[0], radius, radius)
+        return outlines.ellipse(*points[0], radius, radius)
     if kind == "rectangle" and len(points) in (2, 4):
-        return rectangle(*bounds(encode([flat(points)])))
+        return outlines.rectangle(*outlines.bounds(outlines.encode([outlines.flat(points)])))
     if kind in POLYGONS and len(points) > 2:
-        return flat(points)
+        return outlines.flat(points)
     raise ValueError(f"a {kind} of {len(points)} points{' in a group' * (kind == 'mask')}")
 
 
@@ -155,7 +143,7 @@ def _mask(shape: Shape, row: Imported) -> bytes:
     if len(shape.points) != 2:
         raise ValueError(f"a mask of {len(shape.points)} points")
     (left, top), (right, bottom) = ((int(x), int(y)) for x, y in shape.points)
-    drawn = from_png(base64.b64decode(shape.mask or ""))
+    drawn = outlines.from_png(base64.b64decode(shape.mask or ""))
     if drawn.shape != (bottom - top + 1, right - left + 1):
         raise ValueError(f"a mask of {drawn.shape[::-1]} pixels between the points {shape.points}")
-    return from_crop(drawn, left, top, row.width, row.height)
+    return outlines.from_crop(drawn, left, top, row.width, row.height)

@@ -10,51 +10,26 @@ is a struct of bytes and path, is read as Hugging Face means it (huggingface.py)
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from Data_processing.readers.huggingface import parquet_records
-from Data_processing.readers.json import Name, Number, add_boxes, add_mask
-from Data_processing.shared.annotation_files import files_below, mask_names
+from Data_processing.readers.json import record
+from Data_processing.shared.annotation_files import files_below, mask_names, pixels
 from Data_processing.shared.files import MissingFile, SourceFiles, image_column, inside
 from Data_processing.shared.image_names import find_folder
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportOptions
-from Datasets.format.records import SCHEMA
+from Data_processing.shared.imported import Imported, ImportOptions
+from Datasets.format.records import SCHEMA, SPLITS
 from Datasets.tools.errors import UserError, one_line
 
 ANNOTATIONS = ("labels", "counts", "boxes", "mask")
 READ = ("width", "height", "group", "split", *ANNOTATIONS)
-Side = Annotated[int, msgspec.Meta(gt=0, le=MAX_SIDE)]
 UNUSABLE = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)  # what pyarrow raises for a damaged file
-
-
-class StatedCount(msgspec.Struct):
-    """How many objects of a class an image holds."""
-
-    name: Name
-    count: Number
-
-
-class Record(msgspec.Struct):
-    """What a row states, all but the mask."""
-
-    image: Name
-    width: Side | None = None
-    height: Side | None = None
-    group: str | None = None
-    split: Literal["train", "val", "test"] | None = None
-    labels: list[Name] | None = None
-    counts: list[StatedCount] | None = None
-    boxes: list[Any] | None = None
-
-
-def find(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """All Parquet files, or the one that is named, or those below the folder that is named. Raises UserError."""
-    return files_below(files, ".parquet", "Parquet", options)
+find = partial(files_below, suffix=".parquet", kind="Parquet")
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -120,31 +95,25 @@ def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Ite
     meanings = mask_names(files, file, names) if any(masks) else {}
     others = table.select([name for name in table.column_names if name != "mask"]).to_pylist()
     for number, (stated, mask) in enumerate(zip(others, masks, strict=True)):
-        row = _record(stated, f"{file}: row {number}", folder)
-        add_mask(row, mask, meanings)
+        counts = stated.get("counts")
+        counted = counts and [each and {each["name"]: each["count"]} for each in counts]
+        entry = [stated["image"], stated.get("labels"), counted, stated.get("boxes"), mask]
+        row = record(entry, f"{file}: row {number}", folder, meanings)
+        row.width, row.height = (pixels(stated.get(side), row) for side in ("width", "height"))
+        row.group, row.split = stated.get("group"), stated.get("split")
+        if row.split not in (None, *SPLITS):
+            row.problems.append(("malformed annotation", f"split {row.split!r:.80}: not train, val or test"))
         yield row
 
 
-def _record(stated: dict[str, Any], origin: str, folder: str) -> Imported:
-    image = inside(folder, stated["image"]) if stated["image"] else origin
-    try:
-        record = msgspec.convert(stated, Record)
-    except msgspec.ValidationError as error:
-        return Imported(image, origin, problems=[("malformed annotation", str(error))])
-    row = Imported(image, origin, record.width, record.height, record.group, record.split, record.labels)
-    row.counts = stated.get("counts")
-    add_boxes(row, record.boxes)
-    return row
-
-
 def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: set[str]) -> list[str | None]:
-    """The path of each mask inside the source; none for one that is only inside the Parquet file."""
+    """The path of each mask, as stated; none for one that is only inside the Parquet file."""
     if "mask" not in table.column_names:
         return [None] * table.num_rows
     column = table["mask"].combine_chunks()
-    paths = [None if path is None else inside(folder, path) for path in pc.struct_field(column, "path").to_pylist()]
+    paths = pc.struct_field(column, "path").to_pylist()
     within = pc.struct_field(column, "bytes").is_valid().to_pylist()
-    lost = [held and path not in names for path, held in zip(paths, within, strict=True)]
+    lost = [held and inside(folder, path or "") not in names for path, held in zip(paths, within, strict=True)]
     if any(lost):
         told = f"{sum(lost)} masks inside the file are left out; to keep them, provide them as files at the path that"
         print(f"warning: {files.path}: {file}: {told} the record names", file=sys.stderr)

@@ -19,6 +19,7 @@ from Data_processing.shared.annotation_files import (
     add_shapes,
     decode_json,
     files_below,
+    numbered,
     pixels,
     split_named,
 )
@@ -31,7 +32,7 @@ from Datasets.tools.errors import UserError
 
 def find(files: SourceFiles, options: ImportOptions) -> list[str]:
     """The JSON files in folders called ann, else all, of the folder named. Raises UserError if there are none."""
-    every = files_below(files, ".json", "JSON", options)
+    every = files_below(files, options)
     return [name for name in every if basename(dirname(name)) == "ann"] or every
 
 
@@ -51,7 +52,7 @@ def _record(files: SourceFiles, file: str, named_row: Callable[[Any, str, str], 
         labels = [tag for tag in tags if not split_named(tag)]
         row.split = next(filter(None, map(split_named, tags)), row.split)
         if content["objects"] or not labels:
-            add_shapes(row, content["objects"], lambda shape, origin: [_box(shape, row, origin)])
+            add_shapes(row, numbered(row, content["objects"]), lambda shape, origin: [_box(shape, row, origin)])
         if labels:
             add_labels(row, labels)
     except (UserError, *UNUSABLE) as error:

@@ -10,7 +10,15 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from Data_processing.shared.annotation_files import UNUSABLE, LeftOut, WrongFormat, add_shapes, decode_json, only_json
+from Data_processing.shared.annotation_files import (
+    UNUSABLE,
+    LeftOut,
+    WrongFormat,
+    add_shapes,
+    decode_json,
+    numbered,
+    only_one,
+)
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -18,7 +26,7 @@ from Data_processing.shared.outlines import ellipse, encode, flat, outlined, tur
 from Datasets.tools.errors import UserError
 
 LIKELY = {"label", "labels", "class", "classes", "name", "type", "category"}
-find = only_json
+find = only_one
 
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
@@ -27,7 +35,8 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     where, named_row = f"{files.path}: {found[0]}", row_namer(files, options)
     try:
         entries = stated.get("_via_img_metadata", stated)
-        drawn = {name: _regions(entry) for name, entry in entries.items()}
+        stated_regions = {name: entry["regions"] for name, entry in entries.items()}  # which VIA 1 has in an object
+        drawn = {name: [*(r.values() if isinstance(r, dict) else r)] for name, r in stated_regions.items()}
         key = _class_attribute([region for regions in drawn.values() for region in regions], options, where)
     except UNUSABLE as error:
         raise WrongFormat(f"{where}: no VIA annotations: {error!r:.200}") from error
@@ -41,15 +50,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     def records() -> Iterator[Imported]:
         for name, regions in drawn.items():
             row = named_row(entries[name].get("filename"), found[0], f"{found[0]}: {name}")
-            add_shapes(row, regions, boxes)
+            add_shapes(row, numbered(row, regions), boxes)
             yield row
 
     return options.images or "", records()
-
-
-def _regions(entry: dict[str, Any]) -> list[Any]:
-    """The regions of an image; VIA 1 writes an object of them."""
-    return list(entry["regions"].values() if isinstance(entry["regions"], dict) else entry["regions"])
 
 
 def _names(region: dict[str, Any], key: str) -> list[str]:

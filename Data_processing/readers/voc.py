@@ -19,7 +19,7 @@ from posixpath import dirname, splitext
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import folder_split, parse_xml, pixels, read_text
+from Data_processing.shared.annotation_files import add_shapes, folder_split, parse_xml, pixels, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.image_names import NearNames, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
@@ -169,15 +169,8 @@ def _record(files: SourceFiles, file: str, key: str, layout: Layout) -> Imported
         return Imported(_image("", key, layout), file, problems=[("malformed annotation", f"{file}: {error}")])
     row = Imported(_image((root.findtext("filename") or "").strip(), key, layout), file)
     row.width, row.height = pixels(root.findtext("size/width"), row), pixels(root.findtext("size/height"), row)
-    boxes = row.boxes = []
-    for element in root.iterfind("object"):
-        origin = f"{file}:{element.sourceline}"
-        try:
-            boxes.append(_box(element, origin))
-            row.left_out += [part.tag for part in element.iterchildren("polygon", "part")]
-            row.left_out += ["rotation"] * (boxes[-1].outline is not None)
-        except ValueError as error:
-            row.problems.append(("malformed box", f"{error} at {origin}"))
+    objects = ((f"{file}:{element.sourceline}", element) for element in root.iterfind("object"))
+    add_shapes(row, objects, lambda element, origin: [_box(element, row, origin)])
     return row
 
 
@@ -189,7 +182,7 @@ def _image(filename: str, key: str, layout: Layout) -> str:
     return next(filter(None, map(layout.images.only, sought)), inside(layout.folder, filename or key))
 
 
-def _box(element: etree._Element, origin: str) -> ImportedBox:
+def _box(element: etree._Element, row: Imported, origin: str) -> ImportedBox:
     """Raises ValueError for an object without a name or without four numbers."""
     name = (element.findtext("name") or "").strip()
     stated = {side.tag: side.text or "" for side in element.iterfind("bndbox/*")}  # far sooner than a search for each
@@ -200,6 +193,7 @@ def _box(element: etree._Element, origin: str) -> ImportedBox:
     degrees = 0.0
     with suppress(ValueError):  # what is no number is an attribute of the user's
         degrees = float(element.findtext("attributes/attribute[name='rotation']/value") or 0)
+    row.left_out += [part.tag for part in element.iterchildren("polygon", "part")] + ["rotation"] * bool(degrees)
     return turned_box(name, (x1, y1, x2, y2), degrees, origin)
 
 

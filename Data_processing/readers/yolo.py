@@ -26,6 +26,7 @@ from typing import Any
 from Data_processing.shared.annotation_files import (
     add_shapes,
     folder_split,
+    numbered,
     only_file,
     parse_yaml,
     read_text,
@@ -118,7 +119,7 @@ def _read_dataset(files: SourceFiles, file: str, images: str | None) -> Dataset:
     if not splits:
         raise UserError(f"{where}: no data.yaml: has none of train, val and test, which name folders of images")
     for split, path in splits:
-        if not isinstance(path, str) or not _is_plain(path):
+        if not isinstance(path, str) or not path.strip():
             raise UserError(f"{where}: {split}: {path!r:.80} is no path of a folder or of a .txt file")
     bases = [join(dirname(file), _posix(str(data.get("path") or ""))), dirname(file), ""]
     shape: Any = data.get("kpt_shape")
@@ -136,17 +137,12 @@ def _class_names(data: dict[Any, Any], where: str) -> dict[int, str]:
     for number, name in numbered.items():
         if not re.fullmatch(r"\d{1,9}", str(number)):
             raise UserError(f"{where}: names: {number!r:.80} is no class number")
-        if not isinstance(name, str | int | float) or isinstance(name, bool) or not _is_plain(str(name)):
+        if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
             raise UserError(f"{where}: names: {name!r:.80} is no class name; put it into quotes")
         found[int(number)] = str(name).strip()
     if type(data.get("nc")) is int and data["nc"] != len(found):
         raise UserError(f"{where}: nc is {data['nc']}, but names has {len(found)} classes; correct one of them")
     return found
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name is not empty and can be written in UTF-8, which halves of surrogate pairs cannot."""
-    return bool(name.strip()) and not re.search(r"[\ud800-\udfff]", name)
 
 
 def _list_images(files: SourceFiles, dataset: Dataset) -> None:
@@ -300,7 +296,7 @@ def _keras_records(files: SourceFiles, file: str, options: ImportOptions) -> Ite
         boxes = len(list(takewhile(CORNERS.fullmatch, reversed(words))))
         if words:
             row = named_row(" ".join(words[: len(words) - boxes]), file, f"{file}:{number}")
-            add_shapes(row, words[len(words) - boxes :], box)
+            add_shapes(row, numbered(row, words[len(words) - boxes :]), box)
             yield row
 
 

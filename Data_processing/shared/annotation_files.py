@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from posixpath import dirname
 from typing import Any, TypeVar
@@ -26,7 +26,9 @@ LETTER = r"[^\W\d_]"
 SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
 SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
 UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, zlib.error)  # what wrong values raise
+HALF_PAIR = re.compile(r"\\u[dD][89A-Fa-f][\dA-Fa-f]{2}")  # in YAML's text, which becomes a surrogate
 OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
+Named = Iterable[tuple[str, Any]]  # shapes, each behind what to call it in a message
 
 
 class WrongFormat(UserError):
@@ -50,12 +52,12 @@ def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: Impo
     return names
 
 
-def only_json(files: SourceFiles, options: ImportOptions) -> list[str]:
-    """The annotation file: the one named, or the only .json. Raises UserError if that leaves none or several."""
-    return only_file(files, visible(files.names(), {".json"}), "JSON", options)
+def only_one(files: SourceFiles, options: ImportOptions, suffix: str = ".json", kind: str = "JSON") -> list[str]:
+    """The annotation file: the one named, or the only one of its suffix. Raises UserError if it is none or several."""
+    return only_file(files, visible(files.names(), {suffix}), kind, options)
 
 
-def files_below(files: SourceFiles, suffix: str, kind: str, options: ImportOptions) -> list[str]:
+def files_below(files: SourceFiles, options: ImportOptions, suffix: str = ".json", kind: str = "JSON") -> list[str]:
     """The annotation files of the folder that is named, or the file; else all. Raises UserError if there are none."""
     chosen = folder_name(options.annotations or ".")
     every = list(visible(files.names(), {suffix}))
@@ -135,6 +137,8 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         if "&" in text and sum(isinstance(e, AliasEvent) for e in YAML(pure=True).parse(text)) > MAX_ALIASES:
             raise UserError(f"{where}: has more than {MAX_ALIASES} aliases such as *a; write out what they stand for")
+        if half := HALF_PAIR.search(text):
+            raise ValueError(f"{half[0]} is half a character")
         return YAML(typ="safe", pure=True).load(text)  # the parser in C crashes on deep nesting
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(f"{where}: not YAML: {one_line(error)[:200]}") from error
@@ -169,11 +173,15 @@ def mask_names(files: SourceFiles, beside: str, names: Container[str]) -> dict[i
     return {number + 1: name for name, number in classes.items()}
 
 
-def add_shapes(row: Imported, shapes: Iterable[Any], boxes_of: Callable[[Any, str], Iterable[ImportedBox]]) -> None:
-    """Add the boxes that a function makes of each shape and what to call it, and the problems of what is no shape."""
+def numbered(row: Imported, shapes: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """What to call each shape of a record, and the shape."""
+    return ((f"{row.origin}, shape {number}", shape) for number, shape in enumerate(shapes, 1))
+
+
+def add_shapes(row: Imported, shapes: Named, boxes_of: Callable[[Any, str], Iterable[ImportedBox]]) -> None:
+    """Add the boxes that a function makes of each shape and its name, and the problems of what is no shape."""
     row.boxes = []
-    for number, shape in enumerate(shapes, 1):
-        origin = f"{row.origin}, shape {number}"
+    for origin, shape in shapes:
         try:
             made = list(boxes_of(shape, origin))
             if not all(isinstance(box.name, str) for box in made):
