@@ -31,10 +31,10 @@ import pyarrow as pa
 import typer
 
 from Data_processing import own_readers, readers
-from Data_processing.shared.annotation_files import split_of
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
 from Data_processing.shared.image_names import OUTSIDE, match_nearly
 from Data_processing.shared.imported import Imported, ImportOptions, in_words, value_range, write_imported
+from Data_processing.shared.split_names import split_of
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import options_of, run, with_options

@@ -22,7 +22,7 @@ from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.masks import find_kinds
 from Data_processing.readers.yolo import KERAS, KERAS_FILE, LABELS, class_files
-from Data_processing.shared.annotation_files import WrongFormat, decode_json, split_named, split_of, split_pattern
+from Data_processing.shared.annotation_files import WrongFormat, decode_json
 from Data_processing.shared.files import (
     ARCHIVES,
     MissingFile,
@@ -33,6 +33,7 @@ from Data_processing.shared.files import (
     is_embedded,
 )
 from Data_processing.shared.imported import Imported, ImportOptions
+from Data_processing.shared.split_names import split_named, split_of, split_pattern
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import UNUSABLE, decode_json, only_one, pixels
+from Data_processing.shared.annotation_files import decode_json, only_one
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined, turned_box
+from Data_processing.shared.shapes import UNUSABLE, pixels
 from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}

@@ -8,10 +8,11 @@ texts, are labels of the image; one that has these alone says nothing of boxes.
 from collections.abc import Iterator
 from typing import Any
 
-from Data_processing.shared.annotation_files import WrongFormat, add_labels, add_shapes, decode_json, numbered, only_one
+from Data_processing.shared.annotation_files import WrongFormat, decode_json, only_one
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.shapes import add_labels, add_shapes, numbered
 
 find = only_one
 

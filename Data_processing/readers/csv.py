@@ -21,11 +21,13 @@ from dataclasses import replace
 from itertools import chain, islice, product
 
 from Data_processing.shared import tables
-from Data_processing.shared.annotation_files import only_file, pixels, read_text, split_named
+from Data_processing.shared.annotation_files import only_file, read_text
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder, match_nearly
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined
+from Data_processing.shared.shapes import pixels
+from Data_processing.shared.split_names import split_named
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 

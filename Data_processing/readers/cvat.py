@@ -14,19 +14,12 @@ from typing import Any
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import (
-    LeftOut,
-    WrongFormat,
-    add_labels,
-    add_shapes,
-    only_one,
-    parse_xml,
-    pixels,
-    split_named,
-)
+from Data_processing.shared.annotation_files import WrongFormat, only_one, parse_xml
 from Data_processing.shared.files import MissingFile, SourceFiles, inside
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import alternating, ellipse, encode, flat, from_crop, outlined, turned, turned_box
+from Data_processing.shared.shapes import LeftOut, add_labels, add_shapes, pixels
+from Data_processing.shared.split_names import split_named
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
 SHAPES = ("box", "polygon", "ellipse", "mask", *WITHOUT_AREA)

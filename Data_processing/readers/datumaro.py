@@ -20,10 +20,10 @@ from typing import Any, Literal
 import msgspec
 
 from Data_processing.shared import datumaro_items
-from Data_processing.shared.annotation_files import split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, rectangle, turned
+from Data_processing.shared.split_names import split_named
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 

@@ -15,19 +15,12 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import (
-    UNUSABLE,
-    add_labels,
-    add_shapes,
-    decode_json,
-    files_below,
-    numbered,
-    pixels,
-    split_of,
-)
+from Data_processing.shared.annotation_files import decode_json, files_below
 from Data_processing.shared.files import SourceFiles, image_column
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.shapes import UNUSABLE, add_labels, add_shapes, numbered, pixels
+from Data_processing.shared.split_names import split_of
 from Datasets.tools.errors import UserError
 
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "class")

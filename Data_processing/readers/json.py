@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import CLASSES, add_shapes, decode_json, mask_names, only_file
+from Data_processing.shared.annotation_files import CLASSES, decode_json, mask_names, only_file
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.shapes import add_shapes
 from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
 

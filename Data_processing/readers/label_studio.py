@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import LeftOut, add_labels, add_shapes, decode_json, only_one, pixels
+from Data_processing.shared.annotation_files import decode_json, only_one
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import path_of
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_crop, rectangle, rle_pack, turned
+from Data_processing.shared.shapes import LeftOut, add_labels, add_shapes, pixels
 from Datasets.format.files import COUNT, IMAGE_SUFFIXES
 from Datasets.format.records import Count
 

@@ -21,17 +21,11 @@ from typing import Any
 import msgspec
 
 from Data_processing.shared import outlines
-from Data_processing.shared.annotation_files import (
-    LeftOut,
-    add_labels,
-    add_shapes,
-    decode_json,
-    files_below,
-    folder_split,
-    pixels,
-)
+from Data_processing.shared.annotation_files import decode_json, files_below
 from Data_processing.shared.files import EMBEDDED, SourceFiles
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.shapes import LeftOut, add_labels, add_shapes, pixels
+from Data_processing.shared.split_names import folder_split
 from Datasets.tools.errors import UserError
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}

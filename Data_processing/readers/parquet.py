@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from Data_processing.readers.huggingface import parquet_records
 from Data_processing.readers.json import record
-from Data_processing.shared.annotation_files import files_below, mask_names, pixels
+from Data_processing.shared.annotation_files import files_below, mask_names
 from Data_processing.shared.files import MissingFile, SourceFiles, image_column, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportOptions
+from Data_processing.shared.shapes import pixels
 from Datasets.format.records import SCHEMA, SPLITS
 from Datasets.tools.errors import UserError, one_line
 

@@ -12,21 +12,13 @@ from collections.abc import Callable, Iterator
 from posixpath import basename, dirname, join, splitext
 from typing import Any
 
-from Data_processing.shared.annotation_files import (
-    UNUSABLE,
-    LeftOut,
-    add_labels,
-    add_shapes,
-    decode_json,
-    files_below,
-    numbered,
-    pixels,
-    split_named,
-)
+from Data_processing.shared.annotation_files import decode_json, files_below
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import MAX_MASK, cut_out, encode, flat, from_crop, from_png, outlined
+from Data_processing.shared.shapes import UNUSABLE, LeftOut, add_labels, add_shapes, numbered, pixels
+from Data_processing.shared.split_names import split_named
 from Datasets.tools.errors import UserError
 
 

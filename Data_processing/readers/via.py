@@ -10,19 +10,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from Data_processing.shared.annotation_files import (
-    UNUSABLE,
-    LeftOut,
-    WrongFormat,
-    add_shapes,
-    decode_json,
-    numbered,
-    only_one,
-)
+from Data_processing.shared.annotation_files import WrongFormat, decode_json, only_one
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import ellipse, encode, flat, outlined, turned
+from Data_processing.shared.shapes import UNUSABLE, LeftOut, add_shapes, numbered
 from Datasets.tools.errors import UserError
 
 LIKELY = {"label", "labels", "class", "classes", "name", "type", "category"}

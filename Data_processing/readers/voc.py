@@ -19,12 +19,14 @@ from posixpath import dirname, splitext
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import add_shapes, folder_split, parse_xml, pixels, read_text
+from Data_processing.shared.annotation_files import parse_xml, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.image_names import NearNames, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.mask_values import NEITHER, Names, entries, named, survey
 from Data_processing.shared.outlines import turned_box
+from Data_processing.shared.shapes import add_shapes, pixels
+from Data_processing.shared.split_names import folder_split
 from Datasets.format.files import visible
 from Datasets.format.images import VOID
 from Datasets.format.records import is_safe_path

@@ -23,18 +23,12 @@ from itertools import chain, takewhile
 from posixpath import basename, dirname, join, normpath, splitext
 from typing import Any
 
-from Data_processing.shared.annotation_files import (
-    add_shapes,
-    folder_split,
-    numbered,
-    only_file,
-    parse_yaml,
-    read_text,
-    split_named,
-)
+from Data_processing.shared.annotation_files import only_file, parse_yaml, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles
 from Data_processing.shared.image_names import NearNames, folders_of, may_share, row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.shapes import add_shapes, numbered
+from Data_processing.shared.split_names import folder_split, split_named
 from Data_processing.shared.yolo_lines import Form, box_of, form_of
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError

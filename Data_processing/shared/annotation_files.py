@@ -1,9 +1,7 @@
 """What readers share: find annotation files and the split they are about, read text, JSON and numbers."""
 
 import re
-import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Container, Iterable
 from posixpath import dirname
 from typing import Any, TypeVar
 
@@ -14,29 +12,18 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
-from Data_processing.shared.imported import MAX_SIDE, Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import ImportOptions
 from Datasets.format.files import decode_text, visible
-from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError, one_line
 
 T = TypeVar("T")
 MAX_ALIASES = 10  # in YAML: a few that stand for each other stand for gigabytes
 CLASSES = "classes.json"  # beside our own records
-LETTER = r"[^\W\d_]"
-SPLIT = re.compile(r"(?P<train>train)(ing)?|(?P<val>val)(id(ation)?)?|(?P<test>test)(ing)?", re.IGNORECASE)
-SPLIT_WORD = re.compile(rf"(?<!{LETTER})(?:{SPLIT.pattern})(?!{LETTER})\d*", re.IGNORECASE)
-UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, zlib.error)  # what wrong values raise
 HALF_PAIR = re.compile(r"\\u[dD][89A-Fa-f][\dA-Fa-f]{2}")  # in YAML's text, which becomes a surrogate
-OBJ_DATA = re.compile(r"^obj_(\w+)_data$")
-Named = Iterable[tuple[str, Any]]  # shapes, each behind what to call it in a message
 
 
 class WrongFormat(UserError):
     """A file is of another format than the reader's."""
-
-
-class LeftOut(Exception):
-    """A shape without area, which no box stands for; the message is its kind."""
 
 
 def only_file(files: SourceFiles, found: Iterable[str], kind: str, options: ImportOptions) -> list[str]:
@@ -67,40 +54,6 @@ def files_below(files: SourceFiles, options: ImportOptions, suffix: str = ".json
         those = ", ".join(every[:5]) or "none"
         raise UserError(f"{files.path}: no {kind} files{called}; those that there are: {those}; set `annotations`")
     return found
-
-
-def split_named(word: str) -> str | None:
-    """The split that a word means: train or training; val, valid or validation; test or testing; in any case."""
-    found = SPLIT.fullmatch(word)
-    return found and _split(found)
-
-
-def split_of(file: str) -> str | None:
-    """The split that an annotation file is about by its name, else by its nearest folder's.
-
-    `train/_annotations.coco.json` and `instances_train2017.json` are about train, what names two is about none.
-    """
-    for part in (PurePosixPath(file).stem, *(folder.name for folder in PurePosixPath(file).parents)):
-        splits = {_split(word) for word in SPLIT_WORD.finditer(part)}
-        if splits:
-            return splits.pop() if len(splits) == 1 else None
-    return None
-
-
-def folder_split(path: str) -> str | None:
-    """The split that the folders of an image are called, as train or, by YOLO's programs, obj_train_data; if one is."""
-    found = {split_named(OBJ_DATA.sub(r"\1", part)) for part in path.split("/")[:-1]} - {None}
-    return found.pop() if len(found) == 1 else None
-
-
-def split_pattern(file: str) -> str:
-    """The name with `*` for each word, and year behind it, that states its split: what files of other splits match."""
-    split = split_of(file)
-    return SPLIT_WORD.sub(lambda word: "*" if _split(word) == split else word[0], file)
-
-
-def _split(word: re.Match[str]) -> str:
-    return next(split for split in SPLITS if word[split])
 
 
 def read_text(files: SourceFiles, name: str) -> str:
@@ -171,45 +124,3 @@ def mask_names(files: SourceFiles, beside: str, names: Container[str]) -> dict[i
     if not all(type(number) is int and 0 <= number < 254 for number in ids) or len(set(ids)) < len(ids):
         raise UserError(f"{files.path}: {file}: no object of class names and their ids, 0 to 253, each its own")
     return {number + 1: name for name, number in classes.items()}
-
-
-def numbered(row: Imported, shapes: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """What to call each shape of a record, and the shape."""
-    return ((f"{row.origin}, shape {number}", shape) for number, shape in enumerate(shapes, 1))
-
-
-def add_shapes(row: Imported, shapes: Named, boxes_of: Callable[[Any, str], Iterable[ImportedBox]]) -> None:
-    """Add the boxes that a function makes of each shape and its name, and the problems of what is no shape."""
-    row.boxes = []
-    for origin, shape in shapes:
-        try:
-            made = list(boxes_of(shape, origin))
-            if not all(isinstance(box.name, str) for box in made):
-                raise ValueError(f"the class {made[0].name!r:.40}")
-            row.boxes += made
-        except LeftOut as kind:
-            row.left_out.append(str(kind))
-        except UNUSABLE as error:
-            told = f"no {error}" if isinstance(error, KeyError) else str(error)
-            row.problems.append(("malformed box", f"{told:.200} in {origin}"))
-
-
-def add_labels(row: Imported, names: Sequence[Any]) -> None:
-    """Add labels of the whole image to those of its boxes; a problem where one is no text."""
-    if not all(isinstance(name, str) and name for name in names):
-        row.problems.append(("malformed annotation", f"labels {names[:3]!s:.100}"))
-    else:
-        row.labels = sorted({*names, *(box.name for box in row.boxes or ())})
-
-
-def pixels(stated: Any, row: Imported) -> int | None:
-    """A width or height; None where it is not stated (null, blank, 0) or makes no sense, a problem of the record."""
-    try:
-        value = float((stated.strip() if isinstance(stated, str) else stated) or 0)
-    except UNUSABLE:
-        value = -1
-    if 1 <= value <= MAX_SIDE:
-        return int(value)
-    if value:
-        row.problems.append(("malformed annotation", f"a width or height of {stated!s:.80} pixels"))
-    return None
