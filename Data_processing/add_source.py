@@ -19,11 +19,11 @@ import typer
 
 from Data_processing import import_source
 from Data_processing.adding import project
-from Data_processing.adding.recognise import Candidate, is_there, recognise
+from Data_processing.adding.recognise import Candidate, recognise
 from Data_processing.curating.duplicates import COPIES, with_copies
 from Data_processing.readers.masks import find_one
-from Data_processing.shared.files import SourceFiles, open_source
-from Data_processing.shared.imported import Imported, ImportOptions, in_words, write_imported
+from Data_processing.shared.files import SourceFiles, is_there, open_source
+from Data_processing.shared.imported import About, Imported, ImportOptions, in_words, write_imported
 from Data_processing.shared.mask_values import Names, table
 from Datasets.format.classes import ClassRules
 from Datasets.format.proposal import propose
@@ -71,8 +71,9 @@ class Summary:
         """The rows, as they pass by. names: of all files of the source."""
         for row in rows:
             self.records += 1
-            self.found += is_there(row, names)
-            self.first_missing = self.first_missing or ("" if is_there(row, names) else row.image)
+            there = is_there(row.image, names)
+            self.found += there
+            self.first_missing = self.first_missing or ("" if there else row.image)
             self.boxes += len(row.boxes or ())
             self.labels |= bool(row.labels)
             self.splits.update([row.split] if row.split else [])
@@ -99,7 +100,7 @@ def try_import(files: SourceFiles, name: str, form: str, options: ImportOptions)
     _, held.folder, rows = import_source.read_annotations(files, form, options)
     with tempfile.TemporaryDirectory() as directory:
         watched = held.watch(import_source.check_paths(rows, held.left_out), set(files.names()))
-        write_imported(watched, name, Path(directory, "records.parquet"))
+        write_imported(watched, name, Path(directory, "records.parquet"), About("", held.folder, options))
     return held
 
 

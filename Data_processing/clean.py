@@ -26,15 +26,14 @@ from ruamel.yaml import YAML
 from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, Outcome, batches, clean_batch, common_range, read_source
 from Data_processing.cleaning.corrections import Source, find_corrections
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
-from Data_processing.shared.imported import BATCH, source_path
+from Data_processing.shared.imported import BATCH
 from Data_processing.shared.parallel import Workers
 from Datasets.format.classes import (
     ClassRules,
     check_rules,
     class_ids,
     composed,
-    parse_merges,
-    parse_renames,
+    parse_rules,
     write_classes,
 )
 from Datasets.tools.atomic import replacing
@@ -75,9 +74,9 @@ def write_accepted(
 ) -> Outcome:
     """Write the accepted records as they come; returns what became of all."""
     total = Outcome()
-    paths = {source.name: source_path(source.imported) for source in sources}
-    placed = {source.name: source.options.split for source in sources if source.options.split}
-    licenses = {source.name: source.options.license or "" for source in sources}
+    paths = {source.name: source.about.path for source in sources}
+    placed = {source.name: source.about.options.split for source in sources if source.about.options.split}
+    licenses = {source.name: source.about.options.license or "" for source in sources}
     about = {"source_paths": paths, "range": common_range(sources), "placed": placed, "licenses": licenses}
     schema = ACCEPTED_SCHEMA.with_metadata({key: json.dumps(value) for key, value in about.items()})
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
@@ -189,7 +188,7 @@ def main(
         raise UserError("params.yaml: has no source yet; `python -m Data_processing.add_source NAME PATH` adds one")
     if "DVC_STAGE" in os.environ:
         check_dependencies(Path("dvc.yaml"), names, (imported, inspected), exclude)
-    classes = ClassRules(keep or (), parse_renames(rename or ()), drop or (), parse_merges(merge or ()))
+    classes = parse_rules(keep or (), rename or (), drop or (), merge or ())
     check_rules(classes)
     excluded = {} if exclude == Path() else read_exclusions(exclude)
     own = {"classes": classes, "own": find_own_rules(), "excluded": excluded}

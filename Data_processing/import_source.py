@@ -33,7 +33,7 @@ import typer
 from Data_processing import own_readers, readers
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
 from Data_processing.shared.image_names import OUTSIDE, match_nearly
-from Data_processing.shared.imported import Imported, ImportOptions, in_words, value_range, write_imported
+from Data_processing.shared.imported import About, Imported, ImportOptions, in_words, write_imported
 from Data_processing.shared.split_names import split_of
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
@@ -132,7 +132,7 @@ def make_options(form: str, given: Mapping[str, Any]) -> ImportOptions:
     if "images" in stated:
         stated["images"] = folder_name(stated["images"])
     options = ImportOptions(**{**stated, "columns": parse_columns(given["columns"] or ())})
-    value_range(options)  # which raises UserError
+    options.value_range()  # which raises UserError
     return options
 
 
@@ -177,7 +177,7 @@ def main(
     with replacing(out) as partial:
         found, folder, rows = read_annotations(files, format, stated)
         checked = check_paths(rows, left_out)
-        count = write_imported(checked, source, partial, source_path=path, images=folder, options=stated)
+        count = write_imported(checked, source, partial, About(path.as_posix(), folder, stated))
     if left_out:
         print(f"warning: {source}: {in_words(left_out)} left out", file=sys.stderr)
     if files.matched:

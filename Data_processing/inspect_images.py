@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import typer
 
 from Data_processing.shared.files import open_once
-from Data_processing.shared.imported import IMPORTED_SCHEMA, entry_options, images_folder, source_path, value_range
+from Data_processing.shared.imported import IMPORTED_SCHEMA, read_about
 from Data_processing.shared.inspected import INSPECTED_SCHEMA, FactsStore, Row, Task, check_parquet, inspect_chunk
 from Data_processing.shared.parallel import Workers, batched
 from Datasets.format.files import IMAGE_SUFFIXES, visible
@@ -32,7 +32,7 @@ def find_tasks(names: list[str], imported: Path) -> list[Task]:
     table = pq.ParquetFile(imported).read(columns=["image", "mask"])
     masks = set(filter(None, table["mask"].to_pylist()))
     named = masks.union(table["image"].to_pylist())
-    folder = images_folder(imported)
+    folder = read_about(imported).images
     wanted = named.union(() if folder is None else visible(names, IMAGE_SUFFIXES, folder))
     found = [name for name in names if name in wanted] + sorted(named.difference(names))
     return [Task(name, name in masks) for name in found]
@@ -59,9 +59,10 @@ def main(
     imported = imported or Path(f"Data_processing/intermediate/imported/{source}.parquet")
     out = out or Path(f"Data_processing/intermediate/inspected/{source}.parquet")
     check_parquet(imported, IMPORTED_SCHEMA.names, "import")
-    path = path or Path(source_path(imported))
+    about = read_about(imported)
+    path = path or Path(about.path)
     tasks = find_tasks(open_once(path).names(), imported)
-    stated = value_range(entry_options(imported))
+    stated = about.options.value_range()
     store = FactsStore(facts, max_pixels, stated) if facts else None
     chunks = ((path, part, max_pixels, facts, stated) for part in batched(tasks, CHUNK))
     results = Workers(**workers).run(inspect_chunk, chunks, len(tasks) <= FEW)

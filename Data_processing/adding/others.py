@@ -3,6 +3,7 @@
 Looks = dict[str, tuple[set[str], list[list[bytes]]]]
 TABLE = "write the annotations as a table with the columns image, label, x1, y1, x2, y2 (csv)"
 DATUMARO = "Datumaro reads it: --format datumaro:"
+ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 
 # Of each the suffixes of its files, and what occurs in them: all patterns of one row; any content where there is none.
 OTHERS: Looks = {

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from Data_processing.shared.files import DVC_CACHE
-from Datasets.format.classes import ClassRules, parse_merges, parse_renames
+from Datasets.format.classes import ClassRules, parse_rules
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import dvc
 from Datasets.tools.errors import UserError
@@ -52,7 +52,7 @@ def class_rules(path: Path) -> ClassRules:
     clean = load_params(path).clean or Clean()
     keep, drop = ([str(name) for name in names or ()] for names in (clean.keep, clean.drop))
     try:
-        return ClassRules(keep, parse_renames(clean.rename or ()), drop, parse_merges(clean.merge or ()))
+        return parse_rules(keep, clean.rename or (), drop, clean.merge or ())
     except UserError as error:
         raise UserError(f"{path}: clean.{error}") from error
 

@@ -17,22 +17,14 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.adding.others import OTHERS, Looks
+from Data_processing.adding.others import ARCHIVES, OTHERS, Looks
 from Data_processing.cleaning.rules import REMEDIES
 from Data_processing.import_source import find_reader, read_annotations
 from Data_processing.readers.masks import find_kinds
 from Data_processing.readers.yolo import KERAS, KERAS_FILE, LABELS, class_files
 from Data_processing.shared.annotation_files import WrongFormat, decode_json
-from Data_processing.shared.files import (
-    ARCHIVES,
-    MissingFile,
-    SourceFiles,
-    folder_name,
-    images_below,
-    inside,
-    is_embedded,
-)
-from Data_processing.shared.imported import Imported, ImportOptions
+from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside, is_there
+from Data_processing.shared.imported import ImportOptions
 from Data_processing.shared.split_names import split_named, split_of, split_pattern
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
@@ -134,12 +126,10 @@ def candidates(files: SourceFiles, options: ImportOptions, form: str | None) -> 
         if joined := _file_an_image(files, each_form, looks[each_form]):
             single = [joined, *(each for each in single if each.format != each_form)]
     found = [*_joined(single, names), *_voc(files, looks["voc"])]
-    if described := looks["labelme"]:
-        folder = _common_folder(described) or "."
-        found.append(Candidate("labelme", f"{len(described)} JSON files in {folder}", folder))
-    for each_form in ("supervisely", "huggingface", "parquet"):
+    for each_form in ("labelme", "supervisely", "huggingface", "parquet"):
         if described := looks[each_form]:
-            found.append(Candidate(each_form, f"{len(described)} files such as {described[0]}"))
+            what = f"{len(described)} files such as {described[0]}"
+            found.append(Candidate(each_form, what, _common_folder(described) or "."))
     named = dict.fromkeys(None if name.endswith(KERAS_FILE) else name for name in looks["keras"])
     found += [Candidate("yolo", name or KERAS_FILE, name) for name in named]
     if looks["yolo labels"] and not looks["yolo"]:
@@ -263,7 +253,7 @@ def _try(
             rows = list(islice(every, TRIED))
             if not any(row.labels or row.boxes is not None or row.counts or row.mask for row in rows):
                 raise UserError(f"{files.path}: {stated[0]} states neither labels nor boxes nor masks")
-            if not options.corrects and not any(is_there(row, names) for row in rows):
+            if not options.corrects and not any(is_there(row.image, names) for row in rows):
                 known = (f"{value}; {REMEDIES[rule]}" for rule, value in rows[0].problems if rule in UNCLEAR)
                 place = f"in {options.images}; correct --images" if options.images else "in it; add the images"
                 why = next(known, f"there is no file {rows[0].image}, nor any other image {place}")
@@ -273,8 +263,3 @@ def _try(
             certain = candidate.format not in ("csv", "folders") and not isinstance(error, WrongFormat)
             refused[f"looks like {candidate.format} ({candidate.what}), but: {error}"] = certain
     return fits, refused
-
-
-def is_there(row: Imported, names: set[str]) -> bool:
-    """Whether the source has the image. names: of all its files."""
-    return row.image in names or is_embedded(row.image)

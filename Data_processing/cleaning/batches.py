@@ -15,17 +15,7 @@ import pyarrow.parquet as pq
 from Data_processing.cleaning.corrections import Correction, Place, Source, corrected
 from Data_processing.cleaning.records import clean_record, in_pixels
 from Data_processing.cleaning.rules import Rejection, Repair, Rules
-from Data_processing.shared.imported import (
-    BATCH,
-    CORNERS,
-    IMPORTED_SCHEMA,
-    Imported,
-    entry_options,
-    from_arrow,
-    source_path,
-    to_arrow,
-    value_range,
-)
+from Data_processing.shared.imported import BATCH, CORNERS, IMPORTED_SCHEMA, Imported, from_arrow, read_about, to_arrow
 from Data_processing.shared.inspected import HASH_BYTES, INSPECTED_SCHEMA, Facts, check_parquet, read_inspected
 from Data_processing.shared.parallel import batched
 from Datasets.format.images import FULL, VOID, Range
@@ -108,7 +98,7 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
             f"{name}: its masks have no values but 0 and 255, and 255 means not annotated; write what the class has in "
             "classes.json or labelmap.txt (of the first one, 1) instead of 255"
         )
-    source = Source(name, imported, images, masks, facts, entry_options(imported))
+    source = Source(name, imported, images, masks, facts, read_about(imported))
     check_values(source)
     return source
 
@@ -116,7 +106,7 @@ def read_source(name: str, imported: Path, inspected: Path) -> Source:
 def check_values(source: Source) -> None:
     """Raise UserError where images of more than 8 bits need a range that the source's entry does not state."""
     deep: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for each in () if source.options.range else source.facts.values():
+    for each in () if source.about.options.range else source.facts.values():
         if each.lowest is not None and each.highest is not None and math.isfinite(each.highest - each.lowest):
             deep[(each.mode or "")[:1]].append((each.lowest, each.highest, each.image))
     for kind, those in deep.items():
@@ -135,7 +125,7 @@ def check_values(source: Source) -> None:
 def common_range(sources: Sequence[Source]) -> Range:
     """The range of all images of more than 8 bits. Raises UserError where sources state several."""
     deep = [source for source in sources if any(each.highest is not None for each in source.facts.values())]
-    ranges = {source.name: value_range(source.options) for source in deep}
+    ranges = {source.name: source.about.options.value_range() for source in deep}
     if len(set(ranges.values())) > 1:
         told = " and ".join(f"sources.{name} has {stated or 'none'}" for name, stated in ranges.items())
         raise UserError(f"range: {told}; a dataset has one, so that a model sees all alike: give all the same")
@@ -191,7 +181,7 @@ def batches(sources: Sequence[Source], corrections: Mapping[Place, Correction]) 
     """For clean_batch: all records of all sources, after those of each the images that no record is about."""
     recorded: dict[str, set[str]] = defaultdict(set)
     for source in sources:
-        recorded[source_path(source.imported)].update(source.images, source.masks)
+        recorded[source.about.path].update(source.images, source.masks)
     for source in sources:
         rows = pq.ParquetFile(source.imported).read(columns=["image", "origin"]).to_pandas()
         rows = rows[rows["image"].duplicated(keep=False)]
@@ -204,7 +194,7 @@ def batches(sources: Sequence[Source], corrections: Mapping[Place, Correction]) 
             here = {image: repeated[image] for image in images if image in repeated}
             pairs = [(facts[image], facts[mask] if mask else None) for image, mask in zip(images, masks, strict=True)]
             yield batch, name, pairs, here, {image: mine[image] for image in images if image in mine}
-        known = recorded[source_path(source.imported)]
+        known = recorded[source.about.path]
         without = [image for image in facts if image not in known]
         known.update(without)  # another source of the same place is not to reject them once more
         for part in batched(without, BATCH):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from Data_processing.cleaning.records import in_mask, in_pixels, states
 from Data_processing.cleaning.rules import Repair
 from Data_processing.shared.image_names import without_suffix
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
+from Data_processing.shared.imported import About, Imported, ImportedBox, from_arrow
 from Data_processing.shared.inspected import Facts
 from Datasets.format.classes import ClassRules
 from Datasets.format.files import TASK_DIGITS
@@ -34,7 +34,7 @@ class Source:
     images: list[str]
     masks: set[str]
     facts: dict[str, Facts]
-    options: ImportOptions
+    about: About
 
 
 class Correction(NamedTuple):
@@ -53,10 +53,10 @@ def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
     """
     found: dict[Place, Correction] = {}
     named = {source.name: source for source in sources}
-    for source in (each for each in sources if each.options.corrects):
-        if unknown := [name for name in source.options.corrects if name not in named or name == source.name]:
+    for source in (each for each in sources if each.about.options.corrects):
+        if unknown := [name for name in source.about.options.corrects if name not in named or name == source.name]:
             raise UserError(f"sources.{source.name}.corrects: {unknown[0]!r} is no other source in params.yaml")
-        places, records = find_places(source, [named[name] for name in source.options.corrects]), 0
+        places, records = find_places(source, [named[name] for name in source.about.options.corrects]), 0
         images = Counter(source.images)
         for batch in pq.ParquetFile(source.imported).iter_batches():
             for row in (row for row in from_arrow(batch) if row.image in places and states(row)):
@@ -69,7 +69,7 @@ def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
         source.images = [image for image in source.images if image not in places]
         for image in places.keys() - source.masks:
             del source.facts[image]
-        print(f"{source.name}: {records} records correct {', '.join(source.options.corrects)}", end="")
+        print(f"{source.name}: {records} records correct {', '.join(source.about.options.corrects)}", end="")
         new = source.images
         print(f"; {len(new)} images, such as {new[0]}, are not there and count as new" if new else "")
     return found
@@ -135,7 +135,7 @@ def corrected(
 
 def changed(old: Imported, new: Imported, fact: Facts, classes: ClassRules) -> tuple[list[str], list[str]]:
     """What only the old and what only the new record states, in words. Boxes of both keep the old one's outline."""
-    before, after = in_words(old, fact, classes), in_words(new, fact, classes)
+    before, after = listed(old, fact, classes), listed(new, fact, classes)
     for words, box in after.items():
         stays = before.get(words)
         if box and stays and box.outline is None and old.normalized == new.normalized:
@@ -143,7 +143,7 @@ def changed(old: Imported, new: Imported, fact: Facts, classes: ClassRules) -> t
     return [words for words in before if words not in after], [words for words in after if words not in before]
 
 
-def in_words(row: Imported, fact: Facts, classes: ClassRules) -> dict[str, ImportedBox | None]:
+def listed(row: Imported, fact: Facts, classes: ClassRules) -> dict[str, ImportedBox | None]:
     """What the report calls each box, or else each count or label, of a record; with the box. CVAT has two decimals."""
     corners = [", ".join(f"{round(v, 2):.5g}" for v in in_pixels(box, row, fact)) for box in row.boxes or ()]
     boxes = zip(row.boxes or (), corners, strict=True)

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,13 +46,9 @@ DVC_CACHE = re.compile(r"[/\\]files[/\\]md5[/\\][0-9a-f]{2}[/\\][0-9a-f]{30}$")
 SCRATCH = "FOURFOLD_SCRATCH"  # environment variable: the directory of unpacked archives, which child processes share
 MAX_UNPACKED = "FOURFOLD_MAX_UNPACKED"  # environment variable: bytes that a file of an archive may unpack to
 UNPACKED, EXPANSION = 2**29, 20  # the default for it; a file may also have so many times the bytes that it is packed in
-PACKED = {  # what an archive begins with that nothing here unpacks
-    b"7z\xbc\xaf\x27\x1c": "7-Zip",
-    b"Rar!": "RAR",
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-}
+# What an archive begins with that nothing here unpacks.
+PACKED = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
 ALONE = frozenset({".json", ".xml"})
-ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 
 
 class MissingFile(Exception):
@@ -228,11 +224,10 @@ class Shards(Directory):
         schema = [] if image_column(file.schema_arrow) else file.schema_arrow  # paths of others may repeat
         columns = [field.name for field in schema if field.name in ("image", "mask") and pa.types.is_struct(field.type)]
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=[f"{name}.path" for name in columns])
             for name in columns:
-                for row, cell in enumerate(rows[name].to_pylist()):
-                    if cell and cell["path"]:
-                        self._members[cell["path"]] = shard, group, row, name
+                cells = file.read_row_group(group, columns=[f"{name}.path"])[name].to_pylist()
+                paths = enumerate(cell and cell["path"] for cell in cells)
+                self._members |= {path: (shard, group, row, name) for row, path in paths if path}
 
     def _list(self) -> list[str]:
         return list({*super()._list(), *self._members})
@@ -254,10 +249,9 @@ class Zip(SourceFiles):
         super().__init__(path)
         self._zip = zipfile.ZipFile(path)
         for info in (info for info in self._zip.infolist() if not info.is_dir()):
-            if info.flag_bits & ENCRYPTED or info.compress_type not in UNPACKS:
-                how = (
-                    "is encrypted" if info.flag_bits & ENCRYPTED else "is packed in a way that is not read (Deflate64?)"
-                )
+            encrypted = info.flag_bits & ENCRYPTED
+            if encrypted or info.compress_type not in UNPACKS:
+                how = "is encrypted" if encrypted else "is packed in a way that is not read (Deflate64?)"
                 raise UserError(f"{path}: {info.filename} {how}; unpack the archive, and name the directory")
             name = info.filename
             if not info.flag_bits & UTF8_FLAG and not name.isascii():
@@ -331,9 +325,9 @@ def check_unpacked(name: str, size: int, packed: int) -> None:
         raise MissingFile(f"{name} unpacks to {size} bytes, more than the limit of {limit}; {more}")
 
 
-def is_embedded(image: str) -> bool:
-    """Whether an image is inside a JSON or Parquet file, which no listing of the source has."""
-    return EMBEDDED in image or ROW in image
+def is_there(image: str, names: Container[str]) -> bool:
+    """Whether a source of these files has an image, or one of its JSON or Parquet files, whose images no list has."""
+    return image in names or EMBEDDED in image or ROW in image
 
 
 def image_column(schema: Iterable[pa.Field]) -> str | None:

@@ -12,7 +12,7 @@ from posixpath import basename, commonprefix, dirname, normpath, splitext
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from Data_processing.shared.files import SourceFiles, images_below, inside, is_embedded
+from Data_processing.shared.files import SourceFiles, images_below, inside, is_there
 from Data_processing.shared.imported import Imported, ImportOptions
 from Data_processing.shared.split_names import folder_split
 from Datasets.format.files import IMAGE_SUFFIXES
@@ -186,7 +186,7 @@ def match_nearly(rows: Iterable[Imported], files: SourceFiles, options: ImportOp
     """
     names, missing, taken = set(files.names()), [], set[str | None]()
     for row in rows:
-        if row.image in names or is_embedded(row.image):
+        if is_there(row.image, names):
             taken.update((row.image, row.mask))
             yield row
         else:

@@ -128,23 +128,35 @@ class ImportOptions:
     corrects: Annotated[list[str], Option(help="source whose annotations these replace")] = field(default_factory=list)
     license: str | None = None  # SPDX
 
+    def value_range(self) -> Range:
+        """What becomes 0 and 255 of images of more than 8 bits, as `range` says. Raises UserError."""
+        if not self.range or [*self.range] == ["image"]:
+            return self.range[0] if self.range else None
+        with suppress(ValueError):
+            low, high = map(float, self.range)
+            if -math.inf < low < high < math.inf:
+                return low, high
+        raise UserError(f"range: {' '.join(self.range)}: neither `image` nor two numbers, darkest and brightest")
 
-def write_imported(
-    rows: Iterable[Imported],
-    source: str,
-    path: Path,
-    *,
-    source_path: Path = Path(),
-    images: str | None = "",
-    options: ImportOptions = ImportOptions(),
-) -> int:
+
+@dataclass(frozen=True)
+class About:
+    """Where records come from: the directory or archive, the folder of it with the images, the source's entry.
+
+    images: "" for the source itself; None if the records name all.
+    """
+
+    path: str
+    images: str | None
+    options: ImportOptions
+
+
+def write_imported(rows: Iterable[Imported], source: str, path: Path, about: About) -> int:
     """Write the rows of a source to a Parquet file and return their number.
 
-    source_path: the directory or archive read. images: the folder of it that the images are in; None if the rows name
-    them all. options: for the stages that follow. Raises UserError if boxes in pixels must be fractions.
+    about: for the stages that follow. Raises UserError if boxes in pixels must be fractions.
     """
-    about = {"source_path": source_path.as_posix(), "images": images, "options": options}
-    schema = IMPORTED_SCHEMA.with_metadata({key: msgspec.json.encode(value) for key, value in about.items()})
+    schema = IMPORTED_SCHEMA.with_metadata({"about": msgspec.json.encode(about)})
     count, farthest = 0, -math.inf
     encoding = {"compression": "zstd", "use_dictionary": NAMES, "write_statistics": False}
     with pq.ParquetWriter(path, schema, **encoding) as writer, ThreadPoolExecutor(1) as thread:
@@ -172,30 +184,9 @@ def _farthest(batch: pa.RecordBatch) -> float:
     return max((pc.max(boxes.field(name)).as_py() or -math.inf for name in CORNERS), default=-math.inf)
 
 
-def images_folder(path: Path) -> str | None:
-    """The folder of the source that the images are in, "" for the source itself; None if the records name all."""
-    return msgspec.json.decode(pq.read_schema(path).metadata[b"images"], type=str | None)
-
-
-def entry_options(path: Path) -> ImportOptions:
-    """What the source's entry in params.yaml says."""
-    return msgspec.json.decode(pq.read_schema(path).metadata[b"options"], type=ImportOptions)
-
-
-def value_range(options: ImportOptions) -> Range:
-    """What becomes 0 and 255 of images of more than 8 bits, as the option `range` says. Raises UserError."""
-    if not options.range or [*options.range] == ["image"]:
-        return options.range[0] if options.range else None
-    with suppress(ValueError):
-        low, high = map(float, options.range)
-        if -math.inf < low < high < math.inf:
-            return low, high
-    raise UserError(f"range: {' '.join(options.range)}: neither `image` nor two numbers, the darkest and the brightest")
-
-
-def source_path(path: Path) -> str:
-    """The directory or archive that the records were imported from."""
-    return msgspec.json.decode(pq.read_schema(path).metadata[b"source_path"], type=str)
+def read_about(path: Path) -> About:
+    """What a file of records says of its source."""
+    return msgspec.json.decode(pq.read_schema(path).metadata[b"about"], type=About)
 
 
 def to_arrow(rows: Sequence[Imported]) -> pa.RecordBatch:

@@ -132,3 +132,8 @@ def read_classes(path: Path) -> dict[str, int]:
     if sorted(classes.values()) != list(range(len(classes))):
         raise UserError(f"{path}: ids are not 0, 1, 2, ... without a gap")
     return dict(sorted(classes.items(), key=lambda item: item[1]))
+
+
+def parse_rules(keep: Sequence[str], rename: Iterable[str], drop: Sequence[str], merge: Iterable[str]) -> ClassRules:
+    """The rules that options state. Raises UserError for a part of `rename` or `merge` that is none."""
+    return ClassRules(keep, parse_renames(rename), drop, parse_merges(merge))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from Data_processing.inspect_images import write_rows
-from Data_processing.shared.imported import Imported, ImportedBox, write_imported
+from Data_processing.shared.imported import About, Imported, ImportedBox, ImportOptions, write_imported
 from Data_processing.shared.inspected import INSPECTED_SCHEMA
 from tests.benchmarks.bench_duplicates import generate
 from tests.benchmarks.generated import CLASSES, SIDES, class_name
@@ -54,7 +54,7 @@ def measure(directory: Path, images: int) -> tuple[Cost, Cost]:
     """What clean and what split cost."""
     for name in ("imported", "inspected"):
         (directory / name).mkdir(parents=True)
-    write_imported(records(images), "s", directory / "imported/s.parquet")
+    write_imported(records(images), "s", directory / "imported/s.parquet", About("", "", ImportOptions()))
     write_rows(facts(images), directory / "inspected/s.parquet")
     stated = ("--imported", directory / "imported", "--inspected", directory / "inspected")
     cleaned = cost(python("Data_processing.clean", *stated, "--out", directory / "clean", "--", "s"))

@@ -22,7 +22,7 @@ from Data_processing.cleaning.batches import Outcome
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import Rejection, Rules
 from Data_processing.inspect_images import write_rows
-from Data_processing.shared.imported import Imported, ImportedBox, write_imported
+from Data_processing.shared.imported import About, Imported, ImportedBox, ImportOptions, write_imported
 from Data_processing.shared.inspected import inspect
 from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
@@ -389,12 +389,14 @@ def test_an_image_that_is_also_a_mask_is_rejected(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
     imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
     imported.parent.mkdir()
-    write_imported(rows, "s", imported, source_path=source, images="nowhere")
+    write_imported(rows, "s", imported, About(source.as_posix(), "nowhere", ImportOptions()))
     succeeded(stage("Data_processing.inspect_images", "--source", "s", "--imported", imported, "--out", inspected))
     directories = ("--imported", imported.parent, "--inspected", inspected.parent, "--out", tmp_path / "clean")
     succeeded(stage("Data_processing.clean", *directories, "--max_rejected", "0.5", "s"))
     assert len(rejected(tmp_path)) == 1
-    write_imported([*rows, Imported("images/2.png", "z", boxes=[])], "s", imported, source_path=source)
+    write_imported(
+        [*rows, Imported("images/2.png", "z", boxes=[])], "s", imported, About(source.as_posix(), "", ImportOptions())
+    )
     refused(stage("Data_processing.clean", *directories, "s"), "images/2.png", "inspect s again")
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
-from Data_processing.shared.imported import images_folder
+from Data_processing.shared.imported import read_about
 from Data_processing.shared.outlines import to_rle
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.annotated import corners, read_imported, rows_of
@@ -74,7 +74,7 @@ def test_every_annotation_says_where_it_came_from(tmp_path):
 @pytest.mark.parametrize("folder", ["", "images", "data/train"])
 def test_the_folder_of_coco_images_is_found(tmp_path, folder):
     out = import_source(write_coco(tmp_path / "s", CONTENT, folder=folder), tmp_path, "coco")[1]
-    assert images_folder(out) == folder
+    assert read_about(out).images == folder
     assert next(read_imported(out)).image == f"{folder}/b.png".lstrip("/")
 
 
@@ -82,7 +82,7 @@ def test_voc_folders_are_options_and_the_message_names_those_there_are(tmp_path)
     source = write_voc(tmp_path / "s", CONTENT, annotations="xml", folder="pics")
     refused(import_source(source, tmp_path, "voc")[0], "Annotations", "xml", "set `annotations`")
     succeeded(import_source(source, tmp_path, "voc", "--annotations", "xml")[0])
-    assert images_folder(tmp_path / "imported.parquet") == "pics"
+    assert read_about(tmp_path / "imported.parquet").images == "pics"
     succeeded(import_source(source, tmp_path, "voc", "--annotations", "xml", "--images", "pics")[0])
 
 
@@ -164,7 +164,7 @@ def test_of_several_folders_with_the_same_names_the_one_the_file_is_named_after_
     shutil.copytree(source / "train", source / "val")
     refused(import_source(source, tmp_path, "coco")[0], "train", "val", "set `images`")
     (source / "annotations.json").rename(source / "instances_val.json")
-    assert images_folder(import_source(source, tmp_path, "coco")[1]) == "val"
+    assert read_about(import_source(source, tmp_path, "coco")[1]).images == "val"
 
 
 @pytest.mark.parametrize("name", ["b.png", "./b.png", ".\\b.png"])

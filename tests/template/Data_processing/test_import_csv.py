@@ -11,7 +11,7 @@ from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import Rules
 from Data_processing.import_source import parse_columns
 from Data_processing.shared.files import open_source
-from Data_processing.shared.imported import ImportOptions, images_folder
+from Data_processing.shared.imported import ImportOptions, read_about
 from Data_processing.shared.outlines import to_rle
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
@@ -333,7 +333,7 @@ def test_the_command_takes_all_options(tmp_path):
     options = ("--columns", "image=bild", "--columns", "label=art", "--no-normalized", "--delimiter", "tab")
     succeeded(stage(*command, "--out", out, *options))
     [row] = read_imported(out)
-    assert (row.image, row.labels, row.normalized, images_folder(out)) == ("pics/a.png", ["cat"], False, "pics")
+    assert (row.image, row.labels, row.normalized, read_about(out).images) == ("pics/a.png", ["cat"], False, "pics")
     write(tmp_path / "s", {"t.csv": f"{OWN}a,cat,0.1,0.2,0.5,1\na,cat,1e-3,0.2,1,1.02\n"})
     succeeded(stage(*command, "--out", out, "--normalized"))
     refused(stage(*command, "--out", tmp_path / "p.parquet"), "further than 1.02 pixels", "`normalized: true`")

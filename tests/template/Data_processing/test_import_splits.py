@@ -10,7 +10,7 @@ import pytest
 from Data_processing.add_source import entry_of, try_import
 from Data_processing.adding.recognise import recognise
 from Data_processing.shared.files import open_source
-from Data_processing.shared.imported import ImportOptions, images_folder
+from Data_processing.shared.imported import ImportOptions, read_about
 from Data_processing.shared.split_names import split_of, split_pattern
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
@@ -86,7 +86,7 @@ def test_files_of_several_splits_are_recognised_and_read_as_one_source(tmp_path,
     assert "s: 4 records from " in told.stdout
     rows = {Path(row.image).name: (row.split, row.boxes[0].name) for row in read_imported(out)}
     assert rows == {name: (split, kind) for split, images in SPLITS.items() for name, kind in images.items()}
-    assert images_folder(out) == ""
+    assert read_about(out).images == ""
 
 
 @pytest.mark.parametrize("form", ["csv", "folders", "yolo", "cvat"])

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.curating import record_files as masks
 from Data_processing.shared.files import open_source
-from Data_processing.shared.imported import Imported, ImportedBox, write_imported
+from Data_processing.shared.imported import About, Imported, ImportedBox, ImportOptions, write_imported
 from Data_processing.shared.outlines import encode, run_lengths, to_rle
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
@@ -98,7 +98,7 @@ def test_any_other_outline_is_refused_with_a_reason(outline):
 def run_stages(tmp_path, rows: list[Imported], *curate_options: str):
     source, imported = tmp_path / "source", tmp_path / "imported/s.parquet"
     imported.parent.mkdir(exist_ok=True)
-    write_imported(rows, "s", imported, source_path=source)
+    write_imported(rows, "s", imported, About(source.as_posix(), "", ImportOptions()))
     options = ("--source", "s", "--path", source, "--imported", imported, "--jobs", "1")
     succeeded(stage("Data_processing.inspect_images", *options, "--out", tmp_path / "inspected/s.parquet"))
     directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
