@@ -158,14 +158,15 @@ def with_placed(
     if free.all():
         return groups, dealt, free
     splits[free] = dealt[groups.numbers]
-    numbers = find_groups(table, how.group_pattern, how.near_duplicate_bits).numbers
+    groups = find_groups(table, how.group_pattern, how.near_duplicate_bits)
+    numbers = groups.numbers
     found = np.zeros((len(numbers), len(SPLITS)), bool)
     found[numbers, splits] = True
     kept = free | (found.sum(axis=1) == 1)[numbers]
     if out := table["image"].filter(pa.array(~kept)).to_pylist():
         why = "are left out, as images of their groups are in another split than their source's `split`"
         print(f"warning: {len(out)} images, such as {out[0]}, {why}", file=sys.stderr)
-    groups = find_groups(table.filter(pa.array(kept)), how.group_pattern, how.near_duplicate_bits)
+        groups = find_groups(table.filter(pa.array(kept)), how.group_pattern, how.near_duplicate_bits)
     return groups, splits[kept][np.unique(groups.numbers, return_index=True)[1]], kept
 
 

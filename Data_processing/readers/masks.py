@@ -102,7 +102,7 @@ def _unpaired(masks: Masks) -> Iterator[Imported]:
 
 def find_one(files: SourceFiles, folder: str) -> str | None:
     """An image file below a folder that is a mask of another, if there is one."""
-    kinds, _ = find_kinds(files, None, folder)
+    kinds, _ = find_kinds(files, None, folder or None)  # as recognise asks, which the cache then knows
     return next((mask for masks in kinds.values() for mask in masks), None)
 
 
