@@ -369,7 +369,8 @@ def test_the_same_options_give_the_same_bytes(cleaned):
     files = []
     for _ in range(2):
         succeeded(curate(cleaned, *options))
-        files.append({path.name: path.read_bytes() for path in sorted((cleaned / "curated").iterdir())})
+        paths = sorted(path for path in (cleaned / "curated").rglob("*") if path.is_file())
+        files.append({path.name: path.read_bytes() for path in paths})
     assert files[0] == files[1]
     assert "metadata.json" in files[0]
 
