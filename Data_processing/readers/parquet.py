@@ -1,7 +1,7 @@
 """Fourfold's records in Parquet: a curated dataset, some of its shards, or a file with columns of the record's schema.
 
 Schema: Datasets/format/records.py; `image` is a path, or a struct that holds one. Images and masks inside a directory
-of shards are read from there (sources.files.Shards); masks inside other Parquet files are left out, with a warning. A
+of shards are read from there (shared/files.py); masks inside other Parquet files are left out, with a warning. A
 column may be missing, which is all null. group and split are kept; source and sha256 are not, as this source has its
 own. classes.json beside the file says what the pixels of masks mean: id + 1. A file of others, whose column of images
 is a struct of bytes and path, is read as Hugging Face means it (huggingface.py).
