@@ -28,14 +28,7 @@ from Data_processing.cleaning.corrections import Source, find_corrections
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH
 from Data_processing.shared.parallel import Workers
-from Datasets.format.classes import (
-    ClassRules,
-    check_rules,
-    class_ids,
-    composed,
-    parse_rules,
-    write_classes,
-)
+from Datasets.format.classes import ClassRules, check_rules, class_ids, composed, parse_rules, write_classes
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import filled, options_of, run, with_options
 from Datasets.tools.errors import UserError
