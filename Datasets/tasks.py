@@ -38,6 +38,7 @@ from Datasets.tools.errors import UserError, one_line
 KINDS = ("boxes", "mask", "counts", "labels")  # the first that a record has is what its task is about
 Row = Any  # a record with its file, `data`, and `reason`; or `image` and `error`
 Form = StrEnum("Form", ["label_studio", "cvat"])
+TAKES = {Form.label_studio: ("boxes", "counts", "labels"), Form.cvat: ("boxes", "mask")}
 
 
 def answered(answers: Path, images: Path) -> Iterator[Row]:
@@ -70,7 +71,23 @@ def suspected(review: Path, dataset: Curated) -> Iterator[Row]:
             yield {"image": key[0], "error": f"changed since the review; {dataset.directory} has no such file"}
 
 
-def write_images(rows: Iterable[Row], count: int | None, classes: Mapping[str, int], folder: Path) -> list[list[Row]]:
+def unfit(row: Row, form: Form, kind: str) -> str | None:
+    """Why an image gets no task: the tool would lose what its record says, and a correction would, too."""
+    boxes, other = row["boxes"] or (), next(each for each in Form if each is not form)
+    if row["kind"] not in TAKES[form]:
+        return f"has {row['kind']}, of which nothing is written for {form}; --to {other} does"
+    if row["kind"] != kind:
+        return f"has {row['kind']}, where the first has {kind}"
+    if any(box["crowd"] for box in boxes):
+        return "has a box of a crowd, which would come back as one of an object"
+    if form is Form.cvat and kind == "boxes" and {*row["labels"]}.difference(box["name"] for box in boxes):
+        return "has a label without a box, which COCO has not"
+    return None
+
+
+def write_images(
+    rows: Iterable[Row], form: Form, count: int | None, classes: Mapping[str, int], folder: Path
+) -> tuple[list[Row], list[Row]]:
     """Write the files of the first `count` images; returns their rows, with `file` and `kind`, and those left out.
 
     Raises UserError for a class that is not in `classes`, and if no image is left.
@@ -78,9 +95,8 @@ def write_images(rows: Iterable[Row], count: int | None, classes: Mapping[str, i
     names, taken, left = Names(), list[Row](), list[Row]()
     for row in rows:
         row["kind"] = next((kind for kind in KINDS if row.get(kind) is not None), "")
-        if row["error"] is None and taken and row["kind"] != taken[0]["kind"]:
-            row["error"] = f"has {row['kind']}, where the first has {taken[0]['kind']}"
-        if row["error"] is not None:
+        row["error"] = row["error"] or unfit(row, form, (taken or [row])[0]["kind"])
+        if row["error"]:
             left.append(row)
             continue
         if unknown := sorted({*row["labels"]}.difference(classes)):
@@ -92,14 +108,12 @@ def write_images(rows: Iterable[Row], count: int | None, classes: Mapping[str, i
         if len(taken) == count:
             break
     if not taken:
-        raise UserError("no image to label" + ("; left out: {image}: {error}".format(**left[0]) if left else ""))
-    return [taken, left]
+        raise UserError("; ".join(["no image to label", *(f"{row['image']}: {row['error']}" for row in left[:3])]))
+    return taken, left
 
 
 def write_label_studio(rows: list[Row], classes: Mapping[str, int], prefix: str, out: Path) -> None:
-    """Write tasks.json and label_config.xml. prefix: of the images' addresses. Raises UserError for masks."""
-    if rows[0]["kind"] == "mask":
-        raise UserError("--to label_studio: masks are not written as its brush strokes; use --to cvat")
+    """Write tasks.json and label_config.xml. prefix: of the images' addresses."""
     tasks, controls = [], {rows[0]["kind"]}
     for row in rows:
         shown = {"image": prefix + quote(row["file"]), "name": row["image"], "reason": row["reason"]}
@@ -131,19 +145,17 @@ def regions(row: Row) -> Iterator[Row]:
         value = {"x": box["x1"] / width, "y": box["y1"] / height, "rotation": 0, "rectanglelabels": [box["name"]]}
         value |= {"width": (box["x2"] - box["x1"]) / width, "height": (box["y2"] - box["y1"]) / height}
         yield {"type": "rectanglelabels", "from_name": "boxes", **size, "value": value, "score": box.get("score")}
-    for name, number in ((c["name"], c["count"]) for c in row["counts"] or () if row["kind"] == "counts"):
-        number = {"number": number}
-        yield {"type": "number", "from_name": COUNT + name, "value": number, "score": scores.get(name)}
-    unboxed = sorted({*row["labels"]} - {box["name"] for box in boxes}) if row["kind"] != "counts" else ()
-    if unboxed:
+    if row["kind"] == "counts":
+        for name, number in ((each["name"], each["count"]) for each in row["counts"]):
+            about = {"from_name": COUNT + name, "value": {"number": number}}
+            yield {"type": "number", **about, "score": scores.get(name)}
+    elif unboxed := sorted({*row["labels"]}.difference(box["name"] for box in boxes)):
         score = min(scores[name] for name in unboxed) if scores else None
         yield {"type": "choices", "from_name": "labels", "value": {"choices": unboxed}, "score": score}
 
 
 def write_cvat(rows: list[Row], classes: Mapping[str, int], _: str, out: Path) -> None:
-    """Write coco.zip, with the images, and labels.json. Raises UserError for what COCO has no annotations of."""
-    if rows[0]["kind"] not in ("boxes", "mask"):
-        raise UserError(f"--to cvat: COCO, which it imports, has no {rows[0]['kind']}; use --to label_studio")
+    """Write coco.zip, with the images, and labels.json."""
     document = Document(classes)
     with zipfile.ZipFile(out / "coco.zip", "w") as archive:
         for number, row in enumerate(rows, 1):
@@ -155,6 +167,9 @@ def write_cvat(rows: list[Row], classes: Mapping[str, int], _: str, out: Path) -
     shutil.rmtree(out / "images")
     labels = [{"name": name, "attributes": []} for name in classes]
     (out / "labels.json").write_text(json.dumps(labels, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+WRITERS = {Form.label_studio: write_label_studio, Form.cvat: write_cvat}
 
 
 def main(
@@ -175,10 +190,10 @@ def main(
         raise UserError(f"{answers}: neither answers of `Deployment.predict` nor a review of `Models.review`")
     dataset = Curated(curated)
     found = suspected(answers, dataset) if "suspicion" in columns else answered(answers, images)
-    prefix, write = url or f"/data/local-files/?d={quote(out.resolve().name)}/images/", globals()[f"write_{to.value}"]
+    prefix = url or f"/data/local-files/?d={quote(out.resolve().name)}/images/"
     with replacing(out.resolve()) as partial:
-        rows, left = write_images(found, count, dataset.classes, partial / "images")
-        write(rows, dataset.classes, prefix, partial)
+        rows, left = write_images(found, to, count, dataset.classes, partial / "images")
+        WRITERS[to](rows, dataset.classes, prefix, partial)
         lines = ["\t".join((row["file"], row["image"], row["reason"])) for row in rows]
         lines += ["\t".join(("left out", row["image"], row["error"])) for row in left]
         (partial / "images.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

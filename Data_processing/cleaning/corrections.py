@@ -119,6 +119,8 @@ def corrected(
     new.origin = f"{by.source}: {row.origin}"
     if new.width is None and not new.normalized:
         new.width, new.height = by.fact.width, by.fact.height  # in whose pixels it is
+    if new.normalized != old.normalized and not any(box.outline for box in boxes or ()):
+        in_units(new, old.normalized, fact)
     drawn = [{classes.name(box.name) for box in each.boxes or ()} for each in (old, row)]
     in_masks = [in_mask(old, mask).values(), in_mask(row, seen).values()]
     masked = [{classes.name(name) for name in names if name} for names in in_masks]
@@ -133,13 +135,22 @@ def corrected(
     return new, seen, [repair] if gone or added else []
 
 
+def in_units(row: Imported, normalized: bool, fact: Facts) -> None:
+    """Turn the boxes of a record, which have no outlines, into fractions of the image or pixels. fact: of the image."""
+    width, height = fact.width or 1, fact.height or 1
+    across, down = (1 / width, 1 / height) if normalized else (width, height)
+    for box in row.boxes or ():
+        box.x1, box.y1, box.x2, box.y2 = box.x1 * across, box.y1 * down, box.x2 * across, box.y2 * down
+    row.normalized = normalized
+
+
 def changed(old: Imported, new: Imported, fact: Facts, classes: ClassRules) -> tuple[list[str], list[str]]:
-    """What only the old and what only the new record states, in words. Boxes of both keep the old one's outline."""
+    """What only the old or only the new record states, in words. A box in the place of an old one takes its outline."""
     before, after = listed(old, fact, classes), listed(new, fact, classes)
+    outlines = {words[words.rindex("(") :]: box.outline for words, box in before.items() if box}
     for words, box in after.items():
-        stays = before.get(words)
-        if box and stays and box.outline is None and old.normalized == new.normalized:
-            box.outline = stays.outline
+        if box and box.outline is None and old.normalized == new.normalized:
+            box.outline = outlines.get(words[words.rindex("(") :])
     return [words for words in before if words not in after], [words for words in after if words not in before]
 
 

@@ -57,10 +57,20 @@ def curated(directory: Path, *sources: str) -> Curated:
     return Curated(directory / "curated")
 
 
+def outline(directory: Path) -> None:
+    """Give every object of a COCO source an outline: its box without a corner."""
+    coco = json.loads((directory / "annotations.json").read_text())
+    for annotation in coco["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + width, y, x + width, y + height]]
+    (directory / "annotations.json").write_text(json.dumps(coco))
+
+
 @pytest.fixture
 def reviewed(tmp_path) -> Path:
     """A dataset with a review of it."""
-    take_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
+    outline(write_coco(tmp_path / "old", OLD))
+    take_in(tmp_path, "old", tmp_path / "old")
     hashes = {record["image"]: record["sha256"] for record in curated(tmp_path, "old").records("train")}
     wrong = {"kind": "wrong class", "name": "cat", "predicted": "dog"}
     rows = [{**wrong, "image": image, "suspicion": share} for image, share in REVIEW.items()]
@@ -141,6 +151,7 @@ def test_a_suspicious_label_goes_out_and_comes_back_corrected(reviewed, tool, ho
     for image, drawn in expected.items():
         assert [box[0] for box in boxes[image]] == [box[0] for box in drawn]
         assert [box[1:] for box in boxes[image]] == [pytest.approx(box[1:], abs=0.006) for box in drawn]
+    assert all(box["segmentation"] for record in records.values() for box in record["boxes"])
     repairs = pd.read_csv(reviewed / "clean/repairs.csv")
     assert repairs["image"].tolist() == ["images/b/0.png"]
     assert read_origins(dataset)["old/images/b/0.png"]["origin"].startswith("fixes: ")
@@ -207,7 +218,7 @@ def test_answers_for_new_images_become_a_source_once_they_are_confirmed(tmp_path
 
 def test_a_mask_goes_to_cvat_as_run_lengths(tmp_path):
     answers(tmp_path, "mask")
-    refused(write_tasks(tmp_path, "label_studio"), "masks are not written", "--to cvat")
+    refused(write_tasks(tmp_path, "label_studio"), "a b.png: has mask", "--to cvat does")
     tasks.main(
         tmp_path / "answers.parquet",
         tasks.Form.cvat,
@@ -250,9 +261,10 @@ def test_a_mask_comes_back_from_cvat_as_a_mask(tmp_path):
 
 def test_wrong_input_is_refused_in_one_line_and_nothing_is_left(tmp_path):
     answers(tmp_path, "labels")
-    refused(write_tasks(tmp_path, "cvat"), "has no labels; use --to label_studio")
+    refused(write_tasks(tmp_path, "cvat"), "a b.png: has labels", "--to label_studio does")
     refused(write_tasks(tmp_path, "geti"), "'geti' is not one of")
-    refused(write_tasks(tmp_path, "cvat", "--images", tmp_path), "no image to label", "broken.png: not an image")
+    elsewhere = write_tasks(tmp_path, "label_studio", "--images", tmp_path)
+    refused(elsewhere, "no image to label; broken.png: not an image; a b.png: ", "a b.png is not there; see --images")
     (tmp_path / "text.parquet").write_text("no Parquet")
     refused(write_tasks(tmp_path, "cvat", file="text.parquet"), "no whole Parquet file")
     refused(write_tasks(tmp_path, "cvat", file="clean/accepted.parquet"), "neither answers of")
