@@ -38,6 +38,8 @@ from Datasets.tools.errors import UserError, one_line
 KINDS = ("boxes", "mask", "counts", "labels")  # the first that a record has is what its task is about
 Row = Any  # a record with its file, `data`, and `reason`; or `image` and `error`
 Form = StrEnum("Form", ["label_studio", "cvat"])
+ANSWERS = {"image", "sha256", "source", "scores", "error"}  # columns that tell what a file is
+REVIEW = {"image", "sha256", "kind", "name", "predicted", "suspicion"}
 TAKES = {Form.label_studio: ("boxes", "counts", "labels"), Form.cvat: ("boxes", "mask")}
 
 
@@ -55,8 +57,7 @@ def answered(answers: Path, images: Path) -> Iterator[Row]:
 def suspected(review: Path, dataset: Curated) -> Iterator[Row]:
     """The records of a review, in its order; the reason is each suspicion."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    columns = ["image", "sha256", "kind", "name", "predicted", "suspicion"]
-    for row in pq.read_table(review, columns=columns).to_pylist():
+    for row in pq.read_table(review, columns=list(REVIEW)).to_pylist():
         names = ", perhaps ".join(dict.fromkeys(filter(None, (row["name"], row["predicted"]))))
         said = f"{row['kind']}: {names} ({row['suspicion']:.2f})"
         reasons.setdefault((row["image"], row["sha256"]), []).append(said)
@@ -182,14 +183,16 @@ def main(
     url: Annotated[str, typer.Option(help="what the images' addresses begin with; default: local files")] = "",
 ) -> None:
     """Write labelling tasks with annotations to correct."""
+    if not answers.is_file():
+        raise UserError(f"{answers}: no such file")
     try:
         columns = {*pq.read_schema(answers).names}
     except pa.ArrowException as error:
         raise UserError(f"{answers}: no whole Parquet file: {one_line(error)}") from error
-    if not {"image", "sha256"} <= columns or not columns & {"suspicion", "error"}:
+    if not (ANSWERS <= columns or REVIEW <= columns):
         raise UserError(f"{answers}: neither answers of `Deployment.predict` nor a review of `Models.review`")
     dataset = Curated(curated)
-    found = suspected(answers, dataset) if "suspicion" in columns else answered(answers, images)
+    found = suspected(answers, dataset) if REVIEW <= columns else answered(answers, images)
     prefix = url or f"/data/local-files/?d={quote(out.resolve().name)}/images/"
     with replacing(out.resolve()) as partial:
         rows, left = write_images(found, to, count, dataset.classes, partial / "images")
