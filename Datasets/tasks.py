@@ -184,15 +184,15 @@ def main(
 ) -> None:
     """Write labelling tasks with annotations to correct."""
     if not answers.is_file():
-        raise UserError(f"{answers}: no such file")
+        raise UserError(f"{answers}: is no file")
     try:
         columns = {*pq.read_schema(answers).names}
     except pa.ArrowException as error:
         raise UserError(f"{answers}: no whole Parquet file: {one_line(error)}") from error
-    if not (ANSWERS <= columns or REVIEW <= columns):
+    if not (columns >= ANSWERS or columns >= REVIEW):
         raise UserError(f"{answers}: neither answers of `Deployment.predict` nor a review of `Models.review`")
     dataset = Curated(curated)
-    found = suspected(answers, dataset) if REVIEW <= columns else answered(answers, images)
+    found = suspected(answers, dataset) if columns >= REVIEW else answered(answers, images)
     prefix = url or f"/data/local-files/?d={quote(out.resolve().name)}/images/"
     with replacing(out.resolve()) as partial:
         rows, left = write_images(found, to, count, dataset.classes, partial / "images")

@@ -265,7 +265,7 @@ def test_wrong_input_is_refused_in_one_line_and_nothing_is_left(tmp_path):
     refused(write_tasks(tmp_path, "geti"), "'geti' is not one of")
     elsewhere = write_tasks(tmp_path, "label_studio", "--images", tmp_path)
     refused(elsewhere, "no image to label; broken.png: not an image; a b.png: ", "a b.png is not there; see --images")
-    refused(write_tasks(tmp_path, "cvat", file="gone.parquet"), "gone.parquet: no such file")
+    refused(write_tasks(tmp_path, "cvat", file="gone.parquet"), "gone.parquet: is no file")
     (tmp_path / "text.parquet").write_text("no Parquet")
     refused(write_tasks(tmp_path, "cvat", file="text.parquet"), "no whole Parquet file")
     refused(write_tasks(tmp_path, "cvat", file="clean/accepted.parquet"), "neither answers of")
