@@ -1,7 +1,6 @@
 """Random variations of a training batch, which follow from a seed."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,23 +9,10 @@ import torch.nn.functional as F  # noqa: N812
 from Datasets.format.images import FILL
 from Datasets.tools.errors import UserError
 from Models.learning.data_loading import IGNORED, Batch
+from Models.learning.options import Augmentation
 
 LEAST_VISIBLE = 0.4  # of a box's area; one that is cut off further is neither object nor background
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
-
-
-class Augmentation(NamedTuple):
-    """How much to vary images; nothing by default.
-
-    flip: mirror half of them left to right. zoom: 0.5 scales by 1/1.5 to 1.5 and shifts by up to a quarter of the image
-    to each side; what comes from outside is grey. crop: 0.5 cuts out a part, with sides of half to all of the image's,
-    and scales it up. colour: 0.5 changes brightness, contrast and saturation each by a factor of 0.5 to 1.5.
-    """
-
-    flip: bool = False
-    zoom: float = 0.0
-    crop: float = 0.0
-    colour: float = 0.0
 
 
 def check_augmentation(how: Augmentation, task: str) -> None:

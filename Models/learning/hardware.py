@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,20 +19,13 @@ from torch import distributed, nn
 
 from Datasets.tools.command import end_with_parent
 from Datasets.tools.errors import UserError
+from Models.learning.options import Precision
 
 TIMEOUT = timedelta(hours=1)  # for another process: the first may be validating
 GRACE = 3.0  # seconds in which the process with the error reports it, and torchrun ends the others
 LOST = ("gloo", "connection closed", "connection reset", "broken pipe", "socket")  # in the errors of a lost process
 T = TypeVar("T")
 Loss = Callable[[torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-
-
-class Precision(StrEnum):
-    """fp32: the same bits each time on a CPU. bf16: multiplications in bfloat16, weights in float32."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    auto = "auto"
 
 
 def usable_device(device: str) -> str:

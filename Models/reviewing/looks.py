@@ -15,8 +15,9 @@ from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import TASKS, answers
-from Models.learning.training import Options, checkpoint_path, train
-from Models.train import STAGE, begin
+from Models.learning.options import Options
+from Models.learning.training import checkpoint_path, train
+from Models.learning.work import STAGE, begin
 
 
 class Look(NamedTuple):

@@ -22,7 +22,7 @@ from Models.learning.data_loading import Samples, epoch_order
 from Models.learning.metrics import validate
 from Models.learning.scripts import build_model, evaluating, write_weights
 from Models.learning.training import Options, checkpoint_path, load_checkpoint, save, start, train, update
-from Models.train import prepare
+from Models.learning.work import prepare
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage, stage, write_scenes
 from tests.template.Models.shared_steps import without_batch_norm
 
