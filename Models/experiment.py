@@ -44,9 +44,9 @@ from Datasets.tools.atomic import editing
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry, written_entry
-from Models.experimenting.compare import compare
 from Models.experimenting.entries import remove, rename
 from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text, write_text
+from Models.experimenting.results import compare
 from Models.experimenting.run import git, run, show
 
 JOURNAL = ROOT / "NOTES.md"

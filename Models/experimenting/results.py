@@ -1,4 +1,7 @@
-"""What experiments came to, as dvc.lock has it: in the workspace, in steps of the log, and in runs of `dvc exp`."""
+"""What experiments came to, as dvc.lock has it: in the workspace, in steps of the log, and in runs of `dvc exp`.
+
+Tables of text, and with names a page as well.
+"""
 
 import hashlib
 import json
@@ -10,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
 
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import parsed, text_of
@@ -20,6 +25,7 @@ from Models.experimenting.run import git, stages_due
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
+PAGE = ROOT / "Models/outputs/compare.html"
 FIGURES = {  # that matter, the main one first; by the figure that only this task has
     "mAP50": ("boxes", ("mAP50", "mAP", "F1")),
     "mIoU": ("mask", ("mIoU", "pixel_accuracy")),
@@ -45,26 +51,30 @@ class Result(NamedTuple):
         found = {each["path"]: each.get("md5") for each in self.stage(stage).get(kind, [])}
         return found.get(path.format(self.experiment))
 
-    def output(self, repo: "Repo", stage: str, path: str) -> Path | None:
-        """An output in DVC's cache, None if the stage did not run. Raises UserError if the cache lacks it."""
+    def output(self, repo: "Repo", stage: str, path: str, inside: str = "") -> Path:
+        """An output in DVC's cache, or a file inside it. Raises UserError if there is none."""
         md5 = self.md5(stage, "outs", path)
         if md5 is None:
-            return None
+            raise UserError(
+                f"{self.name}: has no {path.format(self.experiment)}; `dvc repro {stage}@{self.experiment}`"
+            )
         file = Path(repo.cache.local.oid_to_path(md5))
         if not file.exists():
             fetch = "`dvc pull --all-commits`, or of a run `dvc exp pull REMOTE NAME`,"
             raise UserError(f"{self.name}: {path.format(self.experiment)} is not in DVC's cache; {fetch} may bring it")
-        return file
+        if not inside:
+            return file
+        listed = {each["relpath"]: each["md5"] for each in json.loads(file.read_bytes())}
+        return Path(repo.cache.local.oid_to_path(listed[inside]))
 
     def figures(self, repo: "Repo") -> dict[str, Any]:
-        """The test metrics; empty if the weights were not evaluated, or DVC's cache lacks them."""
+        """The test metrics. Raises UserError if the weights were not evaluated, or DVC's cache lacks them."""
         weights = "Models/outputs/{}/train/weights.safetensors"
-        same = self.md5("train", "outs", weights) == self.md5("evaluate", "deps", weights)
-        try:
-            file = self.output(repo, "evaluate", "Models/outputs/{}/evaluate/metrics.json") if same else None
-        except UserError:
-            return {}
-        return json.loads(file.read_text("utf-8")) if file else {}
+        if self.md5("train", "outs", weights) != self.md5("evaluate", "deps", weights):
+            raise UserError(
+                f"{self.name}: was trained again, but not evaluated; `dvc repro evaluate@{self.experiment}`"
+            )
+        return json.loads(self.output(repo, "evaluate", "Models/outputs/{}/evaluate/metrics.json").read_bytes())
 
     def settings(self) -> dict[str, str]:
         """The options that it was trained with; `data`, `code` and `weights`, those to start from, as hashes."""
@@ -150,7 +160,11 @@ def named(repo: "Repo", name: str) -> Result:
         except UserError:
             known = ", ".join(runs) or "none"
             raise UserError(f"{name}: {commit!r} is no commit, tag or branch, nor a run; the runs: {known}") from None
-    return Result(name, experiment, commit, lock_at(commit))
+    stages = lock_at(commit)
+    if f"train@{experiment}" not in stages:
+        trained = ", ".join(stage[6:] for stage in stages if stage.startswith("train@")) or "none"
+        raise UserError(f"{name}: dvc.lock has no trained experiment {experiment} there; it has: {trained}")
+    return Result(name, experiment, commit, stages)
 
 
 def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
@@ -159,11 +173,15 @@ def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
     Results that are the same share a row.
     """
     rows: dict[tuple[str, ...], tuple[list[Result], dict[str, Any]]] = {}
+    lacking = {}
     for each in results:
-        figures = each.figures(repo)
-        key = (each.experiment, *each.settings().values(), str(figures))
-        rows.setdefault(key, ([], figures))[0].append(each)
-    lacking = [each.name for same, figures in rows.values() for each in same if not figures]
+        try:
+            figures = each.figures(repo)
+        except UserError as error:
+            lacking[each.name] = str(error)
+        else:
+            key = (each.experiment, *each.settings().values(), str(figures))
+            rows.setdefault(key, ([], figures))[0].append(each)
     due = {stage.partition("@")[2] for stage in stages_due() if stage.startswith(("train@", "evaluate@"))}
     changed = [each.name for each in results if not each.commit and each.experiment in due and each.name not in lacking]
     for only, (task, names) in FIGURES.items():
@@ -172,8 +190,7 @@ def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
     if changed:
         again = " ".join(f"evaluate@{name}" for name in changed)
         yield f"* params.yaml, code or data have changed since: `dvc repro {again}`"
-    if lacking:
-        yield f"not evaluated yet, or not in DVC's cache (`dvc pull --all-commits`): {', '.join(lacking)}"
+    yield from lacking.values()
 
 
 def table(
@@ -194,3 +211,17 @@ def table(
     width = shutil.get_terminal_size((120, 0)).columns
     yield from whole.to_string(index=False, justify="left", line_width=width).splitlines()
     yield ""
+
+
+def compare(
+    names: Annotated[list[str] | None, typer.Argument(help="e001, e001.2 of the log, e001@REVISION or @RUN")] = None,
+    out: Annotated[Path, typer.Option(help="page to write if there are two names or more")] = PAGE,
+) -> None:
+    """Print what was evaluated: the settings that differ, and the test metrics. Two names or more also get a page."""
+    with opened() as repo:
+        found = [named(repo, name) for name in names] if names else all_results(repo)
+        print("\n".join(tables(repo, found)) or "nothing was evaluated yet; `dvc repro`")
+        if names and len(names) > 1:
+            from Models.experimenting.comparison import write_comparison  # not above: it needs torch
+
+            write_comparison(repo, found, out)

@@ -1,7 +1,8 @@
 """All figures and the table of them: `make bench`.
 
     python -m tests.benchmarks [import inspect duplicates curation sharing repro broken train photos review resume
-                                start serve servers precisions predict hostile size]
+                                start serve servers precisions predict hostile size
+                                compare]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
 stays. A name may be followed by a number, as in `curation=100000`, for want of time: of images, cases, steps, rounds,
@@ -34,7 +35,7 @@ BENCHMARKS = (
         "resume",
         "start",
     ),
-    *("serve", "servers", "precisions", "predict", "hostile", "size"),  # of an export
+    *("serve", "servers", "precisions", "predict", "hostile", "size", "compare"),  # of an export
 )
 HERE = Path(__file__).parent
 HEAD = """# Benchmarks

@@ -3,9 +3,11 @@
 import re
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tests.template.conftest import AUTHOR, copy_code, refused, run_in, stage, succeeded
+from tests.template.conftest import AUTHOR, copy_code, copy_with_results, refused, run_in, stage, succeeded
 
 LOG = "# Experiments\n\n## e001 First\n\nState: open, begun 2026-01-01\n\n1. [ ] width 48\n2. [ ] width 64\n"
 PARAMS = """experiments:
@@ -46,7 +48,8 @@ figures = {"mAP50": width / 100, "mAP": width / 200, "F1": 0.5, "AP": {"a": 1}}
 def evaluated(tmp_path_factory):
     """Two experiments, evaluated and committed."""
     tmp_path = tmp_path_factory.mktemp("evaluated")
-    copy_code(tmp_path, "Datasets", "Datasets/format", "Datasets/tools", "Models", "Models/experimenting")
+    folders = ("Datasets/format", "Datasets/tools", "Datasets/pages", "Models/experimenting", "Models/learning")
+    copy_code(tmp_path, "Datasets", "Models", *folders)
     files = {"EXPERIMENTS.md": LOG, "params.yaml": PARAMS, "dvc.yaml": DVC, "learn.py": LEARN, "measure.py": MEASURE}
     files |= {".gitignore": "__pycache__/\n/Models/outputs\n.home\n", "Datasets/curated/a": "a"}
     (tmp_path / "Datasets/curated").mkdir()
@@ -91,7 +94,8 @@ def test_experiments_steps_and_runs_are_in_one_table_with_what_differs(repositor
     assert found["e001.1, e001@HEAD"][-5:] == ["no", "48", "0.480", "0.240", "0.500"]
     assert found["e002"][1:] == ["yes", "32", "3.200", "1.600", "0.500"], "as in the run, so of one row"
     assert len(found) == 4
-    assert list(rows(repository, "e001.1", "e001@wide")) == ["boxes", "e001.1", "e001@wide"]
+    found_step = ["e001.1", *found["e001.1, e001@HEAD"][2:3], "0.480", "0.240", "0.500"]
+    assert rows(repository, "e001.1") == {"boxes": ["boxes", "commit", "mAP50", "mAP", "F1"], "e001.1": found_step}
 
 
 def test_figures_belong_to_the_settings_beside_them(repository):
@@ -100,7 +104,7 @@ def test_figures_belong_to_the_settings_beside_them(repository):
     assert found["e001*"][1:4] == ["no", "0.320", "0.160"], "what was trained, not what params.yaml wants"
     assert "`dvc repro evaluate@e001`" in compare(repository).stdout and "e002" in found
     succeeded(run_in(repository, "dvc", "repro", "-q", "train@e001"))
-    assert "not evaluated yet, or not in DVC's cache (`dvc pull --all-commits`): e001\n" in compare(repository).stdout
+    assert "e001: was trained again, but not evaluated; `dvc repro evaluate@e001`\n" in compare(repository).stdout
 
 
 def test_what_is_not_there_is_said_in_one_line(repository):
@@ -109,4 +113,52 @@ def test_what_is_not_there_is_said_in_one_line(repository):
     refused(compare(repository, "e009.2"), "has no experiment 'e009'")
     refused(compare(repository, "wide"), "'wide' is no experiment")
     shutil.rmtree(repository / ".dvc/cache")
-    assert "not in DVC's cache (`dvc pull --all-commits`): e001, e002\n" in compare(repository).stdout
+    said = "evaluate/metrics.json is not in DVC's cache; `dvc pull --all-commits`"
+    assert compare(repository).stdout.count(said) == 2
+    refused(compare(repository, "e001", "e002"), said)
+
+
+def test_what_cannot_be_compared_is_refused(repository):
+    refused(compare(repository, "e001", "e003"), "no trained experiment e003 there; it has: e001, e002")
+    metrics = repository / "Models/outputs/e002/evaluate/metrics.json"
+    metrics.unlink()
+    metrics.write_text('{"mIoU": 0.5, "pixel_accuracy": 0.6}')
+    succeeded(run_in(repository, "dvc", "commit", "-f", "-q", "evaluate@e002"))
+    refused(compare(repository, "e001", "e002"), "they learn different things: e001 boxes, e002 mask")
+    assert not (repository / "Models/outputs/compare.html").exists()
+
+
+def changed_table(file, change):
+    """Write answers anew without the first, their boxes changed by a function of row and boxes."""
+    table = pq.read_table(file)
+    rows = [{**each, "boxes": change(row, each["boxes"])} for row, each in enumerate(table.to_pylist())]
+    file.unlink()  # perhaps a link into the cache
+    pq.write_table(pa.Table.from_pylist(rows[1:], table.schema), file)
+    return len(table)
+
+
+def test_a_page_sets_two_results_side_by_side_with_an_interval(project, tmp_path):
+    copy = copy_with_results(project, tmp_path / "two")
+    (copy / "EXPERIMENTS.md").write_text(LOG)
+    alike = succeeded(compare(copy, "e001", "e001@HEAD")).stdout
+    assert "mAP50: e001@HEAD differs from e001 by +0.000, 95 % interval +0.000 to +0.000" in alike
+    page = (copy / "Models/outputs/compare.html").read_text()
+    assert "may be as good as" in page and "Nowhere: their answers to all test images are the same" in page
+
+    answers = copy / "Models/outputs/e001/evaluate/predictions.parquet"
+    images = changed_table(answers, lambda row, boxes: [] if row % 8 else boxes)
+    succeeded(run_in(copy, "dvc", "commit", "-f", "-q", "evaluate@e001"))
+    out = succeeded(compare(copy, "e001@HEAD", "e001", "--out", tmp_path / "page.html")).stdout
+    by, low, high = map(float, re.search(r"by (\S+), 95 % interval (\S+) to (\S+)\n", out).groups())
+    assert low <= by <= high <= 0 and low < 0 and f"page.html: {images - 1} of {images} test images" in out
+    page = (tmp_path / "page.html").read_text()
+    for part in ("AP50 of each class", "size of model.onnx, MB", "AP_small", "latency"):
+        assert part in page
+    assert page.count("data:image/jpeg") == 3 * page.count(">annotated<") > 0
+
+    run = copy / "Models/outputs/e001/train/run.json"
+    told = run.read_text()
+    run.unlink()
+    run.write_text(told.replace('"zero"', '"naught"'))
+    succeeded(run_in(copy, "dvc", "commit", "-f", "-q", "train@e001"))
+    refused(compare(copy, "e001@HEAD", "e001"), "e001: learned other classes than Datasets/curated has: naught, one")

@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from Datasets.format.coco import predictions_to_coco
 from Datasets.format.curated import Curated
 from Datasets.format.scored_records import read_predictions
+from Models.experimenting.comparison import figure_of
 from Models.learning.box_metrics import (
     best_threshold,
     coco_precision,
@@ -86,6 +87,15 @@ def test_average_precision_is_that_of_pycocotools(samples):
     by_class = theirs.eval["precision"][:, :, :, 0, 2].mean((0, 1))
     assert ours.mean((0, 1)).tolist() == pytest.approx(by_class.tolist(), abs=1e-9) and classes == samples.classes
     assert 0.1 < ours.mean() < 0.9
+
+
+def test_map50_of_images_drawn_several_times_is_cocos_of_their_copies(samples):
+    guessed, random = guesses(samples), np.random.default_rng(0)
+    figure = figure_of(samples, guessed, 0.5)
+    for times in (np.ones(len(samples), int), random.integers(0, 4, len(samples))):
+        rows = np.repeat(np.arange(len(samples)), times).tolist()
+        precision, _ = coco_precision(samples.subset(rows), [guessed[row] for row in rows])
+        assert figure(times) == pytest.approx(precision[0, ..., 0].mean(), abs=2e-3), "but for equal scores"
 
 
 def test_perfect_predictions_have_a_precision_of_1(samples):

@@ -19,6 +19,7 @@ from Models import e003_density_counter as e003
 from Models import e004_classifier as e004
 from Models import experiment
 from Models.evaluate import named_confusion
+from Models.experimenting.comparison import figure_of
 from Models.learning import metrics
 from Models.learning.augmentation import Augmentation, check_augmentation
 from Models.learning.data_loading import IGNORED, Samples
@@ -147,6 +148,7 @@ def test_iou_is_of_all_annotated_pixels_and_the_mean_of_the_classes_in_truth():
     assert metrics.validate_masks(samples, answers) == {"mIoU": 0.6}
     assert measured.curve == [(0.75, 0.75)] and measured.confusion == [("disc", "disc"), (None, "square")]
     assert measured.mistakes == pytest.approx([2 / 6, 2 / 8])
+    assert figure_of(samples, answers, 0.0)(np.array([1, 1])) == pytest.approx(0.6)
 
 
 def test_f1_and_counts_are_as_reckoned_by_hand():
@@ -163,6 +165,7 @@ def test_f1_and_counts_are_as_reckoned_by_hand():
     assert measured.metrics["macroF1"] == pytest.approx((0.8 + 2 / 3) / 2, abs=1e-6)
     assert (measured.metrics["MAE"], measured.metrics["total_MAE"]) == (0.5, 0.25) and measured.mistakes == [0, 2, 0, 1]
     assert measured.metrics["exact_count"] == 0.5
+    assert figure_of(samples, answers, 0.5)(np.ones(4, int)) == pytest.approx(measured.metrics["macroF1"], abs=1e-6)
     assert measured.confusion.count(("square", "disc")) == 1 and (None, "disc") in measured.confusion
     shown = metrics.measure_labels(Fixed("labels", truth), answers, 0.5).metrics
     assert (shown["macroF1"], shown["exact"]) == (measured.metrics["macroF1"], 0.5)
