@@ -125,6 +125,8 @@ def test_what_cannot_be_compared_is_refused(repository):
     metrics.write_text('{"mIoU": 0.5, "pixel_accuracy": 0.6}')
     succeeded(run_in(repository, "dvc", "commit", "-f", "-q", "evaluate@e002"))
     refused(compare(repository, "e001", "e002"), "they learn different things: e001 boxes, e002 mask")
+    (repository / "dvc.lock").unlink()
+    refused(compare(repository, "e001", "e002"), "e001: has no Models/", "metrics.json; `dvc repro evaluate@e001`")
     assert not (repository / "Models/outputs/compare.html").exists()
 
 
