@@ -151,7 +151,7 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
     """Write all rows in the form that the name of `out` says."""
     manifest = artifact.manifest
     if out.suffix == ".parquet":
-        return write_predictions(rows, manifest["experiment"], out)
+        return write_predictions(rows, manifest["experiment"], out, manifest["files"].get("weights.safetensors"))
     with replacing(out) as partial_file:
         coco = out.name.endswith("coco.json")
         content = predictions_to_coco(rows, artifact.task, manifest["classes"]) if coco else list(rows)

@@ -10,6 +10,7 @@ review.parquet (a row for each suspect, the most suspicious first; Models/review
 chooses the images to label next (Models/reviewing/next_images.py).
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +74,9 @@ def main(
     if list(data.classes) != done.classes:
         raise UserError(f"{curated}: has other classes than {experiment} was trained on; run `dvc repro`")
     threshold = json.loads((directory / "evaluate/metrics.json").read_bytes())["score_threshold"]
+    if data.fingerprint() != done.data:
+        again = f"which may have learned from images of val and test; `dvc repro review@{experiment}`"
+        print(f"{curated}: has changed since the training of {experiment}, {again}", file=sys.stderr)
     model = scripts.trained_model(done, directory / "train")
     looks = [look(data, split, model, done, threshold) for split in SPLITS]
     if folds:
@@ -84,9 +88,9 @@ def main(
     origins = read_origins(curated)
     rows = [row_of(each, suspect, origins) for each, suspect in found]
     write_table(rows, SUSPECTS, directory / "review.parquet")
-    write_table(
-        [row for each in looks for row in features_of(each, threshold)], FEATURES, directory / "features.parquet"
-    )
+    weights = hashlib.sha256((directory / "train/weights.safetensors").read_bytes()).hexdigest()
+    features = [row for each in looks for row in features_of(each, threshold)]
+    write_table(features, FEATURES.with_metadata({"weights": weights}), directory / "features.parquet")
     splits = [(each.split, len(each.samples)) for each in unseen]
     values = {
         "experiment": experiment,

@@ -32,14 +32,15 @@ SCORED_SCHEMA = pa.schema(
 Row = Mapping[str, Any]
 
 
-def write_predictions(rows: Iterable[Row], source: str, out: Path) -> None:
+def write_predictions(rows: Iterable[Row], source: str, out: Path, weights: str | None = None) -> None:
     """Write one row for each image.
 
     rows: `image`, its path, with the fields of a Prediction and perhaps `sha256`; or with `error`, why the image could
-    not be read. source: the experiment that predicted.
+    not be read. source: the experiment that predicted. weights: their sha256, for the file's metadata.
     """
     with replacing(out) as partial:
         table = pa.Table.from_pylist([_record(row, source) for row in rows], schema=SCORED_SCHEMA)
+        table = table.replace_schema_metadata({"weights": weights} if weights else None)
         pq.write_table(table, partial, compression="zstd")
 
 

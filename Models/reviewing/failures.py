@@ -64,13 +64,13 @@ def _counts(samples: Samples, predictions: Sequence[Any], threshold: float) -> I
 def failures(table: pd.DataFrame) -> Iterator[tuple[str, list[Any]]]:
     """For classes, sizes, sources and groups: rows of name, things in truth, share found and extra, the worst first.
 
-    Of groups only those of several images; nothing where there is one row.
+    Of groups only those of several images; of all but classes nothing where there is one row.
     """
     for what in ("class", "size", "source", "group"):
         known = table[table[what].notna()]
         if what == "group":
             known = known[known.groupby("group")["row"].transform("nunique") > 1]
         each = known.groupby(what).agg(things=("found", "count"), found=("found", "mean"), extra=("extra", "sum"))
-        if len(each) > 1:
+        if len(each) > (what != "class"):  # one class alone has figures, too
             each = each.sort_values(["found", "things"]).reset_index(names="name")
             yield what, (each if what == "class" else each.head(WORST)).to_dict("records")

@@ -23,8 +23,9 @@ from Models.learning.work import STAGE, begin
 class Look(NamedTuple):
     """The images of a split, and of each the answer and what came with it.
 
-    unseen: whether the model was trained without them. confidences: of masks, uint8 [S, S], 255 for certain. features:
-    float32 [D], None where the model gives none.
+    unseen: whether the model was trained without them; else there are no predictions and confidences, which take most
+    of the memory. confidences: of masks, uint8 [S, S], 255 for certain. features: float32 [D], None where the model
+    gives none.
     """
 
     split: str
@@ -43,17 +44,20 @@ class Look(NamedTuple):
 def look(data: Curated, split: str, model: nn.Module, done: scripts.Run, threshold: float) -> Look:
     """Let a model look at a split."""
     samples = Samples(data, split, done.train["size"], done.task)
-    return Look(split, split != "train", samples, *looked(samples, model, done.train["batch"], threshold))
+    unseen = split != "train"
+    return Look(split, unseen, samples, *looked(samples, model, done.train["batch"], threshold, unseen))
 
 
 def looked(
-    samples: Samples, model: nn.Module, batch: int, threshold: float
+    samples: Samples, model: nn.Module, batch: int, threshold: float, unseen: bool = True
 ) -> tuple[list[Any], list[np.ndarray], list[float], list[Any]]:
     """Answers, confidences, uncertainties and features, as of Look."""
     predictions, confidences, uncertainties, features = [], [], [], []
     for prediction, outputs in answers(model.to(hardware.usable_device("auto")), samples, batch):
-        predictions.append(prediction)
-        confidences.append(np.rint(outputs.get("confidence", np.ones((1, 1))) * 255).astype(np.uint8))
+        if unseen:
+            predictions.append(prediction)
+            certain = np.ones(outputs["mask"].shape if samples.task == "mask" else ())
+            confidences.append(np.rint(outputs.get("confidence", certain) * 255).astype(np.uint8))
         uncertainties.append(uncertainty(samples.task, outputs, threshold))
         features.append(outputs.get("features"))
     return predictions, confidences, uncertainties, features

@@ -1,5 +1,6 @@
 """Chooses the images to label next: a model is unsure of them, and they differ from each other and the labelled."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import typer
 
 from Datasets.tools.atomic import replacing
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, one_line
 
 OUTPUTS = Path("Models/outputs")
 UNSURE = 4  # times as many as are wanted: of the most uncertain so many, those that differ most are chosen
@@ -30,25 +31,37 @@ def next_images(
 
     By k-centre greedy over the features (Sener and Savarese, 2018, arXiv:1708.00489), among the most uncertain.
     """
-    table = pq.read_table(pool)
-    if missing := {"uncertainty", "features", "source", "error"} - set(table.schema.names):
-        raise UserError(f"{pool}: has no {', '.join(sorted(missing))}; Deployment.predict writes it --to a .parquet")
+    if to.suffix != ".parquet" or to.resolve() == pool.resolve():
+        raise UserError(f"--to {to}: must end in .parquet, and not be the pool; name another file")
+    remedy = "`python -m Deployment.predict` writes it --to a .parquet"
+    table = read(pool, ("uncertainty", "features", "source", "error"), remedy)
     unreadable = int(table["error"].is_valid().to_numpy().sum())
     table = table.filter(table["error"].is_null())
     if not len(table):
-        raise UserError(f"{pool}: none of its {unreadable} images could be read; its column `error` says why")
+        raise UserError(f"{pool}: has {unreadable} images, and none could be read; its column `error` says why")
     labelled = labelled or OUTPUTS / table["source"][0].as_py() / "features.parquet"
-    if not labelled.is_file():
-        raise UserError(f"{labelled}: not found; `dvc repro review@{labelled.parent.name}` makes it")
-    known, own = (vectors(each, path) for each, path in ((pq.read_table(labelled), labelled), (table, pool)))
-    if known.shape[1] != own.shape[1]:
-        raise UserError(f"{pool}: was predicted by another model than {labelled} is of; predict it again")
+    reviewed = read(labelled, ("features",), f"`dvc repro review@{labelled.parent.name}` makes it")
+    known, own = vectors(reviewed, labelled), vectors(table, pool)
+    weights = {(each.schema.metadata or {}).get(b"weights") for each in (reviewed, table)} - {None}
+    if len(weights) > 1 or known.shape[1] != own.shape[1]:
+        raise UserError(f"{pool}: is of other weights than {labelled}; `dvc repro`, and predict it again")
     chosen = choose(own, table["uncertainty"].to_numpy(), known, count)
     with replacing(to) as partial:
         pq.write_table(table.take(pa.array(chosen, pa.int64())), partial, compression="zstd")
     print(f"{to}: {len(chosen)} of {len(table)} images, {unreadable} unreadable")
     if len(chosen) < min(count, len(table)):
         print("the others are near duplicates of what is labelled, or of those")
+
+
+def read(path: Path, columns: Sequence[str], remedy: str) -> pa.Table:
+    """A table that has these columns, at least. Raises UserError, with the remedy."""
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read: {one_line(error)}; {remedy}") from error
+    if missing := set(columns).difference(table.schema.names):
+        raise UserError(f"{path}: has no {', '.join(sorted(missing))}; {remedy}")
+    return table
 
 
 def vectors(table: pa.Table, path: Path) -> np.ndarray:

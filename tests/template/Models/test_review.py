@@ -11,14 +11,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from test_evaluation import predicted, truth_of
 
 from Datasets.format.curated import Curated
 from Datasets.format.images import VOID
+from Datasets.tools.errors import UserError
 from Models.learning.data_loading import Samples
 from Models.reviewing.failures import failures, things
-from Models.reviewing.looks import Look
-from Models.reviewing.next_images import choose
+from Models.reviewing.looks import Look, looked
+from Models.reviewing.next_images import choose, next_images
 from Models.reviewing.suspects import find_suspects
 from tests.template.conftest import ROOT, refused, run_in, succeeded
 from tests.template.Models.shape_scenes import box, png
@@ -89,6 +91,21 @@ def test_a_region_of_a_mask_is_as_suspicious_as_the_model_is_sure(shapes):
     assert suspicions[0] == pytest.approx(suspicions[1])
 
 
+class Background(torch.nn.Linear):
+    """A model that gives no more than a mask, of nothing."""
+
+    def forward(self, images):
+        return {"mask": torch.zeros_like(images[:, 0])}
+
+
+def test_a_model_of_masks_that_gives_no_confidence_counts_as_sure(shapes):
+    samples = Samples(Curated(shapes), "test", 64, "mask")
+    look = Look("test", True, samples, *looked(samples, Background(1, 1), 4, 0.0))
+    suspects = find_suspects(look)
+    assert {each.kind for each in suspects} == {"nothing found there"} and suspects[0].suspicion > 0.5
+    assert look.uncertainties == [0] * len(samples) and look.features == [None] * len(samples)
+
+
 def test_a_label_that_the_model_contradicts_leads_the_list(shapes):
     samples = Samples(Curated(shapes), "train", 48, "labels")
     samples.records = deepcopy(samples.records)
@@ -112,6 +129,10 @@ def test_failures_say_what_is_found_of_what(samples):
     predictions[0]["boxes"].append(predicted(("square", 0, 40, 60, 48, 0.9))["boxes"][0])
     tables = dict(failures(things(look_at(samples, predictions), 0.5)))
     names = [each["name"] for record in samples.records for each in record["boxes"]]
+    [alone] = dict(failures(things(look_at(samples.subset([0]), predictions[:1]), 0.5).query("`class` == 'disc'")))[
+        "class"
+    ]
+    assert alone["name"] == "disc", "the only class has figures, too"
     assert tables["class"] == [
         {"name": "square", "things": names.count("square"), "found": 0.0, "extra": 1},
         {"name": "disc", "things": names.count("disc"), "found": 1.0, "extra": 0},
@@ -179,6 +200,17 @@ def test_the_next_images_are_unsure_and_no_near_duplicates(project, shapes, tmp_
     assert "0 of 9 images" in succeeded(review(project, "next", str(answers), "--to", str(chosen))).stdout, (
         "all labelled"
     )
+    other = tmp_path / "other.parquet"
+    pq.write_table(table.replace_schema_metadata({"weights": "0"}), other)
+    for bad, to, message in [
+        (other, chosen, "is of other weights"),
+        (pool / "broken.png", chosen, "broken.png: cannot be read"),
+        (tmp_path / "none.parquet", chosen, "none.parquet: cannot be read"),
+        (answers, tmp_path / "next.csv", "must end in .parquet"),
+        (answers, pool / "../pool.parquet", "not be the pool"),
+    ]:
+        with pytest.raises(UserError, match=re.escape(message)):
+            next_images(bad, to, labelled=labelled)
     (project / "Models/outputs/e001/features.parquet").unlink()
     refused(review(project, "next", str(answers), "--to", str(chosen)), "features.parquet", "dvc repro review@e001")
 
