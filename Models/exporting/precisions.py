@@ -83,6 +83,8 @@ def write_int8(graph: Path, train: Samples, out: Path) -> None:
             weight_type=quantization.QuantType.QInt8,
         )
     quantised = onnx.load(out)
+    if not any(node.op_type == "DequantizeLinear" for node in quantised.graph.node):
+        raise UserError("export: int8 quantises convolutions, of which the graph has none before its heads; serve fp32")
     onnx.helper.set_model_props(quantised, {each.key: each.value for each in onnx.load(graph).metadata_props})
     out.write_bytes(quantised.SerializeToString(deterministic=True))
 
@@ -126,10 +128,11 @@ def held_to(max_loss: float, graph: Path, metrics: Mapping[str, Any], measured: 
         classes = {
             f"{name} of {each}": metrics[name][each] - group[each] for name, group in groups.items() for each in group
         }
-        most = max(classes, key=lambda each: classes[each])
+        most = max(classes, key=lambda each: classes[each], default=worst)
+        which = f"{most} lost most, {classes[most]:.3f}; " if classes.get(most, 0) > 0 else ""
         raise UserError(
-            f"{graph.name}: {worst} is {found[worst]:.3f}, the model's {metrics[worst]:.3f}, a loss above max_loss "
-            f"{max_loss:g}; {most} lost most, {classes[most]:.3f}; allow more, or take it out of precisions"
+            f"{graph.name}: {worst} is {found[worst]:.3f}, the model's {metrics[worst]:.3f}, {lost[worst]:.2g} less, "
+            f"where max_loss is {max_loss:g}; {which}allow more, or take int8 out of precisions and serve"
         )
     return found
 

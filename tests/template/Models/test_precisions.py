@@ -5,12 +5,15 @@ from pathlib import Path
 
 import onnx
 import pytest
+from onnx import helper
 
+from Datasets.format.curated import Curated
 from Datasets.format.scored_records import read_predictions
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Predictor, load
-from Models.exporting.precisions import decoding, held_to
+from Models.exporting.precisions import decoding, held_to, write_int8
 from Models.learning.box_metrics import Measured
+from Models.learning.data_loading import Samples
 from tests.template.Models.shape_scenes import refused, stage
 
 
@@ -53,6 +56,24 @@ def test_a_graph_that_loses_too_much_is_refused_with_the_class_that_lost_most():
     assert held_to(0.05, Path("model.int8.onnx"), metrics, measured)["mAP"] == 0.66
     with pytest.raises(UserError, match=r"mAP is 0\.660, the model's 0\.700, .*AP of square lost most, 0\.070"):
         held_to(0.01, Path("model.int8.onnx"), metrics, measured)
+
+
+def test_a_figure_that_no_class_explains_names_none():
+    measured = Measured({"top1": 0.5, "AP": {"disc": 0.9}}, ("top1",), [], [], [])
+    with pytest.raises(
+        UserError, match="top1 is 0.500, the model's 0.700, 0.2 less, where max_loss is 0.01; allow more"
+    ):
+        held_to(0.01, Path("model.int8.onnx"), {"top1": 0.7, "AP": {"disc": 0.8}}, measured)
+
+
+def test_a_graph_without_a_convolution_is_no_graph_of_8_bits(shapes, tmp_path):
+    given, scores = (helper.make_tensor_value_info(*each) for each in (("images", 2, None), ("scores", 1, None)))
+    nodes = [helper.make_node("Cast", ["images"], ["cast"], to=1), helper.make_node("ReduceMean", ["cast"], ["scores"])]
+    graph = helper.make_graph(nodes, "mean", [given], [scores])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="convolutions, of which the graph has none"):
+        write_int8(tmp_path / "model.onnx", Samples(Curated(shapes), "train", 48), tmp_path / "int8.onnx")
 
 
 def test_a_precision_to_serve_must_be_made(outputs, shapes, tmp_path):
