@@ -69,7 +69,8 @@ def main(
     if folds == 1:
         raise UserError("folds: 1 would train on nothing; give 0, or 2 and more")
     if not (directory / "evaluate/metrics.json").is_file():
-        raise UserError(f"{directory}/evaluate/metrics.json: not found; run `dvc repro evaluate@{experiment}`")
+        remedy = f"if params.yaml has {experiment}, `dvc repro evaluate@{experiment}` makes it"
+        raise UserError(f"{directory}/evaluate/metrics.json: not found; {remedy}")
     done, data = scripts.read_run(directory / "train"), Curated(curated)
     if list(data.classes) != done.classes:
         raise UserError(f"{curated}: has other classes than {experiment} was trained on; run `dvc repro`")
