@@ -31,11 +31,10 @@ from Datasets.tools.errors import UserError
 from Models.learning import scripts
 from Models.reviewing.failures import failures, things
 from Models.reviewing.looks import Look, look, out_of_sample
-from Models.reviewing.next_images import next_images
+from Models.reviewing.next_images import OUTPUTS, next_images
 from Models.reviewing.sections import maps, suspect_cards, worst_cards
 from Models.reviewing.suspects import Suspect, find_suspects
 
-OUTPUTS = Path("Models/outputs")
 PAGE = Path(__file__).parent / "reviewing" / "page.html"
 CORNERS = pa.list_(pa.float64())  # x1, y1, x2, y2 in pixels of the image
 SUSPECTS = pa.schema(
@@ -69,8 +68,7 @@ def main(
     if folds == 1:
         raise UserError("folds: 1 would train on nothing; give 0, or 2 and more")
     if not (directory / "evaluate/metrics.json").is_file():
-        remedy = f"if params.yaml has {experiment}, `dvc repro evaluate@{experiment}` makes it"
-        raise UserError(f"{directory}/evaluate/metrics.json: not found; {remedy}")
+        raise UserError(f"{directory}/evaluate: not found; `dvc repro evaluate@{experiment}`, if params.yaml has it")
     done, data = scripts.read_run(directory / "train"), Curated(curated)
     if list(data.classes) != done.classes:
         raise UserError(f"{curated}: has other classes than {experiment} was trained on; run `dvc repro`")

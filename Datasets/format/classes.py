@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ class ClassRules:
 
     keep: the names then wanted, in id order; empty means all that occur. drop: names that are left out on purpose,
     though they look like a misspelling of one that is kept. All names are compared, and become, of Unicode's composed
-    form: on paper they are the same.
+    form, with a space for control characters, such as a line break: on paper they are the same.
     """
 
     keep: Sequence[str] = ()
@@ -52,7 +53,8 @@ class ClassRules:
 
 
 def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC), which macOS and some programs do not write."""
+    """The name in one line and in Unicode's composed form (NFC), which macOS and some programs do not write."""
+    name = " ".join(filter(None, re.split(r" *[\x00-\x1f\x7f]+ *", name)))
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 

@@ -23,9 +23,8 @@ from Models.learning.work import STAGE, begin
 class Look(NamedTuple):
     """The images of a split, and of each the answer and what came with it.
 
-    unseen: whether the model was trained without them; else there are no predictions and confidences, which take most
-    of the memory. confidences: of masks, uint8 [S, S], 255 for certain. features: float32 [D], None where the model
-    gives none.
+    unseen: whether the model was trained without them; else, to save memory, no predictions and confidences.
+    confidences: of masks, uint8 [S, S], 255 for certain. features: float32 [D], None where the model gives none.
     """
 
     split: str

@@ -24,6 +24,16 @@ def test_a_kept_class_that_no_image_has_is_refused_with_those_that_occur():
         class_ids(["bee"], keep=["bee", "zebra"], others=["ant"])
 
 
+def test_a_name_of_several_lines_becomes_one_line_which_options_can_name():
+    rules = ClassRules(keep=["red car", "bus"], rename={"old bus": "bus"})
+    assert [rules.name(name) for name in ("red\ncar", "\tred \r\n car\n", "old\x0bbus\n", "red  car")] == [
+        "red car",
+        "red car",
+        "bus",
+        None,
+    ]
+
+
 def test_rename_comes_before_keep():
     rules = ClassRules(keep=["car"], rename={"auto": "car"})
     assert rules.name("auto") == "car"
