@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from Datasets.format.predictions import TOLERANCE
 from tests.template.conftest import copy_checkout, edit_params, run_in, succeeded, until
 
-BEFORE = ("report", "evaluate@e001")  # with all that comes before them
+BEFORE = ("report", "review@e001")  # with all that comes before them
 AFTER = ("Datasets/pretrained", "Deployment")  # test_isolation.py has these made again, with the same bytes
 
 

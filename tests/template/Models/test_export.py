@@ -255,7 +255,7 @@ def test_a_missing_input_is_named_and_nothing_written(outputs, shapes, tmp_path,
 def exported_checkout(outputs, tmp_path):
     """The code and an export in a folder of their own, without git."""
     copy_code(tmp_path, "Datasets", "Datasets/format", "Datasets/tools", "Models")
-    copy_code(tmp_path, *(f"Models/{name}" for name in ("backbones", "experimenting", "learning")))
+    copy_code(tmp_path, *(f"Models/{name}" for name in ("backbones", "experimenting", "exporting", "learning")))
     shutil.copytree(outputs / "export", tmp_path / "Datasets/pretrained/e001")
     return tmp_path
 
