@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from hypothesis import settings
@@ -56,6 +57,14 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} seconds"
         time.sleep(0.005)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process has ended, even if nobody has waited for it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def png_bomb(side: int = 100_000) -> bytes:

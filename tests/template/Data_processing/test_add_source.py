@@ -26,7 +26,7 @@ from Data_processing.shared.imported import ImportOptions
 from Datasets.format.curated import ORIGINS
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import with_entry
-from tests.template.conftest import ROOT, copy_checkout, edit_params, refused, run_in, succeeded, until
+from tests.template.conftest import ROOT, copy_checkout, edit_params, has_ended, refused, run_in, succeeded, until
 from tests.template.Data_processing import annotated, test_import_formats
 from tests.template.Data_processing.annotated import read_imported
 from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
@@ -370,7 +370,7 @@ def test_an_interruption_leaves_nothing(repository, tmp_path, moment, number, co
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (code, "interrupted: nothing was added\n")
-    assert not any(child.is_running() for child in children)
+    until(lambda: all(map(has_ended, children)))
     assert {name for name in state(repository) if ".git/" not in name} == before
     assert (repository / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
     assert (repository / "dvc.yaml").read_bytes() == (ROOT / "dvc.yaml").read_bytes()

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from Datasets.tools.doctor import Finding, check_processes, check_versions, findings
-from tests.template.conftest import AUTHOR, ROOT, copy_code, refused, run_in, succeeded, until
+from tests.template.conftest import AUTHOR, ROOT, copy_code, has_ended, refused, run_in, succeeded, until
 
 STAGES = """stages:
   copy:
@@ -140,7 +140,7 @@ def test_a_stage_without_its_dvc_is_found_and_ended(root):
         f"process {pid}: stage train@e001 still runs, although the dvc that started it has ended", f"kill {pid}"
     )
     subprocess.run(finding.remedy.split(), check=True)
-    until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    until(lambda: not psutil.pid_exists(pid) or has_ended(psutil.Process(pid)))
     assert found(root) == []
 
 
