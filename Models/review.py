@@ -88,7 +88,7 @@ def main(
     rows = [row_of(each, suspect, origins) for each, suspect in found]
     write_table(rows, SUSPECTS, directory / "review.parquet")
     weights = hashlib.sha256((directory / "train/weights.safetensors").read_bytes()).hexdigest()
-    features = [row for each in looks for row in features_of(each, threshold)]
+    features = [row for each in looks for row in features_of(each)]
     write_table(features, FEATURES.with_metadata({"weights": weights}), directory / "features.parquet")
     splits = [(each.split, len(each.samples)) for each in unseen]
     values = {
@@ -99,7 +99,7 @@ def main(
         "suspects": suspect_cards(found, rows),
         "failures": list(failures(pd.concat([things(each, threshold) for each in unseen]))),
         "worst": worst_cards(unseen, threshold, origins),
-        "maps": maps(looks, threshold),
+        "maps": maps(looks),
     }
     write_page(PAGE, values, directory / "review.html")
     print(f"{directory}/review.html: {len(found)} labels of {sum(dict(splits).values())} images may be wrong")
@@ -109,16 +109,16 @@ def row_of(look: Look, suspect: Suspect, origins: Mapping[str, Mapping[str, Any]
     """A suspect as a row of review.parquet."""
     record = look.samples.records[suspect.row]
     place = origins.get(record["image"], {})
-    origin = (
-        place.get("origin") if suspect.number is None else place.get("boxes", {suspect.number: None})[suspect.number]
-    )
+    origin = place.get("origin")
+    if suspect.number is not None and place:
+        origin = place["boxes"][suspect.number]
     row = {"image": record["image"], "sha256": record["sha256"], "split": look.split, "path": place.get("path")}
     return {**row, **suspect._asdict(), "origin": origin}
 
 
-def features_of(look: Look, threshold: float) -> Iterator[dict[str, Any]]:
+def features_of(look: Look) -> Iterator[dict[str, Any]]:
     """The rows of features.parquet."""
-    mistakes = look.mistakes(threshold) if look.unseen else [None] * len(look.samples)
+    mistakes = look.mistakes if look.unseen else [None] * len(look.samples)
     each = zip(look.samples.records, mistakes, look.uncertainties, look.features, strict=True)
     for record, wrong, unsure, features in each:
         row = {"image": record["image"], "sha256": record["sha256"], "split": look.split}

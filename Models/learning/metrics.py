@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from Datasets.format.images import VOID
+from Datasets.format.images import VOID, Letterbox
 from Datasets.format.predictions import mask_of, to_prediction
 from Models.learning import box_metrics
 from Models.learning.box_metrics import Measured, Pair, rounded
@@ -206,23 +206,29 @@ TASKS = {"boxes": BOXES, "mask": MASKS, "labels": LABELS, "counts": LABELS}
 
 def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
     """A Prediction for each image, in its own pixels."""
-    return [prediction for prediction, _ in answers(model, samples, batch, threshold)]
+    return [answer(samples, *each, threshold) for each in outputs_of(model, samples, batch)]
 
 
-def answers(
-    model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE
-) -> Iterator[tuple[Any, dict[str, np.ndarray]]]:
-    """For each image a Prediction, in its own pixels, and what it was made from: the outputs of `forward`."""
+def outputs_of(
+    model: nn.Module, samples: Samples, batch: int
+) -> Iterator[tuple[int, dict[str, np.ndarray], Letterbox]]:
+    """For each image its number, what `forward` gives for it, and the way back to its own pixels."""
     device = next(model.parameters()).device
     order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
     with torch.inference_mode(), evaluating(model):
         for part in samples.batches(order):
             outputs = {name: values.cpu().numpy() for name, values in model(part.images.to(device)).items()}
             for row, (index, square) in enumerate(zip(part.indices, part.squares, strict=True)):
-                width, height = samples.records[index]["width"], samples.records[index]["height"]
-                assert width and height, "a curated record has the true size of its image"
-                arrays = {name: values[row] for name, values in outputs.items()}
-                yield to_prediction(samples.task, arrays, square, width, height, samples.classes, threshold), arrays
+                yield index, {name: values[row] for name, values in outputs.items()}, square
+
+
+def answer(
+    samples: Samples, index: int, outputs: dict[str, np.ndarray], square: Letterbox, threshold: float = MIN_SCORE
+) -> Any:
+    """The Prediction that the outputs for an image mean."""
+    width, height = samples.records[index]["width"], samples.records[index]["height"]
+    assert width and height, "a curated record has the true size of its image"
+    return to_prediction(samples.task, outputs, square, width, height, samples.classes, threshold)
 
 
 def validate(model: nn.Module, samples: Samples, batch: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from Datasets.format.predictions import uncertainty
 from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
 from Models.learning.data_loading import Samples
-from Models.learning.metrics import TASKS, answers
+from Models.learning.metrics import TASKS, answer, outputs_of
 from Models.learning.options import Options
 from Models.learning.training import checkpoint_path, train
 from Models.learning.work import STAGE, begin
@@ -23,8 +23,9 @@ from Models.learning.work import STAGE, begin
 class Look(NamedTuple):
     """The images of a split, and of each the answer and what came with it.
 
-    unseen: whether the model was trained without them; else, to save memory, no predictions and confidences.
+    unseen: whether the model was trained without them; else there are no predictions, confidences and mistakes.
     confidences: of masks, uint8 [S, S], 255 for certain. features: float32 [D], None where the model gives none.
+    mistakes: how many, the more the worse.
     """
 
     split: str
@@ -34,10 +35,7 @@ class Look(NamedTuple):
     confidences: Sequence[np.ndarray]
     uncertainties: Sequence[float]
     features: Sequence[np.ndarray | None]
-
-    def mistakes(self, threshold: float) -> list[float]:
-        """Of each image, the more the worse."""
-        return list(TASKS[self.samples.task].measure(self.samples, self.predictions, threshold).mistakes)
+    mistakes: Sequence[float]
 
 
 def look(data: Curated, split: str, model: nn.Module, done: scripts.Run, threshold: float) -> Look:
@@ -49,17 +47,18 @@ def look(data: Curated, split: str, model: nn.Module, done: scripts.Run, thresho
 
 def looked(
     samples: Samples, model: nn.Module, batch: int, threshold: float, unseen: bool = True
-) -> tuple[list[Any], list[np.ndarray], list[float], list[Any]]:
-    """Answers, confidences, uncertainties and features, as of Look."""
+) -> tuple[list[Any], list[np.ndarray], list[float], list[Any], Sequence[float]]:
+    """Answers, confidences, uncertainties, features and mistakes, as of Look."""
     predictions, confidences, uncertainties, features = [], [], [], []
-    for prediction, outputs in answers(model.to(hardware.usable_device("auto")), samples, batch):
+    for row, outputs, square in outputs_of(model.to(hardware.usable_device("auto")), samples, batch):
         if unseen:
-            predictions.append(prediction)
+            predictions.append(answer(samples, row, outputs, square))
             certain = np.ones(outputs["mask"].shape if samples.task == "mask" else ())
             confidences.append(np.rint(outputs.get("confidence", certain) * 255).astype(np.uint8))
         uncertainties.append(uncertainty(samples.task, outputs, threshold))
         features.append(outputs.get("features"))
-    return predictions, confidences, uncertainties, features
+    mistakes = TASKS[samples.task].measure(samples, predictions, threshold).mistakes if unseen else []
+    return predictions, confidences, uncertainties, features, mistakes
 
 
 def out_of_sample(train_look: Look, done: scripts.Run, threshold: float, folds: int) -> Look:
@@ -74,15 +73,15 @@ def out_of_sample(train_look: Look, done: scripts.Run, threshold: float, folds: 
         raise UserError(f"folds: {folds} are more than the {len(names)} groups of train; give fewer")
     dealt = dict(zip(np.random.default_rng(0).permutation(names), np.arange(len(names)) % folds, strict=True))
     part = np.array([dealt[group] for group in groups])
-    parts: list[list[Any]] = [[None] * len(samples) for _ in range(3)]
-    predictions, confidences, uncertainties = parts
+    parts: list[list[Any]] = [[None] * len(samples) for _ in range(4)]
+    predictions, confidences, uncertainties, mistakes = parts
     for fold in range(folds):
         model = trained_without(samples.subset(np.flatnonzero(part != fold).tolist()), done, [fold, folds])
         rows = np.flatnonzero(part == fold).tolist()
         found = looked(samples.subset(rows), model, done.train["batch"], threshold)
-        for row, *values in zip(rows, *found[:3], strict=True):
-            predictions[row], confidences[row], uncertainties[row] = values
-    return Look("train", True, samples, predictions, confidences, uncertainties, train_look.features)
+        for row, *values in zip(rows, *found, strict=True):
+            predictions[row], confidences[row], uncertainties[row], _, mistakes[row] = values
+    return Look("train", True, samples, predictions, confidences, uncertainties, train_look.features, mistakes)
 
 
 def trained_without(samples: Samples, done: scripts.Run, fold: list[int]) -> nn.Module:

@@ -56,7 +56,7 @@ def answered_mask(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def worst_cards(looks: Sequence[Look], threshold: float, origins: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The images with most mistakes, with all that is annotated and all that the model answers."""
-    each = [(wrong, look, row) for look in looks for row, wrong in enumerate(look.mistakes(threshold)) if wrong]
+    each = [(wrong, look, row) for look in looks for row, wrong in enumerate(look.mistakes) if wrong]
     cards = []
     for wrong, look, row in sorted(each, key=lambda one: -one[0])[:SHOWN]:
         record, answer, task = look.samples.records[row], look.predictions[row], look.samples.task
@@ -73,7 +73,7 @@ def worst_cards(looks: Sequence[Look], threshold: float, origins: Mapping[str, A
     return cards
 
 
-def maps(looks: Sequence[Look], threshold: float) -> dict[str, Any] | None:
+def maps(looks: Sequence[Look]) -> dict[str, Any] | None:
     """The images in two dimensions, the first principal components of their features; None without features.
 
     Points of x, y, hue and words for each of three colourings, and a picture of thumbnails.
@@ -85,12 +85,11 @@ def maps(looks: Sequence[Look], threshold: float) -> dict[str, Any] | None:
         return None
     places = plane(np.array(features, np.float64))
     hues = hues_of(looks[0].samples.classes)
-    mistakes = {look.split: look.mistakes(threshold) for look in looks if look.unseen}
     coloured: dict[str, list[tuple[float, float, int | None, str]]] = {"class": [], "split": [], "mistakes": []}
     for (look, row), (x, y) in zip(images, places.tolist(), strict=True):
         record = look.samples.records[row]
         first = min(record["labels"] or [], key=list(hues).index, default=None)
-        wrong = mistakes[look.split][row] if look.unseen else None
+        wrong = look.mistakes[row] if look.unseen else None
         kinds = {"class": hues.get(first or ""), "split": SPLIT_HUES[look.split], "mistakes": 0 if wrong else None}
         words = f"{record['image']}: {', '.join(record['labels'] or ['nothing'])}, {look.split}"
         for name, hue in kinds.items():

@@ -28,7 +28,7 @@ from tests.template.Models.shape_scenes import box, png
 
 def look_at(samples, predictions, confidences=None):
     nothing = [None] * len(samples)
-    return Look("test", True, samples, predictions, confidences or nothing, nothing, nothing)
+    return Look("test", True, samples, predictions, confidences or nothing, nothing, nothing, nothing)
 
 
 @pytest.fixture
