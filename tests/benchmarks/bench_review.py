@@ -197,7 +197,7 @@ def pick(
     if way == "at random":
         return rng.permutation(rest)[:count].tolist()
     threshold = best_threshold(val, looked(val, model, 16, 0.5)[0])
-    _, _, unsure, features = looked(train.subset(rest), model, 16, threshold)
+    _, _, unsure, features, _ = looked(train.subset(rest), model, 16, threshold)
     known = np.array(looked(train.subset(rows), model, 16, threshold)[3])
     own = np.array(features)
     unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (own, known)]
