@@ -176,6 +176,7 @@ def test_with_folds_the_labels_of_train_are_reviewed_by_models_that_have_not_see
 
 
 def test_the_next_images_are_unsure_and_no_near_duplicates(project, shapes, tmp_path):
+    succeeded(review(project, "e001", "--curated", str(shapes)))
     pool = tmp_path / "pool"
     pool.mkdir()
     samples = Samples(Curated(shapes), "val", 48)
