@@ -16,14 +16,13 @@ import pandas as pd
 import typer
 
 from Datasets.format.curated import Curated
-from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Models.learning.box_metrics import Measured
 from Models.learning.data_loading import Samples
 from Models.learning.hardware import usable_device
-from Models.learning.metrics import TASKS, predict
+from Models.learning.metrics import TASKS, predict, write_answers
 from Models.learning.scripts import read_run, trained_model, write_json
 
 
@@ -48,9 +47,7 @@ def main(
     measured = TASKS[task].measure(test, predictions, threshold)
     report_absent(measured.metrics, test.classes)
 
-    answers = zip(test.records, predictions, strict=True)
-    rows = [{"image": record["image"], "sha256": record["sha256"], **answer} for record, answer in answers]
-    write_predictions(rows, done.script, out / "predictions.parquet")
+    write_answers(test, predictions, done.script, out / "predictions.parquet")
     write_csv(out / "precision_recall.csv", ["recall", "precision"], measured.curve)
     write_csv(out / "confusion.csv", ["actual", "predicted"], named_confusion(measured, test.classes))
     learned = sum(record[task] is not None for record in data.records("train", masks=False))  # type: ignore[literal-required]

@@ -5,7 +5,6 @@ on the same ones, DRAWS times; 95 % of the differences lie in it, bias-corrected
 1993, An Introduction to the Bootstrap, chapter 14). Images are taken to be independent; those of one video are not.
 """
 
-import base64
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,20 +20,20 @@ from Datasets.format.curated import Curated
 from Datasets.format.predictions import mask_of
 from Datasets.format.scored_records import read_predictions
 from Datasets.pages.page import write_page
-from Datasets.pages.pictures import picture
 from Datasets.tools.errors import UserError
 from Models.experimenting.log import ROOT
 from Models.experimenting.results import FIGURES, Result
 from Models.learning.box_metrics import Measured, above, match
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import TASKS, counts_of, pixel_tables, predicted_counts
+from Models.reviewing.drawn import amount, annotated, answered, drawn
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 PAGE = Path(__file__).with_name("comparison.html")
 DRAWS, FEW = 1000, 1000  # of the bootstrap; images up to which BCa, which takes as many more, corrects its ends
-SHOWN, SIDE = 12, 480  # images on the page; pixels of their longer side
+SHOWN = 12  # images on the page
 RECALLS = np.linspace(0, 1, 101)
 Figure = Callable[[np.ndarray], float]  # of how often each image is there, int [N]
 
@@ -190,31 +189,12 @@ def cards(samples: Samples, models: Sequence[Model]) -> list[dict[str, Any]]:
     apart = [max(disagreement(samples, row, *pair) for pair in pairs) for row in range(len(samples))]
     shown = []
     for row in sorted((row for row, much in enumerate(apart) if much), key=lambda row: -apart[row])[:SHOWN]:
-        record = samples.records[row]
-        file = {"bytes": samples.file(row), "path": record["image"]}
-        nothing = {"boxes": None, "mask": None, "counts": None, "labels": None, "image": file}
-        known = {name: record[name] for name in {samples.task, "labels", "counts"}}  # type: ignore[literal-required]
-        drawn = [known, *(drawable(samples, each.predictions[row], each.threshold) for each in models)]
-        pictures = [picture({**nothing, **each}, samples.classes, SIDE) for each in drawn]
+        found = (answered(samples, each.predictions[row], each.threshold) for each in models)
+        pictures = drawn(samples, row, annotated(samples, row), *found)
         words = [f"{each.name}: {amount(samples.task, each.measured.mistakes[row])} wrong" for each in models]
-        shown.append({"image": record["image"], "pictures": list(zip(pictures, ["annotated", *words], strict=True))})
+        told = list(zip(pictures, ["annotated", *words], strict=True))
+        shown.append({"image": samples.records[row]["image"], "pictures": told})
     return shown
-
-
-def amount(task: str, mistakes: float) -> str:
-    """An image's mistakes in words."""
-    return f"{mistakes:.1%} of the pixels" if task == "mask" else f"{mistakes:g}"
-
-
-def drawable(samples: Samples, prediction: Any, threshold: float) -> dict[str, Any]:
-    """An answer as a row of the curated dataset."""
-    if samples.task == "mask":
-        return {"mask": {"bytes": base64.b64decode(prediction["mask"])}, "labels": prediction["labels"]}
-    if samples.task == "boxes":
-        return {"boxes": [{**box, "segmentation": None} for box in above(prediction, threshold)["boxes"]]}
-    found = zip(samples.classes, predicted_counts(samples, [prediction], threshold)[0].tolist(), strict=True)
-    counts = [{"name": name, "count": count} for name, count in found if count]
-    return {"labels": [each["name"] for each in counts], "counts": counts if samples.task == "counts" else None}
 
 
 def disagreement(samples: Samples, row: int, one: Model, other: Model) -> float:

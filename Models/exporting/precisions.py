@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 
 from Datasets.format.curated import Curated
-from Datasets.format.predictions import OUTPUTS, to_prediction
-from Datasets.format.scored_records import write_predictions
+from Datasets.format.images import Letterbox
+from Datasets.format.predictions import OUTPUTS
 from Datasets.tools.errors import UserError
 from Models.learning.box_metrics import Measured
 from Models.learning.data_loading import Samples
-from Models.learning.metrics import MIN_SCORE, TASKS
+from Models.learning.metrics import TASKS, answer, write_answers
 from Models.learning.scripts import write_json
 from Models.rebuild import Detect, predict_files
 
@@ -66,7 +66,7 @@ def write_int8(graph: Path, train: Samples, out: Path) -> None:
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             row = next(self.rows, None)
-            return None if row is None else {"images": as_input(train, row)}
+            return None if row is None else {"images": as_input(train.letterbox(row))}
 
     with tempfile.TemporaryDirectory() as directory, redirect_stdout(StringIO()):
         prepared = Path(directory, "prepared.onnx")
@@ -101,18 +101,18 @@ def decoding(graph: onnx.GraphProto) -> list[str]:
     return names
 
 
-def as_input(samples: Samples, row: int) -> np.ndarray:
+def as_input(square: Letterbox) -> np.ndarray:
     """An image as the graph takes it: uint8 [1, 3, S, S]."""
-    return np.ascontiguousarray(samples.letterbox(row).pixels.transpose(2, 0, 1)[None])
+    return np.ascontiguousarray(square.pixels.transpose(2, 0, 1)[None])
 
 
 def graph_answers(graph: Path, samples: Samples) -> Iterator[Any]:
     """A Prediction for each image, from a graph, as the service makes it."""
     infer = onnx_detector(graph, samples.task)
-    for row, record in enumerate(samples.records):
-        outputs = {name: values[0] for name, values in infer(as_input(samples, row)).items()}
-        size = record["width"] or 0, record["height"] or 0
-        yield to_prediction(samples.task, outputs, samples.letterbox(row), *size, samples.classes, MIN_SCORE)
+    for row in range(len(samples)):
+        square = samples.letterbox(row)
+        outputs = {name: values[0] for name, values in infer(as_input(square)).items()}
+        yield answer(samples, row, outputs, square)
 
 
 def held_to(max_loss: float, graph: Path, metrics: Mapping[str, Any], measured: Measured) -> dict[str, Any]:
@@ -155,6 +155,4 @@ def add_int8(export: Path, images: Sequence[Path], data: Curated, manifest: dict
     if manifest["graph"] == graph.name:
         manifest["metrics"] = metrics
         write_json(predict_files(onnx_detector(graph, task), images, manifest), export / "sample/expected.json")
-        each = zip(test.records, answers, strict=True)
-        rows = [{"image": record["image"], "sha256": record["sha256"], **answer} for record, answer in each]
-        write_predictions(rows, script, export / "predictions.parquet")
+        write_answers(test, answers, script, export / "predictions.parquet")

@@ -6,6 +6,7 @@ from the threshold on, at least 1; of the others 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 from Datasets.format.images import VOID, Letterbox
 from Datasets.format.predictions import mask_of, to_prediction
+from Datasets.format.scored_records import write_predictions
 from Models.learning import box_metrics
 from Models.learning.box_metrics import Measured, Pair, rounded
 from Models.learning.data_loading import Samples
@@ -229,6 +231,13 @@ def answer(
     width, height = samples.records[index]["width"], samples.records[index]["height"]
     assert width and height, "a curated record has the true size of its image"
     return to_prediction(samples.task, outputs, square, width, height, samples.classes, threshold)
+
+
+def write_answers(samples: Samples, predictions: Sequence[Any], script: str, path: Path) -> None:
+    """Write the answer for each image as Parquet (Datasets/format/scored_records.py)."""
+    each = zip(samples.records, predictions, strict=True)
+    rows = [{"image": record["image"], "sha256": record["sha256"], **prediction} for record, prediction in each]
+    write_predictions(rows, script, path)
 
 
 def validate(model: nn.Module, samples: Samples, batch: int) -> dict[str, float]:

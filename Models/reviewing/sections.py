@@ -1,6 +1,5 @@
 """What each section of the review's page shows, as plain values."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,13 +7,13 @@ import numpy as np
 from PIL import Image
 
 from Datasets.format.records import SPLITS
-from Datasets.pages.pictures import Picture, hues_of, picture, to_uri
-from Models.learning.box_metrics import above
+from Datasets.pages.pictures import Picture, hues_of, to_uri
 from Models.learning.data_loading import Samples
+from Models.reviewing.drawn import amount, annotated, answered, drawn
 from Models.reviewing.looks import Look
 from Models.reviewing.suspects import Suspect
 
-SHOWN, SIDE = 24, 480  # suspects and images on the page; pixels of a picture's longer side
+SHOWN = 24  # suspects and images on the page
 POINTS, MAP = 1500, (100, 62)  # images on a map, evenly over all; its width and height
 CELLS, THUMBNAIL = (20, 12), 52  # images across and down the map of thumbnails; pixels of each
 SPLIT_HUES = dict(zip(SPLITS, (222, 35, 170), strict=True))  # as the page's
@@ -22,10 +21,7 @@ SPLIT_HUES = dict(zip(SPLITS, (222, 35, 170), strict=True))  # as the page's
 
 def pictures(samples: Samples, row: int, truth: Mapping[str, Any], answer: Mapping[str, Any]) -> list[Picture]:
     """An image with what is annotated and with what the model answers; once, where neither can be drawn."""
-    record, nothing = samples.records[row], {"boxes": None, "mask": None, "counts": None, "labels": None}
-    file = {"image": {"bytes": samples.file(row), "path": record["image"]}}
-    kinds = (truth, answer) if samples.task in ("boxes", "mask") else (truth,)
-    return [picture({**nothing, **each, **file}, samples.classes, SIDE) for each in kinds]
+    return drawn(samples, row, truth, answer) if samples.task in ("boxes", "mask") else drawn(samples, row, truth)
 
 
 def drawable(corners: Sequence[float] | None, name: str | None) -> list[dict[str, Any]]:
@@ -44,14 +40,9 @@ def suspect_cards(found: Sequence[tuple[Look, Suspect]], rows: Sequence[Mapping[
         given: dict[str, Any] = {"boxes": drawable(suspect.place, suspect.predicted)}
         if look.samples.task == "mask":
             truth = {"mask": record["mask"], "boxes": drawable(suspect.place, suspect.name)}
-            given["mask"] = answered_mask(answer)
+            given["mask"] = answered(look.samples, answer, 0)["mask"]
         cards.append({**row, "pictures": pictures(look.samples, suspect.row, truth, given)})
     return cards
-
-
-def answered_mask(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The mask of an answer, as a record has it."""
-    return {"bytes": base64.b64decode(answer["mask"]), "path": None}
 
 
 def worst_cards(looks: Sequence[Look], threshold: float, origins: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -59,17 +50,11 @@ def worst_cards(looks: Sequence[Look], threshold: float, origins: Mapping[str, A
     each = [(wrong, look, row) for look in looks for row, wrong in enumerate(look.mistakes) if wrong]
     cards = []
     for wrong, look, row in sorted(each, key=lambda one: -one[0])[:SHOWN]:
-        record, answer, task = look.samples.records[row], look.predictions[row], look.samples.task
-        given: dict[str, Any] = {"mask": answered_mask(answer)} if task == "mask" else {}
-        if task == "boxes":
-            given["boxes"] = [{**box, "segmentation": None} for box in above(answer, threshold)["boxes"]]
-        words = f"{wrong:.1%} of the pixels" if task == "mask" else f"{wrong:g}"
-        answered = [name for name, score in answer.get("scores", {}).items() if score >= threshold]
-        truth = {name: record[name] for name in {task, "labels", "counts"}}  # type: ignore[literal-required]
-        shown = pictures(look.samples, row, truth, given)
-        place = origins.get(record["image"], {})
-        about = {"image": record["image"], "split": look.split, "words": words, "answered": answered}
-        cards.append({**about, "origin": place.get("origin"), "pictures": shown})
+        samples, image = look.samples, look.samples.records[row]["image"]
+        given = answered(samples, look.predictions[row], threshold)
+        about = {"image": image, "split": look.split, "origin": origins.get(image, {}).get("origin")}
+        about |= {"words": amount(samples.task, wrong), "answered": given.get("labels")}
+        cards.append({**about, "pictures": pictures(samples, row, annotated(samples, row), given)})
     return cards
 
 

@@ -49,7 +49,7 @@ def milliseconds(graphs: dict[str, Path], samples: Samples, rounds: int) -> dict
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     sessions = {name: onnxruntime.InferenceSession(graph, options) for name, graph in graphs.items()}
-    inputs = [{"images": as_input(samples, row)} for row in range(min(IMAGES, len(samples)))]
+    inputs = [{"images": as_input(samples.letterbox(row))} for row in range(min(IMAGES, len(samples)))]
     found: dict[str, list[float]] = {name: [] for name in graphs}
     for _ in range(rounds):
         for name, session in sessions.items():

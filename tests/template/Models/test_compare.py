@@ -48,7 +48,8 @@ figures = {"mAP50": width / 100, "mAP": width / 200, "F1": 0.5, "AP": {"a": 1}}
 def evaluated(tmp_path_factory):
     """Two experiments, evaluated and committed."""
     tmp_path = tmp_path_factory.mktemp("evaluated")
-    folders = ("Datasets/format", "Datasets/tools", "Datasets/pages", "Models/experimenting", "Models/learning")
+    folders = ("Datasets/format", "Datasets/tools", "Datasets/pages")
+    folders += ("Models/experimenting", "Models/learning", "Models/reviewing")
     copy_code(tmp_path, "Datasets", "Models", *folders)
     files = {"EXPERIMENTS.md": LOG, "params.yaml": PARAMS, "dvc.yaml": DVC, "learn.py": LEARN, "measure.py": MEASURE}
     files |= {".gitignore": "__pycache__/\n/Models/outputs\n.home\n", "Datasets/curated/a": "a"}
