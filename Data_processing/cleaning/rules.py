@@ -34,7 +34,7 @@ REMEDIES = {
     "ambiguous image": "name the image with its folder, or set the source's `images`",
     "unreadable image": "replace the image file",
     "value range": "correct `range` in the source's entry, or replace the image file",
-    "no annotation": "annotate the image, delete it, or leave it out by the source's `images`",
+    "no annotation": "annotate it in a source with `corrects`, or list it in the file that clean.exclude names",
     "wrong size": "correct the annotated size; if only that is wrong and the boxes fit, set clean.trust_image_size",
     "too small": "use a larger image, or lower clean.min_side",
     "too large": "use a smaller image, or raise clean.max_side",
@@ -99,14 +99,17 @@ def read_exclusions(path: Path) -> dict[str, str]:
     """The reason of each SOURCE/IMAGE or sha256 in a CSV file of EXCLUDED_COLUMNS. Raises UserError."""
     text = decode_text(path.read_bytes(), path)
     lines = csv.DictReader(io.StringIO(text, newline=None), delimiter=";" if ";" in text.partition("\n")[0] else ",")
-    found: dict[str, str] = {}
+    header = [name.strip().lower() for name in lines.fieldnames or ()]
+    columns, found = ",".join(EXCLUDED_COLUMNS), dict[str, str]()
+    if header and not ("reason" in header and {"image", "sha256"}.intersection(header)):
+        raise UserError(f"{path}: its first line is {','.join(header)!r:.80}; it must name the columns, {columns}")
+    lines.fieldnames = header
     for line in lines:
         source, image, sha256, reason = ((line.get(column) or "").strip() for column in EXCLUDED_COLUMNS)
         keys = [key for key in (f"{source}/{image}" if source and image else image, sha256.lower()) if key]
         if not any((source, *keys, reason)):
             continue
         if not keys or not reason:
-            columns = ",".join(EXCLUDED_COLUMNS)
             raise UserError(f"{path}: line {lines.line_num}: needs an image or sha256, and a reason ({columns})")
         found |= dict.fromkeys(keys, reason)
     return found

@@ -212,6 +212,12 @@ def test_excluded_images_are_rejected_with_their_reason_and_do_not_count(tmp_pat
     assert table(tmp_path, "rejected")["image"].to_list() == ["images/1.png"]
     listed.write_text("source,image,sha256,reason\nold,images/1.png,,\n")
     refused(clean(tmp_path, "--exclude", listed, "old"), "excluded.csv: line 2: needs an image or sha256, and a reason")
+    listed.write_text("Source, Image, Reason\nold,images/1.png,by hand\n")
+    succeeded(clean(tmp_path, "--exclude", listed, "old"))
+    assert table(tmp_path, "rejected")["value"].to_list() == ["by hand"]
+    for text in ("old,images/1.png,,a face is visible\n", "source\timage\tsha256\treason\nold\timages/1.png\t\tface\n"):
+        listed.write_text(text)  # without a header, and with tabs: no line would exclude anything
+        refused(clean(tmp_path, "--exclude", listed, "old"), "excluded.csv: its first line is", "must name the columns")
 
 
 def accepted_after(directory: Path) -> dict[str, dict]:
