@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import basename
@@ -54,18 +54,17 @@ def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
     found: dict[Place, Correction] = {}
     named = {source.name: source for source in sources}
     for source in (each for each in sources if each.about.options.corrects):
-        if unknown := [name for name in source.about.options.corrects if name not in named or name == source.name]:
-            raise UserError(f"sources.{source.name}.corrects: {unknown[0]!r} is no other source in params.yaml")
-        places, records = find_places(source, [named[name] for name in source.about.options.corrects]), 0
-        images = Counter(source.images)
+        places, here = find_places(source, [named[name] for name in targets(source, named)]), dict[Place, Correction]()
+        records = 0
         for batch in pq.ParquetFile(source.imported).iter_batches():
             for row in (row for row in from_arrow(batch) if row.image in places and states(row)):
-                if images[row.image] > 1:
-                    row.problems.append(("second record", f"in {source.name}, which corrects it"))
+                for other in {here[place].row.origin for place in places[row.image] if place in here}:
+                    row.problems.append(("second record", f"in {source.name}, which corrects it; also {other}"))
                 mask = source.facts[row.mask] if row.mask else None
                 by = Correction(source.name, row, source.facts[row.image], mask)
-                found |= dict.fromkeys(places[row.image], by)
+                here |= dict.fromkeys(places[row.image], by)
                 records += 1
+        found |= here
         source.images = [image for image in source.images if image not in places]
         for image in places.keys() - source.masks:
             del source.facts[image]
@@ -75,13 +74,23 @@ def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
     return found
 
 
-def find_places(source: Source, targets: Sequence[Source]) -> dict[str, list[Place]]:
-    """Where in `targets` a source's images are: the same file, or else the one alike of its path, or of its stem.
+def targets(source: Source, named: Mapping[str, Source]) -> list[str]:
+    """The sources that a source corrects, also through those that it names. Raises UserError for one that is none."""
+    found = list(source.about.options.corrects)
+    for name in found:  # which grows
+        if name not in named or name == source.name:
+            raise UserError(f"sources.{source.name}.corrects: {name!r} is no other source in params.yaml")
+        found += [each for each in named[name].about.options.corrects if each not in (*found, source.name)]
+    return found
+
+
+def find_places(source: Source, others: Sequence[Source]) -> dict[str, list[Place]]:
+    """Where in `others` a source's images are: the same file, or else the one alike of its path, or of its stem.
 
     The same file is also what the name of a labelling task's image, as Datasets/tasks.py writes it, says.
     """
     known: dict[Place, list[tuple[Place, int]]] = defaultdict(list)
-    for target in targets:
+    for target in others:
         for image, fact in target.facts.items():
             for key in _keys(fact, (fact.sha256 or "")[:TASK_DIGITS]) if fact.phash else ():
                 known[key].append(((target.name, image), int.from_bytes(fact.phash or b"")))

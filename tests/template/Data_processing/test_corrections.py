@@ -15,6 +15,7 @@ from Data_processing.adding.recognise import recognise
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
 from Datasets.format.curated import Curated, read_origins
+from Datasets.format.files import TASK_DIGITS
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
 from tests.template.Data_processing.sources import SIZE, picture, write_coco
@@ -188,6 +189,21 @@ def test_a_mask_stays_where_a_correction_of_boxes_shows_its_classes_and_is_repla
     drawn = [[f"{entries[0]}, box 0"], [f"{entries[1]}, box 0", f"{entries[1]}, box 1"], None]
     assert [origins[f"old/images/{name}"]["boxes"] for name in names] == drawn
     assert words["before"]["images/2.png"] == "cat (3, 4, 20, 30), mask masks/2.png"
+
+
+def test_a_correction_of_a_correction_counts_and_two_of_one_image_in_one_source_do_not(tmp_path):
+    taken_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
+    digits = accepted_after(tmp_path)["old/images/2.png"]["sha256"][:TASK_DIGITS]
+    first = write_coco(tmp_path / "first", {"0.png": [DOG], "1.png": [DOG]}, files=False)
+    taken_in(tmp_path, "first", first, "coco", "--corrects", "old")
+    twice = {"1.png": [CAT, DOG], f"aaaaaaaa-2-{digits}.png": [CAT], f"bbbbbbbb-2-{digits}.png": [DOG]}
+    taken_in(tmp_path, "second", write_coco(tmp_path / "second", twice, files=False), "coco", "--corrects", "first")
+    result = succeeded(clean(tmp_path, "--max-rejected", "1", "old", "first", "second"))
+    assert "8 images imported = 7 accepted + 1 rejected" in result.stdout
+    assert boxes(accepted(tmp_path)["old/images/1.png"]) == [CAT, DOG]
+    (left,) = table(tmp_path, "rejected").to_dict("records")
+    assert (left["image"], left["rule"]) == ("images/2.png", "second record")
+    assert "in second, which corrects it; also annotations.json: image" in left["value"]
 
 
 def test_excluded_images_are_rejected_with_their_reason_and_do_not_count(tmp_path):
