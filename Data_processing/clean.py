@@ -28,10 +28,19 @@ from Data_processing.cleaning.corrections import Source, find_corrections
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH
 from Data_processing.shared.parallel import Workers
-from Datasets.format.classes import ClassRules, check_rules, class_ids, composed, parse_rules, write_classes
+from Datasets.format.classes import (
+    ClassRules,
+    check_rules,
+    class_ids,
+    composed,
+    nearly_alike,
+    parse_rules,
+    write_classes,
+)
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import filled, options_of, run, with_options
 from Datasets.tools.errors import UserError
+from Datasets.tools.params import as_yaml
 
 INTERMEDIATE, EXCLUDED = Path("Data_processing/intermediate"), Path("Data_processing/excluded.csv")
 
@@ -145,9 +154,12 @@ def summary(total: Outcome, boxes: int, classes: ClassRules) -> dict[str, Any]:
     }
 
 
-def warn_unused(total: Outcome, classes: ClassRules, excluded: Iterable[str]) -> None:
-    """Warn of names, and of images to exclude, that the user gave and no source has."""
+def warn_of_names(total: Outcome, classes: ClassRules, excluded: Iterable[str]) -> None:
+    """Warn of names, and of images to exclude, that the user gave and no source has; of classes called nearly alike."""
     there = {composed(name) for _, name in total.names}
+    for alike in nearly_alike(filter(None, map(classes.name, there))) if not classes.keep else ():
+        pairs = as_yaml([f"{name}={alike[-1]}" for name in alike[:-1]])
+        print(f"warning: {alike} are {len(alike)} classes; with `rename: {pairs}` in clean, one", file=sys.stderr)
     renamed = {classes.rename.get(name, name) for name in there}
     named = {"rename": classes.rename, "merge": classes.merge, "drop": classes.drop}
     for option, names in named.items():
@@ -203,7 +215,7 @@ def main(
         write_classes(ids, partial)
     with replacing(out.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    warn_unused(total, classes, excluded)
+    warn_of_names(total, classes, excluded)
     print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))
     left_out = "objects and labels of classes not kept"
     parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule", left_out: "left_out_by_class"}

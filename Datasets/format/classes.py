@@ -58,6 +58,14 @@ def composed(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def nearly_alike(names: Iterable[str]) -> list[list[str]]:
+    """The names that differ from others in case, spaces, _ and - only, as `Car` and `car`."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        alike.setdefault(re.sub(r"[\s_-]+", " ", name.casefold()), []).append(name)
+    return [each for each in alike.values() if len(each) > 1]
+
+
 @cache
 def _closest(name: str, kept: tuple[str, ...]) -> str | None:
     folded = {each.casefold(): each for each in kept}

@@ -410,6 +410,16 @@ def test_names_that_no_source_has_are_warned_of(tmp_path):
     assert result.stderr.count("warning") == 3
 
 
+def test_classes_that_differ_in_case_only_are_warned_of(tmp_path):
+    content = {
+        f"{n}.png": [(name, 1, 1, 9, 9)] for n, name in enumerate(("car", "Car", "stop_sign", "stop sign", "-1", "1"))
+    }
+    result = succeeded(clean(write_coco(tmp_path / "source", content), tmp_path))
+    assert "warning: ['Car', 'car'] are 2 classes; with `rename: [Car=car]` in clean, one" in result.stderr
+    assert "`rename: [stop sign=stop_sign]`" in result.stderr
+    assert result.stderr.count("warning") == 2
+
+
 @pytest.mark.parametrize(
     ("rejects", "kept", "share", "told"),
     [
