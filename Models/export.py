@@ -28,6 +28,7 @@ import typer
 from ruamel.yaml import YAML
 
 from Datasets.format.curated import Curated
+from Datasets.format.graphs import Device
 from Datasets.format.images import FILL, Letterbox, decode, letterbox
 from Datasets.format.import_closure import import_closure, imported_modules
 from Datasets.format.predictions import TOLERANCE, Prediction, largest_difference, to_prediction
@@ -35,7 +36,7 @@ from Datasets.format.records import Record
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
-from Models.exporting.precisions import Precision, add_int8, onnx_detector
+from Models.exporting.precisions import Precision, add_graph, onnx_detector
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import ROOT, Run, load_script, read_run, script_file, trained_model, write_json
 from Models.rebuild import predict_files, torch_detector
@@ -61,10 +62,13 @@ def main(
     samples: Annotated[int, typer.Option(min=1, help="test images that go along")] = 8,
     precisions: Annotated[list[Precision] | None, typer.Option(help="of the graphs; fp32 is always there")] = None,
     serve: Annotated[Precision, typer.Option(help="of the graph that a bundle has")] = Precision.fp32,
-    max_loss: Annotated[float, typer.Option(min=0, help="of a figure on test that int8 may cost")] = 0.01,
+    max_loss: Annotated[float, typer.Option(min=0, help="of a figure on test that int8 or fp16 may cost")] = 0.01,
+    device: Annotated[
+        Device, typer.Option(help="where those are measured; auto: a GPU, if there is one")
+    ] = Device.auto,
 ) -> None:
     """Export a trained model: weights, script, ONNX graphs, samples and manifest."""
-    if serve not in (precisions := [Precision.fp32, *(precisions or [])]):
+    if serve not in (precisions := list(dict.fromkeys([Precision.fp32, *(precisions or [])]))):
         raise UserError(f"serve: {serve} is not among precisions; add it there")
     trained = trained or Path(f"Models/outputs/{experiment}/train")
     evaluated = trained.with_name("evaluate")
@@ -90,8 +94,8 @@ def main(
         write_json(manifest, partial / "manifest.json")  # the exported script reads it when it is checked
         manifest["agreement"] = compare(script, model, partial, images, manifest)
         manifest["graph"] = serve.file
-        if Precision.int8 in precisions:
-            add_int8(partial, images, Curated(curated), manifest, max_loss)
+        for precision in precisions[1:]:
+            add_graph(partial, precision, images, Curated(curated), manifest, max_loss, device)
         manifest["files"] = file_hashes(partial)
         write_json(manifest, partial / "manifest.json")
     if foreign := foreign_imports(scripts, ROOT):

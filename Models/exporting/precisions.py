@@ -1,6 +1,5 @@
-"""Graphs in int8, held to the task's figures on the test split, not to the outputs' tolerance."""
+"""Graphs in int8 and in fp16, held to the task's figures on the test split, not to the outputs' tolerance."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 
 from Datasets.format.curated import Curated
+from Datasets.format.graphs import Device, open_graph
 from Datasets.format.images import Letterbox
 from Datasets.format.predictions import OUTPUTS
 from Datasets.tools.errors import UserError
@@ -32,6 +32,7 @@ class Precision(StrEnum):
 
     fp32 = "fp32"
     int8 = "int8"
+    fp16 = "fp16"
 
     @property
     def file(self) -> str:
@@ -39,12 +40,9 @@ class Precision(StrEnum):
         return "model.onnx" if self is Precision.fp32 else f"model.{self}.onnx"
 
 
-def onnx_detector(path: Path, task: str) -> Detect:
+def onnx_detector(path: Path, task: str, device: Device = Device.cpu) -> Detect:
     """The graph in onnxruntime."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # its import alone reports to its maker, from version 1.29 on
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_graph(path, device)
 
     def detect(images: np.ndarray) -> Mapping[str, np.ndarray]:
         return dict(zip(OUTPUTS[task], session.run(list(OUTPUTS[task]), {"images": images}), strict=True))
@@ -89,6 +87,15 @@ def write_int8(graph: Path, train: Samples, out: Path) -> None:
     out.write_bytes(quantised.SerializeToString(deterministic=True))
 
 
+def write_fp16(graph: Path, out: Path) -> None:
+    """Write a graph that computes in float of 16 bits, by onnxruntime; what decodes the heads stays as it is."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    whole = onnx.load(graph)
+    half = convert_float_to_float16(whole, keep_io_types=True, node_block_list=decoding(whole.graph))
+    out.write_bytes(half.SerializeToString(deterministic=True))
+
+
 def decoding(graph: onnx.GraphProto) -> list[str]:
     """The names of the last convolutions, which are a network's heads, and of all that follows them."""
     names, wanted = [], set[str]()  # wanted: what a convolution is computed from
@@ -106,9 +113,9 @@ def as_input(square: Letterbox) -> np.ndarray:
     return np.ascontiguousarray(square.pixels.transpose(2, 0, 1)[None])
 
 
-def graph_answers(graph: Path, samples: Samples) -> Iterator[Any]:
+def graph_answers(graph: Path, samples: Samples, device: Device = Device.cpu) -> Iterator[Any]:
     """A Prediction for each image, from a graph, as the service makes it."""
-    infer = onnx_detector(graph, samples.task)
+    infer = onnx_detector(graph, samples.task, device)
     for row in range(len(samples)):
         square = samples.letterbox(row)
         outputs = {name: values[0] for name, values in infer(as_input(square)).items()}
@@ -132,27 +139,39 @@ def held_to(max_loss: float, graph: Path, metrics: Mapping[str, Any], measured: 
         which = f"{most} lost most, {classes[most]:.3f}; " if classes.get(most, 0) > 0 else ""
         raise UserError(
             f"{graph.name}: {worst} is {found[worst]:.3f}, the model's {metrics[worst]:.3f}, {lost[worst]:.2g} less, "
-            f"where max_loss is {max_loss:g}; {which}allow more, or take int8 out of precisions and serve"
+            f"where max_loss is {max_loss:g}; {which}allow more, or take it out of precisions and serve"
         )
     return found
 
 
-def add_int8(export: Path, images: Sequence[Path], data: Curated, manifest: dict[str, Any], max_loss: float) -> None:
-    """Write an export's graph in int8, and its metrics into the manifest. images: the export's samples.
+def add_graph(
+    export: Path,
+    precision: Precision,
+    images: Sequence[Path],
+    data: Curated,
+    manifest: dict[str, Any],
+    max_loss: float,
+    device: Device,
+) -> None:
+    """Write an export's graph in int8 or fp16, and its metrics into the manifest. images: the export's samples.
 
     Where the manifest says that it is the one to serve, its metrics are the export's, and its answers what a service
     must give. Raises UserError as `held_to`.
     """
     task, size, script = manifest["task"], manifest["input"]["size"], manifest["script"]["module"].split(".")[1]
     train, test = (Samples(data, split, size, task) for split in ("train", "test"))
-    graph = export / Precision.int8.file
-    write_int8(export / Precision.fp32.file, train, graph)
-    answers = list(graph_answers(graph, test))
+    graph, whole = export / precision.file, export / Precision.fp32.file
+    if precision is Precision.int8:
+        write_int8(whole, train, graph)
+    else:
+        write_fp16(whole, graph)
+    answers = list(graph_answers(graph, test, device))
     measured = TASKS[task].measure(test, answers, manifest["score_threshold"])
-    metrics = held_to(max_loss, graph, manifest["metrics"], measured)
-    manifest["precisions"] = {"fp32": manifest["metrics"], "int8": metrics}
+    kept = manifest.setdefault("precisions", {"fp32": manifest["metrics"]})
+    kept[precision] = metrics = held_to(max_loss, graph, kept["fp32"], measured)
     print(f"{graph.name}: {', '.join(f'{name} {metrics[name]:.3f}' for name in measured.printed)}")
     if manifest["graph"] == graph.name:
         manifest["metrics"] = metrics
-        write_json(predict_files(onnx_detector(graph, task), images, manifest), export / "sample/expected.json")
+        expected = predict_files(onnx_detector(graph, task, device), images, manifest)
+        write_json(expected, export / "sample/expected.json")
         write_answers(test, answers, script, export / "predictions.parquet")
