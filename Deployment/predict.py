@@ -26,13 +26,14 @@ from joblib import Parallel, cpu_count, delayed
 
 from Datasets.format.coco import predictions_to_coco
 from Datasets.format.files import IMAGE_SUFFIXES, decode_text, visible
+from Datasets.format.graphs import Device
 from Datasets.format.images import MAX_PIXELS, UnreadableImage
 from Datasets.format.predictions import Prediction
 from Datasets.format.scored_records import write_predictions
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError, one_line
-from Deployment.service.artifact import MANIFEST, Artifact, Predictor, load
+from Deployment.service.artifact import MANIFEST, Artifact, Predictor, Runtime, load
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LISTS = (".txt", ".lst")
@@ -165,6 +166,9 @@ def main(
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="lowest score; default: the manifest's")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="threads")] = cpu_count(),
     max_pixels: Annotated[int, typer.Option(min=1, max=MAX_PIXELS, help="the most pixels of an image")] = MAX_PIXELS,
+    tile: Annotated[int, typer.Option(min=0, help="side of the squares that larger images are also seen in")] = 0,
+    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="what neighbouring tiles share, of a side")] = 0.2,
+    device: Annotated[Device, typer.Option(help="auto is a GPU where onnxruntime has one")] = Device.auto,
 ) -> None:
     """Predict many images, into a file of records."""
     if to.suffix not in (".parquet", ".json"):
@@ -174,14 +178,16 @@ def main(
     artifact = load(export)
     files = image_files(images)
     model = hashlib.sha256((artifact.directory / MANIFEST).read_bytes()).hexdigest()
-    work = {"model": model, "threshold": threshold, "max_pixels": max_pixels}
+    work = {"model": model, "threshold": threshold, "max_pixels": max_pixels, "tile": tile, "overlap": overlap}
     journal = to.with_name(f".{to.name}.progress")
     done = {row["image"]: row for row in kept(journal, work) if unchanged(row, files)}
     if done:
         print(f"{to}: continues after {len(done)} images")
     left = {name: read for name, read in files.items() if name not in done}
-    predictor = partial(Predictor(artifact, extras=to.suffix == ".parquet"), max_pixels=max_pixels, threshold=threshold)
-    new = progress(keep(journal, work, done.values(), predict(left, predictor, jobs)), len(left), "predict", "images")
+    model_of = Predictor(artifact, Runtime(device, 1, tile, overlap), extras=to.suffix == ".parquet")
+    predictor = partial(model_of, max_pixels=max_pixels, threshold=threshold)
+    found = keep(journal, work, done.values(), predict(left, predictor, jobs))
+    new = progress(found, len(left), f"predict on {model_of.device}", "images")
     by_name = done | {row["image"]: row for row in new}
     rows = [by_name[name] for name in files]
     write(rows, artifact, to)

@@ -12,6 +12,7 @@ import argparse
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -20,10 +21,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from Datasets.format.graphs import Device
 from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.tools.errors import UserError
-from Deployment.service.artifact import load
-from Deployment.service.worker import Limits
+from Deployment.service.artifact import Runtime, load
+from Deployment.service.keeping import keeping
+from Deployment.service.worker import Limits, Setup
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -62,6 +65,26 @@ def formats(text: str) -> tuple[str, ...]:
     return names
 
 
+def share(text: str) -> float:
+    """The options --overlap and --keep-share."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to below 1")
+    return value
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """The option --cors."""
+    names = tuple(filter(None, (name.strip() for name in text.split(","))))
+    for name in names:
+        if name != "*" and not re.fullmatch(r"https?://[^/\s]+", name):
+            raise argparse.ArgumentTypeError(f"{name!r} is no origin such as https://example.com")
+    return names
+
+
 def usable_cores(quota: Path = CPU_QUOTA) -> int:
     """The cores that this process may run on, or fewer where a container's CPU limit allows fewer."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -84,7 +107,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("export", type=Path, help="a bundle, or an export")
     add("--host", str, "127.0.0.1", "the address to listen at; 0.0.0.0 to be reached from elsewhere")
     add("--port", number(0, 65535), 8000, "0 takes any free one")
+    add("--device", Device, Device.auto, "auto is a GPU where onnxruntime has one; the log says which", *Device)
     add("--threads", number(1), 1, "threads for the operators of one image")
+    add("--tile", number(0), 0, "side in pixels of the squares that larger images are looked at in as well; 0: none")
+    add("--overlap", share, 0.2, "what neighbouring tiles share, of a side")
     add("--parallel", number(1, 256), usable_cores() + 1, "worker processes, each with the model; one more than cores")
     add("--waiting", number(0), limits.waiting, "requests that may wait for a worker; further ones get 503")
     add("--seconds", number(1), limits.seconds, "the longest that a request may take")
@@ -94,6 +120,10 @@ def parse() -> argparse.Namespace:
     add("--max-images", number(1), limits.max_images, "the most images of a batch")
     add("--max-memory", number(1), limits.max_memory, "bytes of all bodies that are held at once")
     add("--formats", formats, ",".join(limits.formats), f"image formats, with commas between: {', '.join(FORMATS)}")
+    add("--cors", origins, "", "origins of other sites' pages that may use it, with commas between; * for all")
+    add("--keep", str, "", "directory or other place of fsspec to keep some images in, with answers; none if empty")
+    add("--keep-share", share, 0.01, "of the images, kept at random; about as many of those the model is unsure of")
+    add("--keep-most", number(1), 1000, "images kept there in all")
     add("--log-level", str, "info", "info has a line for each request", "debug", "info", "warning", "error")
     return parser.parse_args()
 
@@ -129,28 +159,32 @@ def serve(options: argparse.Namespace) -> None:
     from Deployment.service.workers import Workers
 
     keys = api_keys()
-    limits = Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
+    given = vars(options)
+    limits = Limits(**{each.name: given[each.name] for each in fields(Limits)})
+    runtime = Runtime(**{each.name: given[each.name] for each in fields(Runtime)})
     artifact = load(options.export)
-    workers = Workers(options.export, artifact, options.threads, limits)
+    kept = keeping(options.keep, options.keep_most, options.keep_share) if options.keep else None
+    workers = Workers(options.export, Setup(artifact, runtime, limits, kept))
     try:
         workers.start()
         from Deployment.service.app import create_app  # while the workers load the model, who need no FastAPI
 
-        app = create_app(artifact, workers, limits, keys)
+        app = create_app(artifact, workers, limits, keys, options.cors)
         workers.wait()
         with listen(options.host, options.port) as opened:
-            run(app, opened, options, artifact.manifest["experiment"])
+            run(app, opened, options, artifact.manifest["experiment"], workers.device)
     finally:
         workers.stop()
 
 
-def run(app: "FastAPI", opened: socket.socket, options: argparse.Namespace, experiment: str) -> None:
+def run(app: "FastAPI", opened: socket.socket, options: argparse.Namespace, experiment: str, device: Device) -> None:
     """Print the address and serve; after a signal finish running requests, for SHUTDOWN_SECONDS at most."""
     import uvicorn
 
     from Deployment.service.monitoring import log_as_json
 
     log_as_json(options.log_level)
+    logging.getLogger("fourfold").info(f"{experiment} computes on {device}")
     if KEY not in os.environ and options.host not in ("127.0.0.1", "localhost", "::1"):
         logging.getLogger("fourfold").warning(f"listening on {options.host} without authentication; set {KEY}")
     config = uvicorn.Config(

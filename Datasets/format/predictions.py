@@ -130,10 +130,14 @@ def to_detection(
         for score, number, (x1, y1, x2, y2) in objects
         if x2 > x1 and y2 > y1
     ]
+    return detection(boxes, width, height)
+
+
+def detection(boxes: list[PredictedBox], width: int, height: int) -> Detection:
+    """A prediction of these boxes, with the labels and counts that follow from them."""
     numbers = sorted(Counter(box["name"] for box in boxes).items())
     counts = [PredictedCount(name=name, count=number) for name, number in numbers]
-    labels = [name for name, _ in numbers]
-    return Detection(width=width, height=height, labels=labels, counts=counts, boxes=boxes)
+    return Detection(width=width, height=height, labels=[name for name, _ in numbers], counts=counts, boxes=boxes)
 
 
 def _to_segmentation(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_type_hints
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -22,18 +23,31 @@ from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
 
 from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
+from Deployment.service import open_inference
 from Deployment.service.artifact import Artifact
-from Deployment.service.monitoring import IMAGES, MODEL, OBJECTS, RUNNING, WAITING, WORKERS, Monitoring, error_response
-from Deployment.service.uploads import FORM, Uploads, is_form
-from Deployment.service.worker import Limits, Task
+from Deployment.service.monitoring import (
+    IMAGES,
+    MODEL,
+    OBJECTS,
+    RUNNING,
+    SCORES,
+    WAITING,
+    WORKERS,
+    Monitoring,
+    error_response,
+    log,
+)
+from Deployment.service.open_inference import Run
+from Deployment.service.uploads import FORM, JSON, Uploads, json_files, kind_of
+from Deployment.service.worker import Answer, Limits, Task
 from Deployment.service.workers import Unavailable, Workers
 
 ERRORS = {
-    400: "the form is damaged, or has too few or too many files",
+    400: "the form or JSON is damaged, or has too few or too many files",
     401: "the API key is missing or wrong",
     408: "the body did not arrive in time",
     413: "the body is too large",
-    415: "the body is no form",
+    415: "the body is neither a form nor JSON",
     422: "no image, a damaged one, one with too many pixels; or a wrong parameter",
     500: "a fault of the service; its log has the reason under the answer's request id",
     503: "too many requests wait, this one took too long, or the service ends: try again after Retry-After seconds",
@@ -44,6 +58,7 @@ POLICY = (  # our own files and nothing else
     "frame-ancestors 'none'; script-src 'self'; style-src 'self'"
 )
 _FILE = {"type": "string", "format": "binary"}
+_BASE64 = {"type": "string", "format": "byte"}
 _IMAGE = {"application/octet-stream": {"schema": _FILE}, "image/*": {"schema": _FILE}}
 
 
@@ -95,10 +110,12 @@ class Wanted(BaseModel, extra="forbid"):
     threshold: float | None = Field(None, ge=0, le=1, description=LEAST)
 
 
-def create_app(artifact: Artifact, workers: Workers, limits: Limits, keys: Sequence[str] = ()) -> FastAPI:
+def create_app(
+    artifact: Artifact, workers: Workers, limits: Limits, keys: Sequence[str] = (), origins: Sequence[str] = ()
+) -> FastAPI:
     """The application. keys: of which requests must bear one, except those for health, the page and the documentation.
 
-    Every error is answered as {"error": "one line"}.
+    origins: of other sites whose pages may use it, "*" for all. Every error is answered as {"error": "one line"}.
     """
     commit = (artifact.manifest.get("git") or {}).get("commit")
     MODEL.labels(artifact.manifest["experiment"], str(commit)).set(1)
@@ -115,16 +132,24 @@ def create_app(artifact: Artifact, workers: Workers, limits: Limits, keys: Seque
         servers=[{"url": "."}],  # relative to the document, so that a proxy may add a path before it
         lifespan=workers.serving,
     )
+    if origins:
+        shown = ["X-Request-ID", "Retry-After"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=shown
+        )
     app.add_middleware(Monitoring)
     app.add_exception_handler(AnyHTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     app.add_exception_handler(Unavailable, _answer_unavailable)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     protected = APIRouter(dependencies=[Depends(_key_check(keys))], responses=_errors(401)) if keys else APIRouter()
-    _add_predictions(protected, artifact, workers, limits)
+    uploads, run = Uploads(limits), _counted(workers)
+    _add_predictions(protected, artifact, limits, uploads, run)
+    open_inference.add_open_inference(protected, artifact, workers, limits, uploads, run)
     _add_facts(protected, artifact)
     app.include_router(protected)
     _add_health(app, workers)
+    open_inference.add_health(app.router, workers)
     for path, name in PAGES.items():
         app.add_api_route(path, _page(name), include_in_schema=False)
     app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
@@ -160,8 +185,7 @@ def _add_health(app: FastAPI, workers: Workers) -> None:
 
     @app.get("/health/ready", summary="Whether it accepts images", responses=_errors(503))
     async def ready() -> dict[str, str]:
-        if not workers.ready:
-            raise Unavailable("no worker is ready; they are restarting")
+        workers.check()
         return {"status": "ok"}
 
 
@@ -197,31 +221,46 @@ def _add_facts(router: APIRouter, artifact: Artifact) -> None:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, limits: Limits) -> None:
-    uploads = Uploads(limits)
+def _counted(workers: Workers) -> Run:
+    """What answers tasks and counts what is in the answers."""
+
+    async def run(task: Task, deadline: float) -> Answer:
+        found = await workers.answer(task, deadline)
+        IMAGES.inc(found.images)
+        for name, number in found.objects.items():
+            OBJECTS.labels(name).inc(number)
+        for name, score in found.scores:
+            SCORES.labels(name).observe(score)
+        if found.warning:
+            log.warning(found.warning)
+        if found.status == 500:
+            raise RuntimeError(found.error)
+        if found.error:
+            raise HTTPException(found.status, found.error)
+        return found
+
+    return run
+
+
+def _add_predictions(router: APIRouter, artifact: Artifact, limits: Limits, uploads: Uploads, run: Run) -> None:
     prediction: Any = PREDICTIONS[artifact.task]
     fields = {"image": str, **get_type_hints(prediction)}  # image: the file name that its sender gave it
     named = TypedDict(f"Named{prediction.__name__}", fields)  # type: ignore[misc]
 
     async def answer(request: Request, batch: bool, threshold: float | None, coco: bool) -> Response:
         deadline = asyncio.get_running_loop().time() + limits.seconds
-        async with uploads.files(request, limits.max_images if batch else 1, deadline) as files:
-            found = await workers.answer(Task(files, batch, threshold, coco), deadline)
-        IMAGES.inc(found.images)
-        for name, number in found.objects.items():
-            OBJECTS.labels(name).inc(number)
-        if found.status == 500:
-            raise RuntimeError(found.error)
-        if found.error:
-            return error_response(found.status, found.error)
-        return Response(found.content, media_type="application/json")
+        most = limits.max_images if batch else 1
+        async with uploads.files(request, most, deadline) as sent:
+            files = json_files(sent[0][1], most) if kind_of(request) == JSON else sent
+            found = await run(Task(files, batch, threshold, coco), deadline)
+        return Response(found.content, media_type=JSON)
 
     @router.post(
         "/predict",
         summary="What is in an image: an image file as the body, or as the file of a form",
         response_model=prediction | Coco,
         responses=_errors(400, 408, 413, 422, 503),
-        openapi_extra=_body({**_IMAGE, **_form("file", _FILE)}),
+        openapi_extra=_body({**_IMAGE, **_fields("file", _FILE, _BASE64)}),
     )
     async def predict(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
         return await answer(request, False, wanted.threshold, wanted.format == "coco")
@@ -231,11 +270,13 @@ def _add_predictions(router: APIRouter, artifact: Artifact, workers: Workers, li
         summary=f"What is in each of up to {limits.max_images} images, the files of a form",
         response_model=Batch[named] | Coco,
         responses=_errors(400, 408, 413, 415, 422, 503),
-        openapi_extra=_body(_form("files", {"type": "array", "items": _FILE, "minItems": 1})),
+        openapi_extra=_body(
+            _fields("files", *({"type": "array", "items": each, "minItems": 1} for each in (_FILE, _BASE64)))
+        ),
     )
     async def predict_batch(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
-        if not is_form(request):
-            raise HTTPException(415, f"a batch is a form with files, of type {FORM}")
+        if kind_of(request) not in (FORM, JSON):
+            raise HTTPException(415, f"a batch is a form with files, of type {FORM}, or {JSON}")
         return await answer(request, True, wanted.threshold, wanted.format == "coco")
 
 
@@ -243,8 +284,12 @@ def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {FORM: {"schema": {"type": "object", "properties": {field: schema}, "required": [field]}}}
+def _fields(name: str, file: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+    """A form with files, and JSON with the same as base64."""
+    kinds = ((FORM, file), (JSON, text))
+    return {
+        kind: {"schema": {"type": "object", "properties": {name: value}, "required": [name]}} for kind, value in kinds
+    }
 
 
 def _page(name: str) -> Callable[[], Awaitable[Response]]:

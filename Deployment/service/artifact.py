@@ -6,16 +6,18 @@ are in a bundle. The manifest has the sha256 of every file; a bundle's own files
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import numpy as np
 
+from Datasets.format.graphs import Device, device_of, open_graph
 from Datasets.format.images import FILL, FORMATS, MAX_PIXELS, decode, letterbox
 from Datasets.format.predictions import EXTRAS, OUTPUTS, Prediction, to_prediction, uncertainty
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError
+from Deployment.service.tiles import merged, tiles
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -46,7 +48,7 @@ class Manifest(msgspec.Struct):
     input: Input
     score_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)]
     files: dict[File, Digest]
-    graph: Literal["model.onnx", "model.int8.onnx"] = "model.onnx"
+    graph: Literal["model.onnx", "model.int8.onnx", "model.fp16.onnx"] = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -85,31 +87,35 @@ class Artifact:
         return _read_json(self.directory / TRUTH) if TRUTH in self.served else {}
 
 
+@dataclass(frozen=True)
+class Runtime:
+    """How a graph is run. threads: for the operators of one image; with a small model a second one is slower.
+
+    tile: side in pixels of the squares that larger images are looked at in, 0 for none. overlap: their common share.
+    """
+
+    device: Device = Device.cpu
+    threads: int = 1
+    tile: int = 0
+    overlap: float = 0.2
+
+
 class Predictor:
     """An export's ONNX graph, ready to answer; one may serve many threads at once.
 
-    threads: for the operators of one image; with a small model a second one is slower. extras: whether answers also
-    have the model's `uncertainty` and, if the graph gives them, the image's `features`. Raises UserError for a graph
-    that cannot be loaded.
+    extras: whether answers also have the model's `uncertainty` and, if the graph gives them, the image's `features`.
+    Raises UserError for a graph that cannot be loaded, a device that is not there, and tiles of a task without boxes.
     """
 
-    def __init__(self, artifact: Artifact, threads: int = 1, extras: bool = False) -> None:
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read on import
-        import onnxruntime
-
-        self._artifact = artifact
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # errors are raised as well
+    def __init__(self, artifact: Artifact, runtime: Runtime | None = None, extras: bool = False) -> None:
+        self._artifact, self._runtime, self._extras = artifact, runtime or Runtime(), extras
+        if self._runtime.tile and artifact.task != "boxes":
+            raise UserError(f"--tile: only boxes can be merged; {artifact.directory} predicts {artifact.task}")
         path = artifact.directory / artifact.graph
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions have no other base class
-            reason = one_line(error)
-            raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from error
+        self._session = open_graph(path, self._runtime.device, self._runtime.threads)
+        self.device = device_of(self._session)
         given = {output.name for output in self._session.get_outputs()} if extras else set()
         self._names = [*OUTPUTS[artifact.task], *(name for name in EXTRAS if name in given)]
-        self._extras = extras
 
     def __call__(
         self,
@@ -122,14 +128,25 @@ class Predictor:
 
         formats: those accepted, by Pillow's names. Raises Datasets.format.images.UnreadableImage.
         """
+        least = self._artifact.threshold if threshold is None else threshold
+        image = decode(data, max_pixels, formats, self._artifact.manifest["input"].get("range"))
+        whole = self._look(image, least)
+        side = self._runtime.tile
+        if not side or max(image.shape) <= side:
+            return whole
+        parts = [
+            (tile, self._look(image[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width], least))
+            for tile in tiles(image.shape[1], image.shape[0], side, self._runtime.overlap)
+        ]
+        return merged(whole, parts, self._artifact.manifest["classes"])  # type: ignore[arg-type]
+
+    def _look(self, image: np.ndarray, least: float) -> Prediction:
+        """What the model finds in an image, uint8 [H, W, 3]."""
         task, classes = self._artifact.task, self._artifact.manifest["classes"]
-        about = self._artifact.manifest["input"]
-        image = decode(data, max_pixels, formats, about.get("range"))
         height, width = image.shape[:2]
-        boxed = letterbox(image, about["size"])
+        boxed = letterbox(image, self._artifact.manifest["input"]["size"])
         outputs = self._session.run(self._names, {"images": boxed.pixels.transpose(2, 0, 1)[None]})
         of_image = {name: values[0] for name, values in zip(self._names, outputs, strict=True)}
-        least = self._artifact.threshold if threshold is None else threshold
         prediction = to_prediction(task, of_image, boxed, width, height, classes, least)
         if self._extras:
             unsure = uncertainty(task, of_image, self._artifact.threshold)

@@ -34,10 +34,12 @@ HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # seconds
+TENTHS = tuple(number / 10 for number in range(1, 11))
 REQUESTS = Counter("fourfold_requests", "Answered requests", ["path", "status"])
 SECONDS = Histogram("fourfold_request_seconds", "From request to answer", ["path"], buckets=BUCKETS)
 IMAGES = Counter("fourfold_images", "Images with a prediction")
 OBJECTS = Counter("fourfold_objects", "Objects found in them", ["name"])
+SCORES = Histogram("fourfold_score", "Scores of objects, or of classes in an image", ["name"], buckets=TENTHS)
 MODEL = Gauge("fourfold_model", "The model that answers", ["experiment", "commit"])
 RUNNING = Gauge("fourfold_requests_running", "Requests that a worker processes")
 WAITING = Gauge("fourfold_requests_waiting", "Requests that wait for a worker")

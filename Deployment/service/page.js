@@ -200,7 +200,7 @@ async function predict(file, known = {}) {
   await preview(file);
   try {
     const started = performance.now();
-    const response = await ask(`predict?threshold=${lowest}`, { method: "POST", body: file });
+    const response = await ask(`predict?threshold=${lowest}`, { method: "POST", body: new Blob([file]) });
     const data = await read(response);
     const taken = Math.round(performance.now() - started);
     if (mine !== asked) return;

@@ -1,9 +1,11 @@
 """Request bodies and the image files in them, read within the limits of size, number, time and memory."""
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -12,6 +14,7 @@ from Deployment.service.worker import Limits
 from Deployment.service.workers import Unavailable
 
 FORM = "multipart/form-data"
+JSON = "application/json"
 Files = list[tuple[str, bytes]]  # names and contents
 
 
@@ -53,7 +56,7 @@ class Uploads:
         try:
             try:
                 async with asyncio.timeout_at(deadline):
-                    if is_form(request):
+                    if kind_of(request) == FORM:
                         files = await _form_files(request, chunks(), most)
                     else:
                         files = [("", b"".join([chunk async for chunk in chunks()]))]
@@ -64,9 +67,33 @@ class Uploads:
             self._held -= held
 
 
-def is_form(request: Request) -> bool:
-    """Whether the body is a form that carries files."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
+def kind_of(request: Request) -> str:
+    """The media type of a request's body."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class Encoded(msgspec.Struct, forbid_unknown_fields=True):
+    """Images in JSON, as base64."""
+
+    file: str | None = None
+    files: list[str] = []
+
+
+def json_files(body: bytes, most: int) -> Files:
+    """The files in a body of JSON, named by their number. Raises HTTPException 400 if there are none, or too many."""
+    try:
+        sent = msgspec.json.decode(body, type=Encoded)
+        files = [from_base64(text) for text in (*sent.files, *([] if sent.file is None else [sent.file]))]
+    except (ValueError, msgspec.DecodeError) as error:
+        raise HTTPException(400, f'{error}; send {{"file": "BASE64"}}, or "files" of a batch') from error
+    if not 0 < len(files) <= most:
+        raise HTTPException(400, f"{len(files)} files; send 1 to {most}")
+    return [(str(number), file) for number, file in enumerate(files)]
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes of base64, or of a data: address of it, as browsers make them. Raises ValueError."""
+    return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
 
 
 async def _form_files(request: Request, chunks: AsyncGenerator[bytes, None], most: int) -> Files:

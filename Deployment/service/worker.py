@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from Datasets.format.coco import predictions_to_coco
 from Datasets.format.images import UnreadableImage
 from Datasets.tools.errors import UserError, one_line
-from Deployment.service.artifact import Artifact, Predictor
+from Deployment.service.artifact import Artifact, Predictor, Runtime
+from Deployment.service.keeping import Keeper, Keeping
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,39 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """The JSON for a task, with the number of images and of objects by class; or an HTTP status and the reason."""
+    """The JSON for a task, with what the metrics count; or an HTTP status and the reason.
+
+    objects, scores: by class. warning: what the log should say, of images that could not be kept.
+    """
 
     content: bytes = b""
     images: int = 0
     objects: dict[str, int] = field(default_factory=dict)
+    scores: list[tuple[str, float]] = field(default_factory=list)
+    warning: str = ""
     status: int = 200
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker process begins with."""
+
+    artifact: Artifact
+    runtime: Runtime
+    limits: Limits
+    keeping: Keeping | None = None
 
 
 class Model:
     """An export's model behind limits. Raises UserError if it cannot be loaded, or fails on the first sample."""
 
-    def __init__(self, artifact: Artifact, threads: int, limits: Limits) -> None:
-        self._artifact, self._limits = artifact, limits
-        self._predictor = Predictor(artifact, threads)
+    def __init__(self, setup: Setup) -> None:
+        self._artifact, self._limits = setup.artifact, setup.limits
+        artifact = setup.artifact
+        self._keeper = Keeper(setup.keeping, artifact.manifest) if setup.keeping else None
+        self._predictor = Predictor(artifact, setup.runtime, extras=bool(self._keeper))
+        self.device = self._predictor.device
         name, (image, _) = next(iter(artifact.samples().items()))
         try:
             self._predictor(image)  # the first prediction is slow
@@ -71,18 +90,23 @@ class Model:
             content = json.dumps(self._content(rows, task), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except Exception:
             return Answer(status=500, error=traceback.format_exc())
-        objects = Counter[str]()
+        objects, scores = Counter[str](), list[tuple[str, float]]()
         for row in rows:
             objects.update({each["name"]: each["count"] for each in row.get("counts", ())})
-        return Answer(content.encode(), sum("error" not in row for row in rows), dict(objects))
+            scores += row.get("scores", {}).items() or [(box["name"], box["score"]) for box in row.get("boxes", ())]
+        read = sum("error" not in row for row in rows)
+        return Answer(content.encode(), read, dict(objects), scores, self._keeper.failure() if self._keeper else "")
 
     def _row(self, name: str, data: bytes, threshold: float | None) -> dict[str, Any]:
         try:
-            prediction = self._predictor(data, self._limits.max_pixels, threshold, self._limits.formats)
+            prediction: Any = self._predictor(data, self._limits.max_pixels, threshold, self._limits.formats)
         except UnreadableImage as error:
             return {"image": name, "error": one_line(error)}
         except MemoryError:
             return {"image": name, "error": "it takes too much memory to decode"}
+        if self._keeper:
+            prediction.pop("features")
+            self._keeper.consider(data, prediction, prediction.pop("uncertainty"))
         return {"image": name, **prediction}
 
     def _content(self, rows: list[dict[str, Any]], task: Task) -> Any:
@@ -93,15 +117,15 @@ class Model:
         return {name: value for name, value in rows[0].items() if name != "image"}
 
 
-def work(pipe: Connection, artifact: Artifact, threads: int, limits: Limits) -> None:
-    """The process: load the model, report why it failed or None, and answer tasks until the service ends."""
+def work(pipe: Connection, setup: Setup) -> None:
+    """The process: load the model, report why it failed or the device, and answer tasks until the service ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the service ends it
     warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
     try:
-        model = Model(artifact, threads, limits)
+        model = Model(setup)
     except UserError as error:
-        return pipe.send(str(error))
-    pipe.send(None)
+        return pipe.send((str(error), None))
+    pipe.send((None, model.device))
     with suppress(EOFError, OSError):  # the service has ended
         while True:
             pipe.send(model.answer(pipe.recv()))

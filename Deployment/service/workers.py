@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable
 from itertools import chain, repeat
 from pathlib import Path
 
+from Datasets.format.graphs import Device
 from Datasets.tools.errors import UserError
-from Deployment.service.artifact import Artifact, load
-from Deployment.service.worker import Answer, Limits, Task, work
+from Deployment.service.artifact import load
+from Deployment.service.worker import Answer, Setup, Task, work
 
 log = logging.getLogger("fourfold")
 START_SECONDS = 120  # for a worker to load the model
@@ -31,26 +32,27 @@ class Unavailable(Exception):
 class Worker:
     """One worker process. ended: is called if the process ends without a task while it is watched."""
 
-    def __init__(self, artifact: Artifact, threads: int, limits: Limits, ended: Callable[["Worker"], None]) -> None:
+    def __init__(self, setup: Setup, ended: Callable[["Worker"], None]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, artifact, threads, limits), daemon=True)
+        self._process = context.Process(target=work, args=(theirs, setup), daemon=True)
         self._process.start()
         self._answer: asyncio.Future[Answer] | None = None
         self._ended = ended
         theirs.close()
 
-    def wait(self) -> None:
-        """Block until it has loaded the model. Raises UserError."""
+    def wait(self) -> Device:
+        """Block until it has loaded the model; return the device that it computes on. Raises UserError."""
         try:
             if not self._pipe.poll(START_SECONDS):
                 raise UserError(f"a worker process has not loaded the model in {START_SECONDS} s")
-            failure = self._pipe.recv()
+            failure, device = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join()
             raise UserError(f"a worker process ended with exit code {self._process.exitcode} at its start") from error
         if failure:
             raise UserError(failure)
+        return device
 
     def watch(self) -> None:
         """Receive answers in the event loop from now on."""
@@ -95,8 +97,9 @@ class Worker:
 class Workers:
     """`limits.parallel` worker processes, and the requests that wait for one."""
 
-    def __init__(self, export: Path, artifact: Artifact, threads: int, limits: Limits) -> None:
-        self._export, self._artifact, self._threads, self._limits = export, artifact, threads, limits
+    def __init__(self, export: Path, setup: Setup) -> None:
+        self._export, self._setup, self._limits = export, setup, setup.limits
+        self.device = setup.runtime.device  # where the models compute, once they are loaded
         self._loading = set[Worker]()
         self.ready = set[Worker]()  # those that accept requests
         self._idle = asyncio.LifoQueue[Worker]()  # the one used last is the next: its caches are warm
@@ -109,6 +112,11 @@ class Workers:
         """How many requests wait for a worker."""
         return max(0, self._pending - self.running)
 
+    def check(self) -> None:
+        """Raise Unavailable unless a worker accepts requests."""
+        if not self.ready:
+            raise Unavailable("no worker is ready; they are restarting")
+
     def start(self) -> None:
         """Start the processes, without waiting until they have loaded the model."""
         for _ in range(self._limits.parallel):
@@ -117,7 +125,7 @@ class Workers:
     def wait(self) -> None:
         """Wait until all have loaded the model. Raises UserError."""
         for worker in list(self._loading):
-            worker.wait()
+            self.device = worker.wait()
             self._accept(worker)
 
     def stop(self) -> None:
@@ -174,7 +182,7 @@ class Workers:
         return found
 
     def _start(self) -> Worker:
-        worker = Worker(self._artifact, self._threads, self._limits, self._replace_ended)
+        worker = Worker(self._setup, self._replace_ended)
         self._loading.add(worker)
         return worker
 
@@ -204,7 +212,7 @@ class Workers:
             await asyncio.sleep(pause)
             worker = self._start()
             try:
-                if await asyncio.to_thread(load, self._export) != self._artifact:
+                if await asyncio.to_thread(load, self._export) != self._setup.artifact:
                     raise UserError(f"{self._export}: has changed since the service started; start it again")
                 await asyncio.to_thread(worker.wait)
                 worker.watch()

@@ -199,7 +199,7 @@ def test_killed_it_goes_on_and_ends_with_the_same(export: Path, tmp_path: Path) 
     again = predict(export, source, "--to", out)
     done = int(again.stdout.split("continues after ")[1].split()[0])
     assert 9 <= done < 60
-    assert f"predict: {60 - done} images" in again.stderr
+    assert f"predict on cpu: {60 - done} images" in again.stderr
     whole = tmp_path / "whole.json"
     predict(export, source, "--to", whole)
     assert out.read_bytes() == whole.read_bytes()
