@@ -49,7 +49,7 @@ def keeping(where: str, most: int, share: float) -> Keeping:
             files.makedirs(f"{root}/{folder}", exist_ok=True)
         files.pipe_file(f"{root}/.writable", b"")
         files.rm(f"{root}/.writable")
-        kept = sum(len(files.ls(f"{root}/{folder}", detail=False)) for folder in FOLDERS[:2])
+        kept = sum(len(files.find(f"{root}/{folder}")) for folder in FOLDERS[:2])
     except Exception as error:  # each kind of place has errors of its own
         raise UserError(f"--keep {where}: nothing can be written there: {one_line(error)}") from error
     return Keeping(where, most, share, multiprocessing.get_context("spawn").Value("L", kept))

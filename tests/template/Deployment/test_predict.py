@@ -216,7 +216,7 @@ def test_other_options_are_other_work(export: Path, photos: Path, tmp_path: Path
         ([], {"model": "other"}),
         (["--threshold", 1], {}),
     ):
-        work = {"model": model, "threshold": None, "max_pixels": MAX_PIXELS} | work
+        work = {"model": model, "threshold": None, "max_pixels": MAX_PIXELS, "tile": 0, "overlap": 0.2} | work
         journal.write_text(f"{json.dumps(work)}\n{json.dumps(done)}\n")
         out.unlink(missing_ok=True)
         process = predict(export, photos, "--to", out, *options)

@@ -11,7 +11,7 @@ from Datasets.format.curated import Curated
 from Datasets.format.scored_records import read_predictions
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Predictor, load
-from Models.exporting.precisions import decoding, held_to, write_int8
+from Models.exporting.precisions import Precision, decoding, held_to, write_int8
 from Models.learning.box_metrics import Measured
 from Models.learning.data_loading import Samples
 from tests.template.Models.shape_scenes import refused, stage
@@ -22,7 +22,19 @@ def exported(outputs, shapes, tmp_path_factory):
     """An export that serves int8, as the stage makes it."""
     out = tmp_path_factory.mktemp("int8") / "e001"
     words = ["--experiment", "e001", "--curated", shapes, "--trained", outputs / "train", "--out", out]
-    done = stage("export", *words, "--precisions", "int8", "--serve", "int8", "--max_loss", "1", home=out.parent)
+    done = stage(
+        "export",
+        *words,
+        "--precisions",
+        "int8",
+        "--precisions",
+        "fp16",
+        "--serve",
+        "int8",
+        "--max_loss",
+        "1",
+        home=out.parent,
+    )
     assert done.returncode == 0, done.stderr
     return out
 
@@ -37,7 +49,11 @@ def test_what_is_served_is_what_was_measured(exported):
     kept = read_predictions(exported / "predictions.parquet")
     assert len(kept) == manifest["metrics"]["images"]
     assert manifest["metrics"] == manifest["precisions"]["int8"]
-    assert manifest["precisions"]["fp32"]["mAP"] == pytest.approx(manifest["metrics"]["mAP"], abs=0.1)
+    figures = {precision: metrics["mAP"] for precision, metrics in manifest["precisions"].items()}
+    assert figures["int8"] == pytest.approx(figures["fp32"], abs=0.1)
+    assert figures["fp16"] == pytest.approx(figures["fp32"], abs=0.01)
+    sizes = {precision: (exported / Precision(precision).file).stat().st_size for precision in figures}
+    assert sizes["int8"] < sizes["fp16"] < 0.7 * sizes["fp32"]
 
 
 def test_the_backbone_is_of_8_bits_and_what_decodes_is_not(exported):
