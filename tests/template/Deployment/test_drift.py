@@ -44,10 +44,12 @@ def test_what_comes_from_the_same_place_has_not_moved(made, scenes, tmp_path):
     assert moved(done) == [] and "0 of" in done.stdout
 
 
-def test_darker_and_larger_images_have_moved_and_their_names_are_told(made, scenes, tmp_path):
-    came = sent(scenes, tmp_path / "came", lambda image: image.resize((256, 200)).point(lambda value: value // 3))
-    found = moved(command("Deployment.drift", made, came, "--curated", scenes))
-    assert {"width, pixels", "height, pixels", "brightness"} <= set(found)
+def test_larger_images_have_moved(made, scenes, tmp_path):
+    came = sent(scenes, tmp_path / "came", lambda image: image.resize((256, 200)))
+    assert moved(command("Deployment.drift", made, came, "--curated", scenes))[:2] == [
+        "width, pixels",
+        "height, pixels",
+    ]
 
 
 def test_what_is_said_of_two_samples_is_true_for_most_pairs():
