@@ -9,7 +9,7 @@ from Datasets.tools.atomic import editing
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import parsed, text_of, with_other_name, without_entry
 from Models.experimenting.log import LOG, ROOT, Id, read_text, write_text
-from Models.experimenting.run import lock_without
+from Models.experimenting.run import alone, lock_without
 
 PARAMS, LOCK = ROOT / "params.yaml", ROOT / "dvc.lock"
 STAGES = ("train", "evaluate", "review", "export", "package", "verify")
@@ -21,6 +21,7 @@ MADE = [
 ]
 
 
+@alone()
 def remove(experiment: Id) -> None:
     """Remove an experiment from params.yaml and dvc.lock, and what its stages wrote; the log and its script stay."""
     entries = parsed(text_of(PARAMS), PARAMS).get("experiments") or {}
@@ -37,6 +38,7 @@ def remove(experiment: Id) -> None:
     print(f"{experiment} is removed; what it wrote stays in DVC's cache, and the last commit has its entry")
 
 
+@alone()
 def rename(experiment: Id, new: Id) -> None:
     """Give an experiment another id; what it learned stays, and its export and bundle are made again, with the id."""
     entries = parsed(text_of(PARAMS), PARAMS).get("experiments") or {}

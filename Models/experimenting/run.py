@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import psutil
 import typer
 
-from Datasets.tools.atomic import editing
+from Datasets.tools.atomic import editing, locked
 from Datasets.tools.command import end_with_parent
 from Datasets.tools.errors import UserError, one_line
 from Models.experimenting.log import LOG, ROOT, Experiment, Id, Log
@@ -29,19 +30,25 @@ def run(
 ) -> None:
     """Commit the work, run the pipeline, commit its results, and tick the step."""
     text = Log().open_step(step).text
-    check_ready()  # all that can be checked, before anything changes
-    new = files_to_add(yes)
-    if set_:
-        set_parameters(set_)
-    commit_work(new, f"[{step}] before: {text}", [f"-S {each}" for each in set_ or []])
-    reproduce(step)
-    lines = compared_with_before(step)
-    commit = commit_file("dvc.lock", f"[{step}] results: {text}", lines)
-    with editing(LOG):
-        log = Log()  # as it is now: people may have written in it during the run
-        log.tick(log.open_step(step), commit)
-    commit_file(LOG.name, f"[{step}] log")
+    with alone():
+        check_ready()  # all that can be checked, before anything changes
+        new = files_to_add(yes)
+        if set_:
+            set_parameters(set_)
+        commit_work(new, f"[{step}] before: {text}", [f"-S {each}" for each in set_ or []])
+        reproduce(step)
+        lines = compared_with_before(step)
+        commit = commit_file("dvc.lock", f"[{step}] results: {text}", lines)
+        with editing(LOG):
+            log = Log()  # as it is now: people may have written in it during the run
+            log.tick(log.open_step(step), commit)
+        commit_file(LOG.name, f"[{step}] log")
     print("\n".join([f"{step} is done: {commit}", *lines]))
+
+
+def alone() -> AbstractContextManager[None]:
+    """What holds other steps off, and whatever else changes params.yaml with dvc.lock: they would share parameters."""
+    return locked(ROOT / ".dvc/tmp/experiment", ROOT / "dvc.lock")
 
 
 def show(experiment: Id) -> None:

@@ -113,6 +113,10 @@ def test_ended_by_a_signal_it_takes_the_pipeline_along(repository):
         command, cwd=repository, env={**os.environ, **AUTHOR, "PATH": PATH}, stdout=subprocess.PIPE
     )
     until((repository / "begun").exists)
+    refused(run(repository, "e004.2", "-S", "learn.width=64"), "dvc.lock: another process is writing it")
+    entries = [sys.executable, "-m", "Models.experiment", "remove", "e004"]
+    refused(run_in(repository, *entries), "dvc.lock: another process is writing it")
+    assert "width: 99 " in (repository / "params.yaml").read_text() and len(subjects(repository)) == 2
     running.terminate()
     running.communicate(timeout=40)  # which waits until nothing that inherited its stdout runs
     assert running.returncode == 143
