@@ -15,14 +15,12 @@ class Device(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
     tensorrt = "tensorrt"
-    openvino = "openvino"
 
 
 PROVIDERS: dict[Device, tuple[str, dict[str, Any]]] = {
     Device.cpu: ("CPUExecutionProvider", {}),
     Device.cuda: ("CUDAExecutionProvider", {"use_tf32": "0"}),  # whose 10 bits would not agree with evaluation
     Device.tensorrt: ("TensorrtExecutionProvider", {}),
-    Device.openvino: ("OpenVINOExecutionProvider", {}),
 }
 
 

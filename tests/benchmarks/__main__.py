@@ -1,7 +1,7 @@
 """All figures and the table of them: `make bench`.
 
     python -m tests.benchmarks [import inspect duplicates curation sharing repro broken train photos review resume
-                                start serve servers precisions predict hostile size
+                                start serve servers precisions predict tiles hostile size
                                 compare]
 
 Keeps what each benchmark found, with its machine, in figures.json, and writes README.md from it; what is not run now
@@ -35,7 +35,7 @@ BENCHMARKS = (
         "resume",
         "start",
     ),
-    *("serve", "servers", "precisions", "predict", "hostile", "size", "compare"),  # of an export
+    *("serve", "servers", "precisions", "predict", "tiles", "hostile", "size", "compare"),  # of an export
 )
 HERE = Path(__file__).parent
 HEAD = """# Benchmarks
