@@ -84,7 +84,7 @@ def json_files(body: bytes, most: int) -> Files:
     try:
         sent = msgspec.json.decode(body, type=Encoded)
         files = [from_base64(text) for text in (*sent.files, *([] if sent.file is None else [sent.file]))]
-    except (ValueError, msgspec.DecodeError) as error:
+    except ValueError as error:
         raise HTTPException(400, f'{error}; send {{"file": "BASE64"}}, or "files" of a batch') from error
     if not 0 < len(files) <= most:
         raise HTTPException(400, f"{len(files)} files; send 1 to {most}")
