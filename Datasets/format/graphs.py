@@ -48,7 +48,7 @@ def open_graph(path: Path, device: Device = Device.cpu, threads: int = 0) -> Any
         has = "has it but could not start it" if PROVIDERS[device][0] in there else f"has {', '.join(there)}"
         raise UserError(
             f"device {device}: onnxruntime {onnxruntime.__version__} {has}, and would compute on {taken}; "
-            f"install its package for {device} and the driver, or take auto"
+            "install onnxruntime-gpu in place of onnxruntime, and the driver; or take auto"
         )
     return session
 
