@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import basename
@@ -19,6 +19,7 @@ from Data_processing.shared.inspected import Facts
 from Datasets.format.classes import ClassRules
 from Datasets.format.files import TASK_DIGITS
 from Datasets.tools.errors import UserError
+from Datasets.tools.params import as_yaml
 
 ALIKE = 64  # of 256 bits of the perceptual hash: images of one name that differ in more are two
 OF_TASK = re.compile(f"-([0-9a-f]{{{TASK_DIGITS}}})$")  # an image's stem, as Datasets/tasks.py writes it
@@ -49,13 +50,14 @@ class Correction(NamedTuple):
 def find_corrections(sources: Sequence[Source]) -> dict[Place, Correction]:
     """The correction of each image, of several the last. Takes the images that are other sources' out of `sources`.
 
-    Prints how many there are. Raises UserError for a source that there is not.
+    Prints how many there are. Raises UserError for a source that there is not, and for tasks of one not named.
     """
     found: dict[Place, Correction] = {}
     named = {source.name: source for source in sources}
     for source in (each for each in sources if each.about.options.corrects):
-        places, here = find_places(source, [named[name] for name in targets(source, named)]), dict[Place, Correction]()
-        records = 0
+        others, here, records = targets(source, named), dict[Place, Correction](), 0
+        places = find_places(source, [named[name] for name in others])
+        check_tasks(source, places, [each for name, each in named.items() if name not in (source.name, *others)])
         for batch in pq.ParquetFile(source.imported).iter_batches():
             for row in (row for row in from_arrow(batch) if row.image in places and states(row)):
                 for other in {here[place].row.origin for place in places[row.image] if place in here}:
@@ -82,6 +84,21 @@ def targets(source: Source, named: Mapping[str, Source]) -> list[str]:
             raise UserError(f"sources.{source.name}.corrects: {name!r} is no other source in params.yaml")
         found += [each for each in named[name].about.options.corrects if each not in (*found, source.name)]
     return found
+
+
+def check_tasks(source: Source, places: Collection[str], rest: Sequence[Source]) -> None:
+    """Raise UserError where labelling tasks of images of `rest`, sources that it does not correct, came back, too."""
+    left = {
+        digits: image
+        for image in source.images
+        if image not in places
+        for digits in OF_TASK.findall(without_suffix(image))
+    }
+    facts = [(other.name, (fact.sha256 or "")[:TASK_DIGITS]) for other in rest for fact in other.facts.values()]
+    if found := {name: left[digits] for name, digits in facts if digits in left}:
+        name, image = next(iter(found.items()))
+        every = as_yaml([*source.about.options.corrects, *found])
+        raise UserError(f"sources.{source.name}: {image} is a task of {name}'s image; write `corrects: {every}` there")
 
 
 def find_places(source: Source, others: Sequence[Source]) -> dict[str, list[Place]]:

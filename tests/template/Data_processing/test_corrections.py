@@ -204,6 +204,14 @@ def test_a_correction_of_a_correction_counts_and_two_of_one_image_in_one_source_
     (left,) = table(tmp_path, "rejected").to_dict("records")
     assert (left["image"], left["rule"]) == ("images/2.png", "second record")
     assert "in second, which corrects it; also annotations.json: image" in left["value"]
+    taken_in(tmp_path, "other", write_coco(tmp_path / "other", {"0.png": [CAT]}, files=False))
+    tasks = tmp_path / "second"
+    taken_in(tmp_path, "second", tasks, "coco", "--corrects", "other")
+    refused(
+        clean(tmp_path, "old", "other", "second"),
+        f"2-{digits}.png is a task of old's image",
+        "`corrects: [other, old]`",
+    )
 
 
 def test_excluded_images_are_rejected_with_their_reason_and_do_not_count(tmp_path):
