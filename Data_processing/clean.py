@@ -120,6 +120,19 @@ def occurring(accepted: Path) -> set[str]:
     return {name for part in names for name in pc.unique(part).to_pylist() if name}
 
 
+def warn_of_undrawn(accepted: Path) -> None:
+    """Warn of images with a label of which they have no box, though others have: to a detector, nothing is there."""
+    table = pq.ParquetFile(accepted).read(["source", "image", "labels", "counts", "boxes.list.element.name"])
+    boxes = pc.list_flatten(table["boxes"]).combine_chunks()
+    drawn = set(pc.unique(boxes.field("name")).to_pylist())
+    some = table.filter(pc.and_(pc.is_valid(table["boxes"]), pc.is_null(table["counts"]))).to_pylist()
+    lacks = [drawn.intersection(row["labels"]).difference(box["name"] for box in row["boxes"]) for row in some]
+    found = [(row, min(names)) for row, names in zip(some, lacks, strict=True) if names]
+    for row, name in found[:1]:
+        what = f"{len(found)} images, such as {row['source']}/{row['image']}, have a label without a box ({name})"
+        print(f"warning: {what}, where others have boxes: to a detector nothing is there; draw them", file=sys.stderr)
+
+
 def check_share(total: Outcome, max_rejected: float, rejected_csv: Path) -> None:
     """Raise UserError if more than `max_rejected` of the images that are not excluded was rejected, or none is left."""
     rejected = sum(row["rule"] != "excluded" for row in total.rejected)
@@ -216,6 +229,7 @@ def main(
     with replacing(out.with_suffix(".json")) as partial:
         partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     warn_of_names(total, classes, excluded)
+    warn_of_undrawn(out / "accepted.parquet")
     print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))
     left_out = "objects and labels of classes not kept"
     parts = {"rejected": "rejected_by_rule", "repaired": "repairs_by_rule", left_out: "left_out_by_class"}

@@ -410,6 +410,24 @@ def test_names_that_no_source_has_are_warned_of(tmp_path):
     assert result.stderr.count("warning") == 3
 
 
+def test_labels_without_a_box_are_warned_of_where_their_class_has_boxes(tmp_path):
+    source = write_coco(tmp_path / "source", CONTENT)
+    entry = json.loads((source / "annotations.json").read_text())
+    weather = {"id": 99, "name": "sunny"}
+    boxless = [{"id": 900, "image_id": 0, "category_id": 99}]  # a label of the image
+    annotations = source / "annotations.json"
+    annotations.write_text(
+        json.dumps(
+            {**entry, "annotations": entry["annotations"] + boxless, "categories": [*entry["categories"], weather]}
+        )
+    )
+    assert "warning" not in succeeded(clean(source, tmp_path)).stderr
+    entry["annotations"][0]["bbox"] = None
+    annotations.write_text(json.dumps(entry))
+    result = succeeded(clean(source, tmp_path))
+    assert "warning: 1 images, such as s/images/" in result.stderr and "have a label without a box" in result.stderr
+
+
 def test_classes_that_differ_in_case_only_are_warned_of(tmp_path):
     content = {
         f"{n}.png": [(name, 1, 1, 9, 9)] for n, name in enumerate(("car", "Car", "stop_sign", "stop sign", "-1", "1"))
