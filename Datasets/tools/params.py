@@ -117,6 +117,8 @@ def parsed(text: str, path: Path) -> Any:
     try:
         return YAML(typ="safe").load(text)
     except (YAMLError, ValueError) as error:
+        if re.search("^<<<<<<< ", text, re.MULTILINE):
+            raise UserError(f"{path}: a merge left a conflict in it; keep the lines of both sides, or one's") from None
         raise UserError(f"{path}: not YAML: {one_line(error)[:300]}") from error
 
 

@@ -327,6 +327,8 @@ def test_what_cannot_be_added_is_refused_and_changes_nothing(bare, tmp_path):
     (bare / "params.yaml").write_text("sources: [")
     (bare / ".dvc").mkdir()
     refused(add(bare, "t", source), "params.yaml: not YAML")
+    (bare / "params.yaml").write_text("sources:\n<<<<<<< HEAD\n  a: {}\n=======\n  b: {}\n>>>>>>> other\n")
+    refused(add(bare, "t", source), "params.yaml: a merge left a conflict in it; keep the lines of both sides")
 
 
 @pytest.mark.parametrize("kind", ["directory", "all.tar.gz"])
