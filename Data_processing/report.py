@@ -32,7 +32,7 @@ def main(
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("Data_processing/report.html"),
     metrics: Annotated[Path, typer.Option(help="JSON file to write further numbers to")] = INTERMEDIATE / "report.json",
     near_duplicate_bits: Annotated[int, typer.Option(min=0, max=256, help="as for curate")] = 24,
-    size: Annotated[list[int] | None, typer.Option(help="training sizes to measure objects at")] = None,
+    size: Annotated[list[int] | None, typer.Option(min=1, help="training sizes to measure objects at")] = None,
     since: Annotated[str, typer.Option(help="tag or commit to compare with")] = "",
 ) -> None:
     """Write a page about the dataset."""

@@ -21,7 +21,7 @@ from PIL import Image
 from Data_processing.reporting.data import CORNERS, Dataset, changes, read_rows
 from Data_processing.reporting.sections import SIDE, evenly
 from Datasets.pages.pictures import picture
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, one_line
 
 SHOWN = 12  # images of each kind
 COLUMNS = ["image.path", "sha256", "source", "split", "labels", "counts", "boxes", "mask.bytes"]
@@ -36,7 +36,7 @@ def changed_since(revision: str, files: Mapping[str, Tree], curated: Path, datas
     Raises UserError if there is no such revision, or one of the files is not in it.
     """
     from dvc.api import DVCFileSystem
-    from dvc.scm import RevError
+    from dvc.scm import RevError, SCMError
 
     repository = os.environ.get("DVC_ROOT")  # a queued experiment runs in a copy that lacks tags and old commits
     why = "has no entry in the dvc.lock of then, or was not pushed: `dvc push` it where it was made"
@@ -45,6 +45,8 @@ def changed_since(revision: str, files: Mapping[str, Tree], curated: Path, datas
         before = {path: json.loads(then.read_bytes(path)) for path in files}
     except RevError as error:
         raise UserError(f"report.since: {revision!r} is no revision of this repository") from error
+    except SCMError as error:
+        raise UserError(f"report.since: {one_line(error)}") from error
     except FileNotFoundError as error:
         raise UserError(f"report.since: of revision {revision!r}, {error.filename} {why}") from error
     numbers = [change for path, now in files.items() for change in changes(before[path], now)]

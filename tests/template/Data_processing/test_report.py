@@ -167,6 +167,12 @@ def test_a_rejected_image_that_changed_since_it_was_inspected_is_refused(hostile
     assert (hostile / "report.html").read_bytes() == page
 
 
+def test_without_a_repository_there_is_no_version_to_compare_with(hostile):
+    words = ("--cleaned", "clean", "--curated", "curated", "--numbers", "curated.json", "--since", "v1")
+    command = ("python", "-m", "Data_processing.report", *words)
+    refused(run_in(hostile, *command, PYTHONPATH=str(Path.cwd())), "report.since: ", "is not a git repository")
+
+
 def test_an_archive_shows_what_its_directory_shows(tmp_path):
     content = {f"{i:02d}.png": [("cat", 3, 4, 20, 30)] for i in range(30)} | {
         f"{name}.png": [("cat", 500, 500, 600, 600), ("cat", 1, 1, 9, 9)] for name in "zyx"
