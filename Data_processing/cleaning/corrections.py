@@ -143,6 +143,10 @@ def corrected(
     problems = [problem for problem in row.problems if problem[0] != "missing image"]
     new = replace(row, image=old.image, group=old.group, split=old.split, boxes=boxes, problems=problems)
     new.origin = f"{by.source}: {row.origin}"
+    sizes = [(each.width, each.height) for each in (by.fact, fact)]
+    if by.fact.width and sizes[0] != sizes[1] and boxes and not new.normalized:
+        drawn_on, ours = (f"{width} x {height}" for width, height in sizes)
+        problems.append(("resized image", f"the correction is of one of {drawn_on}, the image is {ours}"))
     if new.width is None and not new.normalized:
         new.width, new.height = by.fact.width, by.fact.height  # in whose pixels it is
     if new.normalized != old.normalized and not any(box.outline for box in boxes or ()):

@@ -36,6 +36,7 @@ REMEDIES = {
     "value range": "correct `range` in the source's entry, or replace the image file",
     "no annotation": "annotate it in a source with `corrects`, or list it in the file that clean.exclude names",
     "wrong size": "correct the annotated size; if only that is wrong and the boxes fit, set clean.trust_image_size",
+    "resized image": "annotate the image in its own size, or export fractions, as YOLO has them",
     "too small": "use a larger image, or lower clean.min_side",
     "too large": "use a smaller image, or raise clean.max_side",
     "extreme shape": "crop it, or raise clean.max_aspect",

@@ -139,10 +139,10 @@ def test_boxes_of_an_image_of_another_size_do_not_correct(tmp_path):
     del coco["images"][0]["width"], coco["images"][0]["height"]
     (fixed / "annotations.json").write_text(json.dumps(coco))
     taken_in(tmp_path, "fixed", fixed, "coco", "--corrects", "old")
-    succeeded(clean(tmp_path, "--max-rejected", "1", "old", "fixed"))
+    succeeded(clean(tmp_path, "--max-rejected", "1", "--trust-image-size", "old", "fixed"))
     (out,) = table(tmp_path, "rejected").to_dict("records")
-    assert (out["source"], out["image"], out["rule"]) == ("old", "images/0.png", "wrong size")
-    assert "annotated for 30 x 20, the image is 60 x 40" in out["value"]
+    assert (out["source"], out["image"], out["rule"]) == ("old", "images/0.png", "resized image")
+    assert "is of one of 30 x 20, the image is 60 x 40" in out["value"]
 
 
 def write_masks(directory: Path, masks: dict[str, np.ndarray], drawn: dict[str, list]) -> Path:
