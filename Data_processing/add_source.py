@@ -22,7 +22,7 @@ from Data_processing.adding import project
 from Data_processing.adding.recognise import Candidate, recognise
 from Data_processing.curating.duplicates import COPIES, with_copies
 from Data_processing.readers.masks import find_one
-from Data_processing.shared.files import SourceFiles, is_there, open_source
+from Data_processing.shared.files import SourceFiles, images_below, is_there, open_source
 from Data_processing.shared.imported import About, Imported, ImportOptions, in_words, write_imported
 from Data_processing.shared.mask_values import Names, table
 from Datasets.format.classes import ClassRules
@@ -56,6 +56,8 @@ class Summary:
     records: int = 0
     found: int = 0
     first_missing: str = ""
+    named: set[str] = field(default_factory=set)  # images and masks
+    empty: int = 0  # images with nothing on them, as far as is stated
     boxes: int = 0
     labels: bool = False
     classes: Counter[str] = field(default_factory=Counter)
@@ -74,6 +76,9 @@ class Summary:
             there = is_there(row.image, names)
             self.found += there
             self.first_missing = self.first_missing or ("" if there else row.image)
+            self.named.update(filter(None, (row.image, row.mask)))
+            stated = [part for part in (row.boxes, row.counts, row.labels) if part is not None]
+            self.empty += bool(stated) and not any(stated) and row.mask is None
             self.boxes += len(row.boxes or ())
             self.labels |= bool(row.labels)
             self.splits.update([row.split] if row.split else [])
@@ -129,7 +134,10 @@ def show(path: Path, found: Candidate, held: Summary, files: SourceFiles) -> Non
     missing = f"; the first that is not there: {held.first_missing}" if held.first_missing else ""
     print(f"{path}: {found.format}: {found.what}")
     print(f"  records  {held.records}")
-    print(f"  images   {held.found} found, below {held.folder or '.'}{missing}")
+    others = [] if held.folder is None else [n for n in images_below(files, held.folder) if n not in held.named]
+    empty = f"; {held.empty} with nothing on them" if held.empty else ""
+    left = f"; {len(others)} others, such as {others[0]}, have no annotation" if others else ""
+    print(f"  images   {held.found} found, below {held.folder or '.'}{empty}{left}{missing}")
     print(f"  boxes    {held.boxes}{f', and {len(held.masks)} masks' if held.masks else ''}")
     print(f"  classes  {_counts(dict(held.classes.most_common(30)))}{' …' if len(held.classes) > 30 else ''}")
     for line in table(files, held.masks):

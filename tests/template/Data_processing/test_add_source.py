@@ -278,6 +278,13 @@ def test_an_image_whose_name_is_nearly_right_does_not_give_the_source_its_name(b
     assert "  pets:\n    format: coco\n" in told
 
 
+def test_images_with_nothing_on_them_and_those_without_annotation_are_counted(bare, tmp_path):
+    source = write_coco(tmp_path / "s", {**BOXES, "empty.png": []})
+    (source / "images/more.png").write_bytes(picture(70))
+    told = succeeded(add(bare, "pets", source, "--dry-run")).stdout
+    assert "; 1 with nothing on them; 1 others, such as images/more.png, have no annotation\n" in told
+
+
 @pytest.mark.parametrize("name", ["", "1st", "no-cats", "a b", "a/b", "a.b", "digits"])
 def test_a_name_that_is_none_or_taken_is_refused(bare, monkeypatch, name):
     monkeypatch.chdir(bare)
