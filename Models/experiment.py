@@ -46,8 +46,8 @@ from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry, written_entry
 from Models.experimenting.entries import remove, rename
 from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text, write_text
-from Models.experimenting.results import compare
-from Models.experimenting.run import git, run, show
+from Models.experimenting.results import compare, show
+from Models.experimenting.run import git, opened, run
 
 JOURNAL = ROOT / "NOTES.md"
 PARAMS = ROOT / "params.yaml"
@@ -174,14 +174,8 @@ def try_(
 
 def stage_commands() -> dict[str, list[str]]:
     """The words of each stage's command, as DVC resolves it."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(ROOT)) as repo:
-            return {stage.addressing: shlex.split(stage.cmd) for stage in repo.index.stages if stage.cmd}
-    except DvcException as error:
-        raise UserError(f"dvc: {error}") from error
+    with opened() as repo:
+        return {stage.addressing: shlex.split(stage.cmd) for stage in repo.index.stages if stage.cmd}
 
 
 def write_few(curated: Path, out: Path, task: str, train: int) -> None:

@@ -5,12 +5,10 @@ Tables of text, and with names a page as well.
 
 import hashlib
 import json
-import logging
 import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -19,8 +17,8 @@ import typer
 
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import parsed, text_of
-from Models.experimenting.log import ROOT, Log
-from Models.experimenting.run import git, stages_due
+from Models.experimenting.log import ROOT, Id, Log
+from Models.experimenting.run import before, git, opened, stages_due
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -93,20 +91,6 @@ class Result(NamedTuple):
         return {name: value for name, value in found.items() if name not in ("out", "helpers")} | short
 
 
-@contextmanager
-def opened() -> Iterator["Repo"]:
-    """DVC's repository, its warnings silenced. Raises UserError with DVC's message."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    try:
-        with Repo(str(ROOT)) as repo:
-            yield repo
-    except DvcException as error:
-        raise UserError(f"dvc: {error}") from error
-
-
 def lock_at(commit: str) -> dict[str, Any]:
     """The stages in dvc.lock of a commit, or of the workspace; empty without one."""
     lock = ROOT / "dvc.lock"
@@ -151,14 +135,16 @@ def named(repo: "Repo", name: str) -> Result:
     if not match:
         raise UserError(f"{name!r} is no experiment; write e001, e001.1 for a step of the log, or e001@REVISION")
     experiment, step, revision = match.groups()
-    commit = ""
+    commit, runs = revision or "", dict[str, str]()
     if step:
         found = Log()[experiment].steps.get(int(step))
         commit = (found.commit if found else None) or ""
         if not commit:
             raise UserError(f"EXPERIMENTS.md: has no result of step {name}; `python -m Models.experiment run {name}`")
-    runs = {run: str(at) for each in repo.experiments.ls(all_commits=True).values() for run, at in each}
-    if commit := runs.get(revision, commit or revision or ""):
+    elif revision:
+        runs = {run: str(at) for each in repo.experiments.ls(all_commits=True).values() for run, at in each}
+        commit = runs.get(revision, revision)
+    if commit:
         try:
             commit = git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
         except UserError:
@@ -215,6 +201,23 @@ def table(
     width = shutil.get_terminal_size((120, 0)).columns
     yield from whole.to_string(index=False, justify="left", line_width=width).splitlines()
     yield ""
+
+
+def show(experiment: Id) -> None:
+    """Print an experiment, and its test metrics before the first step and after each, as `compare` does."""
+    log = Log()
+    found = log[experiment]
+    print("\n".join(log.lines[found.heading : found.end]))
+    steps = {f"{experiment}.{number}": step.commit for number, step in found.steps.items() if step.commit}
+    if steps:
+        name, commit = next(iter(steps.items()))
+        with opened() as repo:
+            results = [named(repo, each) for each in steps]
+            start = before(name, f"{commit}~1")
+            stages = lock_at(start)
+            if f"evaluate@{experiment}" in stages:
+                results.insert(0, Result("before", experiment, start, stages))
+            print("", *tables(repo, results), sep="\n")
 
 
 def compare(

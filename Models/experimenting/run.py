@@ -4,8 +4,8 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import psutil
@@ -14,10 +14,10 @@ import typer
 from Datasets.tools.atomic import editing, locked
 from Datasets.tools.command import end_with_parent
 from Datasets.tools.errors import UserError, one_line
-from Models.experimenting.log import LOG, ROOT, Experiment, Id, Log
+from Models.experimenting.log import LOG, ROOT, Log
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from dvc.repo import Repo
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
             set_parameters(set_)
         commit_work(new, f"[{step}] before: {text}", [f"-S {each}" for each in set_ or []])
         reproduce(step)
-        lines = compared_with_before(step)
+        lines = changed_metrics(step)
         commit = commit_file("dvc.lock", f"[{step}] results: {text}", lines)
         with editing(LOG):
             log = Log()  # as it is now: people may have written in it during the run
@@ -49,15 +49,6 @@ def run(
 def alone() -> AbstractContextManager[None]:
     """What holds other steps off, and whatever else changes params.yaml with dvc.lock: they would share parameters."""
     return locked(ROOT / ".dvc/tmp/experiment", ROOT / "dvc.lock")
-
-
-def show(experiment: Id) -> None:
-    """Print an experiment, and its steps' metrics on the test split beside those from before the first step."""
-    log = Log()
-    found = log[experiment]
-    print("\n".join(log.lines[found.heading : found.end]))
-    if lines := compared_steps(found):
-        print("\n" + "\n".join(lines))
 
 
 def set_parameters(changes: Sequence[str]) -> None:
@@ -121,12 +112,25 @@ def commit_work(new: Sequence[str], subject: str, body: Sequence[str]) -> None:
         git("commit", "--quiet", "--allow-empty", "-m", subject, "-m", "\n".join(body))
 
 
+@contextmanager
+def opened() -> Iterator["Repo"]:
+    """DVC's repository, its warnings silenced. Raises UserError with DVC's message."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.ERROR)
+    try:
+        with Repo(str(ROOT)) as repo:
+            yield repo
+    except DvcException as error:
+        raise UserError(f"dvc: {error}") from error
+
+
 def stages_due() -> set[str]:
     """The stages that are out of date, and those that come after them."""
-    from dvc.repo import Repo
     from networkx import ancestors  # type: ignore[import-untyped]
 
-    with Repo(str(ROOT)) as repo, repo.lock:
+    with opened() as repo, repo.lock:
         due = [stage for stage in repo.index.stages if stage.cmd and stage.changed()]
         return {each.addressing for stage in due for each in (stage, *ancestors(repo.index.graph, stage))}
 
@@ -164,75 +168,24 @@ def reproduce(name: str) -> None:
         raise UserError(f"{name} failed, see above; {resume}")
 
 
-def compared_with_before(name: str) -> list[str]:
-    """A table of the metrics that the step changed."""
-    figures = metrics_since({"before": base(name), name: "workspace"})
-    changed = figures[figures[name].notna() & (figures[name] != figures["before"])]
-    return table(changed) if len(changed) else ["no metric changed"]
+def changed_metrics(step: str) -> list[str]:
+    """A table of the metrics that a step changed, as `dvc metrics diff` prints it."""
+    import pandas as pd
+    from dvc.compare import diff_table
+
+    with opened() as repo:
+        changed = repo.metrics.diff(a_rev=before(step)).get("diff", {})
+    table = diff_table(changed, "Metric", precision=6, a_rev="before", b_rev=step)
+    lines = pd.DataFrame(list(table), columns=table.keys()).to_string(index=False).splitlines()
+    return lines if changed else ["no metric changed"]
 
 
-def compared_steps(experiment: Experiment) -> list[str]:
-    """A table of the test metrics before the first done step and after each; empty without a done step."""
-    done = {f"{experiment.id}.{number}": step.commit for number, step in experiment.steps.items() if step.commit}
-    if not done:
-        return []
-    name, first = next(iter(done.items()))
-    commits = {"before": base(name, f"{first}~1")}
-    commits |= {name: git("rev-parse", f"{commit}^{{commit}}").strip() for name, commit in done.items()}
-    figures = metrics_since(commits).filter(regex=r"^Models/outputs/.*/evaluate/metrics\.json:[^.]+$", axis=0)
-    if figures.empty:
-        return ["no metrics of these commits are in DVC's cache; `dvc pull --all-commits` may fetch them"]
-    return table(figures.sort_index())
-
-
-def base(name: str, last: str = "HEAD") -> str:
-    """The commit that a step's results are compared with: that of its first attempt since other results, or `last`.
-
-    A later attempt's commit may hold the dvc.lock of one that ended halfway.
-    """
-    found = git("rev-parse", last).strip()
-    for line in git("log", "--first-parent", "--format=%H %s", last).splitlines():
-        commit, _, subject = line.partition(" ")
+def before(step: str, last: str = "HEAD") -> str:
+    """The commit before a step's first attempt since other results; `last` if there was none."""
+    first, lines = -1, git("log", "--first-parent", "--format=%H %s", last).splitlines()
+    for number, line in enumerate(lines):
+        subject = line.partition(" ")[2]
         if re.match(r"\[e\d+\.\d+\] results: ", subject):
             break
-        found = commit if subject.startswith(f"[{name}] before: ") else found
-    return found
-
-
-def metrics_since(commits: Mapping[str, str]) -> "pd.DataFrame":
-    """As metrics_at; figures that the commit `before` has not, as their stages were due, are those of its parent."""
-    parent = git("rev-list", "--parents", "-n1", commits["before"]).split()[1:2]
-    figures = metrics_at({**commits, "parent": (parent or [commits["before"]])[0]})
-    figures["before"] = figures["before"].fillna(figures.pop("parent"))
-    return figures
-
-
-def metrics_at(commits: Mapping[str, str]) -> "pd.DataFrame":
-    """The numbers in the metrics files of commits, or of "workspace", except files that DVC's cache lacks.
-
-    A column for each of `commits`; a row for each number, called FILE:NAME, names within names joined by dots.
-    """
-    import pandas as pd
-    from dvc.repo import Repo
-    from dvc.utils.flatten import flatten
-
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    with Repo(str(ROOT)) as repo:
-        shown = repo.metrics.show(revs=list(dict.fromkeys(commits.values())), hide_workspace=False)
-    columns = {}
-    for name, commit in commits.items():
-        files = shown.get(commit, {}).get("data", {})
-        flat = {file: flatten(result.get("data") or {}) for file, result in sorted(files.items())}
-        pairs = [(f"{file}:{key}", value) for file, values in flat.items() for key, value in values.items()]
-        columns[name] = pd.Series({key: value for key, value in pairs if type(value) in (int, float)}, dtype=float)
-    return pd.DataFrame(columns)
-
-
-def table(figures: "pd.DataFrame") -> list[str]:
-    """A line for each metric, a column for each state; from the second on with the difference to the first."""
-    cells = figures.map("{:.6g}".format).where(figures.notna(), "-")
-    for name in figures.columns[1:]:
-        change = figures[name] - figures.iloc[:, 0]
-        cells[name] += change.map(" ({:+.4g})".format).where(change.notna(), "")
-    cells.index = cells.index.str.removeprefix("Models/outputs/")
-    return cells.to_string().splitlines()
+        first = number if subject.startswith(f"[{step}] before: ") else first
+    return lines[min(first + 1, len(lines) - 1)].partition(" ")[0]
