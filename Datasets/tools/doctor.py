@@ -30,7 +30,7 @@ from ruamel.yaml import YAML
 
 from Datasets.format.import_closure import uncovered
 from Datasets.tools.command import run
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError, one_line, some
 from Datasets.tools.params import parsed, text_of, wrong_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,10 +78,10 @@ def check_git(root: Path) -> Iterator[Finding]:
         yield Finding("git: has no commit yet, which experiments and exports need", COMMIT)
         return
     if deleted := _files(root, "--deleted", "--", *DESCRIPTION):
-        yield Finding(f"{_some(deleted)}: deleted, but git still has it", f"git checkout {_words(deleted)}")
+        yield Finding(f"{some(deleted)}: deleted, but git still has it", f"git checkout {_words(deleted)}")
     described = _files(root, "--others", "--", *DESCRIPTION, ":(glob)Datasets/[!.]*/*.dvc")  # those ignored too
     if missing := sorted({*described, *_files(root, "--others", "--exclude-standard", "--", "*.py")}):
-        yield Finding(f"{_some(missing)}: not in git, nor in any commit", f"git add --force {_words(missing)}")
+        yield Finding(f"{some(missing)}: not in git, nor in any commit", f"git add --force {_words(missing)}")
 
 
 def _files(root: Path, *words: str) -> list[str]:
@@ -104,7 +104,7 @@ def check_versions(root: Path) -> Iterator[Finding]:
     installed = {canonicalize_name(each.name): each.version for each in distributions()}
     needed = [Requirement(text).name for text in project["dependencies"]]
     if missing := [name for name in needed if canonicalize_name(name) not in installed]:
-        yield Finding(f"{_some(missing)}: not installed", f"{INSTALL} .")
+        yield Finding(f"{some(missing)}: not installed", f"{INSTALL} .")
     pins = [Requirement(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line]
     other = [
         f"{pin.name} {found} instead of {str(pin.specifier).removeprefix('==')}"
@@ -112,7 +112,7 @@ def check_versions(root: Path) -> Iterator[Finding]:
         if (found := installed.get(canonicalize_name(pin.name))) and not pin.specifier.contains(found, prereleases=True)
     ]
     if other:
-        yield Finding(f"{_some(other)}: not the tested versions", f"{INSTALL} '.[train,serve,dev]'")
+        yield Finding(f"{some(other)}: not the tested versions", f"{INSTALL} '.[train,serve,dev]'")
     wanted, python = project.get("requires-python", ""), platform.python_version()
     if not SpecifierSet(wanted).contains(python, prereleases=True):
         yield Finding(f"Python {python}: pyproject.toml requires {wanted}", "make test PYTHON=PATH")
@@ -166,10 +166,10 @@ def check_data(repo: Any) -> Iterator[Finding]:
     lost = [out for out in missing if out not in cached]
     if cached:
         paths = [_path(out) for out in cached]
-        yield Finding(f"{_some(paths)}: deleted, but still in DVC's cache", f"dvc checkout {_words(paths)}")
+        yield Finding(f"{some(paths)}: deleted, but still in DVC's cache", f"dvc checkout {_words(paths)}")
     if not lost:
         return
-    problem = f"{_some([_path(out) for out in lost])}: neither here nor in DVC's cache"
+    problem = f"{some([_path(out) for out in lost])}: neither here nor in DVC's cache"
     if repo.config["core"].get("remote"):
         yield Finding(problem, "dvc pull")
     elif all(out.stage.cmd for out in lost):
@@ -185,7 +185,7 @@ def check_leftovers(repo: Any) -> Iterator[Finding]:
     gone = sorted({name.rpartition("@")[2] for name in lock.get("stages") or {} if name not in known})
     if gone:
         command = " && ".join(f"python -m Models.experiment remove {name}" for name in gone)
-        yield Finding(f"dvc.lock: has stages of {_some(gone)}, which params.yaml has no more", command)
+        yield Finding(f"dvc.lock: has stages of {some(gone)}, which params.yaml has no more", command)
 
 
 def check_sources(repo: Any) -> Iterator[Finding]:
@@ -258,7 +258,7 @@ def check_objects(repo: Any) -> Iterator[Finding]:
     files = {Path(file): name for out in repo.index.outs for file, name in _objects(out).items() if name in contents}
     copies = [file for file, name in files.items() if file.is_file() and _md5(file) == contents[name]]  # hard links
     bad = [os.path.relpath(path, repo.root_dir) for path in (*damaged, *copies)]
-    yield Finding(f"{_some(bad)}: damaged: not what DVC once wrote", f"rm -f {_words(bad)} && dvc pull")
+    yield Finding(f"{some(bad)}: damaged: not what DVC once wrote", f"rm -f {_words(bad)} && dvc pull")
 
 
 def _md5(path: Path) -> str:
@@ -280,11 +280,6 @@ def _path(out: Any) -> str:
 
 def _words(paths: list[str]) -> str:
     return " ".join(map(shlex.quote, paths))
-
-
-def _some(names: list[str]) -> str:
-    """The first of many names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def main(

@@ -1,4 +1,6 @@
-"""The exception for a user's mistake, and errors in one line."""
+"""The exception for a user's mistake, and messages of one line."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -8,3 +10,8 @@ class UserError(Exception):
 def one_line(error: object) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split())
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """The first of many names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

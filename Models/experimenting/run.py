@@ -13,7 +13,7 @@ import typer
 
 from Datasets.tools.atomic import editing, locked
 from Datasets.tools.command import end_with_parent
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError, one_line, some
 from Models.experimenting.log import LOG, ROOT, Log
 
 if TYPE_CHECKING:
@@ -90,10 +90,9 @@ def files_to_add(yes: bool) -> list[str]:
     new = [name for name in listed if name not in ("", "dvc.lock")]
     if not new or yes:
         return new
-    shown = ", ".join(new[:5]) + (f" and {len(new) - 5} more" if len(new) > 5 else "")
     if not sys.stdin.isatty():
-        raise UserError(f"untracked files: {shown}; --yes adds them to the commit, .gitignore keeps them out")
-    return new if typer.confirm(f"Untracked files: {shown}. Add them to the commit?") else []
+        raise UserError(f"untracked files: {some(new)}; --yes adds them to the commit, .gitignore keeps them out")
+    return new if typer.confirm(f"Untracked files: {some(new)}. Add them to the commit?") else []
 
 
 def commit_work(new: Sequence[str], subject: str, body: Sequence[str]) -> None:

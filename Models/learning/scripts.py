@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from Datasets.format.import_closure import uncovered
 from Datasets.format.predictions import OUTPUTS
 from Datasets.tools.atomic import replacing
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, some
 from Models.learning.data_loading import Samples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -343,7 +343,7 @@ def start_from(
     if not any(mine[name].dim() for name in fitting):  # a number, such as a counter, fits anywhere
         raise UserError(
             f"init: {source}: none of its {len(initial.tensors)} tensors fits this model: they are called "
-            f"{_some(sorted(initial.tensors))}; the model's {_some(list(mine))}"
+            f"{some(sorted(initial.tensors))}; the model's {some(list(mine))}"
         )
     for name, module in model.named_modules():
         if hasattr(module, "freeze") and fitting.issuperset(f"{name}.{inner}" for inner in module.state_dict()):
@@ -351,9 +351,9 @@ def start_from(
     missing = [name for name in mine if name not in fitting and name not in {each.split()[0] for each in shapes}]
     others = {"of another shape": shapes, anew: missing, unused: left_out}
     lines = [f"init: {len(fitting)} of {len(mine)} tensors from {source}{prefix}"]
-    lines += [f"init: {len(names)} {what}: {_some(names)}" for what, names in others.items() if names]
+    lines += [f"init: {len(names)} {what}: {some(names)}" for what, names in others.items() if names]
     if initial.classes not in (None, list(classes)):
-        lines.append(f"init: its classes ({_some(initial.classes or [])}) are not the data's ({_some(classes)})")
+        lines.append(f"init: its classes ({some(initial.classes or [])}) are not the data's ({some(classes)})")
     return fitting, lines
 
 
@@ -378,7 +378,3 @@ def _aligned(mine: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[s
 
 def _shape(values: Tensor) -> str:
     return "x".join(str(side) for side in values.shape) or "a number"
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

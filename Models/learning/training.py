@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel
 from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import EpochProgress
-from Datasets.tools.errors import UserError
+from Datasets.tools.errors import UserError, some
 from Models.learning.augmentation import augment
 from Models.learning.data_loading import Batch, Samples, epoch_order
 from Models.learning.hardware import Loss, autocast, count, from_first, is_first, loss_of, mean, rank, share
@@ -39,7 +39,6 @@ from Models.learning.scripts import check_losses
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
 CHECKPOINT_SHARE = 0.01  # of the time, for checkpoints
 PARTS = ("model", "optimizer", "schedule", "average")  # of the state, that have a state_dict
-NAMED = 8  # images named when a step fails
 DIGEST_BYTES = 32
 
 Row = dict[str, float | int]
@@ -232,10 +231,9 @@ def explanation(
     error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options, checkpoint: Path
 ) -> str:
     """The message for a step that failed: its images, and what to do."""
-    rate, names = options.learning_rate, [samples.records[index]["image"] for index in images]
-    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    rate, names = options.learning_rate, some([samples.records[index]["image"] for index in images])
     kept = f"; the checkpoint before it is kept: {checkpoint}" if checkpoint.exists() else ""
-    return f"{error} at step {step + 1}: lower learning_rate (now {rate:g}), or look at its images: {shown}{kept}"
+    return f"{error} at step {step + 1}: lower learning_rate (now {rate:g}), or look at its images: {names}{kept}"
 
 
 def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root: Path, data: str) -> Path:
