@@ -21,19 +21,18 @@ from typing import Annotated, Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
 from Datasets.exporters.files import Names, mask_pixels, write_file
 from Datasets.format.coco import Document, object_entry, stuff_entries
-from Datasets.format.curated import Curated
+from Datasets.format.curated import Curated, open_parquet
 from Datasets.format.files import COUNT, TASK_DIGITS
 from Datasets.format.records import SPLITS
 from Datasets.format.scored_records import SCORED_SCHEMA
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError
 
 KINDS = ("boxes", "mask", "counts", "labels")  # the first that a record has is what its task is about
 Row = Any  # a record with its file, `data`, and `reason`; or `image` and `error`
@@ -183,12 +182,7 @@ def main(
     url: Annotated[str, typer.Option(help="what the images' addresses begin with; default: local files")] = "",
 ) -> None:
     """Write labelling tasks with annotations to correct."""
-    if not answers.is_file():
-        raise UserError(f"{answers}: is no file")
-    try:
-        columns = {*pq.read_schema(answers).names}
-    except pa.ArrowException as error:
-        raise UserError(f"{answers}: no whole Parquet file: {one_line(error)}") from error
+    columns = {*open_parquet(answers, "`Deployment.predict` and `Models.review` write them").schema_arrow.names}
     if not (columns >= ANSWERS or columns >= REVIEW):
         raise UserError(f"{answers}: neither answers of `Deployment.predict` nor a review of `Models.review`")
     dataset = Curated(curated)

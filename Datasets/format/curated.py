@@ -30,6 +30,7 @@ SHARD_BYTES = 45_000_000  # of images in a shard, at most about
 ROW_GROUP_BYTES = 1_000_000  # small, so that reading one image reads little else
 HELD_ROW_GROUPS = 16  # while images are read; in their order, each is then read once
 OPEN_SHARDS = 64  # of the files that a process may have open
+REMEDY = "delete it, and `dvc checkout`, or `dvc pull`, brings it back"
 _HUGGINGFACE = {"info": {"features": {"image": {"_type": "Image"}, "mask": {"_type": "Image"}}}}
 CURATED_SCHEMA = pa.schema(
     [field.with_type(IMAGE_TYPE) if field.name == "image" else field for field in SCHEMA],
@@ -73,7 +74,7 @@ class Curated:
     def value_range(self) -> Range:
         """What becomes 0 and 255 of images of more than 8 bits."""
         shard = next(iter(sorted(self.directory.glob("*-of-*.parquet"))), None)
-        metadata = (_opened(shard).schema_arrow.metadata or {}) if shard else {}
+        metadata = (open_parquet(shard).schema_arrow.metadata or {}) if shard else {}
         return json.loads(metadata.get(b"range", b"null"))
 
     @property
@@ -105,7 +106,7 @@ class ImageFiles(Sequence[bytes]):
     """Random access to the image files in `shards`; reading one reads its row group, of which some are held."""
 
     def __init__(self, shards: Iterable[Path]) -> None:
-        self._open = lru_cache(OPEN_SHARDS)(_opened)
+        self._open = lru_cache(OPEN_SHARDS)(open_parquet)
         self._column = lru_cache(HELD_ROW_GROUPS)(self._read)
         self._groups = [(shard, group) for shard in shards for group in range(self._open(shard).num_row_groups)]
         rows = (self._open(shard).metadata.row_group(group).num_rows for shard, group in self._groups)
@@ -127,16 +128,16 @@ class ImageFiles(Sequence[bytes]):
 
 def _annotations(shard: Path, masks: bool) -> Iterator[Record]:
     columns = [name if masks or name != "mask" else "mask.path" for name in _ANNOTATIONS]
-    for row in _opened(shard).read(columns=columns).to_pylist():
+    for row in open_parquet(shard).read(columns=columns).to_pylist():
         yield Record(**{**row, "image": row["image"]["path"]})  # type: ignore[typeddict-item]
 
 
-def _opened(shard: Path) -> pq.ParquetFile:
+def open_parquet(path: Path, remedy: str = REMEDY) -> pq.ParquetFile:
+    """A Parquet file to read from. Raises UserError, with the remedy, for what is none."""
     try:
-        return pq.ParquetFile(shard, memory_map=True)
+        return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
-        remedy = "delete it, and `dvc checkout`, or `dvc pull`, brings it back"
-        raise UserError(f"{shard}: not a complete Parquet file: {one_line(error)}; {remedy}") from error
+        raise UserError(f"{path}: cannot be read as Parquet: {one_line(error)}; {remedy}") from error
 
 
 def write_curated(
@@ -205,7 +206,7 @@ def read_origins(directory: Path) -> dict[str, dict[str, Any]]:
     """Where each image's annotations came from: rows of ORIGINS_SCHEMA by `image`; empty for a dataset without them."""
     if not (directory / ORIGINS).exists():
         return {}
-    return {row["image"]: row for row in _opened(directory / ORIGINS).read().to_pylist()}
+    return {row["image"]: row for row in open_parquet(directory / ORIGINS).read().to_pylist()}
 
 
 def image_path(record: Record) -> str:

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from Datasets.format.curated import open_parquet
 from Datasets.tools.atomic import replacing
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.errors import UserError
 
 OUTPUTS = Path("Models/outputs")
 UNSURE = 4  # times as many as are wanted: of the most uncertain so many, those that differ most are chosen
@@ -55,10 +56,7 @@ def next_images(
 
 def read(path: Path, columns: Sequence[str], remedy: str) -> pa.Table:
     """A table that has these columns, at least. Raises UserError, with the remedy."""
-    try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read: {one_line(error)}; {remedy}") from error
+    table = open_parquet(path, remedy).read()
     if missing := set(columns).difference(table.schema.names):
         raise UserError(f"{path}: has no {', '.join(sorted(missing))}; {remedy}")
     return table

@@ -125,7 +125,7 @@ def test_a_shard_that_was_cut_off_is_named(tmp_path, left):
     shard = next(tmp_path.glob("train-*"))
     shard.write_bytes(shard.read_bytes()[: int(left * shard.stat().st_size)])
     for read in (Curated(tmp_path).records, Curated(tmp_path).images):
-        with pytest.raises(UserError, match=f"{shard.name}: not a complete Parquet file: .*dvc pull"):
+        with pytest.raises(UserError, match=f"{shard.name}: cannot be read as Parquet: .*dvc pull"):
             read("train")
 
 
