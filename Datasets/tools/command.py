@@ -144,12 +144,19 @@ def end_with_parent(parent: int | None = None) -> None:
             os._exit(1)
 
 
-def progress(items: Iterable[T], total: int, what: str, unit: str, seconds: float = 10.0) -> Iterator[T]:
-    """Yield `items` and show progress on stderr: a bar on a terminal, elsewhere at most one line in `seconds`."""
+def progress(
+    items: Iterable[T], total: int, what: str, unit: str, seconds: float = 10.0, more: Callable[[], str] = str
+) -> Iterator[T]:
+    """Yield `items` and show progress on stderr: a bar on a terminal, elsewhere at most one line in `seconds`.
+
+    more: what else to show after an item.
+    """
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=what, unit=f" {unit}")
+        for item in (bar := tqdm(items, total=total, desc=what, unit=f" {unit}")):
+            yield item
+            bar.set_postfix_str(more(), refresh=False)
         return
     start = last = time.monotonic()
     done = 0
@@ -158,43 +165,7 @@ def progress(items: Iterable[T], total: int, what: str, unit: str, seconds: floa
         done += 1
         if time.monotonic() - last >= seconds:
             last = time.monotonic()
-            print(f"{what}: {done} of {total} {unit}, {done / (last - start):.0f} a second", file=sys.stderr)
+            line = f"{what}: {done} of {total} {unit}, {done / (last - start):.0f} a second {more()}"
+            print(line.rstrip(), file=sys.stderr)
     unit = unit.removesuffix("s") if done == 1 else unit
     print(f"{what}: {done} {unit} in {time.monotonic() - start:.1f} s", file=sys.stderr)
-
-
-class EpochProgress:
-    """Shows a training on stderr: on a terminal a line that is rewritten, elsewhere a line in 10 s; a line per epoch.
-
-    steps: of an epoch. done: steps before this start.
-    """
-
-    def __init__(self, epochs: int, steps: int, done: int) -> None:
-        self.epochs, self.steps, self.done = epochs, steps, done
-        self.live = sys.stderr.isatty()
-        self._begin()
-
-    def _begin(self) -> None:
-        self.start = self.last = time.monotonic()
-        self.first, self.images = self.done, 0
-
-    def step(self, images: int, loss: float) -> None:
-        """Report a step of so many images. loss: the mean over the epoch so far."""
-        self.done += 1
-        self.images += images
-        if time.monotonic() - self.last > (0.2 if self.live else 10):
-            self.last = time.monotonic()
-            step = (self.done - 1) % self.steps + 1
-            self._print(f"step {step}/{self.steps}  loss {loss:.3f}", "" if self.live else "\n")
-
-    def epoch(self, figures: Mapping[str, float]) -> None:
-        """Report the end of an epoch."""
-        self._print("  ".join(f"{name} {value:.3f}" for name, value in figures.items()), "\n")
-        self._begin()
-
-    def _print(self, what: str, end: str) -> None:
-        seconds = max(1e-9, time.monotonic() - self.start)
-        left = (self.epochs * self.steps - self.done) * seconds / max(1, self.done - self.first)
-        speed = f"{self.images / seconds:.0f} images/s  {left:.0f} s left"
-        epoch = f"epoch {(self.done - 1) // self.steps + 1}/{self.epochs}"
-        print(f"\r\033[K{epoch}" if self.live else epoch, what, speed, sep="  ", end=end, file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
-from Datasets.tools.command import EpochProgress
+from Datasets.tools.command import progress
 from Datasets.tools.errors import UserError, some
 from Models.learning.augmentation import augment
 from Models.learning.data_loading import Batch, Samples, epoch_order
@@ -62,6 +62,15 @@ class State:
     sums: dict[str, float]
     history: list[Row]
     best: dict[str, Any] | None = None
+
+    @property
+    def since(self) -> int:
+        """Steps done since the last row of the history."""
+        return self.step - int(self.history[-1]["step"] if self.history else 0)
+
+    def loss_so_far(self) -> str:
+        """The mean loss of those steps, in words."""
+        return f"loss {self.sums['loss'] / self.since:.3f}"
 
     @property
     def result(self) -> nn.Module:
@@ -99,29 +108,28 @@ def train(
     saver = Saver(checkpoint)
     if is_first():
         report(state.history)
-    progress = EpochProgress(options.epochs, steps, state.step)
-    since = int(state.history[-1]["step"]) if state.history else 0  # the step of the last row
     for epoch in range(state.step // steps, options.epochs):
         if from_first(stalled(state, options.patience)):
             break
         order = epoch_order(len(samples), options.batch, options.seed, epoch)[state.step % steps :]
         shares = [each[share(len(each))] for each in order]
         batches = samples.batches(shares, options.workers, pin=options.device != "cpu")
-        for images, batch in zip(order, batches, strict=True):
+        named = f"epoch {epoch + 1} of {options.epochs}"
+        shown = progress(batches, len(order), named, "steps", more=state.loss_so_far)
+        for images, batch in zip(order, shown, strict=True):
             try:
                 update(state, batch, options, len(images))
             except NotFinite as error:
                 raise UserError(explanation(error, state.step, samples, images, options, checkpoint)) from error
-            progress.step(len(images), state.sums["loss"] / (state.step - since))
             if state.step % steps:  # at the end of an epoch, after its report
                 saver.save(state)
         if epoch + 1 == options.epochs or (epoch + 1) % options.validate_every == 0:
-            end_epoch(state, epoch + 1, state.step - since, validate(state.result) if is_first() else {})
-            since = state.step
+            end_epoch(state, epoch + 1, validate(state.result) if is_first() else {})
             if is_first():
                 report(state.history)
                 row = state.history[-1]
-                progress.epoch({name: row[name] for name in row if name == "loss" or name.startswith("val_")})
+                figures = (f"{name} {row[name]:.3f}" for name in row if name == "loss" or name.startswith("val_"))
+                print(f"{named}:", *figures, sep="  ", file=sys.stderr)
         saver.save(state)
     return state
 
@@ -206,10 +214,10 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     state.sums = {name: state.sums.get(name, 0.0) + value for name, value in parts.items()}
 
 
-def end_epoch(state: State, epoch: int, steps: int, measured: Mapping[str, float]) -> None:
-    """Add a row to the history; keep the weights if none before were as good. steps: those since the row before."""
+def end_epoch(state: State, epoch: int, measured: Mapping[str, float]) -> None:
+    """Add a row to the history; keep the weights if none before were as good."""
     row: Row = {"step": state.step, "epoch": epoch, "learning_rate": float(max(state.schedule.get_last_lr()))}
-    row |= {name: value / steps for name, value in state.sums.items()}
+    row |= {name: value / state.since for name, value in state.sums.items()}
     state.history.append({**row, **measured})
     state.sums = dict.fromkeys(state.sums, 0.0)  # the names stay: each step has the same
     value = next(iter(measured.values()), None)
