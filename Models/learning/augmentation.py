@@ -9,26 +9,27 @@ import torch.nn.functional as F  # noqa: N812
 from Datasets.format.images import FILL
 from Datasets.tools.errors import UserError
 from Models.learning.data_loading import IGNORED, Batch
-from Models.learning.options import Augmentation
+from Models.learning.options import Options
 
 LEAST_VISIBLE = 0.4  # of a box's area; one that is cut off further is neither object nor background
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
 
-def check_augmentation(how: Augmentation, task: str) -> None:
+def check_augmentation(how: Options, task: str) -> None:
     """Raise UserError for what would make the targets of a task wrong."""
     if task == "counts" and (how.zoom or how.crop):
         raise UserError("zoom, crop: would cut off objects that are still counted; set both to 0 for a task of counts")
 
 
-def augment(batch: Batch, how: Augmentation, seed: Sequence[int], rows: slice | None = None, of: int = 0) -> Batch:
+def augment(batch: Batch, how: Options, seed: Sequence[int], rows: slice | None = None, of: int = 0) -> Batch:
     """The batch, varied; its targets `boxes` and `mask` (int [N, H, W]), where it has them, move with the images.
 
-    A box that is mostly cut off becomes a crowd box, which the loss ignores. rows: which images of a larger batch of
+    flip: mirror half of them left to right. zoom: 0.5 scales by 1/1.5 to 1.5 and shifts by up to a quarter of the image
+    to each side; what comes from outside is grey. crop: 0.5 cuts out a part, with sides of half to all of the image's,
+    and scales it up. colour: 0.5 changes brightness, contrast and saturation each by a factor of 0.5 to 1.5. A box that
+    is mostly cut off becomes a crowd box, which the loss ignores. rows: which images of a larger batch of
     `of` these are, if they are a part of one; they are varied as they would be in the whole.
     """
-    if not any(how):
-        return batch
     random = np.random.default_rng(seed)
     rows, of = (rows, of) if rows else (slice(None), len(batch.indices))
     device = batch.images.device
@@ -48,7 +49,7 @@ def augment(batch: Batch, how: Augmentation, seed: Sequence[int], rows: slice | 
     return batch._replace(images=images, targets=targets)
 
 
-def _placement(how: Augmentation, count: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _placement(how: Options, count: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and shift [N, 2] that move x (from -1 to 1) to x * scale + shift."""
     sign = np.where(random.random(count) < 0.5 * how.flip, -1.0, 1.0)[:, None] * [[1.0, 1.0]]
     sign[:, 1] = 1

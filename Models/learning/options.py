@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from typer import Option
 
@@ -13,20 +13,6 @@ class Precision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
     auto = "auto"
-
-
-class Augmentation(NamedTuple):
-    """How much to vary images; nothing by default.
-
-    flip: mirror half of them left to right. zoom: 0.5 scales by 1/1.5 to 1.5 and shifts by up to a quarter of the image
-    to each side; what comes from outside is grey. crop: 0.5 cuts out a part, with sides of half to all of the image's,
-    and scales it up. colour: 0.5 changes brightness, contrast and saturation each by a factor of 0.5 to 1.5.
-    """
-
-    flip: bool = False
-    zoom: float = 0.0
-    crop: float = 0.0
-    colour: float = 0.0
 
 
 class Keep(StrEnum):
@@ -67,7 +53,3 @@ class Options:
     deterministic: Annotated[bool, Option(help="use only operations that give the same bits each time")] = True
     precision: Annotated[Precision, Option(help="auto: bf16 on a GPU that has it")] = Precision.auto
     processes: Annotated[int, Option(min=1, max=1024, help="that share each step, started by torchrun")] = 1
-
-    def augmentation(self) -> Augmentation:
-        """The augmentation among the options."""
-        return Augmentation(self.flip, self.zoom, self.crop, self.colour)

@@ -186,7 +186,7 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     images = images or len(batch.indices)
     torch.manual_seed(options.seed * 1_000_003 + state.step + 2**40 * rank())  # so there is no random state to save
     batch = batch.to(options.device)
-    batch = augment(batch, options.augmentation(), [options.seed, state.step], share(images), images)
+    batch = augment(batch, options, [options.seed, state.step], share(images), images)
     state.optimizer.zero_grad()
     sums = []
     pieces = list(

@@ -63,7 +63,7 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     scripts.check_helpers(script, helpers)
     arguments = scripts.parse_build_arguments(module.build, model)
     data = Curated(curated)
-    check_augmentation(options.augmentation(), module.TASK)
+    check_augmentation(options, module.TASK)
     hardware.set_up_torch(options.threads, options.deterministic, options.seed)
     precision = hardware.resolve_precision(options.precision, options.device)
     options = replace(options, precision=precision, processes=hardware.count())

@@ -63,7 +63,8 @@ def bare(curated: Path, steps: int) -> float:
     """Images a second of what a PyTorch tutorial would write, with the same model, data, augmentation and optimizer."""
     import torch
 
-    from Models.learning.augmentation import Augmentation, augment
+    from Models.learning.augmentation import augment
+    from Models.learning.options import Options
 
     samples, options, state = learning(curated)
     samples.cache()
@@ -72,7 +73,7 @@ def bare(curated: Path, steps: int) -> float:
     begun = time.perf_counter()
     for step, batch in enumerate(samples.batches(parts)):
         state.model.train()
-        batch = augment(batch, Augmentation(zoom=options.zoom), [0, step])
+        batch = augment(batch, Options(zoom=options.zoom), [0, step])
         loss = sum(state.model.loss(batch.images, batch.targets).values())
         state.optimizer.zero_grad()
         loss.backward()
@@ -85,14 +86,15 @@ def bare(curated: Path, steps: int) -> float:
 
 def varied(curated: Path, steps: int, cached: bool) -> float:
     """Images a second of our batches with targets, varied, from the shards or from memory."""
-    from Models.learning.augmentation import Augmentation, augment
+    from Models.learning.augmentation import augment
+    from Models.learning.options import Options
 
     samples, _, _ = learning(curated)
     if cached:
         samples.cache()
     parts, begun = order(samples, steps), time.perf_counter()
     for step, batch in enumerate(samples.batches(parts)):
-        augment(batch, Augmentation(zoom=0.25), [0, step])
+        augment(batch, Options(zoom=0.25), [0, step])
     return sum(map(len, parts)) / (time.perf_counter() - begun)
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +7,9 @@ import torch
 from Datasets.format.curated import Curated
 from Datasets.tools.errors import UserError
 from Models.learning import data_loading
-from Models.learning.augmentation import Augmentation, augment
+from Models.learning.augmentation import augment
 from Models.learning.data_loading import Batch, Samples, epoch_order
+from Models.learning.options import Options
 from tests.template.Models.shape_scenes import box, write_scenes
 
 
@@ -90,7 +93,8 @@ def drawn(count=24, size=64):
     return Batch(images, targets, range(count), [])
 
 
-MOVES = [Augmentation(flip=True), Augmentation(zoom=0.4), Augmentation(crop=0.4), Augmentation(True, 0.4, 0.3, 0.2)]
+varied = functools.partial(Options, zoom=0.0)
+MOVES = [varied(flip=True), varied(zoom=0.4), varied(crop=0.4), varied(flip=True, zoom=0.4, crop=0.3, colour=0.2)]
 
 
 @pytest.mark.parametrize("how", MOVES)
@@ -111,15 +115,15 @@ def test_augmented_boxes_and_masks_stay_on_their_objects(how):
 
 
 def test_it_mirrors_left_to_right_only_and_zooms_to_any_side():
-    flipped = augment(drawn(), Augmentation(flip=True), [0, 7]).targets["boxes"][:, 0]
+    flipped = augment(drawn(), varied(flip=True), [0, 7]).targets["boxes"][:, 0]
     assert set(map(tuple, flipped.tolist())) == {(36, 20, 52, 40), (12, 20, 28, 40)}
-    zoomed = augment(drawn(), Augmentation(zoom=0.4), [0, 7]).targets["boxes"][:, 0]
+    zoomed = augment(drawn(), varied(zoom=0.4), [0, 7]).targets["boxes"][:, 0]
     middles = (zoomed[:, 1] + zoomed[:, 3]) / 2 - 32  # from the image's; -2 at first
     assert middles.min() < -3 and middles.max() > 1
 
 
 def test_what_comes_from_outside_is_grey_and_ignored():
-    batch = augment(drawn(), Augmentation(zoom=1.0), [0, 7])
+    batch = augment(drawn(), varied(zoom=1.0), [0, 7])
     outside = batch.targets["mask"] == -1
     assert outside.any() and set(batch.targets["mask"].unique().tolist()) == {-1, 0, 3}
     inner = torch.nn.functional.max_pool2d(1.0 - outside.float()[:, None], 3, 1, 1)[:, 0] == 0
@@ -127,7 +131,7 @@ def test_what_comes_from_outside_is_grey_and_ignored():
 
 
 def test_a_crop_enlarges_and_shows_nothing_from_outside():
-    targets = augment(drawn(), Augmentation(crop=0.5), [0, 3]).targets
+    targets = augment(drawn(), varied(crop=0.5), [0, 3]).targets
     assert not (targets["mask"] == -1).any()
     areas = (targets["mask"] == 3).sum((1, 2))
     assert areas.max() > 1.5 * 20 * 16
@@ -136,7 +140,7 @@ def test_a_crop_enlarges_and_shows_nothing_from_outside():
 def test_a_box_that_is_mostly_cut_off_is_a_crowd():
     batch = drawn(200)
     batch.targets["boxes"][:] = torch.tensor([2.0, 2, 12, 12])
-    cropped = augment(batch, Augmentation(crop=0.6), [0, 5]).targets
+    cropped = augment(batch, varied(crop=0.6), [0, 5]).targets
     gone = (cropped["boxes"][..., 2:] - cropped["boxes"][..., :2]).prod(2) == 0
     assert gone.any() and cropped["crowd"][gone].all() and not cropped["crowd"].all()
 
@@ -145,7 +149,7 @@ def test_colours_vary_and_nothing_moves():
     start = drawn()
     start.images[:, :, :8] = 114  # a letterbox's padding
     start.images[:, 0, 50:60] = 200  # reddish
-    batch = augment(start, Augmentation(colour=0.5), [0, 7])
+    batch = augment(start, varied(colour=0.5), [0, 7])
     assert all(torch.equal(batch.targets[name], start.targets[name]) for name in start.targets)
     assert (batch.images[:, :, :8] == 114).all()
     assert len(batch.images[:, 0, 45, 5].unique()) > 8, "brightness varies from image to image"
@@ -153,9 +157,9 @@ def test_colours_vary_and_nothing_moves():
     assert (red[:, 0] - red[:, 1]).std() > 10, "so does saturation"
     ranges = batch.images[:, 0, 20:40].flatten(1).float()
     assert (ranges.amax(1) - ranges.amin(1)).std() > 10, "and contrast"
-    assert torch.equal(batch.images, augment(start, Augmentation(colour=0.5), [0, 7]).images)
+    assert torch.equal(batch.images, augment(start, varied(colour=0.5), [0, 7]).images)
 
 
 def test_without_augmentation_the_batch_is_as_it_was(shapes):
     batch = next(Samples(Curated(shapes), "train", 48).batches([[0, 1]]))
-    assert augment(batch, Augmentation(), [0, 0]) is batch
+    assert augment(batch, varied(), [0, 0]) is batch

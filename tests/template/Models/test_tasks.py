@@ -21,9 +21,10 @@ from Models import experiment
 from Models.evaluate import named_confusion
 from Models.experimenting.comparison import figure_of
 from Models.learning import metrics
-from Models.learning.augmentation import Augmentation, check_augmentation
+from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import IGNORED, Samples
 from Models.learning.metrics import validate
+from Models.learning.options import Options
 from Models.learning.scripts import arguments_of_data, read_initial, start_from
 from Models.learning.training import train
 from tests.template.conftest import AUTHOR, copy_code, edit_params, run_in, succeeded
@@ -123,10 +124,10 @@ def test_labels_and_counts_are_those_of_the_boxes(shapes):
 
 
 def test_what_would_cut_off_counted_objects_is_refused():
-    check_augmentation(Augmentation(zoom=0.2, crop=0.2), "mask")
-    check_augmentation(Augmentation(flip=True, colour=0.5), "counts")
+    check_augmentation(Options(zoom=0.2, crop=0.2), "mask")
+    check_augmentation(Options(flip=True, zoom=0, colour=0.5), "counts")
     with pytest.raises(UserError, match="set both to 0 for a task of counts"):
-        check_augmentation(Augmentation(zoom=0.2), "counts")
+        check_augmentation(Options(zoom=0.2), "counts")
 
 
 def test_a_split_without_masks_is_reported(tmp_path):
