@@ -40,12 +40,12 @@ from Datasets.format.classes import write_classes
 from Datasets.format.curated import Curated
 from Datasets.format.proposal import propose_for
 from Datasets.format.records import SPLITS
-from Datasets.tools.atomic import editing
+from Datasets.tools.atomic import editing, write_text
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import parsed, text_of, with_entry, written_entry
 from Models.experimenting.entries import remove, rename
-from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text, write_text
+from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text
 from Models.experimenting.results import compare, show
 from Models.experimenting.run import git, opened, run
 

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from Datasets.tools.atomic import editing, replacing
+from Datasets.tools.atomic import editing, replacing, write_text
 from Datasets.tools.command import dvc, run
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.licenses import check_licenses
@@ -65,9 +65,9 @@ def add(
     if source.startswith(PACKAGE):
         find(source)
         entry = {"source": source, "license": license, "trained_on": trained_on, "cite": cite, "key": key}
-        with editing(PARAMS), replacing(PARAMS) as partial:
-            text = with_entry(PARAMS, "pretrained", name, {what: word for what, word in entry.items() if word})
-            partial.write_text(text, encoding="utf-8")
+        with editing(PARAMS):
+            stated = {what: word for what, word in entry.items() if word}
+            write_text(PARAMS, with_entry(PARAMS, "pretrained", name, stated))
         print(f"{PARAMS}: pretrained has got {name}; next: `dvc repro pretrained@{name}`, and `init: {name}`")
         return
     original = PRETRAINED / f"{name}.original{Path(source).suffix}" if "://" in source else None
@@ -112,9 +112,8 @@ def convert(
     }
     with replacing(PRETRAINED / name, "card.json", "weights.safetensors") as partial:
         partial.mkdir()
-        save_file(
-            {each: values.contiguous().clone() for each, values in tensors.items()}, partial / "weights.safetensors"
-        )
+        own = {each: values.contiguous().clone() for each, values in tensors.items()}  # of what is shared a copy each
+        save_file(own, partial / "weights.safetensors")
         (partial / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{PRETRAINED / name}: {len(tensors)} tensors, {card['parameters']:,} numbers, {license}, from {path.name}")
 
@@ -122,9 +121,7 @@ def convert(
 def check_license(name: str, license: str, allowed: Sequence[str]) -> None:
     """Raise UserError for weights without a licence, or with one that the project does not allow."""
     if not license:
-        raise UserError(
-            f"{name}: which licence do these weights have? Look at where they come from, and give --license"
-        )
+        raise UserError(f"{name}: no licence is stated; look where the weights come from, and give --license")
     check_licenses({f"weights {name}": license}, allowed)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import write_text
 
 PARTS = Path(__file__).parent
 
@@ -19,5 +19,4 @@ def write_page(template: Path, values: Mapping[str, Any], out: Path) -> None:
         loader=loader, autoescape=True, undefined=undefined, trim_blocks=True, lstrip_blocks=True
     )
     text = environment.get_template(template.name).render(values).strip() + "\n"
-    with replacing(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(out, text)

@@ -46,6 +46,12 @@ def replacing(path: Path, *own: str) -> Iterator[Path]:
             _remove(old)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def locked(lock: Path, what: Path, wait: bool = False) -> Iterator[None]:
     """Hold a lock, a file that this makes, with its folder. wait: for another process that has it.
@@ -58,9 +64,6 @@ def locked(lock: Path, what: Path, wait: bool = False) -> Iterator[None]:
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:  # another process has just removed the folder
-            continue
-        except NotADirectoryError:  # what version 0.1.0 left behind
-            lock.parent.unlink(missing_ok=True)
             continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from Datasets.tools.atomic import editing
+from Datasets.tools.atomic import editing, write_text
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import parsed, text_of, with_other_name, without_entry
-from Models.experimenting.log import LOG, ROOT, Id, read_text, write_text
+from Models.experimenting.log import LOG, ROOT, Id, read_text
 from Models.experimenting.run import alone, lock_without
 
 PARAMS, LOCK = ROOT / "params.yaml", ROOT / "dvc.lock"

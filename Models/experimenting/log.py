@@ -23,7 +23,7 @@ from typing import Annotated
 import typer
 
 from Datasets.format.files import decode_text
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import write_text
 from Datasets.tools.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,12 +181,6 @@ class Log:
 def read_text(path: Path, default: str) -> str:
     """The text of a UTF-8 file with "\n" as line ends, or the default if the file does not exist."""
     return decode_text(path.read_bytes(), path, "utf-8").replace("\r\n", "\n") if path.exists() else default
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def paragraph(text: str) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from Datasets.format.import_closure import uncovered
 from Datasets.format.predictions import OUTPUTS
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import replacing, write_text
 from Datasets.tools.errors import UserError, some
 from Models.learning.data_loading import Samples
 
@@ -254,9 +254,7 @@ def check_losses(losses: Any, before: Collection[str]) -> None:
 
 def write_json(value: Any, path: Path) -> None:
     """Write JSON for people and programs; NaN and infinity, which JSON does not have, are a programmer's mistake."""
-    with replacing(path) as partial:
-        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_run(directory: Path) -> Run:

@@ -12,7 +12,7 @@ from torch import nn
 
 from Datasets.format.curated import Curated
 from Datasets.format.proposal import propose_for, rate
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import write_text
 from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
 from Models.learning.augmentation import check_augmentation
@@ -128,8 +128,7 @@ def learn(work: Work, out: Path) -> None:
 def write_history(rows: Sequence[Row], path: Path) -> None:
     """Write one row per epoch as tab-separated values with a header, as `dvc plots` reads them."""
     lines = [list(rows[0]) if rows else ["step"], *([f"{value:.8g}" for value in row.values()] for row in rows)]
-    with replacing(path) as partial:
-        partial.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join("\t".join(line) + "\n" for line in lines))
 
 
 def write_results(state: State, run: scripts.Run, out: Path) -> None:

@@ -113,7 +113,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("write", "words", "told"),
     [
-        (lambda: None, {}, "which licence do these weights have"),
+        (lambda: None, {}, "no licence is stated"),
         (lambda: None, {"license": "AGPL-3.0"}, "licenses.allow in params.yaml lacks AGPL-3.0 (of weights theirs)"),
         (lambda: Path("w.pth").write_bytes(pickle.dumps(Evil())), LICENSE, "w.pth: holds more than tensors"),
         (lambda: torch.save({"a": Evil()}, "w.pth"), LICENSE, "w.pth: holds more than tensors"),
