@@ -1,19 +1,8 @@
 """The experiment log: what was tried, why, on which commit, and what came of it.
 
-    python -m Models.experiment new e004 "Wider backbone" --step "width 48" --step "width 64"
-    python -m Models.experiment new --for boxes                  (also in params.yaml, with what the data suggest)
-    python -m Models.experiment note e004 "the heads, too?"      (--journal: into NOTES.md instead)
-    python -m Models.experiment try e004 e005                    (trains a few steps, and keeps nothing)
-    python -m Models.experiment run e004.1 -S experiments.e004.model.width=48
-    python -m Models.experiment conclude e004 "48 is enough"
-    python -m Models.experiment compare                          (all that was evaluated: settings and figures)
-    python -m Models.experiment list [--open]
-    python -m Models.experiment show e004
-    python -m Models.experiment drift e004
-    python -m Models.experiment rename e004 e005
-    python -m Models.experiment remove e005
+    python -m Models.experiment --help
 
-`COMMAND --help` explains each. The log is EXPERIMENTS.md, which people may write in: the commands keep what they find.
+The log is EXPERIMENTS.md, which people may write in: the commands keep what they find.
 """
 
 import importlib
