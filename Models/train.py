@@ -22,19 +22,17 @@ import typer
 from Datasets.tools.command import options_of, run, with_options
 from Models.learning.options import Options
 
+RANDOM = Path("Datasets/pretrained/random")  # weights
+
 
 @with_options(options_of(Options))
 def main(
     script: Annotated[str, typer.Option(help="name of a model script in Models/, without .py")],
     out: Annotated[Path, typer.Option(help="directory to write to")],
     model: Annotated[list[str] | None, typer.Argument(help="after --, options of the script's build()")] = None,
-    helpers: Annotated[
-        Path, typer.Option(help="file or folder of Models that holds all that the script imports")
-    ] = Path("Models/backbones"),
+    helpers: Annotated[Path, typer.Option(help="file or folder with all that it imports")] = Path("Models/backbones"),
     curated: Annotated[Path, typer.Option(help="curated dataset")] = Path("Datasets/curated"),
-    init: Annotated[
-        Path, typer.Option(help="weights to start from: an export's directory, or a .safetensors file")
-    ] = Path("Datasets/pretrained/random"),
+    init: Annotated[Path, typer.Option(help="export's directory or .safetensors file to start from")] = RANDOM,
     **options: Any,
 ) -> None:
     """Train a model script on the curated dataset."""

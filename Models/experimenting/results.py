@@ -51,15 +51,13 @@ class Result(NamedTuple):
 
     def output(self, repo: "Repo", stage: str, path: str, inside: str = "") -> Path:
         """An output in DVC's cache, or a file inside it. Raises UserError if there is none."""
-        md5 = self.md5(stage, "outs", path)
+        place, md5 = path.format(self.experiment), self.md5(stage, "outs", path)
         if md5 is None:
-            raise UserError(
-                f"{self.name}: has no {path.format(self.experiment)}; `dvc repro {stage}@{self.experiment}`"
-            )
+            raise UserError(f"{self.name}: has no {place}; `dvc repro {stage}@{self.experiment}`")
         file = Path(repo.cache.local.oid_to_path(md5))
         if not file.exists():
             fetch = "`dvc pull --all-commits`, or of a run `dvc exp pull REMOTE NAME`,"
-            raise UserError(f"{self.name}: {path.format(self.experiment)} is not in DVC's cache; {fetch} may bring it")
+            raise UserError(f"{self.name}: {place} is not in DVC's cache; {fetch} may bring it")
         if not inside:
             return file
         listed = {each["relpath"]: each["md5"] for each in json.loads(file.read_bytes())}
@@ -69,9 +67,8 @@ class Result(NamedTuple):
         """The test metrics. Raises UserError if the weights were not evaluated, or DVC's cache lacks them."""
         weights = "Models/outputs/{}/train/weights.safetensors"
         if self.md5("train", "outs", weights) != self.md5("evaluate", "deps", weights):
-            raise UserError(
-                f"{self.name}: was trained again, but not evaluated; `dvc repro evaluate@{self.experiment}`"
-            )
+            again = f"`dvc repro evaluate@{self.experiment}`"
+            raise UserError(f"{self.name}: was trained again, but not evaluated; {again}")
         return json.loads(self.output(repo, "evaluate", "Models/outputs/{}/evaluate/metrics.json").read_bytes())
 
     def settings(self) -> dict[str, str]:

@@ -30,9 +30,7 @@ class Options:
     epochs: Annotated[int, Option(min=0, help="how often each image is seen; 0: by the data")] = 0
     batch: Annotated[int, Option(min=0, help="images in a step; 0: by the data")] = 0
     accumulate: Annotated[int, Option(min=1, help="parts of a step, one after another, to save memory")] = 1
-    learning_rate: Annotated[
-        float, Option(min=0, max=1e6, help="highest rate of the one-cycle schedule; 0: by the batch")
-    ] = 0.0
+    learning_rate: Annotated[float, Option(min=0, max=1e6, help="highest, of one cycle; 0: by the batch")] = 0.0
     init_rate: Annotated[float, Option(min=0, max=1, help="share of it for weights that init gave")] = 0.2
     weight_decay: Annotated[float, Option(min=0, max=1e6, help="AdamW's weight decay")] = 0.01
     flip: Annotated[bool, Option(help="mirror images at random; wrong for digits and letters")] = False
@@ -40,9 +38,7 @@ class Options:
     crop: Annotated[float, Option(min=0, max=0.9, help="cut out parts, of sides from 1 - crop to all")] = 0.0
     colour: Annotated[float, Option(min=0, max=1, help="vary brightness, contrast and saturation")] = 0.0
     clip: Annotated[float, Option(min=0, max=1e6, help="largest norm of the gradient; 0 sets no limit")] = 10.0
-    ema: Annotated[
-        float, Option(min=0, max=0.99999, help="decay of the moving average to keep as weights; 0: none")
-    ] = 0.0
+    ema: Annotated[float, Option(min=0, max=0.99999, help="decay of the weights' moving average; 0: none")] = 0.0
     validate_every: Annotated[int, Option(min=1, help="epochs between measurements on val")] = 1
     patience: Annotated[int, Option(min=0, help="stop after so many epochs without gain on val; 0: never")] = 0
     keep: Annotated[Keep, Option(help="weights for the next stages; the schedule ends in its best")] = Keep.last

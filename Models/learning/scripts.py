@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -70,14 +70,10 @@ def check_requirements(name: str, requires: Sequence[str]) -> None:
     """Raise UserError if a package that a model script names in REQUIRES is missing, or of another version."""
     for each in requires:
         wanted = Requirement(each)
-        try:
-            found = version(wanted.name)
-        except PackageNotFoundError:
-            raise UserError(
-                f"Models/{name}.py: REQUIRES {each}, which is not installed: pip install {each!r}"
-            ) from None
-        if not wanted.specifier.contains(found, prereleases=True):
-            raise UserError(f"Models/{name}.py: REQUIRES {each}, and {found} is installed: pip install {each!r}")
+        found = next((package.version for package in distributions(name=wanted.name)), None)
+        if found is None or not wanted.specifier.contains(found, prereleases=True):
+            there = f"{found} is installed" if found else "it is not installed"
+            raise UserError(f"Models/{name}.py: REQUIRES {each}, and {there}: pip install {each!r}")
 
 
 def required(file: Path) -> list[str]:
@@ -180,9 +176,7 @@ def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) 
         raise UserError(f"{_file(script)}: build() gives no torch.nn.Module with a method loss()")
     size = sum(values.numel() * values.element_size() for values in model.state_dict().values())
     if size > MAX_WEIGHTS:
-        raise UserError(
-            f"model: its weights take {size / 1e9:.1f} GB, and an ONNX graph has room for 2; make it smaller"
-        )
+        raise UserError(f"model: its weights take {size / 1e9:.1f} GB, and an ONNX graph has room for 2")
     return model if model.training else model.train()  # some libraries give it in evaluation mode
 
 

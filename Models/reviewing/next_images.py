@@ -19,14 +19,10 @@ NEAR = 0.2  # of the median distance between a labelled image and the nearest ot
 
 
 def next_images(
-    pool: Annotated[
-        Path, typer.Argument(help="what `python -m Deployment.predict` wrote of unlabelled images, .parquet")
-    ],
+    pool: Annotated[Path, typer.Argument(help="what `Deployment.predict` wrote of unlabelled images, .parquet")],
     to: Annotated[Path, typer.Option(help="Parquet file to write, the chosen rows of the pool, the first one first")],
     count: Annotated[int, typer.Option(min=1, help="how many images")] = 100,
-    labelled: Annotated[
-        Path | None, typer.Option(help="features.parquet of the experiment's review; default: found by its id")
-    ] = None,
+    labelled: Annotated[Path | None, typer.Option(help="features.parquet of a review; default: by the id")] = None,
 ) -> None:
     """Choose the images to label next, and no near duplicates of what is labelled or chosen.
 

@@ -162,7 +162,7 @@ def test_a_classifier_of_timm_learns_from_published_weights_and_its_graph_agrees
 @pytest.mark.parametrize(
     ("requires", "told"),
     [
-        ("no-such-network==1.0", "which is not installed: pip install 'no-such-network==1.0'"),
+        ("no-such-network==1.0", "and it is not installed: pip install 'no-such-network==1.0'"),
         ("torch==1.0", f"and {version('torch')} is installed: pip install 'torch==1.0'"),
     ],
 )
