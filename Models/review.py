@@ -29,6 +29,7 @@ from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Models.learning import scripts
+from Models.learning.data_loading import Samples
 from Models.reviewing.failures import failures, things
 from Models.reviewing.looks import Look, look, out_of_sample
 from Models.reviewing.next_images import OUTPUTS, next_images
@@ -77,7 +78,11 @@ def main(
         again = f"which may have learned from images of val and test; `dvc repro review@{experiment}`"
         print(f"{curated}: has changed since the training of {experiment}, {again}", file=sys.stderr)
     model = scripts.trained_model(done, directory / "train")
-    looks = [look(data, split, model, done, threshold) for split in SPLITS]
+    size, batch = done.train["size"], done.train["batch"]
+    looks = [
+        look(Samples(data, split, size, done.task), split, model, batch, threshold, unseen=split != "train")
+        for split in SPLITS
+    ]
     if folds:
         looks[0] = out_of_sample(looks[0], done, threshold, folds)
     unseen = [each for each in looks if each.unseen]

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from Datasets.format.curated import Curated
 from Datasets.format.predictions import uncertainty
 from Datasets.tools.errors import UserError
 from Models.learning import hardware, scripts
@@ -38,17 +37,8 @@ class Look(NamedTuple):
     mistakes: Sequence[float]
 
 
-def look(data: Curated, split: str, model: nn.Module, done: scripts.Run, threshold: float) -> Look:
-    """Let a model look at a split."""
-    samples = Samples(data, split, done.train["size"], done.task)
-    unseen = split != "train"
-    return Look(split, unseen, samples, *looked(samples, model, done.train["batch"], threshold, unseen))
-
-
-def looked(
-    samples: Samples, model: nn.Module, batch: int, threshold: float, unseen: bool = True
-) -> tuple[list[Any], list[np.ndarray], list[float], list[Any], Sequence[float]]:
-    """Answers, confidences, uncertainties, features and mistakes, as of Look."""
+def look(samples: Samples, split: str, model: nn.Module, batch: int, threshold: float, unseen: bool = True) -> Look:
+    """Let a model look at images of a split."""
     predictions, confidences, uncertainties, features = [], [], [], []
     for row, outputs, square in outputs_of(model.to(hardware.usable_device("auto")), samples, batch):
         if unseen:
@@ -58,7 +48,7 @@ def looked(
         uncertainties.append(uncertainty(samples.task, outputs, threshold))
         features.append(outputs.get("features"))
     mistakes = TASKS[samples.task].measure(samples, predictions, threshold).mistakes if unseen else []
-    return predictions, confidences, uncertainties, features, mistakes
+    return Look(split, unseen, samples, predictions, confidences, uncertainties, features, mistakes)
 
 
 def out_of_sample(train_look: Look, done: scripts.Run, threshold: float, folds: int) -> Look:
@@ -73,14 +63,14 @@ def out_of_sample(train_look: Look, done: scripts.Run, threshold: float, folds: 
         raise UserError(f"folds: {folds} are more than the {len(names)} groups of train; give fewer")
     dealt = dict(zip(np.random.default_rng(0).permutation(names), np.arange(len(names)) % folds, strict=True))
     part = np.array([dealt[group] for group in groups])
-    parts: list[list[Any]] = [[None] * len(samples) for _ in range(4)]
-    predictions, confidences, uncertainties, mistakes = parts
+    found: dict[int, tuple[Any, ...]] = {}
     for fold in range(folds):
         model = trained_without(samples.subset(np.flatnonzero(part != fold).tolist()), done, [fold, folds])
         rows = np.flatnonzero(part == fold).tolist()
-        found = looked(samples.subset(rows), model, done.train["batch"], threshold)
-        for row, *values in zip(rows, *found, strict=True):
-            predictions[row], confidences[row], uncertainties[row], _, mistakes[row] = values
+        each = look(samples.subset(rows), "train", model, done.train["batch"], threshold)
+        values = zip(each.predictions, each.confidences, each.uncertainties, each.mistakes, strict=True)
+        found |= dict(zip(rows, values, strict=True))
+    predictions, confidences, uncertainties, mistakes = zip(*(found[row] for row in range(len(samples))), strict=True)
     return Look("train", True, samples, predictions, confidences, uncertainties, train_look.features, mistakes)
 
 

@@ -24,7 +24,8 @@ from Models.learning.box_metrics import best_threshold, overlaps
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import validate
 from Models.learning.scripts import Run, read_run
-from Models.reviewing.looks import Look, looked, out_of_sample, trained_without
+from Models.reviewing import looks as reviewing
+from Models.reviewing.looks import Look, out_of_sample, trained_without
 from Models.reviewing.next_images import choose
 from Models.reviewing.suspects import Suspect, in_boxes
 from tests.benchmarks.bench_photos import VARIED, WEIGHTS, made, spread
@@ -107,10 +108,10 @@ def found(what: str, curated: Path, planted: dict[Any, Any], done: Run, folds: i
     data = Curated(curated)
     parts = {split: Samples(data, split, done.train["size"]) for split in SPLITS}
     model = trained_without(parts["train"], done, ["planted", what])
-    threshold = best_threshold(parts["val"], looked(parts["val"], model, 16, 0.5)[0])
-    looks = [Look(split, True, parts[split], *looked(parts[split], model, 16, threshold)) for split in SPLITS[1:]]
+    threshold = best_threshold(parts["val"], reviewing.look(parts["val"], "val", model, 16, 0.5).predictions)
+    looks = [reviewing.look(parts[split], split, model, 16, threshold) for split in SPLITS[1:]]
     if folds:
-        train = Look("train", False, parts["train"], *looked(parts["train"], model, 16, threshold))
+        train = reviewing.look(parts["train"], "train", model, 16, threshold)
         looks.append(out_of_sample(train, done, threshold, folds))
     suspects = [(look, each) for look in looks for row in range(len(look.samples)) for each in in_look(look, row)]
     kinds = [kind_of(look, each, planted) for look, each in suspects]
@@ -196,9 +197,9 @@ def pick(
     """The images to label next."""
     if way == "at random":
         return rng.permutation(rest)[:count].tolist()
-    threshold = best_threshold(val, looked(val, model, 16, 0.5)[0])
-    _, _, unsure, features, _ = looked(train.subset(rest), model, 16, threshold)
-    known = np.array(looked(train.subset(rows), model, 16, threshold)[3])
-    own = np.array(features)
+    threshold = best_threshold(val, reviewing.look(val, "val", model, 16, 0.5).predictions)
+    new = reviewing.look(train.subset(rest), "train", model, 16, threshold)
+    known = np.array(reviewing.look(train.subset(rows), "train", model, 16, threshold).features)
+    own = np.array(new.features)
     unit = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in (own, known)]
-    return [rest[i] for i in choose(unit[0], np.array(unsure), unit[1], count)]
+    return [rest[i] for i in choose(unit[0], np.array(new.uncertainties), unit[1], count)]
