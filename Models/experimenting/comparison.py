@@ -26,7 +26,7 @@ from Models.experimenting.results import FIGURES, Result
 from Models.learning.box_metrics import Measured, above, match
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import TASKS, counts_of, pixel_tables, predicted_counts
-from Models.reviewing.drawn import amount, annotated, answered, drawn
+from Models.reviewing.sections import amount, annotated, answered, drawn
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -1,5 +1,6 @@
-"""What each section of the review's page shows, as plain values."""
+"""What each section of the review's page shows, as plain values; images with annotations and answers."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,16 +8,46 @@ import numpy as np
 from PIL import Image
 
 from Datasets.format.records import SPLITS
-from Datasets.pages.pictures import Picture, hues_of, to_uri
+from Datasets.pages.pictures import Picture, hues_of, picture, to_uri
+from Models.learning.box_metrics import above
 from Models.learning.data_loading import Samples
-from Models.reviewing.drawn import amount, annotated, answered, drawn
+from Models.learning.metrics import predicted_counts
 from Models.reviewing.looks import Look
 from Models.reviewing.suspects import Suspect
 
+SIDE = 480  # pixels of a picture's longer side
 SHOWN = 24  # suspects and images on the page
 POINTS, MAP = 1500, (100, 62)  # images on a map, evenly over all; its width and height
 CELLS, THUMBNAIL = (20, 12), 52  # images across and down the map of thumbnails; pixels of each
 SPLIT_HUES = dict(zip(SPLITS, (222, 35, 170), strict=True))  # as the page's
+
+
+def drawn(samples: Samples, row: int, *parts: Mapping[str, Any]) -> list[Picture]:
+    """A picture of an image for each of `parts`, fields of a row of the curated dataset to draw into it."""
+    file = {"bytes": samples.file(row), "path": samples.records[row]["image"]}
+    nothing = {"boxes": None, "mask": None, "counts": None, "labels": None}
+    return [picture({**nothing, **part, "image": file}, samples.classes, SIDE) for part in parts]
+
+
+def annotated(samples: Samples, row: int) -> dict[str, Any]:
+    """What is annotated in an image, as far as the task goes."""
+    return {name: samples.records[row][name] for name in {samples.task, "labels", "counts"}}  # type: ignore[literal-required]
+
+
+def answered(samples: Samples, prediction: Any, threshold: float) -> dict[str, Any]:
+    """An answer as fields of a row of the curated dataset."""
+    if samples.task == "mask":
+        return {"mask": {"bytes": base64.b64decode(prediction["mask"])}, "labels": prediction["labels"]}
+    if samples.task == "boxes":
+        return {"boxes": [{**box, "segmentation": None} for box in above(prediction, threshold)["boxes"]]}
+    found = zip(samples.classes, predicted_counts(samples, [prediction], threshold)[0].tolist(), strict=True)
+    counts = [{"name": name, "count": count} for name, count in found if count]
+    return {"labels": [each["name"] for each in counts], "counts": counts if samples.task == "counts" else None}
+
+
+def amount(task: str, mistakes: float) -> str:
+    """An image's mistakes in words."""
+    return f"{mistakes:.1%} of the pixels" if task == "mask" else f"{mistakes:g}"
 
 
 def pictures(samples: Samples, row: int, truth: Mapping[str, Any], answer: Mapping[str, Any]) -> list[Picture]:
