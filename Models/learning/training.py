@@ -114,8 +114,8 @@ def train(
         order = epoch_order(len(samples), options.batch, options.seed, epoch)[state.step % steps :]
         shares = [each[share(len(each))] for each in order]
         batches = samples.batches(shares, options.workers, pin=options.device != "cpu")
-        named = f"epoch {epoch + 1} of {options.epochs}"
-        shown = progress(batches, len(order), named, "steps", more=state.loss_so_far)
+        what = f"epoch {epoch + 1} of {options.epochs}"
+        shown = progress(batches, len(order), what, "steps", more=state.loss_so_far)
         for images, batch in zip(order, shown, strict=True):
             try:
                 update(state, batch, options, len(images))
@@ -129,7 +129,7 @@ def train(
                 report(state.history)
                 row = state.history[-1]
                 figures = (f"{name} {row[name]:.3f}" for name in row if name == "loss" or name.startswith("val_"))
-                print(f"{named}:", *figures, sep="  ", file=sys.stderr)
+                print("", *figures, sep="  ", file=sys.stderr)
         saver.save(state)
     return state
 
