@@ -105,7 +105,7 @@ def train(
         raise UserError(f"processes: {count()} cannot share the {len(samples) // steps} images of a step; raise batch")
     state = start(model, options, options.epochs * steps, groups)
     resume(state, checkpoint)
-    saver = Saver(checkpoint)
+    due = 0.0
     if is_first():
         report(state.history)
     for epoch in range(state.step // steps, options.epochs):
@@ -122,7 +122,7 @@ def train(
             except NotFinite as error:
                 raise UserError(explanation(error, state.step, samples, images, options, checkpoint)) from error
             if state.step % steps:  # at the end of an epoch, after its report
-                saver.save(state)
+                due = save_if_due(state, checkpoint, due)
         if epoch + 1 == options.epochs or (epoch + 1) % options.validate_every == 0:
             end_epoch(state, epoch + 1, validate(state.result) if is_first() else {})
             if is_first():
@@ -130,7 +130,7 @@ def train(
                 row = state.history[-1]
                 figures = (f"{name} {row[name]:.3f}" for name in row if name == "loss" or name.startswith("val_"))
                 print("", *figures, sep="  ", file=sys.stderr)
-        saver.save(state)
+        due = save_if_due(state, checkpoint, due)
     return state
 
 
@@ -257,19 +257,14 @@ def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root
     return home / ".checkpoints" / digest.hexdigest()[:32] / "checkpoint.pt"
 
 
-class Saver:
-    """Writes checkpoints, so rarely that they take CHECKPOINT_SHARE of the time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._due = path, 0.0
-
-    def save(self, state: State) -> None:
-        """Write the checkpoint, if it is time, in the first process."""
-        began = time.monotonic()
-        if is_first() and began >= self._due:
-            save(state, self._path)
-            ended = time.monotonic()
-            self._due = ended + (ended - began) / CHECKPOINT_SHARE
+def save_if_due(state: State, path: Path, due: float) -> float:
+    """Write the checkpoint in the first process; returns when the next is due, so that they take CHECKPOINT_SHARE."""
+    began = time.monotonic()
+    if not is_first() or began < due:
+        return due
+    save(state, path)
+    ended = time.monotonic()
+    return ended + (ended - began) / CHECKPOINT_SHARE
 
 
 def save(state: State, path: Path) -> None:
