@@ -113,10 +113,8 @@ def joined(device: str) -> Iterator[None]:
         return
     end_with_parent()
     if device == "cuda":
-        local, available = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= available:
-            raise UserError(f"device: cuda: {local + 1} or more processes on this machine, which has {available} GPUs")
-        torch.cuda.set_device(local)
+        local = int(os.environ["LOCAL_RANK"])
+        torch.cuda.set_device(usable_device(f"cuda:{local}"))
         distributed.init_process_group("nccl", timeout=TIMEOUT, device_id=torch.device("cuda", local))
     else:
         distributed.init_process_group("gloo", timeout=TIMEOUT)
