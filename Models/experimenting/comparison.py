@@ -25,7 +25,7 @@ from Models.experimenting.log import ROOT
 from Models.experimenting.results import FIGURES, Result
 from Models.learning.box_metrics import Measured, above, match
 from Models.learning.data_loading import Samples
-from Models.learning.metrics import TASKS, counts_of, pixel_tables, predicted_counts
+from Models.learning.metrics import TASKS, class_iou, counts_of, macro_f1, mean, pixel_tables, predicted_counts
 from Models.reviewing.sections import amount, annotated, answered, drawn
 
 if TYPE_CHECKING:
@@ -126,19 +126,10 @@ def figure_of(samples: Samples, predictions: Sequence[Any], threshold: float) ->
     if samples.task == "boxes":
         return partial(map50, *detections(samples, predictions))
     if samples.task == "mask":
-        tables = np.array(list(pixel_tables(samples, predictions)))
-        sums = np.stack([tables.diagonal(axis1=1, axis2=2), tables.sum(2), tables.sum(1)])[..., 1:]
-    else:
-        actual, found = counts_of(samples) > 0, predicted_counts(samples, predictions, threshold) > 0
-        sums = np.stack([actual & found, actual, found]).astype(np.int64)
-    return partial(overlap, sums, samples.task == "mask")
-
-
-def overlap(sums: np.ndarray, union: bool, times: np.ndarray) -> float:
-    """The mean of the classes in truth of IoU, or else F1. sums: of right, actual and predicted, int [3, N, C]."""
-    right, actual, found = (times @ each for each in sums)
-    parts = right / np.maximum(1, actual + found - right) if union else 2 * right / np.maximum(1, actual + found)
-    return float(parts[actual > 0].mean()) if actual.any() else 0.0
+        tables = np.array(list(pixel_tables(samples, predictions)), float)
+        return lambda times: mean([*class_iou(np.tensordot(times, tables, 1), samples.classes).values()])
+    actual, found = counts_of(samples) > 0, predicted_counts(samples, predictions, threshold) > 0
+    return lambda times: macro_f1(actual.repeat(times, 0), found.repeat(times, 0))
 
 
 def detections(samples: Samples, predictions: Sequence[Any]) -> tuple[list[np.ndarray], np.ndarray]:
