@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -64,11 +64,6 @@ def resolve_precision(precision: Precision, device: str) -> Precision:
     if precision == Precision.auto:
         return Precision.bf16 if available and device != "cpu" else Precision.fp32
     return precision
-
-
-def autocast(precision: str, device: str) -> AbstractContextManager[object]:
-    """With bf16, a context in which torch computes in bfloat16 what profits from it."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == Precision.bf16)
 
 
 def launched() -> bool:

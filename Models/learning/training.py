@@ -32,8 +32,8 @@ from Datasets.tools.command import progress
 from Datasets.tools.errors import UserError, some
 from Models.learning.augmentation import augment
 from Models.learning.data_loading import Batch, Samples, epoch_order
-from Models.learning.hardware import Loss, autocast, count, from_first, is_first, loss_of, mean, rank, share
-from Models.learning.options import Options
+from Models.learning.hardware import Loss, count, from_first, is_first, loss_of, mean, rank, share
+from Models.learning.options import Options, Precision
 from Models.learning.scripts import check_losses
 
 WARM_UP = 0.2  # of all steps; the learning rate rises, then falls: Smith and Topin, 2017, arXiv:1708.07120
@@ -120,7 +120,7 @@ def train(
             try:
                 update(state, batch, options, len(images))
             except NotFinite as error:
-                raise UserError(explanation(error, state.step, samples, images, options, checkpoint)) from error
+                raise UserError(explanation(error, state.step, samples, images, options)) from error
             if state.step % steps:  # at the end of an epoch, after its report
                 due = save_if_due(state, checkpoint, due)
         if epoch + 1 == options.epochs or (epoch + 1) % options.validate_every == 0:
@@ -188,12 +188,12 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     batch = batch.to(options.device)
     batch = augment(batch, options, [options.seed, state.step], share(images), images)
     state.optimizer.zero_grad()
-    sums = []
+    sums, bf16 = [], options.precision == Precision.bf16
     pieces = list(
         zip(*(values.chunk(options.accumulate) for values in (batch.images, *batch.targets.values())), strict=True)
     )
     for part, *targets in pieces:
-        with autocast(options.precision, options.device):
+        with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=bf16):
             losses = state.loss(part, dict(zip(batch.targets, targets, strict=True)))
         check_losses(losses, [name.removesuffix("_loss") for name in state.sums if name != "loss"])
         total = torch.stack(list(losses.values())).sum()
@@ -235,13 +235,11 @@ def stalled(state: State, patience: int) -> bool:
     return True
 
 
-def explanation(
-    error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options, checkpoint: Path
-) -> str:
+def explanation(error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options) -> str:
     """The message for a step that failed: its images, and what to do."""
-    rate, names = options.learning_rate, some([samples.records[index]["image"] for index in images])
-    kept = f"; the checkpoint before it is kept: {checkpoint}" if checkpoint.exists() else ""
-    return f"{error} at step {step + 1}: lower learning_rate (now {rate:g}), or look at its images: {names}{kept}"
+    names = some([samples.records[index]["image"] for index in images])
+    remedy = f"lower learning_rate (now {options.learning_rate:g}), or look at its images: {names}"
+    return f"{error} at step {step + 1}: {remedy}"
 
 
 def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root: Path, data: str) -> Path:

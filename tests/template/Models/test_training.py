@@ -359,7 +359,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_images_and_keeps_the_c
     order = epoch_order(len(samples), 4, 0, 3)[52 - 45]
     images = ", ".join(samples.records[index]["image"] for index in order)
     assert "the loss is nan at step 53: lower learning_rate (now 0.006)" in str(refusal.value)
-    assert f"look at its images: {images}; the checkpoint before it is kept: {checkpoint}" in str(refusal.value)
+    assert f"look at its images: {images}" in str(refusal.value)
     kept = load_checkpoint(checkpoint)
     assert kept["step"] == 52 and all(torch.isfinite(values).all() for values in kept["model"].values())
 
