@@ -112,7 +112,7 @@ def convert(
     }
     with replacing(PRETRAINED / name, "card.json", "weights.safetensors") as partial:
         partial.mkdir()
-        own = {each: values.contiguous().clone() for each, values in tensors.items()}  # of what is shared a copy each
+        own = {str(each): values.contiguous().clone() for each, values in tensors.items()}  # of what is shared a copy each
         save_file(own, partial / "weights.safetensors")
         (partial / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{PRETRAINED / name}: {len(tensors)} tensors, {card['parameters']:,} numbers, {license}, from {path.name}")
@@ -159,22 +159,17 @@ def read_tensors(path: Path, data: bytes, key: str = "") -> Mapping[str, Tensor]
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path}: damaged, or no weights: {one_line(error)[:200]}; get the file anew") from error
-    sets = {name: found for name, part in _parts("", content) if (found := _tensors(part))}
+    places = {"": content, **content} if isinstance(content, Mapping) else {}
+    sets = {str(name): part for name, part in places.items() if _is_weights(part)}
     chosen = sets.get(key) if key else sets.get("") or (next(iter(sets.values())) if len(sets) == 1 else None)
     if not chosen:
         raise UserError(f"{path}: has weights at {', '.join(sets) or 'no key'}; name one by --key")
     return chosen
 
 
-def _parts(name: str, value: Any) -> list[tuple[str, Any]]:
-    """A value and, of a mapping, what it holds, by key."""
-    return [(name, value), *((str(each), part) for each, part in value.items())] if isinstance(value, Mapping) else []
-
-
-def _tensors(value: Any) -> dict[str, Tensor]:
-    """The tensors of a mapping that holds nothing else, such as a state_dict; else none."""
-    whole = isinstance(value, Mapping) and all(isinstance(each, Tensor) for each in value.values())
-    return {str(name): each for name, each in value.items()} if whole else {}
+def _is_weights(value: Any) -> bool:
+    """Whether a value holds tensors by name and nothing else, as a state_dict does."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(each, Tensor) for each in value.values())
 
 
 if __name__ == "__main__":
