@@ -112,7 +112,7 @@ def convert(
     }
     with replacing(PRETRAINED / name, "card.json", "weights.safetensors") as partial:
         partial.mkdir()
-        own = {str(each): values.contiguous().clone() for each, values in tensors.items()}  # of what is shared a copy each
+        own = {str(each): values.contiguous().clone() for each, values in tensors.items()}  # a copy each
         save_file(own, partial / "weights.safetensors")
         (partial / "card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{PRETRAINED / name}: {len(tensors)} tensors, {card['parameters']:,} numbers, {license}, from {path.name}")

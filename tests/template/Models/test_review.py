@@ -19,7 +19,7 @@ from Datasets.format.images import VOID
 from Datasets.tools.errors import UserError
 from Models.learning.data_loading import Samples
 from Models.reviewing.failures import failures, things
-from Models.reviewing.looks import Look, looked
+from Models.reviewing.looks import Look, look
 from Models.reviewing.next_images import choose, next_images
 from Models.reviewing.suspects import find_suspects
 from tests.template.conftest import ROOT, refused, run_in, succeeded
@@ -100,10 +100,10 @@ class Background(torch.nn.Linear):
 
 def test_a_model_of_masks_that_gives_no_confidence_counts_as_sure(shapes):
     samples = Samples(Curated(shapes), "test", 64, "mask")
-    look = Look("test", True, samples, *looked(samples, Background(1, 1), 4, 0.0))
-    suspects = find_suspects(look)
+    seen = look(samples, "test", Background(1, 1), 4, 0.0)
+    suspects = find_suspects(seen)
     assert {each.kind for each in suspects} == {"nothing found there"} and suspects[0].suspicion > 0.5
-    assert look.uncertainties == [0] * len(samples) and look.features == [None] * len(samples)
+    assert seen.uncertainties == [0] * len(samples) and seen.features == [None] * len(samples)
 
 
 def test_a_label_that_the_model_contradicts_leads_the_list(shapes):
