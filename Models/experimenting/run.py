@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import psutil
@@ -46,9 +46,11 @@ def run(
     print("\n".join([f"{step} is done: {commit}", *lines]))
 
 
-def alone() -> AbstractContextManager[None]:
+@contextmanager
+def alone() -> Iterator[None]:
     """What holds other steps off, and whatever else changes params.yaml with dvc.lock: they would share parameters."""
-    return locked(ROOT / ".dvc/tmp/experiment", ROOT / "dvc.lock")
+    with locked(ROOT / ".dvc/tmp/experiment", ROOT / "dvc.lock"):
+        yield
 
 
 def set_parameters(changes: Sequence[str]) -> None:
