@@ -314,58 +314,49 @@ def start_from(
 ) -> tuple[Collection[str], list[str]]:
     """Copy what fits into `model`; return the names of its tensors that were set, and lines that report them.
 
-    The script's load_initial does it, if there is one; else each tensor of the same name and shape is copied, where a
-    prefix that all names of either side share may be missing on the other. Modules with a method `freeze`, all of whose
-    tensors were set, are frozen by it. Raises UserError if no tensor fits.
+    The script's load_initial does it, or else copy_fitting. Modules with a method `freeze`, all of whose tensors were
+    set, are frozen by it. Raises UserError if no tensor fits.
     """
-    source, mine = initial.origin["source"], model.state_dict()
-    if script and hasattr(script, "load_initial"):
-        became, mine = script.load_initial(model, initial.tensors), model.state_dict()
-        taken = {mine[name].data_ptr() for name in became.values() if name}  # layers may share tensors
-        fitting, prefix, shapes = {name for name, values in mine.items() if values.data_ptr() in taken}, "", []
-        left_out = sorted(name for name, target in became.items() if not target)
-        anew, unused = "of the model begin anew", "in it, but not used"
-    else:
-        prefix, given = _aligned(mine, initial.tensors)
-        fitting = {name for name in mine if name in given and given[name].shape == mine[name].shape}
-        model.load_state_dict({name: given[name] for name in fitting}, strict=False)
-        shapes = [f"{n} {_shape(given[n])} to {_shape(mine[n])}" for n in mine if n in given and n not in fitting]
-        left_out = sorted(name for name in given if name not in mine)
-        anew, unused = "not in it", "in it, but not in this model"
+    load_initial = getattr(script, "load_initial", copy_fitting)
+    source, given = initial.origin["source"], initial.tensors
+    became, mine = load_initial(model, given), model.state_dict()
+    taken = {mine[name].data_ptr() for name in became.values() if name}  # layers may share tensors
+    fitting = {name for name, values in mine.items() if values.data_ptr() in taken}
     if not any(mine[name].dim() for name in fitting):  # a number, such as a counter, fits anywhere
-        raise UserError(
-            f"init: {source}: none of its {len(initial.tensors)} tensors fits this model: they are called "
-            f"{some(sorted(initial.tensors))}; the model's {some(list(mine))}"
-        )
+        names = f"they are called {some(sorted(given))}; the model's {some(list(mine))}"
+        raise UserError(f"init: {source}: none of its {len(given)} tensors fits this model: {names}")
     for name, module in model.named_modules():
         if hasattr(module, "freeze") and fitting.issuperset(f"{name}.{inner}" for inner in module.state_dict()):
             module.freeze()
-    missing = [name for name in mine if name not in fitting and name not in {each.split()[0] for each in shapes}]
-    others = {"of another shape": shapes, anew: missing, unused: left_out}
-    lines = [f"init: {len(fitting)} of {len(mine)} tensors from {source}{prefix}"]
+    lines = [f"init: {len(fitting)} of {len(mine)} tensors from {source}"]
+    anew = [f"{name} {_shape(mine[name])}" for name in mine if name not in fitting]
+    unused = [f"{name} {_shape(given[name])}" for name, target in sorted(became.items()) if not target]
+    others = {"of the model begin anew": anew, "in it, but not used": unused}
     lines += [f"init: {len(names)} {what}: {some(names)}" for what, names in others.items() if names]
     if initial.classes not in (None, list(classes)):
         lines.append(f"init: its classes ({some(initial.classes or [])}) are not the data's ({some(classes)})")
     return fitting, lines
 
 
-def _aligned(mine: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, Mapping[str, Tensor]]:
-    """The given tensors named as the model's, and what was done for it.
+def copy_fitting(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, str | None]:
+    """Copy each tensor of the same name and shape; return the model's tensor that each became, or None.
 
     What names have in common may be taken away, and the path to a part of the model put before them; what fits most
     tensors is done, nothing if nothing fits more.
     """
-    common = os.path.commonprefix(list(given)).rpartition(".")  # noqa: RUF071 - of letters
+    mine = model.state_dict()
+    common = os.path.commonprefix(list(tensors)).rpartition(".")  # noqa: RUF071 - of letters
     parts = dict.fromkeys(name[:end] for name in mine for end in (dot.start() + 1 for dot in re.finditer(r"\.", name)))
     ways = [(cut, before) for cut in dict.fromkeys(["", common[0] + common[1]]) for before in ["", *parts]]
     shapes = {name: values.shape for name, values in mine.items()}
 
-    def fits(way: tuple[str, str]) -> int:
-        return sum(shapes.get(way[1] + name.removeprefix(way[0])) == values.shape for name, values in given.items())
+    def fitting(way: tuple[str, str]) -> dict[str, str]:
+        named = {name: way[1] + name.removeprefix(way[0]) for name in tensors}
+        return {name: own for name, own in named.items() if shapes.get(own) == tensors[name].shape}
 
-    cut, before = max(ways, key=fits)
-    said = "".join([f", without their prefix {cut}" if cut else "", f", as {before}*" if before else ""])
-    return said, {before + name.removeprefix(cut): values for name, values in given.items()}
+    found = max(map(fitting, ways), key=len)
+    model.load_state_dict({own: tensors[name] for name, own in found.items()}, strict=False)
+    return {name: found.get(name) for name in tensors}
 
 
 def _shape(values: Tensor) -> str:

@@ -40,9 +40,8 @@ def test_it_says_which_tensors_did_not_fit_and_why(outputs, tmp_path):
     total = len(before)
     assert lines == [
         f"init: {total - 3} of {total} tensors from {tmp_path}/some.safetensors",
-        "init: 2 of another shape: kind.weight 2x32x1x1 to 3x32x1x1, kind.bias 2 to 3",
-        "init: 1 not in it: distances.bias",
-        "init: 1 in it, but not in this model: extra.weight",
+        "init: 3 of the model begin anew: kind.weight 3x32x1x1, kind.bias 3, distances.bias 4",
+        "init: 3 in it, but not used: extra.weight 4, kind.bias 2, kind.weight 2x32x1x1",
     ]
     for name, values in model.state_dict().items():
         same = name in ("kind.weight", "kind.bias", "distances.bias")

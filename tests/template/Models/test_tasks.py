@@ -230,7 +230,7 @@ def test_a_model_of_counts_learns_from_the_detectors_weights(shapes, outputs, tm
     torch.manual_seed(0)
     model = e003.build(classes=2, width=16)
     _, told = start_from(model, read_initial(outputs / "export"), samples.classes)
-    assert told[1:] == ["init: 2 in it, but not in this model: distances.bias, distances.weight"], "all others fit"
+    assert told[1:] == ["init: 2 in it, but not used: distances.bias 4, distances.weight 4x32x1x1"], "all others fit"
     options = tiny_options(size=64, epochs=6, learning_rate=3e-3)
     train(model, samples, options, lambda _: {}, tmp_path / "c.pt", lambda _: None)
     figures = validate(model, samples_of(shapes, "counts", "test"), 6)

@@ -40,10 +40,10 @@ def test_weights_of_a_package_become_a_backbone_that_is_frozen_where_it_should_b
     card = json.loads(Path("Datasets/pretrained/lite0/card.json").read_text())
     assert card["license"] == "Apache-2.0" and card["version"] and len(card["sha256"]) == 64
     model = Pyramid("efficientnet_lite0", 16)
-    loaded, lines = start_from(model, initial := read_initial(Path("Datasets/pretrained/lite0")), ["a"])
+    loaded, _ = start_from(model, initial := read_initial(Path("Datasets/pretrained/lite0")), ["a"])
     assert initial.origin["card"] == card
     body = model.body.state_dict()
-    assert loaded == {f"body.{name}" for name in body} and "as body.*" in lines[0]
+    assert loaded == {f"body.{name}" for name in body}
     given = load_file("Datasets/pretrained/lite0/weights.safetensors")
     assert all(torch.equal(values, given[name]) for name, values in body.items())
     before = {name: values.clone() for name, values in body.items()}
@@ -80,7 +80,7 @@ def test_a_checkpoint_of_torch_is_added_and_fits_whatever_its_names_begin_with(h
     assert Path("Datasets/pretrained/theirs.dvc").is_file()
     assert load_file("Datasets/pretrained/theirs/weights.safetensors").keys() == state.keys()
     loaded, lines = start_from(Pyramid("efficientnet_lite0", 8), read_initial(Path("Datasets/pretrained/theirs")), [])
-    assert len(loaded) == len(state) and (f"without their prefix {prefix}" in lines[0]) == bool(prefix)
+    assert len(loaded) == len(state) and "but not used" not in "".join(lines)
 
 
 def test_an_address_is_kept_by_dvc_with_what_came_from_it(here, tmp_path_factory):
