@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from Datasets.format.files import decode_text
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
-from Datasets.tools.errors import UserError, one_line
+from Datasets.tools.params import parsed
 
 Entries = dict[str, Any]
+LOCK = Path("dvc.lock")  # what the files are versions of
 
 
 def read_lock(path: Path) -> Entries:
     """A lock file's contents; {} for an empty file, which stands for a side without one. Raises UserError."""
-    try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"dvc.lock: not YAML, merge it by hand: {one_line(error)[:200]}") from error
+    return parsed(decode_text(path.read_bytes(), LOCK), LOCK) or {}
 
 
 def merge_stages(ancestor: Entries, ours: Entries, theirs: Entries) -> list[str]:

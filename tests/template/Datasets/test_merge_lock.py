@@ -47,5 +47,5 @@ def test_what_is_no_lock_file_is_left_alone(broken, tmp_path):
         YAML().dump(lock(a="1"), file)
     files[2].write_bytes(broken.encode(errors="surrogateescape"))
     before = files[1].read_bytes()
-    refused(stage("Datasets.tools.merge_lock", *files), "dvc.lock", "by hand")
+    refused(stage("Datasets.tools.merge_lock", *files), "dvc.lock: ")
     assert files[1].read_bytes() == before
