@@ -6,20 +6,9 @@ from typing import Annotated
 
 from typer import Option
 
-
-class Precision(StrEnum):
-    """fp32: the same bits each time on a CPU. bf16: multiplications in bfloat16, weights in float32."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    auto = "auto"
-
-
-class Keep(StrEnum):
-    """Which epoch's weights the next stages use."""
-
-    last = "last"
-    best = "best"
+# fp32: the same bits each time on a CPU. bf16: multiplications in bfloat16, weights in float32
+Precision = StrEnum("Precision", ["fp32", "bf16", "auto"])
+Keep = StrEnum("Keep", ["last", "best"])  # which epoch's weights the next stages use
 
 
 @dataclass(frozen=True)
