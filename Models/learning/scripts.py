@@ -158,12 +158,10 @@ def arguments_of_data(build: Callable[..., nn.Module], given: Mapping[str, Any],
 
 def check_size(script: ModuleType, size: int) -> None:
     """Raise UserError if the size is below 32, or no multiple of the script's SIZE_MULTIPLE."""
-    if size < 32:
-        raise UserError(f"size: {size} is below 32; 0 chooses one that suits the data")
     multiple = getattr(script, "SIZE_MULTIPLE", 1)
-    if size % multiple:
-        near = max(1, round(size / multiple)) * multiple
-        raise UserError(f"size: {size} is no multiple of {multiple}, which {_file(script)} needs; {near} is near")
+    if size < 32 or size % multiple:
+        also = f", and a multiple of {multiple}, as {_file(script)} needs" if multiple > 1 else ""
+        raise UserError(f"size: {size} must be 32 or more{also}")
 
 
 def build_model(script: ModuleType, classes: int, arguments: Mapping[str, Any]) -> nn.Module:

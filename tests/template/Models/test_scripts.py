@@ -102,7 +102,7 @@ def test_what_a_command_line_cannot_give_to_build_is_refused(build, word, part):
         (["--", "--width", "0"], "width (0)"),
         (["--epochs", "many"], "--epochs"),
         (["--epochs", "-1"], "--epochs"),
-        (["--size", "8"], "size: 8 is below 32"),
+        (["--size", "8"], "size: 8 must be 32 or more"),
         (["--batch", "-1"], "--batch"),
         (["--zoom", "-1"], "--zoom"),
         (["--zoom", "nan"], "--zoom"),
