@@ -138,8 +138,7 @@ class Samples:
         workers: processes that decode, where the images are not held in memory; 0: threads.
         """
         if workers and self._cache is None:
-            loader = DataLoader(self, None, sampler=order, num_workers=workers, collate_fn=_as_is, pin_memory=pin)  # type: ignore[arg-type, var-annotated]
-            return iter(loader)
+            return iter(DataLoader(self, None, sampler=order, num_workers=workers, pin_memory=pin))  # type: ignore[arg-type]
         return ahead((lambda indices: self[indices].pin_memory()) if pin else self.__getitem__, order)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
@@ -165,10 +164,6 @@ class Samples:
 
     def _load(self, index: int) -> Letterbox:
         return letterbox(self.pixels(index), self._size)
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
 
 
 def pad(targets: Sequence[Targets]) -> Targets:
