@@ -138,7 +138,8 @@ def try_(
     from Models.learning.scripts import RANDOM, load_script  # not above: most commands work without torch
 
     curated = curated.resolve()
-    commands = stage_commands()
+    with opened() as repo:  # the words of each stage's command, as DVC resolves it
+        commands = {stage.addressing: shlex.split(stage.cmd) for stage in repo.index.stages if stage.cmd}
     existing = [name.removeprefix("train@") for name in commands if name.startswith("train@")]
     if unknown := [each for each in experiments if each not in existing]:
         raise UserError(f"params.yaml: has no experiment {unknown[0]!r}; it has: {', '.join(existing) or 'none'}")
@@ -159,12 +160,6 @@ def try_(
             for words in (train, evaluate, [*export, "--max-loss", "1"]):  # figures of few images say nothing
                 run_here(words)
         print(f"{experiment} trains, evaluates and exports: tried in {time.monotonic() - begun:.0f} s, nothing kept")
-
-
-def stage_commands() -> dict[str, list[str]]:
-    """The words of each stage's command, as DVC resolves it."""
-    with opened() as repo:
-        return {stage.addressing: shlex.split(stage.cmd) for stage in repo.index.stages if stage.cmd}
 
 
 def write_few(curated: Path, out: Path, task: str, train: int) -> None:
