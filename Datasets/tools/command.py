@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, NoReturn, TypeVar, get_origin
+from typing import Annotated, Any, TypeVar, get_origin
 
 from Datasets.tools.errors import UserError, one_line
 
@@ -40,7 +40,7 @@ def run(*functions: Callable[..., Any]) -> None:
         end_with_parent()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _end)
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     settings = {"token_normalize_func": lambda token: token.replace("_", "-")}
     app = typer.Typer(add_completion=False, context_settings=settings)
     for function in functions:
@@ -88,10 +88,6 @@ def options_of(kind: type) -> list[inspect.Parameter]:
 def filled(kind: type[T], options: Mapping[str, Any], **others: Any) -> T:
     """The dataclass with what the options of a command say, and others."""
     return kind(**others, **{each.name: options[each.name] for each in options_of(kind) if each.name in options})
-
-
-def _end(number: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 class _Plain:
