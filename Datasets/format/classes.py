@@ -19,21 +19,14 @@ class ClassRules:
     rename: from a source's name to ours, all at once. merge: from one of ours to a class of several, applied next.
 
     keep: the names then wanted, in id order; empty means all that occur. drop: names that are left out on purpose,
-    though they look like a misspelling of one that is kept. All names are compared, and become, of Unicode's composed
-    form, with a space for control characters, such as a line break: on paper they are the same.
+    though they look like a misspelling of one that is kept. All names here are `composed`, and are compared as such: on
+    paper they are the same.
     """
 
     keep: Sequence[str] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
     merge: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for option in ("keep", "drop"):
-            object.__setattr__(self, option, [composed(name) for name in getattr(self, option)])
-        for option in ("rename", "merge"):
-            pairs = {composed(old): composed(new) for old, new in getattr(self, option).items()}
-            object.__setattr__(self, option, pairs)
 
     def ours(self, name: str) -> str:
         """The name of a source's class once it is renamed and merged, wanted or not."""
@@ -53,7 +46,7 @@ class ClassRules:
 
 
 def composed(name: str) -> str:
-    """The name in one line and in Unicode's composed form (NFC), which macOS and some programs do not write."""
+    """The name with a space for control characters, such as a line break, and in Unicode's composed form (NFC)."""
     name = " ".join(filter(None, re.split(r" *[\x00-\x1f\x7f]+ *", name)))
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
@@ -77,7 +70,7 @@ def parse_renames(pairs: Iterable[str]) -> dict[str, str]:
     """`["auto=car"]` as `{"auto": "car"}`. Raises UserError for a part that is no pair, or for two targets of one."""
     renames: dict[str, str] = {}
     for pair in pairs:
-        old, equals, new = pair.partition("=")
+        old, equals, new = composed(pair).partition("=")
         if not (old and equals and new):
             raise UserError(f"rename: {pair!r} is not of the form OLD=NEW")
         if renames.setdefault(old, new) != new:
@@ -92,7 +85,7 @@ def parse_merges(groups: Iterable[str]) -> dict[str, str]:
     """
     merges: dict[str, str] = {}
     for group in groups:
-        new, equals, olds = group.partition("=")
+        new, equals, olds = composed(group).partition("=")
         if not (new and equals and all(olds.split("+"))):
             raise UserError(f"merge: {group!r} is not of the form NEW=OLD+OLD")
         for old in olds.split("+"):
@@ -146,4 +139,4 @@ def read_classes(path: Path) -> dict[str, int]:
 
 def parse_rules(keep: Sequence[str], rename: Iterable[str], drop: Sequence[str], merge: Iterable[str]) -> ClassRules:
     """The rules that options state. Raises UserError for a part of `rename` or `merge` that is none."""
-    return ClassRules(keep, parse_renames(rename), drop, parse_merges(merge))
+    return ClassRules([*map(composed, keep)], parse_renames(rename), [*map(composed, drop)], parse_merges(merge))
