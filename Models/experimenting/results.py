@@ -187,14 +187,13 @@ def table(
     import pandas as pd
 
     settings = pd.DataFrame([same[0].settings() for same, _ in rows]).fillna("-")
-    settings = settings.loc[:, settings.nunique() > 1]
+    whole = settings.loc[:, settings.nunique() > 1]
     labels = [", ".join(f"{each.name}*" if each.name in changed else each.name for each in same) for same, _ in rows]
-    cells = pd.DataFrame([{name: f"{figures[name]:.3f}" for name in names} for _, figures in rows])
-    commits = pd.Series(
-        [next((each.commit[:7] for each in same if each.commit), "") for same, _ in rows], name="commit"
-    )
-    aligned = pd.Series([label.ljust(max(map(len, labels))) for label in labels], name=task)
-    whole = pd.concat([aligned, commits, settings, cells], axis=1)
+    commits = [next((each.commit[:7] for each in same if each.commit), "") for same, _ in rows]
+    whole.insert(0, task, [label.ljust(max(map(len, labels))) for label in labels], allow_duplicates=True)
+    whole.insert(1, "commit", commits, allow_duplicates=True)
+    for name in names:
+        whole.insert(len(whole.columns), name, [f"{figures[name]:.3f}" for _, figures in rows], allow_duplicates=True)
     width = shutil.get_terminal_size((120, 0)).columns
     yield from whole.to_string(index=False, justify="left", line_width=width).splitlines()
     yield ""

@@ -143,7 +143,9 @@ def test_more_queries_than_cells_are_refused_in_one_line(shapes, tmp_path):
     words = ["--script", DETECTOR, "--curated", shapes, "--out", tmp_path / "out"]
     line = refused("train", *words, "--size=64", "--", "--backbone", "tiny")
     assert line == "error: model: images of 64 x 64 pixels have 84 cells, and queries is 300"
-    assert "size: 50 must be 32 or more, and a multiple of 32" in refused("train", *words, "--size=50", "--", "--backbone", "tiny")
+    assert "size: 50 must be 32 or more, and a multiple of 32" in refused(
+        "train", *words, "--size=50", "--", "--backbone", "tiny"
+    )
 
 
 @pytest.mark.long
