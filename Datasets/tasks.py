@@ -159,7 +159,7 @@ def write_cvat(rows: list[Row], classes: Mapping[str, int], _: str, out: Path) -
     document = Document(classes)
     with zipfile.ZipFile(out / "coco.zip", "w") as archive:
         for number, row in enumerate(rows, 1):
-            found = [object_entry(b, classes) | {"segmentation": b["segmentation"] or []} for b in row["boxes"] or ()]
+            found = [{"segmentation": [], **object_entry(box, classes)} for box in row["boxes"] or ()]
             document.add(number, row["file"], row, stuff_entries(mask_pixels(row)) if row["kind"] == "mask" else found)
             archive.write(out / "images" / row["file"], f"images/default/{row['file']}")
         content = {"info": {}, "licenses": [], **document.content()}

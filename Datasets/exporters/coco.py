@@ -9,12 +9,11 @@ from itertools import count
 from pathlib import Path
 
 import msgspec
-from pycocotools import mask as coco_mask
 
 from Datasets.exporters.files import UNBOXED, Names, is_more_known, mask_pixels, write_file
 from Datasets.format.coco import Document, Entry, object_entry, stuff_entries
 from Datasets.format.curated import Curated
-from Datasets.format.records import Box, Record
+from Datasets.format.records import Record
 
 
 def write(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
@@ -47,14 +46,7 @@ def _annotations(record: Record, dataset: Curated) -> dict[str, list[Entry]]:
     """The annotations by the kind of file: an image of which nothing is known must not look like an empty one."""
     found = {}
     if record["boxes"] is not None:
-        found["instances"] = [_object(box, dataset) for box in record["boxes"]]
+        found["instances"] = [object_entry(box, dataset.classes) for box in record["boxes"]]
     if record["mask"] is not None:
         found["stuff"] = list(stuff_entries(mask_pixels(record)))
     return found or {"image_info": []}
-
-
-def _object(box: Box, dataset: Curated) -> Entry:
-    entry, segmentation = object_entry(box, dataset.classes), box["segmentation"]
-    if segmentation is None:
-        return entry
-    return {**entry, "area": int(coco_mask.area(segmentation)), "segmentation": segmentation}

@@ -76,11 +76,14 @@ def _predicted(row: Mapping[str, Any], task: str, classes: Mapping[str, int]) ->
 
 
 def object_entry(box: Mapping[str, Any], classes: Mapping[str, int]) -> Entry:
-    """The annotation of an object without a segmentation. box: as in a record or a prediction."""
+    """The annotation of an object, with its segmentation if it has one. box: as in a record or a prediction."""
     width, height = _extent(box["x1"], box["x2"]), _extent(box["y1"], box["y2"])
     bbox = [box["x1"], box["y1"], width, height]
     crowd = int(box.get("crowd", False))
-    return {"category_id": classes[box["name"]] + 1, "bbox": bbox, "area": width * height, "iscrowd": crowd}
+    entry = {"category_id": classes[box["name"]] + 1, "bbox": bbox, "area": width * height, "iscrowd": crowd}
+    if outline := box.get("segmentation"):
+        entry |= {"area": int(coco_mask.area(outline)), "segmentation": outline}
+    return entry
 
 
 def _extent(first: float, last: float) -> float:

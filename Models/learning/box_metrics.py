@@ -114,7 +114,7 @@ def coco_truth(samples: Samples) -> dict[str, Any]:
     """The samples' boxes as a COCO dataset; image and category ids are ours plus 1."""
     document = Document(samples.ids)
     for number, record in enumerate(samples.records, 1):
-        boxes = [object_entry(box, samples.ids) for box in record["boxes"] or []]
+        boxes = [object_entry({**box, "segmentation": None}, samples.ids) for box in record["boxes"] or []]
         document.add(number, record["image"], record, boxes)
     return document.content()
 
