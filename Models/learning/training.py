@@ -78,10 +78,6 @@ class State:
         return self.average.module if self.average else self.model
 
 
-class NotFinite(ArithmeticError):
-    """The loss, or its gradient, is infinite or NaN."""
-
-
 def train(
     model: nn.Module,
     samples: Samples,
@@ -119,7 +115,7 @@ def train(
         for images, batch in zip(order, shown, strict=True):
             try:
                 update(state, batch, options, len(images))
-            except NotFinite as error:
+            except FloatingPointError as error:
                 raise UserError(explanation(error, state.step, samples, images, options)) from error
             if state.step % steps:  # at the end of an epoch, after its report
                 due = save_if_due(state, checkpoint, due)
@@ -179,7 +175,7 @@ def parameter_groups(model: nn.Module, options: Options, loaded: Collection[str]
 
 
 def update(state: State, batch: Batch, options: Options, images: int | None = None) -> None:
-    """One step of the optimizer. Raises NotFinite, in every process, before the weights are changed.
+    """One step of the optimizer. Raises FloatingPointError, in every process, before the weights are changed.
 
     images: of the step in all processes, if `batch` is only this one's share of them.
     """
@@ -189,9 +185,8 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     batch = augment(batch, options, [options.seed, state.step], share(images), images)
     state.optimizer.zero_grad()
     sums, bf16 = [], options.precision == Precision.bf16
-    pieces = list(
-        zip(*(values.chunk(options.accumulate) for values in (batch.images, *batch.targets.values())), strict=True)
-    )
+    chunks = (values.chunk(options.accumulate) for values in (batch.images, *batch.targets.values()))
+    pieces = list(zip(*chunks, strict=True))
     for part, *targets in pieces:
         with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=bf16):
             losses = state.loss(part, dict(zip(batch.targets, targets, strict=True)))
@@ -202,10 +197,10 @@ def update(state: State, batch: Batch, options: Options, images: int | None = No
     values = mean(torch.stack(sums).mean(0)).tolist()
     parts = dict(zip(["loss", *(f"{name}_loss" for name in losses)], values, strict=True))
     if not math.isfinite(parts["loss"]):
-        raise NotFinite(f"the loss is {parts['loss']}")
+        raise FloatingPointError(f"the loss is {parts['loss']}")
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.clip or math.inf)
     if not math.isfinite(float(norm)):
-        raise NotFinite(f"the gradient is {float(norm)}")
+        raise FloatingPointError(f"the gradient is {float(norm)}")
     state.optimizer.step()
     state.schedule.step()
     if state.average:
@@ -235,7 +230,7 @@ def stalled(state: State, patience: int) -> bool:
     return True
 
 
-def explanation(error: NotFinite, step: int, samples: Samples, images: Sequence[int], options: Options) -> str:
+def explanation(error: FloatingPointError, step: int, samples: Samples, images: Sequence[int], options: Options) -> str:
     """The message for a step that failed: its images, and what to do."""
     names = some([samples.records[index]["image"] for index in images])
     remedy = f"lower learning_rate (now {options.learning_rate:g}), or look at its images: {names}"
