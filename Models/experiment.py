@@ -114,9 +114,7 @@ def note(
         write_text(JOURNAL, f"{before.rstrip()}\n{heading}\n{link}{paragraph(text)}\n")
 
 
-def conclude(
-    experiment: Id, text: Annotated[str, typer.Argument(help="what came of it, in one paragraph", show_default=False)]
-) -> None:
+def conclude(experiment: Id, text: Annotated[str, typer.Argument(help="what came of it")]) -> None:
     """Add a dated conclusion to an experiment, and close it."""
     with editing(LOG):
         Log().add_conclusion(experiment, text)
@@ -217,9 +215,8 @@ def compare_scripts(scripts: Path, commit: str) -> None:
             then = git("show", f"{commit}:./{name}")
         except UserError:
             then = None
-        states = [
-            "not in" if text is None else "as in" if text == exported else "differs from" for text in (today, then)
-        ]
+        kinds = {None: "not in", exported: "as in"}
+        states = [kinds.get(text, "differs from") for text in (today, then)]
         print(f"{name}: {states[0]} the working tree, {states[1]} its commit {commit[:7]}")
 
 

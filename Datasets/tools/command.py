@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, get_origin
 from Datasets.tools.errors import UserError, one_line
 
 T = TypeVar("T")
+SECONDS = 10  # between lines of progress
 Command = TypeVar("Command", bound=Callable[..., Any])
 # What moves the cursor, colours, or turns letters round on a terminal, but for what shows progress: \n, \r and ESC[K.
 CONTROL = re.compile(r"(?!\x1b\[[KA])[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -140,10 +141,8 @@ def end_with_parent(parent: int | None = None) -> None:
             os._exit(1)
 
 
-def progress(
-    items: Iterable[T], total: int, what: str, unit: str, seconds: float = 10.0, more: Callable[[], str] = str
-) -> Iterator[T]:
-    """Yield `items` and show progress on stderr: a bar on a terminal, elsewhere at most one line in `seconds`.
+def progress(items: Iterable[T], total: int, what: str, unit: str, more: Callable[[], str] = str) -> Iterator[T]:
+    """Yield `items` and show progress on stderr: a bar on a terminal, elsewhere at most one line in SECONDS.
 
     more: what else to show after an item.
     """
@@ -159,7 +158,7 @@ def progress(
     for item in items:
         yield item
         done += 1
-        if time.monotonic() - last >= seconds:
+        if time.monotonic() - last >= SECONDS:
             last = time.monotonic()
             line = f"{what}: {done} of {total} {unit}, {done / (last - start):.0f} a second {more()}"
             print(line.rstrip(), file=sys.stderr)

@@ -282,9 +282,7 @@ def _words(paths: list[str]) -> str:
     return " ".join(map(shlex.quote, paths))
 
 
-def main(
-    objects: Annotated[bool, typer.Option("--objects", help="also look for damaged objects in the cache")] = False,
-) -> None:
+def main(objects: Annotated[bool, typer.Option("--objects", help="also find damage in the cache")] = False) -> None:
     """Report what is wrong with this checkout, and how to repair it."""
     found = list(findings(ROOT, objects))
     for finding in found:

@@ -72,9 +72,8 @@ def write_comparison(repo: "Repo", results: Sequence[Result], out: Path) -> None
         print(f"{main}: {model.name} differs from {models[0].name} by {words}")
     values = {"task": task, "main": main, "models": models, "apart": apart, "count": len(rows), "whole": len(whole)}
     metrics = [each.measured.metrics for each in models]
-    values["groups"] = [
-        (name, beside([each[name] for each in metrics])) for name in metrics[0] if isinstance(metrics[0][name], dict)
-    ]
+    groups = [name for name, figures in metrics[0].items() if isinstance(figures, dict)]
+    values["groups"] = [(name, beside([each[name] for each in metrics])) for name in groups]
     values["single"] = [row for row in beside(metrics) if not isinstance(row[1][0], dict)]
     values["settings"] = [row for row in beside([each.settings() for each in results]) if len(set(row[1])) > 1]
     values["graphs"] = beside([graph(repo, each) for each in results])

@@ -88,6 +88,9 @@ class Result(NamedTuple):
         return {name: value for name, value in found.items() if name not in ("out", "helpers")} | short
 
 
+Row = tuple[list[Result], dict[str, Any]]  # the results that are the same, and their figures
+
+
 def lock_at(commit: str) -> dict[str, Any]:
     """The stages in dvc.lock of a commit, or of the workspace; empty without one."""
     lock = ROOT / "dvc.lock"
@@ -159,7 +162,7 @@ def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
 
     Results that are the same share a row.
     """
-    rows: dict[tuple[str, ...], tuple[list[Result], dict[str, Any]]] = {}
+    rows: dict[tuple[str, ...], Row] = {}
     lacking = {}
     for each in results:
         try:
@@ -180,9 +183,7 @@ def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
     yield from lacking.values()
 
 
-def table(
-    task: str, names: Sequence[str], rows: Sequence[tuple[list[Result], dict[str, Any]]], changed: Sequence[str]
-) -> Iterator[str]:
+def table(task: str, names: Sequence[str], rows: Sequence[Row], changed: Sequence[str]) -> Iterator[str]:
     """The lines of one task's table, and an empty one. changed: names of results to mark."""
     import pandas as pd
 

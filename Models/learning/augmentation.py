@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 from Datasets.format.images import FILL
 from Datasets.tools.errors import UserError
@@ -49,7 +50,7 @@ def augment(batch: Batch, how: Options, seed: Sequence[int], rows: slice | None 
     return batch._replace(images=images, targets=targets)
 
 
-def _placement(how: Options, count: int, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _placement(how: Options, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Scale and shift [N, 2] that move x (from -1 to 1) to x * scale + shift."""
     sign = np.where(random.random(count) < 0.5 * how.flip, -1.0, 1.0)[:, None] * [[1.0, 1.0]]
     sign[:, 1] = 1
@@ -60,7 +61,7 @@ def _placement(how: Options, count: int, random: np.random.Generator) -> tuple[t
     return torch.tensor(scale / half), torch.tensor(shift - scale * middle / half)
 
 
-def _move_boxes(targets: dict[str, torch.Tensor], scale: torch.Tensor, shift: torch.Tensor, size: int) -> None:
+def _move_boxes(targets: dict[str, Tensor], scale: Tensor, shift: Tensor, size: int) -> None:
     count = len(scale)
     corners = targets["boxes"].double().reshape(count, -1, 2, 2) * 2 / size - 1
     moved = ((corners * scale[:, None, None] + shift[:, None, None]) + 1) * size / 2
@@ -71,16 +72,14 @@ def _move_boxes(targets: dict[str, torch.Tensor], scale: torch.Tensor, shift: to
     targets["crowd"] = targets["crowd"] | (visible < LEAST_VISIBLE) & (targets["classes"] >= 0)
 
 
-def _warp(
-    images: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, fill: int, mode: str = "bilinear"
-) -> torch.Tensor:
+def _warp(images: Tensor, scale: Tensor, shift: Tensor, fill: int, mode: str = "bilinear") -> Tensor:
     """Move the pixel at x (from -1 to 1) to x * scale + shift; what comes from outside is `fill`. Gives floats."""
     theta = torch.cat([torch.diag_embed(1 / scale), (-shift / scale)[..., None]], 2).float()
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images.float() - fill, grid, mode=mode, align_corners=False) + fill
 
 
-def _recolour(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+def _recolour(images: Tensor, factors: Tensor) -> Tensor:
     """Change saturation, contrast and brightness by factors [3, N, 1, 1, 1]; the letterbox's padding stays as it is."""
     saturation, contrast, brightness = factors
     pixels = images.float()

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from Datasets.format.images import VOID, Letterbox
-from Datasets.format.predictions import mask_of, to_prediction
+from Datasets.format.predictions import Outputs, mask_of, to_prediction
 from Datasets.format.scored_records import write_predictions
 from Models.learning import box_metrics
 from Models.learning.box_metrics import Measured, Pair, rounded
@@ -211,9 +211,7 @@ def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = M
     return [answer(samples, *each, threshold) for each in outputs_of(model, samples, batch)]
 
 
-def outputs_of(
-    model: nn.Module, samples: Samples, batch: int
-) -> Iterator[tuple[int, dict[str, np.ndarray], Letterbox]]:
+def outputs_of(model: nn.Module, samples: Samples, batch: int) -> Iterator[tuple[int, Outputs, Letterbox]]:
     """For each image its number, what `forward` gives for it, and the way back to its own pixels."""
     device = next(model.parameters()).device
     order = [range(first, min(first + batch, len(samples))) for first in range(0, len(samples), batch)]
@@ -224,9 +222,7 @@ def outputs_of(
                 yield index, {name: values[row] for name, values in outputs.items()}, square
 
 
-def answer(
-    samples: Samples, index: int, outputs: dict[str, np.ndarray], square: Letterbox, threshold: float = MIN_SCORE
-) -> Any:
+def answer(samples: Samples, index: int, outputs: Outputs, square: Letterbox, threshold: float = MIN_SCORE) -> Any:
     """The Prediction that the outputs for an image mean."""
     width, height = samples.records[index]["width"], samples.records[index]["height"]
     assert width and height, "a curated record has the true size of its image"

@@ -20,6 +20,7 @@ from Models.learning.data_loading import Samples
 from Models.learning.hardware import is_first
 from Models.learning.metrics import validate
 from Models.learning.options import Keep, Options
+from Models.learning.scripts import Initial, Run
 from Models.learning.training import Row, State, checkpoint_path, parameter_groups, train
 
 STAGE = Path("Models/train.py")  # imports all code that a training depends on, except the model script
@@ -39,7 +40,7 @@ class Work:
     samples: Samples
     validation: Samples
     options: Options
-    run: scripts.Run
+    run: Run
     checkpoint: Path
 
 
@@ -81,7 +82,7 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     initial = scripts.read_initial(init)
     classes, versions = list(data.classes), scripts.library_versions(module)
     origin = initial.origin if initial else None
-    run = scripts.Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, versions)
+    run = Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, versions)
     network, groups, lines = begin(run, options, initial)
     scripts.check_outputs(module, network, options.size, len(classes))
     chosen = [f"{name} {value:g}, by the data" for name, value in unset.items()]
@@ -91,9 +92,7 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     return Work(network, groups, samples, validation, options, run, checkpoint)
 
 
-def begin(
-    run: scripts.Run, options: Options, initial: scripts.Initial | None
-) -> tuple[nn.Module, list[dict[str, Any]], list[str]]:
+def begin(run: Run, options: Options, initial: Initial | None) -> tuple[nn.Module, list[dict[str, Any]], list[str]]:
     """The network with its initial weights, the groups of its parameters, and lines that report what was loaded."""
     module = scripts.load_script(run.script)
     network = scripts.build_model(module, len(run.classes), run.build)
@@ -131,7 +130,7 @@ def write_history(rows: Sequence[Row], path: Path) -> None:
     write_text(path, "".join("\t".join(line) + "\n" for line in lines))
 
 
-def write_results(state: State, run: scripts.Run, out: Path) -> None:
+def write_results(state: State, run: Run, out: Path) -> None:
     """Write the weights, what they were made from and, last, the metrics of the epoch that `keep` names."""
     kept: dict[str, Any] = {"epoch": state.history[-1]["epoch"], "model": state.result.state_dict()}
     if run.train["keep"] == Keep.best and state.best:

@@ -70,9 +70,8 @@ def in_boxes(samples: Samples, row: int, prediction: Any) -> Iterator[Suspect]:
         same = np.array([answer["name"] == box["name"] for answer in answers], bool)
         mine, other = (np.where(nearest[:, column] & alike, quality[:, column], 0) for alike in (same, ~same))
         right, wrong = mine.max(initial=0), other.max(initial=0)
-        ways: list[tuple[float, str, Any]] = [
-            ((1 - quality[:, column].max(initial=0)) / 2, "nothing found there", None)
-        ]
+        nothing = (1 - quality[:, column].max(initial=0)) / 2
+        ways: list[tuple[float, str, Any]] = [(nothing, "nothing found there", None)]
         if wrong:
             ways.append((wrong * (1 - right), "wrong class", answers[int(other.argmax())]))
         if right:
