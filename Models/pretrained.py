@@ -153,10 +153,8 @@ def read_tensors(path: Path, data: bytes, key: str = "") -> Mapping[str, Tensor]
             return load(data)
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: holds more than tensors ({one_line(error)[:120]}…), and would run code; "
-            f"save its state_dict() alone where you trust it"
-        ) from error
+        problem = f"{path}: holds more than tensors ({one_line(error)[:120]}…), and would run code"
+        raise UserError(f"{problem}; save its state_dict() alone where you trust it") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path}: damaged, or no weights: {one_line(error)[:200]}; get the file anew") from error
     places = {"": content, **content} if isinstance(content, Mapping) else {}

@@ -78,11 +78,9 @@ def main(
         again = f"which may have learned from images of val and test; `dvc repro review@{experiment}`"
         print(f"{curated}: has changed since the training of {experiment}, {again}", file=sys.stderr)
     model = scripts.trained_model(done, directory / "train")
-    size, batch = done.train["size"], done.train["batch"]
-    looks = [
-        look(Samples(data, split, size, done.task), split, model, batch, threshold, unseen=split != "train")
-        for split in SPLITS
-    ]
+    samples = {split: Samples(data, split, done.train["size"], done.task) for split in SPLITS}
+    batch = done.train["batch"]
+    looks = [look(samples[split], split, model, batch, threshold, unseen=split != "train") for split in SPLITS]
     if folds:
         looks[0] = out_of_sample(looks[0], done, threshold, folds)
     unseen = [each for each in looks if each.unseen]

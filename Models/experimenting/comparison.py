@@ -83,10 +83,8 @@ def write_comparison(repo: "Repo", results: Sequence[Result], out: Path) -> None
 
 def beside(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
     """By each name its values, None where a column lacks it."""
-    return [
-        (name, [each.get(name) for each in columns])
-        for name in dict.fromkeys(name for each in columns for name in each)
-    ]
+    names = dict.fromkeys(name for each in columns for name in each)
+    return [(name, [each.get(name) for each in columns]) for name in names]
 
 
 def shared_task(repo: "Repo", results: Sequence[Result]) -> tuple[str, str]:

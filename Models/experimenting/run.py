@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 def run(
     step: Annotated[str, typer.Argument(help="experiment and step: e001.1", show_default=False)],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-S", help="KEY=VALUE: change params.yaml, as `dvc exp run -S` does; repeat it for more"),
-    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", "-S", help="KEY=VALUE, as of `dvc exp run -S`")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="add untracked files to the commit without asking")] = False,
 ) -> None:
     """Commit the work, run the pipeline, commit its results, and tick the step."""

@@ -113,10 +113,10 @@ def check_helpers(name: str, helpers: Path) -> None:
     """Raise UserError if a model script imports a file of Models outside `helpers`, a file or a folder."""
     script = script_file(name)
     for file in uncovered(script, helpers, ROOT):
-        raise UserError(
-            f"{script} imports {file}, which helpers ({helpers}) does not cover, so that an edit of it would not "
-            f"train again; name it, or a folder with all that the script imports, in the experiment's entry"
+        problem = (
+            f"{script} imports {file}, which helpers ({helpers}) does not cover: an edit of it would not train again"
         )
+        raise UserError(f"{problem}; name it in the experiment's entry, or a folder with all that the script imports")
 
 
 class _Parser(argparse.ArgumentParser):

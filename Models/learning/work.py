@@ -74,10 +74,8 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     samples, validation = (Samples(data, split, options.size, module.TASK) for split in ("train", "val"))
     shown = {tuple(sorted(record["labels"] or ())) for record in samples.records}
     if module.TASK == "labels" and len(shown) == 1:
-        raise UserError(
-            f"{curated}: all images of the split train show {' and '.join(*shown)}: there is nothing to tell apart; "
-            f"add images of another class, or some that show none"
-        )
+        problem = f"all images of the split train show {' and '.join(*shown)}: there is nothing to tell apart"
+        raise UserError(f"{curated}: {problem}; add images of another class, or some that show none")
     arguments |= scripts.arguments_of_data(module.build, arguments, samples)
     initial = scripts.read_initial(init)
     classes, versions = list(data.classes), scripts.library_versions(module)
