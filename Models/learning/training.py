@@ -164,14 +164,9 @@ def parameter_groups(model: nn.Module, options: Options, loaded: Collection[str]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((name in loaded, parameter.dim() > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": options.learning_rate * (options.init_rate if was_loaded else 1),
-            "weight_decay": options.weight_decay if decays else 0.0,
-        }
-        for (was_loaded, decays), parameters in groups.items()
-    ]
+    rates = {False: options.learning_rate, True: options.learning_rate * options.init_rate}
+    decay = {False: 0.0, True: options.weight_decay}
+    return [{"params": each, "lr": rates[given], "weight_decay": decay[wide]} for (given, wide), each in groups.items()]
 
 
 def update(state: State, batch: Batch, options: Options, images: int | None = None) -> None:
