@@ -37,23 +37,12 @@ from Models.reviewing.sections import maps, suspect_cards, worst_cards
 from Models.reviewing.suspects import Suspect, find_suspects
 
 PAGE = Path(__file__).parent / "reviewing" / "page.html"
-CORNERS = pa.list_(pa.float64())  # x1, y1, x2, y2 in pixels of the image
-SUSPECTS = pa.schema(
-    [
-        *((name, pa.string()) for name in ("image", "sha256", "split", "kind")),
-        ("suspicion", pa.float64()),
-        *((name, pa.string()) for name in ("name", "predicted")),
-        *((name, CORNERS) for name in ("box", "place")),
-        *((name, pa.string()) for name in ("path", "origin")),
-    ]
-)
-FEATURES = pa.schema(
-    [
-        *((name, pa.string()) for name in ("image", "sha256", "split")),
-        *((name, pa.float64()) for name in ("mistakes", "uncertainty")),
-        ("features", pa.list_(pa.float32())),
-    ]
-)
+TEXT, NUMBER = pa.string(), pa.float64()
+CORNERS = pa.list_(NUMBER)  # x1, y1, x2, y2 in pixels of the image
+IMAGE = dict.fromkeys(("image", "sha256", "split"), TEXT)
+SUSPECT = {"kind": TEXT, "suspicion": NUMBER, "name": TEXT, "predicted": TEXT, "box": CORNERS, "place": CORNERS}
+SUSPECTS = pa.schema({**IMAGE, **SUSPECT, "path": TEXT, "origin": TEXT})
+FEATURES = pa.schema({**IMAGE, "mistakes": NUMBER, "uncertainty": NUMBER, "features": pa.list_(pa.float32())})
 
 
 def main(

@@ -47,10 +47,6 @@ def uncovered(script: Path, helpers: Path, root: Path) -> list[Path]:
 
     The experiment's stages depend on its script and `helpers`: an edit of another file would not run them again.
     """
-    beside = (file for file in import_closure([script], root) if file.parts[0] == script.parts[0] and file != script)
-    return [
-        file
-        for file in beside
-        if not file.is_relative_to(helpers)
-        and (file.name != "__init__.py" or (root / file).read_text(encoding="utf-8").strip())
-    ]
+    beside = [file for file in import_closure([script], root) if file.parts[0] == script.parts[0] and file != script]
+    outside = [file for file in beside if not file.is_relative_to(helpers)]
+    return [file for file in outside if (root / file).read_text(encoding="utf-8").strip()]  # not an empty __init__.py

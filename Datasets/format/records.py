@@ -60,14 +60,8 @@ class Record(TypedDict):
 
 
 RLE_TYPE = pa.struct({"size": pa.list_(pa.int32()), "counts": pa.string()})
-BOX_TYPE = pa.struct(
-    {
-        "name": pa.string(),
-        **dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64()),
-        "crowd": pa.bool_(),
-        "segmentation": RLE_TYPE,
-    }
-)
+CORNERS = dict.fromkeys(("x1", "y1", "x2", "y2"), pa.float64())
+BOX_TYPE = pa.struct({"name": pa.string(), **CORNERS, "crowd": pa.bool_(), "segmentation": RLE_TYPE})
 IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 SCHEMA = pa.schema(
     {

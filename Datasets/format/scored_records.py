@@ -20,14 +20,10 @@ from Datasets.tools.atomic import replacing
 
 SCORED_BOX = pa.struct([*BOX_TYPE, pa.field("score", pa.float64())])
 SCORED_CLASS = pa.struct({"name": pa.string(), "score": pa.float64(), "expected": pa.float64()})
+SCORED_BOXES = pa.field("boxes", pa.list_(SCORED_BOX))
+MORE = {"scores": pa.list_(SCORED_CLASS), "uncertainty": pa.float64(), "features": pa.list_(pa.float32())}
 SCORED_SCHEMA = pa.schema(
-    [field.with_type(pa.list_(SCORED_BOX)) if field.name == "boxes" else field for field in SCHEMA]
-    + [
-        pa.field("scores", pa.list_(SCORED_CLASS)),
-        pa.field("uncertainty", pa.float64()),
-        pa.field("features", pa.list_(pa.float32())),
-        pa.field("error", pa.string()),
-    ]
+    [*SCHEMA.set(SCHEMA.get_field_index("boxes"), SCORED_BOXES), *pa.schema({**MORE, "error": pa.string()})]
 )
 Row = Mapping[str, Any]
 
