@@ -105,10 +105,8 @@ class Detector(nn.Module):
             denoising_meta_values=found.denoising_meta_values,
         )
         kinds = {"class": "loss_vfl", "box": "loss_bbox", "giou": "loss_giou"}
-        return {
-            kind: torch.stack([value for name, value in parts.items() if name.startswith(begin)]).sum()
-            for kind, begin in kinds.items()
-        }
+        each = {kind: [parts[name] for name in parts if name.startswith(begin)] for kind, begin in kinds.items()}
+        return {kind: torch.stack(values).sum() for kind, values in each.items()}
 
 
 def objects(targets: dict[str, Tensor], height: int, width: int) -> list[dict[str, Tensor]]:
@@ -116,10 +114,8 @@ def objects(targets: dict[str, Tensor], height: int, width: int) -> list[dict[st
     boxes = targets["boxes"] / targets["boxes"].new_tensor([width, height, width, height])
     low, high = boxes[..., :2], boxes[..., 2:]
     boxes, kept = torch.cat([(low + high) / 2, high - low], 2), (targets["classes"] >= 0) & ~targets["crowd"]
-    return [
-        {"class_labels": classes[real], "boxes": each[real]}
-        for classes, each, real in zip(targets["classes"], boxes, kept, strict=True)
-    ]
+    images = zip(targets["classes"], boxes, kept, strict=True)
+    return [{"class_labels": classes[real], "boxes": each[real]} for classes, each, real in images]
 
 
 def load_initial(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, str | None]:

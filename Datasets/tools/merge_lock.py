@@ -22,11 +22,6 @@ Entries = dict[str, Any]
 LOCK = Path("dvc.lock")  # what the files are versions of
 
 
-def read_lock(path: Path) -> Entries:
-    """A lock file's contents; {} for an empty file, which stands for a side without one. Raises UserError."""
-    return parsed(decode_text(path.read_bytes(), LOCK), LOCK) or {}
-
-
 def merge_stages(ancestor: Entries, ours: Entries, theirs: Entries) -> list[str]:
     """Apply to `ours` what only `theirs` changed, added or removed. Returns the names of stages that both changed."""
     both = []
@@ -43,7 +38,8 @@ def merge_stages(ancestor: Entries, ours: Entries, theirs: Entries) -> list[str]
 
 def main(ancestor: Path, ours: Path, theirs: Path) -> None:
     """Merge dvc.lock stage by stage, as git's merge driver: OURS and THEIRS, which began with ANCESTOR, into OURS."""
-    base, lock, other = map(read_lock, (ancestor, ours, theirs))
+    texts = (decode_text(path.read_bytes(), LOCK) for path in (ancestor, ours, theirs))
+    base, lock, other = (parsed(text, LOCK) or {} for text in texts)  # an empty file stands for a side without one
     both = merge_stages(base.get("stages", {}), lock.setdefault("stages", {}), other.get("stages", {}))
     lock.setdefault("schema", other.get("schema", "2.0"))
     with replacing(ours) as partial:
