@@ -8,10 +8,7 @@ weights.safetensors (of the last epoch or the one that was best on val, as --kee
 build the model again) and, last, metrics.json (the row of that epoch).
 
 Killed and started again, it continues from its checkpoint and ends with the same bytes (Models/learning/training.py).
-On two cores the demonstration takes a good minute and reaches a mAP50 of 0.96. `--processes 2`, or torchrun, divides
-each step among processes:
-
-    torchrun --nproc-per-node 2 -m Models.train --script e001_center_detector --out Models/outputs/e001/train
+On two cores the demonstration takes a good minute and reaches a mAP50 of 0.96.
 """
 
 from pathlib import Path

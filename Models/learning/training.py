@@ -110,7 +110,7 @@ def train(
         order = epoch_order(len(samples), options.batch, options.seed, epoch)[state.step % steps :]
         shares = [each[share(len(each))] for each in order]
         batches = samples.batches(shares, options.workers, pin=options.device != "cpu")
-        what = f"epoch {epoch + 1} of {options.epochs}"
+        what = f"epoch {epoch + 1}/{options.epochs}"
         shown = progress(batches, len(order), what, "steps", more=state.loss_so_far)
         for images, batch in zip(order, shown, strict=True):
             try:
