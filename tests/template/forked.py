@@ -1,70 +1,220 @@
 """Commands that start in no time: each in a process of its own, forked from one that has imported what they need.
 
-Only libraries are imported beforehand, never the project's own code: a command runs that of the directory it is in.
+That one, which all processes of pytest-xdist share, imports only libraries, never the project's own code: a command
+runs that of the directory it is in. In the folder `programs()` lie `python`, `dvc` and `copier` for shells and for
+DVC, which have commands forked, too, and start as usual what cannot be.
 """
 
-import multiprocessing
+import gc
+import importlib
+import json
 import os
 import runpy
+import selectors
+import signal
+import socket
+import struct
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 
+import psutil
+from filelock import FileLock
+
+from tests.template.forked_client import ask, wait
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("Datasets.", "Data_processing.", "Models.", "Deployment.")
-IMPORTED = ["pandas", "pyarrow.parquet", "typer", "joblib", "PIL.Image", "lxml.etree", "pycocotools.mask", "filelock"]
+PROGRAMS = ("dvc", "copier")
+AS_USUAL = "Deployment.serve"  # starts soon, and minds signals and processes of its own
+IMPORTED = [
+    "pandas",
+    "pyarrow.parquet",
+    "typer",
+    "joblib",
+    "PIL.ImageOps",
+    "lxml.etree",
+    "pycocotools.mask",
+    "filelock",
+]
+IMPORTED += ["scipy.sparse.csgraph", "scipy.ndimage", "msgspec.yaml", "jinja2", "PIL.ImageDraw", "PIL.TiffImagePlugin"]
+IMPORTED += [
+    "pyarrow.dataset",
+    "packaging.requirements",
+    "questionary",
+]  # not copier, whose plumbum keeps the environment
 IMPORTED += ["torch._dynamo", "torch.onnx", "onnxscript", "onnxruntime", "safetensors.torch", "faster_coco_eval"]
 IMPORTED += ["dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments.queue.celery", "dvc.stage.run", "dvc.scm"]
 IMPORTED += ["dvc.cachemgr", "dvc.data_cloud", "dvc.daemon", "dvc_data.fs", "dvc_data.index", "dvc_render", "dvc_s3"]
 IMPORTED += ["dvc.repo.graph", "dvc.repo.open_repo", "dvc.utils.strictyaml", "networkx", "ruamel.yaml", "pyparsing"]
 IMPORTED += ["scmrepo.git", "pygit2", "dulwich.repo", "dvc_studio_client.post_live_metrics"]
 IMPORTED += ["celery.app.base", "requests", "rich.table", "fastapi", "uvicorn", "prometheus_client"]
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([*IMPORTED, "tests.template.forked"])
+PYTHON = """#!/bin/sh
+case "$1 $2" in
+    "-m {as_usual}") ;;
+    "-m dvc"|"-m copier"|"-m Datasets."*|"-m Data_processing."*|"-m Models."*|"-m Deployment."*)
+        shift; exec {client} "$@" ;;
+esac
+exec '{python}' "$@"
+"""
+PROGRAM = '#!/bin/sh\nexec {client} {name} "$@"\n'
 
 
-def module_of(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, Sequence[str]] | None:
-    """The module that a command runs, and the words after it; None if it is not one that can be forked.
-
-    A command that may start joblib's worker processes cannot: forked, it and they would wait for each other forever.
-    """
-    if command[0] == "dvc":
-        return "dvc", command[1:]
-    if command[0] not in ("python", sys.executable) or not "".join(command[2:3]).startswith(ROOMS):
+def module_of(command: Sequence[str]) -> tuple[str, Sequence[str]] | None:
+    """The module that a command runs, and the words after it; None if it is not one that can be forked."""
+    if command[0] in PROGRAMS:
+        return command[0], command[1:]
+    if command[0] not in ("python", sys.executable) or list(command[1:2]) != ["-m"]:
         return None
-    if command[2].startswith("Data_processing.") and environment.get("LOKY_MAX_CPU_COUNT") != "1":
-        return None
-    return command[2], command[3:]
+    module = command[2]
+    can_be = module in PROGRAMS or (module.startswith(ROOMS) and module != AS_USUAL)
+    return (module, command[3:]) if can_be else None
 
 
 def run(
     module: str, words: Sequence[str], directory: Path, environment: Mapping[str, str], timeout: float
 ) -> "CompletedProcess[str]":
     """Run `python -m MODULE WORDS` in a directory with exactly this environment."""
-    with tempfile.TemporaryDirectory() as temporary:
-        out, err = Path(temporary, "out"), Path(temporary, "err")
-        process = FORKS.Process(target=_run, args=(module, words, directory, environment, out, err))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            raise TimeoutExpired([module, *words], timeout, out.read_text(), err.read_text())
-        return CompletedProcess([module, *words], process.exitcode, out.read_text(), err.read_text())
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as out,
+        tempfile.TemporaryFile("w+", errors="replace") as err,
+        Path(os.devnull).open() as nothing,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.connect(str(programs() / "socket"))
+        connection.settimeout(timeout)
+        files = [each.fileno() for each in (nothing, out, err)]
+        ask(connection, [module, *words], str(directory), dict(environment), files)
+        try:
+            code = wait(connection)
+        except TimeoutError as late:
+            raise TimeoutExpired([module, *words], timeout) from late
+        return CompletedProcess([module, *words], code, *(_content(file) for file in (out, err)))
 
 
-def _run(
-    module: str, words: Sequence[str], directory: Path, environment: Mapping[str, str], out: Path, err: Path
-) -> None:
-    for path, descriptor in ((out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+def _content(file) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def programs() -> Path:
+    """The folder with `python` and `dvc`, made by the first who asks, with the process that forks behind them."""
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    folder = Path(tempfile.gettempdir(), f"fourfold-forks-{owner}")  # short, as a socket's path must be
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            client = f"'{sys.executable}' -S -E '{ROOT}/tests/template/forked_client.py' '{folder}/socket'"
+            for name in ("python", *PROGRAMS):
+                text = PYTHON if name == "python" else PROGRAM
+                text = text.format(name=name, as_usual=AS_USUAL, client=client, python=sys.executable)
+                (folder / name).write_text(text)
+                (folder / name).chmod(0o755)
+            command = [sys.executable, "-m", "tests.template.forked", str(folder), str(owner)]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+            assert process.stdout and process.stdout.readline() == b"listening\n"
+    return folder
+
+
+def serve(folder: Path, owner: int) -> None:
+    """Fork a command for each connection, as long as the owner lives; kill it if its connection is closed before."""
+    selector, running = selectors.DefaultSelector(), dict[int, socket.socket]()
+    woken, wakes = socket.socketpair()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "socket"))
+    listener.listen(64)
+    print("listening", flush=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    wakes.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno())
+    for each in (listener, woken):
+        selector.register(each, selectors.EVENT_READ)
+    while psutil.pid_exists(owner):
+        for key, _ in selector.select(timeout=1):
+            if key.fileobj is listener:
+                connection = listener.accept()[0]
+                running[_begin(connection)] = connection
+                selector.register(connection, selectors.EVENT_READ)
+            elif key.fileobj is woken:
+                woken.recv(4096)
+            else:  # nobody waits for it any more
+                selector.unregister(key.fileobj)
+                for process in [process for process, each in running.items() if each is key.fileobj]:
+                    os.kill(process, signal.SIGKILL)
+        for process, code in _ended():
+            connection = running.pop(process)
+            with suppress(OSError, KeyError):
+                selector.unregister(connection)
+            with suppress(OSError):
+                connection.sendall(struct.pack("q", code))
+            connection.close()
+
+
+def _begin(connection: socket.socket) -> int:
+    """Fork what a connection asks for; the id of its process."""
+    head, files, *_ = socket.recv_fds(connection, 8, 3)
+    size = struct.unpack("Q", head)[0]
+    words, directory, environment = json.loads(connection.recv(size, socket.MSG_WAITALL))
+    process = os.fork()
+    if not process:
+        _run(words, directory, environment, files)
+    for file in files:
+        os.close(file)
+    connection.sendall(struct.pack("q", process))
+    return process
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    """The processes that have ended, and their exit codes."""
+    with suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            yield found[0], os.waitstatus_to_exitcode(found[1])
+
+
+def _run(words: Sequence[str], directory: str, environment: Mapping[str, str], files: Sequence[int]) -> None:
+    """Be `python -m WORDS`."""
+    os.setpgid(0, 0)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for descriptor, file in enumerate(files):
+        os.dup2(file, descriptor)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
     tests = str(ROOT / "tests")
     libraries = [path for path in sys.path if path not in ("", str(ROOT)) and not path.startswith(tests)]
     ours = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    sys.path[:] = [str(directory), *ours, *libraries]
-    sys.argv[1:] = words
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.path[:] = [directory, *ours, *libraries]
+    sys.argv[1:] = words[1:]
+    sys.executable = environment.get("FOURFOLD_PYTHON", sys.executable)
+    code: object = 0
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+if __name__ == "__main__":
+    try:
+        serve(Path(sys.argv[1]), int(sys.argv[2]))
+    finally:
+        import shutil
+
+        shutil.rmtree(sys.argv[1])

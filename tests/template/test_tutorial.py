@@ -7,13 +7,12 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import AUTHOR, ROOT
+from tests.template.conftest import AUTHOR, ROOT, environment
 from tests.template.Data_processing.sources import pack, picture, write_voc
 from tests.template.test_project import commit, git, write_checkout
 
@@ -67,13 +66,11 @@ def test_every_command_works_as_written(tmp_path, home):
     commit(template, "v1.0.0")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DVC_ROOT")} | AUTHOR
-    environment |= {"HOME": str(home), "PIP_NO_INDEX": "1"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    used = environment(**AUTHOR, HOME=str(home), PIP_NO_INDEX="1")
     command = ["bash", "-xc", "\n".join(script(template, port))]
     with (tmp_path / "said").open("w") as file:
         shell = subprocess.Popen(
-            command, cwd=home, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=home, env=used, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             shell.wait(timeout=600)

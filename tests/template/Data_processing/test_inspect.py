@@ -17,7 +17,8 @@ from Data_processing.inspect_images import FactsStore
 from Data_processing.shared.inspected import Task, inspect_chunk, perceptual_hash, read_inspected, sharpness
 from Data_processing.shared.inspected import inspect as inspect_image
 from Datasets.format.images import MAX_PIXELS
-from tests.template.conftest import ROOT, refused, run_in, stage, succeeded, until
+from tests.contract import checkout
+from tests.template.conftest import ROOT, refused, stage, succeeded, until
 from tests.template.Data_processing.sources import pack, picture, write_coco
 
 NAMES = [f"{number}.png" for number in range(100)]
@@ -34,7 +35,7 @@ def inspect(common, out, *options, run=stage):
 
 
 def in_full(module, *options):
-    return run_in(ROOT, sys.executable, "-m", module, *options)
+    return checkout.run_in(ROOT, sys.executable, "-m", module, *options)  # forked, it could have no processes
 
 
 @pytest.fixture
