@@ -1,4 +1,4 @@
-"""Trying an experiment: it trains, evaluates and exports on a few images, and leaves nothing behind."""
+"""What an experiment is tried on; that it then trains, evaluates and exports, tests/contract shows."""
 
 import pytest
 
@@ -6,27 +6,8 @@ from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
 from Models.experiment import write_few
 from Models.learning.data_loading import Samples
-from tests.template.conftest import copy_checkout, refused, run_in, stage, succeeded
+from tests.template.conftest import refused, stage
 from tests.template.Models.shape_scenes import write_scenes
-
-
-def state(checkout):
-    """What git sees of it, ignored files too, but caches and DVC's locks."""
-    lines = run_in(checkout, "git", "status", "--porcelain", "--ignored").stdout.splitlines()
-    return [line for line in lines if "cache" not in line and ".dvc/tmp" not in line]
-
-
-@pytest.mark.long
-def test_trying_an_experiment_leaves_nothing_behind(shapes, tmp_path):
-    checkout, temporary = tmp_path / "checkout", tmp_path / "temporary"
-    copy_checkout(checkout, lambda params: None)
-    temporary.mkdir()
-    before, environment = state(checkout), {"TMPDIR": str(temporary), "DVC_ROOT": str(temporary / "elsewhere")}
-    command = ["python", "-m", "Models.experiment", "try", "e003", "--curated", shapes]
-    done = succeeded(run_in(checkout, *command, timeout=900, **environment))
-    assert "epoch 1/1" in done.stderr and "e003 trains, evaluates and exports" in done.stdout
-    assert "Datasets/pretrained/e001: does not exist yet; trying random weights" in done.stderr
-    assert state(checkout) == before and [p for p in temporary.iterdir() if "inductor" not in p.name] == []
 
 
 def labels_first(split, number, record, files):
