@@ -62,6 +62,10 @@ def project(curated_project: Path, shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stages(curated_project: Path) -> dict:
+def stages(tmp_path_factory) -> dict:
     """The stages of dvc.yaml as DVC resolves them with the made dataset, by their names."""
-    return {stage.name: stage for stage in Repo(str(curated_project)).index.stages if stage.cmd}
+    directory = tmp_path_factory.mktemp("stages") / "copy"
+    copy_checkout(directory, use_shapes)
+    edit_sources(directory, {"shapes": {"format": "coco", "path": "Datasets/raw/shapes"}})
+    succeeded(run_in(directory, "dvc", "init", "-q", "-f"))
+    return {stage.name: stage for stage in Repo(str(directory)).index.stages if stage.cmd}
