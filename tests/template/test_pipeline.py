@@ -1,30 +1,13 @@
 """The whole chain, run by DVC in a project of its own, the way a user runs it."""
 
 import json
-import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
-from ruamel.yaml import YAML
 
 from Datasets.format.predictions import TOLERANCE
-from tests.template.conftest import copy_checkout, edit_params, run_in, succeeded, until
-
-BEFORE = ("report", "review@e001")  # with all that comes before them
-AFTER = ("Datasets/pretrained", "Deployment")  # test_isolation.py has these made again, with the same bytes
-
-
-def locked(directory: Path) -> dict[str, str]:
-    """The hash of every output that dvc.lock has."""
-    lock = YAML(typ="safe").load(directory / "dvc.lock")
-    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+from tests.template.conftest import edit_params, run_in, succeeded
 
 
 def failed(directory: Path, *parts: str) -> None:
@@ -35,13 +18,6 @@ def failed(directory: Path, *parts: str) -> None:
     assert "Traceback" not in text
     for part in parts:
         assert part in text, text
-
-
-@pytest.fixture
-def checkout(tmp_path) -> Path:
-    """A fresh small project in which nothing ran yet."""
-    copy_checkout(tmp_path / "checkout")
-    return tmp_path / "checkout"
 
 
 def test_the_service_was_verified(project):
@@ -79,26 +55,3 @@ def test_a_wrong_parameter_is_named(project, tmp_path, edit, parts):
     copy = Path(shutil.copytree(project, tmp_path / "copy", symlinks=True))
     edit_params(copy, edit)
     failed(copy, *parts)
-
-
-def test_killed_at_random_moments_and_run_again_it_ends_with_the_same_bytes(project, checkout):
-    kills = (os.killpg, os.kill) if sys.platform == "linux" else (os.killpg,)  # elsewhere a stage outlives its DVC
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for kill in kills:  # all processes, or DVC's alone, which takes its stage along
-        delay = random.uniform(2, 9)
-        print(f"{kill.__name__} after {delay:.3f} s")  # pytest shows it if the test fails
-        process = subprocess.Popen(["dvc", "repro", *BEFORE], cwd=checkout, env=environment, start_new_session=True)
-        time.sleep(delay)
-        until(psutil.Process(process.pid).children)  # a stage runs; DVC itself is not safe while it writes dvc.lock
-        kill(process.pid, signal.SIGKILL)
-        process.wait()
-        until(lambda: working_in(checkout) == [])
-    succeeded(run_in(checkout, "dvc", "repro", *BEFORE, timeout=600))
-    ours, theirs = locked(checkout), locked(project)
-    assert {path: md5 for path, md5 in theirs.items() if not path.startswith(AFTER)} == ours
-    assert list(checkout.rglob(".*.partial")) == []
-
-
-def working_in(directory: Path) -> list[psutil.Process]:
-    """The processes whose working directory it is."""
-    return [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(directory)]
