@@ -17,6 +17,30 @@ from tests.template.conftest import ROOT, run_in
 
 CLASSES = {"disc": 0, "square": 1}
 COLOURS = {"disc": (200, 40, 40), "square": (40, 60, 200)}
+POOLED = """
+from torch import nn
+
+from Models.blocks.sizes import KERNEL
+
+TASK = "labels"
+
+def build(classes: int, width: int = 8) -> nn.Module:
+    return Pooled(classes, width)
+
+class Pooled(nn.Module):
+    def __init__(self, classes, width):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, width, KERNEL, 4), nn.ReLU(), nn.Conv2d(width, classes, 1))
+
+    def logits(self, images):
+        return self.layers(images.float() / 255).amax((2, 3))
+
+    def forward(self, images):
+        return {"scores": self.logits(images).sigmoid()}
+
+    def loss(self, images, targets):
+        return {"label": nn.functional.binary_cross_entropy_with_logits(self.logits(images), targets["labels"].float())}
+"""  # a model of labels whose graph is made in a second
 TINY = ["--size", "48", "--epochs", "12", "--batch", "8", "--threads", "1"]
 
 

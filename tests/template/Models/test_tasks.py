@@ -28,32 +28,7 @@ from Models.learning.options import Options
 from Models.learning.scripts import arguments_of_data, read_initial, start_from
 from Models.learning.training import train
 from tests.template.conftest import AUTHOR, copy_code, edit_params, run_in, succeeded
-from tests.template.Models.shape_scenes import png, refused, write_scenes
-
-NEW_MODEL = """
-from torch import nn
-
-from Models.blocks.sizes import KERNEL
-
-TASK = "labels"
-
-def build(classes: int, width: int = 8) -> nn.Module:
-    return Pooled(classes, width)
-
-class Pooled(nn.Module):
-    def __init__(self, classes, width):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, width, KERNEL, 4), nn.ReLU(), nn.Conv2d(width, classes, 1))
-
-    def logits(self, images):
-        return self.layers(images.float() / 255).amax((2, 3))
-
-    def forward(self, images):
-        return {"scores": self.logits(images).sigmoid()}
-
-    def loss(self, images, targets):
-        return {"label": nn.functional.binary_cross_entropy_with_logits(self.logits(images), targets["labels"].float())}
-"""
+from tests.template.Models.shape_scenes import POOLED, png, refused, write_scenes
 
 
 def samples_of(shapes, task, split="train"):
@@ -294,7 +269,7 @@ def test_an_experiment_is_proposed_for_a_task_with_what_the_data_suggest(shapes,
 def test_a_new_model_is_a_file_and_an_entry_and_learns_the_classes_that_are_kept(project, tmp_path):
     copy, kept = tmp_path / "copy", ["seven", "one", "three"]
     shutil.copytree(project, copy, symlinks=True)
-    (copy / "Models/e900_pooled.py").write_text(NEW_MODEL)
+    (copy / "Models/e900_pooled.py").write_text(POOLED)
     (copy / "Models/blocks").mkdir()
     (copy / "Models/blocks/__init__.py").touch()
     (copy / "Models/blocks/sizes.py").write_text("KERNEL = 8\n")
