@@ -11,7 +11,6 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
-from copier import run_copy
 from ruamel.yaml import YAML
 
 from tests.template.conftest import AUTHOR, ROOT, Result, edit_params, run_in, succeeded
@@ -67,6 +66,7 @@ def template(tmp_path_factory) -> Path:
     write_checkout(directory)
     renew(directory)
     commit(directory, "v99.0.0")
+    git(directory, "gc", "-q")  # copier looks at each file in .git, too
     return directory
 
 
@@ -204,17 +204,12 @@ def test_its_tests_pass_and_leave_nothing_behind(bare):
     assert git(bare, "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize(
-    ("experiments", "init"),
-    [([], {}), (["e003"], {"e003": "random"}), (["e001", "e003"], {"e001": "random", "e003": "e001"})],
-)
-def test_only_tasks_that_were_chosen_have_experiments(template, tmp_path, experiments, init):
-    answers = {"experiments": experiments}
-    run_copy(str(template), tmp_path / "made", answers, defaults=True, quiet=True, unsafe=True, skip_tasks=True)
+def test_only_tasks_that_were_chosen_have_experiments(template, tmp_path):
+    succeeded(make(template, tmp_path / "made", "experiments=[e003]"))
     params = YAML(typ="safe").load(tmp_path / "made/params.yaml")
-    assert {name: entry["init"] for name, entry in params["experiments"].items()} == init
+    assert {name: entry["init"] for name, entry in params["experiments"].items()} == {"e003": "random"}, "without e001"
     scripts = {path.name[:4] for path in (tmp_path / "made/Models").glob("e*_*.py")}
-    assert scripts == set(init) and list(params["sources"]) == ["digits"]
+    assert scripts == {"e003"} and list(params["sources"]) == ["digits"]
 
 
 def test_a_target_with_files_is_left_as_it_is(template, tmp_path):
