@@ -146,7 +146,7 @@ def test_interrupted_at_any_step_and_started_again_it_ends_as_the_undisturbed(tm
         return state.history, state.best.pop("model"), state.best, state.result.state_dict()
 
     history, best, figure, last = learn(tmp_path / "whole.pt")
-    for interrupted in range(1, 13):
+    for interrupted in (1, 3, 4, 5, 8, 9, 12):  # in a loss or a validation, before, at and after the ends of epochs
         checkpoint = tmp_path / f"{interrupted}.pt"
         for moment in (interrupted, 4):  # the second time it is one that was resumed
             with contextlib.suppress(KeyboardInterrupt):
