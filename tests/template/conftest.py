@@ -108,9 +108,30 @@ def copy_code(target: Path, *folders: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with tests of the whole, and others that take long: else one process still has one when others are done."""
-    whole = (ROOT / "tests/contract", ROOT / "tests/template")
-    items.sort(key=lambda item: item.path.parent not in whole and not item.get_closest_marker("long"))
+    """Begin with tests that take long, for else one process still has one when others are done.
+
+    Each process of pytest-xdist gets as many tests of the list as others, one after the other, and later takes some
+    from others' ends. So that none waits for another, the first begins with those that use the small project, which it
+    makes, and the second with tests/contract, which makes one of its own.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    begins: list[list[pytest.Item]] = [[] for _ in range(count)]
+    others = []
+    for item in items:
+        if item.path.parent == ROOT / "tests/contract":
+            begins[1 % count].append(item)
+        elif item.path.parent != ROOT / "tests/template" and not item.get_closest_marker("long"):
+            others.append(item)
+        elif "project" in getattr(item, "fixturenames", ()):
+            begins[0].append(item)
+        else:
+            min(begins[1:] or begins, key=len).append(item)
+    ordered: list[pytest.Item] = []
+    for number, begin in enumerate(begins):
+        rest = max(0, (len(items) - len(ordered)) // (count - number) - len(begin))
+        ordered += begin + others[:rest]
+        del others[:rest]
+    items[:] = ordered + others
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -55,6 +56,7 @@ IMPORTED += ["dvc.repo.graph", "dvc.repo.open_repo", "dvc.utils.strictyaml", "ne
 IMPORTED += ["scmrepo.git", "pygit2", "dulwich.repo", "dvc_studio_client.post_live_metrics"]
 IMPORTED += ["celery.app.base", "requests", "rich.table", "fastapi", "uvicorn", "prometheus_client"]
 PYTHON = """#!/bin/sh
+[ "$1" != -u ] || shift  # as torchrun has it
 case "$1 $2" in
     "-m {as_usual}") ;;
     "-m dvc"|"-m copier"|"-m Datasets."*|"-m Data_processing."*|"-m Models."*|"-m Deployment."*)
@@ -215,6 +217,5 @@ if __name__ == "__main__":
     try:
         serve(Path(sys.argv[1]), int(sys.argv[2]))
     finally:
-        import shutil
-
         shutil.rmtree(sys.argv[1])
+        Path(f"{sys.argv[1]}.lock").unlink()
