@@ -15,6 +15,7 @@ from dvc.cli import main as dvc_in_process
 from ruamel.yaml import YAML
 from s3fs import S3FileSystem
 
+from tests.contract import checkout
 from tests.template.conftest import AUTHOR, ROOT, Result, copy_with_results, edit_params, run_in, succeeded, until
 from tests.template.s3_server import KEY, SECRET, Server, free_port, serving
 
@@ -164,7 +165,8 @@ def mounted(mount: str, bob: Path, s3: Server) -> Result | None:
     """What `dvc pull curate` says where something is mounted for it alone, or None where users may not mount."""
     if not shutil.which("unshare") or run_in(bob, "unshare", "-Urm", "true").returncode:
         return None
-    return run_in(bob, "unshare", "-Urm", "bash", "-c", f"{mount} && exec dvc pull curate", **s3.environment)
+    command = ("unshare", "-Urm", "bash", "-c", f"{mount} && exec dvc pull curate")
+    return checkout.run_in(bob, *command, **s3.environment)  # forked, it would not see the mount
 
 
 def pull_without_room(bob: Path, s3: Server) -> None:
