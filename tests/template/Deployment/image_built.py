@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def built(bundle: Path, base: Path) -> Image:
-    """The image of a bundle, in the directory `base`; pip runs only if there is an environment, `venv`."""
+    """The image of a bundle, in the directory `base`; this Python's pip fills the environment `venv`, if there is
+    one."""
     made = Image(base / "srv", base / "venv/bin/python", {"PATH": f"{base}/venv/bin:/usr/bin:/bin"}, {})
     text = (bundle / "Dockerfile").read_text().replace("\\\n", "")
     for line in filter(None, text.splitlines()):
@@ -45,7 +47,10 @@ def built(bundle: Path, base: Path) -> Image:
             case "COPY":
                 _copy(bundle, rest.split(), made.directory)
             case "RUN" if "pip" not in rest or made.python.exists():
-                run = subprocess.run(rest, shell=True, cwd=made.directory, env=made.environment, capture_output=True)
+                ours = rest.replace(
+                    "python -m pip install", f"'{sys.executable}' -m pip --python '{made.python}' install --no-compile"
+                )
+                run = subprocess.run(ours, shell=True, cwd=made.directory, env=made.environment, capture_output=True)
                 if run.returncode:
                     assert "pip" in rest, run.stderr.decode()
                     pytest.skip(f"pip reaches no package index: {run.stderr.decode().strip().splitlines()[-1]}")

@@ -95,7 +95,7 @@ def test_the_image_holds_the_whole_bundle_for_any_user_and_nothing_else(bundle: 
 def image(pristine_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """What the Dockerfile makes, with a fresh virtual environment."""
     base = tmp_path_factory.mktemp("image")
-    subprocess.run([sys.executable, "-m", "venv", base / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", base / "venv"], check=True)
     return built(pristine_bundle, base)
 
 
