@@ -20,9 +20,9 @@ from Datasets.format.scored_records import read_predictions, write_predictions
 from Deployment.package import seal
 from Deployment.service.artifact import Predictor, load
 from Deployment.verify import compare
-from tests.template.conftest import until
+from tests.template.conftest import Result, until
 from tests.template.Deployment.made_export import CLASSES, SAMPLES, encoded, write_manifest
-from tests.template.Deployment.running_service import ROOT, is_one_line
+from tests.template.Deployment.running_service import ROOT, command, is_one_line
 
 
 def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
@@ -43,11 +43,14 @@ def start(bundle: Path, out: Path, *options: str) -> "subprocess.Popen[str]":
     )
 
 
-def verify(bundle: Path, out: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    process = start(bundle, out, *options)
-    stdout, stderr = process.communicate(timeout=60)
-    assert_nothing_is_left(process, out)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+def verify(bundle: Path, out: Path, *options: str) -> Result:
+    """Run verify to its end."""
+    temporary = out.with_name("temporary")
+    temporary.mkdir(exist_ok=True)
+    environment = {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "FOURFOLD_API_KEY": "k" * 32}
+    done = command("Deployment.verify", "--bundle", bundle, "--out", out, *options, **environment)
+    assert list(temporary.iterdir()) == []
+    return done
 
 
 def assert_nothing_is_left(process: "subprocess.Popen[str]", out: Path) -> None:
@@ -65,7 +68,9 @@ def session(pid: int) -> int | None:
 
 
 def test_a_good_bundle_is_measured(bundle: Path, tmp_path: Path) -> None:
-    assert verify(bundle, tmp_path / "metrics.json", "--requests", "50").returncode == 0
+    process = start(bundle, tmp_path / "metrics.json", "--requests", "50")
+    assert process.wait(60) == 0
+    assert_nothing_is_left(process, tmp_path / "metrics.json")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["samples"] == 3
     assert metrics["difference"] == {"boxes": 0, "scores": 0}
@@ -143,13 +148,11 @@ def test_another_export_or_dataset_is_refused(bundle: Path, evaluated: Path, sce
     for missing in ("--export", "--curated"):
         process = verify(bundle, tmp_path / "metrics.json", missing, str(scenes))
         assert is_one_line(process), process.stderr
-        shutil.rmtree(tmp_path / "temporary")
     write_curated_images(tmp_path / "other", {"a.png": encoded(SAMPLES["000.jpg"], "PNG")})
     options = ["--export", str(evaluated), "--curated", str(tmp_path / "other")]
     process = verify(bundle, tmp_path / "metrics.json", *options)
     assert is_one_line(process), process.stderr
     assert f"{tmp_path}/other: no test image made/0_test.png, which was evaluated" in process.stderr
-    shutil.rmtree(tmp_path / "temporary")
     write_manifest(evaluated, seed=1)
     process = verify(bundle, tmp_path / "metrics.json", "--export", str(evaluated), "--curated", str(scenes))
     assert is_one_line(process), process.stderr

