@@ -132,6 +132,7 @@ def serve(folder: Path, owner: int) -> None:
     listener.listen(64)
     print("listening", flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # read when torch is imported; Models/learning/hardware.py sets it
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()
