@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.template.conftest import AUTHOR, copy_code, refused, run_in, succeeded, until
+from tests.template.conftest import AUTHOR, copy_code, environment, refused, run_in, succeeded, until
+from tests.template.forked import programs
 
 LOG = "# Experiments\n\n## e004 Wider\n\nState: open, begun 2026-01-01\n\n1. [ ] width 48\n2. [ ] width 64\n"
 PARAMS = """# all
@@ -63,9 +64,9 @@ def git(repository, *words):
     return succeeded(run_in(repository, "git", *words, **AUTHOR)).stdout
 
 
-def run(repository, *words, **environment):
+def run(repository, *words, **changes):
     command = [sys.executable, "-m", "Models.experiment", "run", *words]
-    return run_in(repository, *command, **AUTHOR, **environment)
+    return run_in(repository, *command, **AUTHOR, **changes)
 
 
 def subjects(repository):
@@ -207,8 +208,8 @@ def answer(repository, step, typed):
     main, terminal = pty.openpty()
     os.write(main, typed)
     done = subprocess.run(
-        [sys.executable, "-m", "Models.experiment", "run", step], cwd=repository, stdin=terminal, capture_output=True,
-        env={**os.environ, **AUTHOR, "PATH": PATH}, timeout=120, text=True,
+        [programs() / "python", "-m", "Models.experiment", "run", step], cwd=repository, stdin=terminal,
+        capture_output=True, env=environment(**AUTHOR), timeout=120, text=True,
     )  # fmt: skip
     assert "Untracked files: new one.py. Add them to the commit?" in done.stdout
     return done.returncode
