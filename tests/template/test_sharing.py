@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dvc.cli import main as dvc_in_process
 from ruamel.yaml import YAML
 from s3fs import S3FileSystem
 
@@ -221,11 +220,11 @@ def test_the_default_remote_is_replaced_by_two_lines(kind, tmp_path):
     lines = documented(kind)
     assert len(lines) == 2
     for words in [words for words in lines if words[0] == "dvc"]:
-        assert dvc_in_process(["--cd", str(tmp_path), *words[1:]]) == 0
+        succeeded(run_in(tmp_path, *words))
     config = (tmp_path / ".dvc/config").read_text()
     assert f"url = {kind}://" in config
     assert "verify = true" in config
-    assert dvc_in_process(["--cd", str(tmp_path), "remote", "list"]) == 0
+    succeeded(run_in(tmp_path, "dvc", "remote", "list"))
 
 
 def test_a_clone_without_data_trains_with_a_changed_parameter_and_runs_no_data_stage(project, tmp_path):
