@@ -121,11 +121,12 @@ def work(pipe: Connection, setup: Setup) -> None:
     """The process: load the model, report why it failed or the device, and answer tasks until the service ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the service ends it
     warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
+    model, failure = None, None
     try:
         model = Model(setup)
     except UserError as error:
-        return pipe.send((str(error), None))
-    pipe.send((None, model.device))
+        failure = str(error)
     with suppress(EOFError, OSError):  # the service has ended
-        while True:
+        pipe.send((failure, model and model.device))
+        while model:
             pipe.send(model.answer(pipe.recv()))
