@@ -10,13 +10,14 @@ import asyncio
 import math
 import struct
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from Deployment.service.artifact import Artifact
-from Deployment.service.uploads import JSON, Files, Uploads, from_base64
+from Deployment.service.uploads import JSON, Files, Uploads, named
 from Deployment.service.worker import Answer, Limits, Task
 from Deployment.service.workers import Workers
 
@@ -40,7 +41,7 @@ class Input(msgspec.Struct):
     """A tensor that is sent."""
 
     datatype: str
-    shape: list[int]
+    shape: Annotated[list[int], msgspec.Meta(max_length=8)]  # the product of very many would take hours
     parameters: Raw = msgspec.field(default_factory=Raw)
     data: list[str] | None = None
 
@@ -62,16 +63,15 @@ def read_request(content: bytes, header: str | None, most: int) -> tuple[Inferen
         length = len(content) if header is None else int(header)
         wanted = msgspec.json.decode(content[:length], type=Inference)
         tensor = wanted.inputs[0]
-        if tensor.data is None:
-            files = list(_elements(content[length : length + tensor.parameters.binary_data_size]))
-        else:
-            files = [from_base64(text) for text in tensor.data]
+        raw = _elements(content[length : length + tensor.parameters.binary_data_size])
+        elements = list(islice(raw, most + 1)) if tensor.data is None else tensor.data
     except (ValueError, struct.error) as error:
         raise HTTPException(400, f"no request of the Open Inference Protocol: {error}") from error
-    if tensor.datatype != "BYTES" or math.prod(tensor.shape) != len(files) or not 0 < len(files) <= most:
-        told = f"{tensor.datatype} of shape {tensor.shape} with {len(files)} elements"
+    if tensor.datatype != "BYTES" or math.prod(tensor.shape) != len(elements) or not 0 < len(elements) <= most:
+        number = f"more than {most}" if len(elements) > most else len(elements)
+        told = f"{tensor.datatype} of shape {tensor.shape} with {number} elements"
         raise HTTPException(400, f"the input is {told}; send BYTES of shape [N] with N image files, 1 to {most}")
-    return wanted, [(str(number), file) for number, file in enumerate(files)]
+    return wanted, named(elements)
 
 
 def _elements(raw: bytes) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -83,17 +83,29 @@ def json_files(body: bytes, most: int) -> Files:
     """The files in a body of JSON, named by their number. Raises HTTPException 400 if there are none, or too many."""
     try:
         sent = msgspec.json.decode(body, type=Encoded)
-        files = [from_base64(text) for text in (*sent.files, *([] if sent.file is None else [sent.file]))]
     except ValueError as error:
         raise HTTPException(400, f'{error}; send {{"file": "BASE64"}}, or "files" of a batch') from error
-    if not 0 < len(files) <= most:
-        raise HTTPException(400, f"{len(files)} files; send 1 to {most}")
-    return [(str(number), file) for number, file in enumerate(files)]
+    texts = [*sent.files, *([] if sent.file is None else [sent.file])]
+    if not 0 < len(texts) <= most:
+        raise HTTPException(400, f"{len(texts)} files; send 1 to {most}")
+    return named(texts)
 
 
-def from_base64(text: str) -> bytes:
-    """The bytes of base64, or of a data: address of it, as browsers make them. Raises ValueError."""
-    return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+def named(files: Sequence[str | bytes]) -> Files:
+    """Files by their number. A text is base64, or a data: address of it, as browsers make them.
+
+    Raises HTTPException 400 for a text that is neither.
+    """
+    try:
+        return [(str(number), _content(file)) for number, file in enumerate(files)]
+    except ValueError as error:
+        raise HTTPException(400, f"a file is not base64: {error}") from error
+
+
+def _content(file: str | bytes) -> bytes:
+    if isinstance(file, bytes):
+        return file
+    return base64.b64decode(file.partition(",")[2] if file.startswith("data:") else file, validate=True)
 
 
 async def _form_files(request: Request, chunks: AsyncGenerator[bytes, None], most: int) -> Files:

@@ -70,8 +70,8 @@ class Model:
     """An export's model behind limits. Raises UserError if it cannot be loaded, or fails on the first sample."""
 
     def __init__(self, setup: Setup) -> None:
-        self._artifact, self._limits = setup.artifact, setup.limits
-        artifact = setup.artifact
+        self._artifact = artifact = setup.artifact
+        self._limits = setup.limits
         self._keeper = Keeper(setup.keeping, artifact.manifest) if setup.keeping else None
         self._predictor = Predictor(artifact, setup.runtime, extras=bool(self._keeper))
         self.device = self._predictor.device

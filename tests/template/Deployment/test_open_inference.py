@@ -85,6 +85,8 @@ def test_images_in_json_are_answered_like_files(service):
         (INFER, inputs(TEXTS[0], datatype="FP32"), {}, 400, "FP32"),
         (INFER, inputs(TEXTS[0], shape=[2]), {}, 400, "shape"),
         (INFER, inputs(*TEXTS * 2), {}, 400, "1 to 3"),
+        (INFER, inputs(TEXTS[0], shape=[10**18] * 200_000), {}, 400, "shape"),
+        (INFER, inputs("no base64!"), {}, 400, "base64"),
         (INFER, inputs("aGVsbG8="), {}, 422, "image 0: not an image file"),
         (INFER, {**inputs(TEXTS[0]), "parameters": {"threshold": 7}}, {}, 400, "threshold"),
         (INFER, b"{}", {"Inference-Header-Content-Length": "many"}, 400, "many"),
