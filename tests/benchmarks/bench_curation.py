@@ -57,7 +57,7 @@ def measure(directory: Path, images: int) -> tuple[Cost, Cost]:
     write_imported(records(images), "s", directory / "imported/s.parquet", About("", "", ImportOptions()))
     write_rows(facts(images), directory / "inspected/s.parquet")
     stated = ("--imported", directory / "imported", "--inspected", directory / "inspected")
-    cleaned = cost(python("Data_processing.clean", *stated, "--out", directory / "clean", "--", "s"))
+    cleaned = cost(python("Data_processing.clean", *stated, "--min_box", 0, "--out", directory / "clean", "--", "s"))
     accepted = directory / "clean/accepted.parquet"
     return cleaned, cost(python("Data_processing.split", "--accepted", accepted, "--tries", 1))
 
