@@ -46,7 +46,7 @@ def set_up_torch(threads: int, deterministic: bool, seed: int) -> None:
     """Seed torch and set its threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the same sums each time on CUDA
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.manual_seed(seed)
 
 

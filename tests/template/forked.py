@@ -198,6 +198,7 @@ def _run(words: Sequence[str], directory: str, environment: Mapping[str, str], f
     ours = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     sys.path[:] = [directory, *ours, *libraries]
     sys.argv[1:] = words[1:]
+    tempfile.tempdir = None  # which libraries asked for before the environment was this one
     sys.executable = environment.get("FOURFOLD_PYTHON", sys.executable)
     code: object = 0
     try:

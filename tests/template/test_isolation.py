@@ -17,9 +17,8 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from tests.contract import checkout
 from tests.contract.checkout import PACKAGES
-from tests.template.conftest import copy_checkout, run_in, succeeded, until
+from tests.template.conftest import USUAL, copy_checkout, run_in, succeeded, until
 
 
 def stages_of(directory: Path) -> dict:
@@ -59,7 +58,7 @@ def kill_on_the_way(directory: Path, kill: Callable[[int, int], None], *command:
     """Start DVC, and kill it at a random moment at which a stage runs, for DVC is not safe while it writes dvc.lock."""
     delay = random.uniform(1, 5)
     print(f"{kill.__name__} after {delay:.3f} s")  # pytest shows it if the test fails
-    process = psutil.Popen(command, cwd=directory, env=checkout.environment(), start_new_session=True)
+    process = psutil.Popen(command, cwd=directory, env=USUAL, start_new_session=True)
     time.sleep(delay)
     until(lambda: process.poll() is not None or process.children())
     assert process.poll() is None, "it ended before it could be killed"

@@ -15,7 +15,17 @@ from ruamel.yaml import YAML
 from s3fs import S3FileSystem
 
 from tests.contract import checkout
-from tests.template.conftest import AUTHOR, ROOT, Result, copy_with_results, edit_params, run_in, succeeded, until
+from tests.template.conftest import (
+    AUTHOR,
+    ROOT,
+    USUAL,
+    Result,
+    copy_with_results,
+    edit_params,
+    run_in,
+    succeeded,
+    until,
+)
 from tests.template.s3_server import KEY, SECRET, Server, free_port, serving
 
 README = (ROOT / "Datasets/README.md").read_text(encoding="utf-8")
@@ -165,7 +175,7 @@ def mounted(mount: str, bob: Path, s3: Server) -> Result | None:
     if not shutil.which("unshare") or run_in(bob, "unshare", "-Urm", "true").returncode:
         return None
     command = ("unshare", "-Urm", "bash", "-c", f"{mount} && exec dvc pull curate")
-    return checkout.run_in(bob, *command, **s3.environment)  # forked, it would not see the mount
+    return checkout.run_in(bob, *command, **(USUAL | s3.environment))  # forked, it would not see the mount
 
 
 def pull_without_room(bob: Path, s3: Server) -> None:

@@ -22,7 +22,7 @@ from Models.learning.hardware import is_first, joined, share
 from Models.learning.training import Options, start, update
 
 torch.set_num_threads(1)
-torch.use_deterministic_algorithms(True)
+torch.set_deterministic_debug_mode("error")
 
 
 def without_batch_norm(model: torch.nn.Module) -> torch.nn.Module:
