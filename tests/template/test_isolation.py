@@ -56,7 +56,7 @@ def test_each_package_runs_without_the_others_and_killed_and_run_again_writes_th
 
 def kill_on_the_way(directory: Path, kill: Callable[[int, int], None], *command: str) -> None:
     """Start DVC, and kill it at a random moment at which a stage runs, for DVC is not safe while it writes dvc.lock."""
-    delay = random.uniform(1, 5)
+    delay = random.uniform(1, 3)
     print(f"{kill.__name__} after {delay:.3f} s")  # pytest shows it if the test fails
     process = psutil.Popen(command, cwd=directory, env=USUAL, start_new_session=True)
     time.sleep(delay)

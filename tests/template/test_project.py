@@ -197,9 +197,11 @@ def test_it_says_how_to_add_a_source(bare):
     assert told == "params.yaml: has no source yet; python -m Data_processing.add_source NAME PATH adds one\n"
 
 
-def test_its_tests_pass_and_leave_nothing_behind(bare):
+def test_its_tests_pass_and_leave_nothing_behind(bare, tmp_path):
     some = [f"tests/contract/test_{name}.py" for name in ("packages", "stages")]  # others train a model
-    done = succeeded(run_in(bare, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *some))
+    done = succeeded(
+        run_in(bare, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "its", *some)
+    )
     assert re.search(r"\d+ passed", done.stdout)
     assert git(bare, "status", "--porcelain") == ""
 

@@ -17,9 +17,11 @@ from tests.template.Data_processing.sources import pack, picture, write_voc
 from tests.template.test_project import commit, git, write_checkout
 
 TUTORIAL = (ROOT / "docs/TUTORIAL.md").read_text(encoding="utf-8")
-QUICK = {
-    "experiments": {"e001": {"train": {"size": 64, "epochs": 1, "threads": 1}}}
-}  # instead of what the tutorial trains, which takes minutes
+QUICK = {  # instead of what the tutorial trains, which takes minutes
+    "experiments": {
+        "e001": {"init": "random", "train": {"size": 64, "epochs": 1, "threads": 1}, "model": {"backbone": "tiny"}}
+    }
+}
 # an environment like the one that make would install, which is the tests' own
 INSTALLED = "mkdir -p raccoons/.venv/bin && touch raccoons/.venv/installed raccoons/.venv/bin/activate"
 MERGE = """
@@ -64,6 +66,7 @@ def test_every_command_works_as_written(tmp_path, home):
     write_checkout(template)
     git(template, "init", "-q")
     commit(template, "v1.0.0")
+    git(template, "gc", "-q")  # copier looks at each file in .git, too
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     used = environment(**AUTHOR, HOME=str(home), PIP_NO_INDEX="1")
