@@ -4,7 +4,6 @@ The pages work offline: Swagger UI's files come from the package fastapi-offline
 from a public server. All addresses are relative, so that a proxy may add a path.
 """
 
-import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from mimetypes import guess_type
@@ -19,28 +18,17 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
-from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
 
 from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
-from Deployment.service import open_inference
+from Deployment.service import monitoring
 from Deployment.service.artifact import Artifact
-from Deployment.service.monitoring import (
-    IMAGES,
-    MODEL,
-    OBJECTS,
-    RUNNING,
-    SCORES,
-    WAITING,
-    WORKERS,
-    Monitoring,
-    error_response,
-    log,
-)
-from Deployment.service.open_inference import Run
-from Deployment.service.uploads import FORM, JSON, Uploads, json_files, kind_of
-from Deployment.service.worker import Answer, Limits, Task
-from Deployment.service.workers import Unavailable, Workers
+from Deployment.service.keeping import Keeper
+from Deployment.service.monitoring import error_response
+from Deployment.service.open_inference import Answering, add_health, add_open_inference
+from Deployment.service.uploads import FORM, JSON, BodyLimits, kind_of, read_files
+from Deployment.service.worker import Limits, Task
+from Deployment.service.workers import Workers
 
 ERRORS = {
     400: "the form or JSON is damaged, or has too few or too many files",
@@ -58,8 +46,8 @@ POLICY = (  # our own files and nothing else
     "frame-ancestors 'none'; script-src 'self'; style-src 'self'"
 )
 _FILE = {"type": "string", "format": "binary"}
+_IMAGE = {"schema": _FILE}
 _BASE64 = {"type": "string", "format": "byte"}
-_IMAGE = {"application/octet-stream": {"schema": _FILE}, "image/*": {"schema": _FILE}}
 
 
 class Error(TypedDict):
@@ -111,17 +99,18 @@ class Wanted(BaseModel, extra="forbid"):
 
 
 def create_app(
-    artifact: Artifact, workers: Workers, limits: Limits, keys: Sequence[str] = (), origins: Sequence[str] = ()
+    artifact: Artifact, workers: Workers, limits: Limits, keeper: Keeper | None, keys: list[str], origins: Sequence[str]
 ) -> FastAPI:
-    """The application. keys: of which requests must bear one, except those for health, the page and the documentation.
+    """The application, which answers every error as {"error": "one line"}.
 
-    origins: of other sites whose pages may use it, "*" for all. Every error is answered as {"error": "one line"}.
+    keys: requests must bear one of them, except those for health, the page and the documentation. origins: of other
+    sites whose pages may use it, "*" for all.
     """
     commit = (artifact.manifest.get("git") or {}).get("commit")
-    MODEL.labels(artifact.manifest["experiment"], str(commit)).set(1)
-    RUNNING.set_function(lambda: workers.running)
-    WAITING.set_function(lambda: workers.waiting)
-    WORKERS.set_function(lambda: len(workers.ready))
+    monitoring.MODEL.labels(artifact.manifest["experiment"], str(commit)).set(1)
+    monitoring.RUNNING.set_function(lambda: workers.running)
+    monitoring.WAITING.set_function(lambda: max(0, workers.pending - workers.running))
+    monitoring.WORKERS.set_function(lambda: len(workers.ready))
     app = FastAPI(
         title=f"{artifact.manifest.get('project', 'Fourfold')}: experiment {artifact.manifest['experiment']}",
         version=commit or "unknown",
@@ -130,26 +119,24 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         servers=[{"url": "."}],  # relative to the document, so that a proxy may add a path before it
-        lifespan=workers.serving,
     )
     if origins:
         shown = ["X-Request-ID", "Retry-After"]
         app.add_middleware(
             CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=shown
         )
-    app.add_middleware(Monitoring)
+    app.add_middleware(BodyLimits, limits=limits)
+    app.add_middleware(monitoring.Monitoring)
     app.add_exception_handler(AnyHTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_wrong_query)
-    app.add_exception_handler(Unavailable, _answer_unavailable)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     protected = APIRouter(dependencies=[Depends(_key_check(keys))], responses=_errors(401)) if keys else APIRouter()
-    uploads, run = Uploads(limits), _counted(workers)
-    _add_predictions(protected, artifact, limits, uploads, run)
-    open_inference.add_open_inference(protected, artifact, workers, limits, uploads, run)
+    answer = _answering(workers, keeper)
+    _add_predictions(protected, artifact.task, answer, limits.max_images)
+    add_open_inference(protected, artifact.manifest["experiment"], workers, answer, limits.max_images)
     _add_facts(protected, artifact)
     app.include_router(protected)
     _add_health(app, workers)
-    open_inference.add_health(app.router, workers)
+    add_health(app.router, workers)
     for path, name in PAGES.items():
         app.add_api_route(path, _page(name), include_in_schema=False)
     app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
@@ -173,9 +160,13 @@ def _errors(*statuses: int) -> dict[int | str, Any]:
     return {status: {"model": Error, "description": ERRORS[status]} for status in (*statuses, 500)}
 
 
-def _content(description: str, media_type: str, schema: dict[str, Any]) -> dict[int | str, Any]:
-    """The documentation of a good answer that is no JSON."""
-    return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
+def _body(name: str, many: bool) -> dict[str, Any]:
+    """The documentation of a body: `name` of a form or, as base64, of JSON; a single image also as it is."""
+    content: dict[str, Any] = {} if many else {"application/octet-stream": _IMAGE, "image/*": _IMAGE}
+    for kind, file in ((FORM, _FILE), (JSON, _BASE64)):
+        value = {"type": "array", "items": file, "minItems": 1} if many else file
+        content[kind] = {"schema": {"type": "object", "properties": {name: value}, "required": [name]}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _add_health(app: FastAPI, workers: Workers) -> None:
@@ -197,7 +188,7 @@ def _add_facts(router: APIRouter, artifact: Artifact) -> None:
         "/sample",
         summary="One of the test images that came with the model, to try it",
         response_class=Response,
-        responses=_content("An image file", "image/*", _FILE) | _errors(422),
+        responses={200: {"content": {"image/*": _IMAGE}}, **_errors(422)},
     )
     async def sample(wanted: Annotated[Number, Query()]) -> Response:
         kind, image, _ = samples[wanted.number % len(samples)]
@@ -215,81 +206,61 @@ def _add_facts(router: APIRouter, artifact: Artifact) -> None:
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
-        responses=_content("Prometheus' text format", "text/plain", {"type": "string"}) | _errors(),
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_errors()},
     )
     async def figures() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _counted(workers: Workers) -> Run:
-    """What answers tasks and counts what is in the answers."""
+def _answering(workers: Workers, keeper: Keeper | None) -> Answering:
+    """What answers a request by its task, counts what is in the answer, and has some of the images kept."""
 
-    async def run(task: Task, deadline: float) -> Answer:
-        found = await workers.answer(task, deadline)
-        IMAGES.inc(found.images)
+    async def answer(request: Request, task: Task) -> Response:
+        found = await workers.answer(task, request.scope["deadline"])
+        monitoring.IMAGES.inc(found.images)
         for name, number in found.objects.items():
-            OBJECTS.labels(name).inc(number)
+            monitoring.OBJECTS.labels(name).inc(number)
         for name, score in found.scores:
-            SCORES.labels(name).observe(score)
-        if found.warning:
-            log.warning(found.warning)
+            monitoring.SCORES.labels(name).observe(score)
+        for (_, image), (prediction, uncertainty) in zip(task.files, found.seen, strict=False):
+            if keeper and uncertainty is not None:
+                keeper.consider(image, prediction, uncertainty)
         if found.status == 500:
             raise RuntimeError(found.error)
         if found.error:
             raise HTTPException(found.status, found.error)
-        return found
+        return Response(found.content, media_type=JSON)
 
-    return run
+    return answer
 
 
-def _add_predictions(router: APIRouter, artifact: Artifact, limits: Limits, uploads: Uploads, run: Run) -> None:
-    prediction: Any = PREDICTIONS[artifact.task]
+def _add_predictions(router: APIRouter, task: str, answer: Answering, most: int) -> None:
+    prediction: Any = PREDICTIONS[task]
     fields = {"image": str, **get_type_hints(prediction)}  # image: the file name that its sender gave it
     named = TypedDict(f"Named{prediction.__name__}", fields)  # type: ignore[misc]
-
-    async def answer(request: Request, batch: bool, threshold: float | None, coco: bool) -> Response:
-        deadline = asyncio.get_running_loop().time() + limits.seconds
-        most = limits.max_images if batch else 1
-        async with uploads.files(request, most, deadline) as sent:
-            files = json_files(sent[0][1], most) if kind_of(request) == JSON else sent
-            found = await run(Task(files, batch, threshold, coco), deadline)
-        return Response(found.content, media_type=JSON)
 
     @router.post(
         "/predict",
         summary="What is in an image: an image file as the body, or as the file of a form",
         response_model=prediction | Coco,
         responses=_errors(400, 408, 413, 422, 503),
-        openapi_extra=_body({**_IMAGE, **_fields("file", _FILE, _BASE64)}),
+        openapi_extra=_body("file", many=False),
     )
     async def predict(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
-        return await answer(request, False, wanted.threshold, wanted.format == "coco")
+        return await answer(request, Task(await read_files(request, 1), wanted.threshold, wanted.format))
 
     @router.post(
         "/predict/batch",
-        summary=f"What is in each of up to {limits.max_images} images, the files of a form",
+        summary=f"What is in each of up to {most} images, the files of a form",
         response_model=Batch[named] | Coco,
         responses=_errors(400, 408, 413, 415, 422, 503),
-        openapi_extra=_body(
-            _fields("files", *({"type": "array", "items": each, "minItems": 1} for each in (_FILE, _BASE64)))
-        ),
+        openapi_extra=_body("files", many=True),
     )
     async def predict_batch(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
         if kind_of(request) not in (FORM, JSON):
             raise HTTPException(415, f"a batch is a form with files, of type {FORM}, or {JSON}")
-        return await answer(request, True, wanted.threshold, wanted.format == "coco")
-
-
-def _body(content: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _fields(name: str, file: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
-    """A form with files, and JSON with the same as base64."""
-    kinds = ((FORM, file), (JSON, text))
-    return {
-        kind: {"schema": {"type": "object", "properties": {name: value}, "required": [name]}} for kind, value in kinds
-    }
+        files = await read_files(request, most)
+        return await answer(request, Task(files, wanted.threshold, wanted.format, batch=True))
 
 
 def _page(name: str) -> Callable[[], Awaitable[Response]]:
@@ -310,11 +281,3 @@ async def _answer_http_error(request: Request, error: Any) -> Response:
 async def _answer_wrong_query(request: Request, error: Any) -> Response:
     first = error.errors()[0]
     return error_response(422, f"{first['loc'][-1]}: {first['msg']}")
-
-
-async def _answer_unavailable(request: Request, error: Exception) -> Response:
-    return error_response(503, str(error))
-
-
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # the client left before it had sent its image

@@ -108,7 +108,7 @@ class Predictor:
     """
 
     def __init__(self, artifact: Artifact, runtime: Runtime | None = None, extras: bool = False) -> None:
-        self._artifact, self._runtime, self._extras = artifact, runtime or Runtime(), extras
+        self.artifact, self.extras, self._runtime = artifact, extras, runtime or Runtime()
         if self._runtime.tile and artifact.task != "boxes":
             raise UserError(f"--tile: only boxes can be merged; {artifact.directory} predicts {artifact.task}")
         path = artifact.directory / artifact.graph
@@ -128,28 +128,31 @@ class Predictor:
 
         formats: those accepted, by Pillow's names. Raises Datasets.format.images.UnreadableImage.
         """
-        least = self._artifact.threshold if threshold is None else threshold
-        image = decode(data, max_pixels, formats, self._artifact.manifest["input"].get("range"))
-        whole = self._look(image, least)
+        image = decode(data, max_pixels, formats, self.artifact.manifest["input"].get("range"))
+        return self.find(image, self.artifact.threshold if threshold is None else threshold)
+
+    def find(self, image: np.ndarray, threshold: float) -> Prediction:
+        """What the model finds in an image, uint8 [H, W, 3], with a score of at least `threshold`."""
+        whole = self._look(image, threshold)
         side = self._runtime.tile
         if not side or max(image.shape) <= side:
             return whole
         parts = [
-            (tile, self._look(image[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width], least))
+            (tile, self._look(image[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width], threshold))
             for tile in tiles(image.shape[1], image.shape[0], side, self._runtime.overlap)
         ]
-        return merged(whole, parts, self._artifact.manifest["classes"])  # type: ignore[arg-type]
+        return merged(whole, parts, self.artifact.manifest["classes"])  # type: ignore[arg-type]
 
     def _look(self, image: np.ndarray, least: float) -> Prediction:
-        """What the model finds in an image, uint8 [H, W, 3]."""
-        task, classes = self._artifact.task, self._artifact.manifest["classes"]
+        """What the model finds in one look."""
+        task, classes = self.artifact.task, self.artifact.manifest["classes"]
         height, width = image.shape[:2]
-        boxed = letterbox(image, self._artifact.manifest["input"]["size"])
+        boxed = letterbox(image, self.artifact.manifest["input"]["size"])
         outputs = self._session.run(self._names, {"images": boxed.pixels.transpose(2, 0, 1)[None]})
         of_image = {name: values[0] for name, values in zip(self._names, outputs, strict=True)}
         prediction = to_prediction(task, of_image, boxed, width, height, classes, least)
-        if self._extras:
-            unsure = uncertainty(task, of_image, self._artifact.threshold)
+        if self.extras:
+            unsure = uncertainty(task, of_image, self.artifact.threshold)
             features = of_image["features"].tolist() if "features" in of_image else None
             prediction |= {"uncertainty": unsure, "features": features}  # type: ignore[misc]
         return prediction

@@ -8,13 +8,12 @@ WHERE/answers what it answered. A file's name is the sha256 of the image.
 import hashlib
 import io
 import json
-import multiprocessing
+import logging
 import queue
 import random
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
@@ -29,67 +28,46 @@ WAITING = 8  # images that may wait to be written; further ones are not kept
 FOLDERS = ("random", "unsure", "answers")
 
 
-@dataclass(frozen=True)
-class Keeping:
-    """Where images are kept, how many at most, and which share at random. kept: their number, for all processes."""
-
-    where: str
-    most: int
-    share: float
-    kept: Any
-
-
-def keeping(where: str, most: int, share: float) -> Keeping:
-    """Prepare the place. Raises UserError if nothing can be written there."""
-    from fsspec.core import url_to_fs
-
-    try:
-        files, root = url_to_fs(where)
-        for folder in FOLDERS:
-            files.makedirs(f"{root}/{folder}", exist_ok=True)
-        files.pipe_file(f"{root}/.writable", b"")
-        files.rm(f"{root}/.writable")
-        kept = sum(len(files.find(f"{root}/{folder}")) for folder in FOLDERS[:2])
-    except Exception as error:  # each kind of place has errors of its own
-        raise UserError(f"--keep {where}: nothing can be written there: {one_line(error)}") from error
-    return Keeping(where, most, share, multiprocessing.get_context("spawn").Value("L", kept))
-
-
 class Keeper:
-    """Chooses images, and writes them in a thread, so that no answer waits."""
+    """Chooses images, and writes them in a thread, so that no answer waits.
 
-    def __init__(self, about: Keeping, manifest: Mapping[str, Any]) -> None:
+    where: a directory or an address. most: images there in all. share: of the images, at random. manifest: the model's.
+    Raises UserError if nothing can be written there.
+    """
+
+    def __init__(self, where: str, most: int, share: float, manifest: Mapping[str, Any]) -> None:
         from fsspec.core import url_to_fs
 
-        self._files, self._root = url_to_fs(about.where)
-        self._about = about
+        self._where, self._most, self._share = where, most, share
         self._model = {"experiment": manifest["experiment"], "commit": (manifest.get("git") or {}).get("commit")}
+        try:
+            self._files, self._root = url_to_fs(where)
+            for folder in FOLDERS:
+                self._files.makedirs(f"{self._root}/{folder}", exist_ok=True)
+            self._files.pipe_file(f"{self._root}/.writable", b"")
+            self._files.rm(f"{self._root}/.writable")
+            self._kept = sum(len(self._files.find(f"{self._root}/{folder}")) for folder in FOLDERS[:2])
+        except Exception as error:  # each kind of place has errors of its own
+            raise UserError(f"--keep {where}: nothing can be written there: {one_line(error)}") from error
         self._recent = deque[float](maxlen=RECENT)
         self._waiting = queue.Queue[tuple[str, bytes, dict[str, Any]]](WAITING)
-        self._failure = ""
         Thread(target=self._write, daemon=True).start()
 
     def consider(self, image: bytes, prediction: Mapping[str, Any], uncertainty: float) -> None:
         """Keep an image, if chance has it so or the model is unsure, and there is room."""
         self._recent.append(uncertainty)
-        if random.random() < self._about.share:
+        if random.random() < self._share:
             folder = "random"
-        elif uncertainty > np.quantile(self._recent, 1 - self._about.share):
+        elif uncertainty > np.quantile(self._recent, 1 - self._share):
             folder = "unsure"
         else:
             return
-        kept = self._about.kept
-        with suppress(queue.Full), kept.get_lock():
-            if kept.value < self._about.most:
-                when = datetime.now(UTC).isoformat(timespec="seconds")
-                answer = {"time": when, **self._model, "uncertainty": uncertainty, **prediction}
+        if self._kept < self._most:
+            when = datetime.now(UTC).isoformat(timespec="seconds")
+            answer = {"time": when, **self._model, "uncertainty": uncertainty, **prediction}
+            with suppress(queue.Full):
                 self._waiting.put_nowait((folder, image, answer))
-                kept.value += 1
-
-    def failure(self) -> str:
-        """Why an image could not be kept since this was asked last, or nothing."""
-        failure, self._failure = self._failure, ""
-        return failure
+                self._kept += 1
 
     def _write(self) -> None:
         while True:
@@ -100,4 +78,5 @@ class Keeper:
                 self._files.pipe_file(f"{self._root}/{folder}/{name}.{suffix}", image)
                 self._files.pipe_file(f"{self._root}/answers/{name}.json", json.dumps(answer).encode())
             except Exception as error:
-                self._failure = f"--keep {self._about.where}: an image could not be kept: {one_line(error)}"
+                reason = f"--keep {self._where}: an image could not be kept: {one_line(error)}"
+                logging.getLogger("fourfold").warning(reason)

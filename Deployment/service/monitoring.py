@@ -63,24 +63,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-class NeverBlocking(QueueHandler):
-    """Hands records to a thread that writes them; drops them where nobody reads what it wrote before."""
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Hand a record over, if there is room."""
-        with suppress(queue.Full):
-            self.queue.put_nowait(record)
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """The record itself, as it stays in this process."""
-        return record
-
-
 def log_as_json(level: str) -> None:
     """Log everything in this process to stderr, as lines of JSON; a pipe that nobody reads holds nothing up."""
-    written = logging.StreamHandler()
-    written.setFormatter(JsonFormatter())
+    logging.raiseExceptions = False  # of lines that are dropped, as too many wait
     waiting: queue.Queue[Any] = queue.Queue(LOG_LINES)
+    handler, written = QueueHandler(waiting), logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
 
     def write() -> None:
         while record := waiting.get():
@@ -96,7 +84,7 @@ def log_as_json(level: str) -> None:
     thread = Thread(target=write, daemon=True)
     thread.start()
     atexit.register(end)
-    logging.basicConfig(level=level.upper(), handlers=[NeverBlocking(waiting)], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
 
 
@@ -108,8 +96,6 @@ class Monitoring:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
         started = time.perf_counter()
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8).encode()

@@ -6,7 +6,6 @@ Triton's client sends them. One output `predictions` of BYTES: for each image th
 request's parameter `threshold` is the least score.
 """
 
-import asyncio
 import math
 import struct
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,12 +15,11 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from Deployment.service.artifact import Artifact
-from Deployment.service.uploads import JSON, Files, Uploads, named
-from Deployment.service.worker import Answer, Limits, Task
+from Deployment.service.uploads import named, read_body
+from Deployment.service.worker import Task
 from Deployment.service.workers import Workers
 
-Run = Callable[[Task, float], Awaitable[Answer]]  # answers a task until a deadline, by the event loop's clock
+Answering = Callable[[Request, Task], Awaitable[Response]]
 HEADER = "inference-header-content-length"  # the bytes of JSON before the raw ones
 
 
@@ -54,11 +52,9 @@ class Inference(msgspec.Struct):
     parameters: Parameters = msgspec.field(default_factory=Parameters)
 
 
-def read_request(content: bytes, header: str | None, most: int) -> tuple[Inference, Files]:
-    """A request and the image files in it, named by their number. header: that of HEADER.
-
-    Raises HTTPException 400 for anything that the protocol or this model does not allow.
-    """
+async def read_inference(request: Request, most: int) -> Task:
+    """The task of a request. Raises HTTPException 400 for anything that the protocol or this model does not allow."""
+    content, header = await read_body(request), request.headers.get(HEADER)
     try:
         length = len(content) if header is None else int(header)
         wanted = msgspec.json.decode(content[:length], type=Inference)
@@ -69,9 +65,9 @@ def read_request(content: bytes, header: str | None, most: int) -> tuple[Inferen
         raise HTTPException(400, f"no request of the Open Inference Protocol: {error}") from error
     if tensor.datatype != "BYTES" or math.prod(tensor.shape) != len(elements) or not 0 < len(elements) <= most:
         number = f"more than {most}" if len(elements) > most else len(elements)
-        told = f"{tensor.datatype} of shape {tensor.shape} with {number} elements"
-        raise HTTPException(400, f"the input is {told}; send BYTES of shape [N] with N image files, 1 to {most}")
-    return wanted, named(elements)
+        sent = f"{tensor.datatype} of shape {tensor.shape} with {number} elements"
+        raise HTTPException(400, f"the input is {sent}; send BYTES of shape [N] with N image files, 1 to {most}")
+    return Task(named(elements), wanted.parameters.threshold, "inference", id=wanted.id)
 
 
 def _elements(raw: bytes) -> Iterator[bytes]:
@@ -85,20 +81,16 @@ def _elements(raw: bytes) -> Iterator[bytes]:
         yield raw[place - size : place]
 
 
-def add_open_inference(
-    router: APIRouter, artifact: Artifact, workers: Workers, limits: Limits, uploads: Uploads, run: Run
-) -> None:
-    """Add the endpoints, but those for health."""
-    served = artifact.manifest["experiment"]
+def add_open_inference(router: APIRouter, served: str, workers: Workers, answer: Answering, most: int) -> None:
+    """Add the endpoints, but those for health. served: the experiment. most: images of a request."""
 
     async def check(name: str) -> None:
         if name != served:
             raise HTTPException(404, f"there is no model {name!r} here, only {served!r}")
 
-    hidden = APIRouter(include_in_schema=False)
-    model = APIRouter(prefix="/v2/models/{name}", dependencies=[Depends(check)])
+    model = APIRouter(prefix="/v2/models/{name}", dependencies=[Depends(check)], include_in_schema=False)
 
-    @hidden.get("/v2")
+    @router.get("/v2", include_in_schema=False)
     async def server() -> dict[str, Any]:
         return {"name": "fourfold", "version": "2", "extensions": ["binary_tensor_data"]}
 
@@ -114,22 +106,9 @@ def add_open_inference(
 
     @model.post("/infer")
     async def infer(request: Request) -> Response:
-        deadline = asyncio.get_running_loop().time() + limits.seconds
-        async with uploads.files(request, 1, deadline) as files:
-            wanted, images = read_request(files[0][1], request.headers.get(HEADER), limits.max_images)
-            found = await run(Task(images, True, wanted.parameters.threshold, False), deadline)
-        texts = []
-        for row in msgspec.json.decode(found.content)["answers"]:
-            number = row.pop("image")
-            if "error" in row:
-                raise HTTPException(422, f"image {number}: {row['error']}")
-            texts.append(msgspec.json.encode(row).decode())
-        output = {"name": "predictions", "datatype": "BYTES", "shape": [len(texts)], "data": texts}
-        answer = {"model_name": served, "id": wanted.id, "outputs": [output]}
-        return Response(msgspec.json.encode(answer), media_type=JSON)
+        return await answer(request, await read_inference(request, most))
 
-    hidden.include_router(model)
-    router.include_router(hidden)
+    router.include_router(model)
 
 
 def add_health(router: APIRouter, workers: Workers) -> None:

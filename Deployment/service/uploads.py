@@ -2,74 +2,95 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import msgspec
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartParser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from Deployment.service.worker import Limits
-from Deployment.service.workers import Unavailable
 
 FORM = "multipart/form-data"
 JSON = "application/json"
 Files = list[tuple[str, bytes]]  # names and contents
+MultiPartParser.spool_max_size = 2**40  # no temporary files: the file system may be read-only
 
 
-class InMemoryParser(MultiPartParser):
-    """Starlette's parser of forms, without temporary files: the file system may be read-only."""
+class BodyLimits:
+    """ASGI middleware: request bodies within the limits of size and time, and together of memory.
 
-    spool_max_size = 2**40
+    Reading one that is beyond them raises HTTPException: 408, 413, or 503 if memory is short. The scope has the
+    request's `deadline`, by the event loop's clock.
+    """
 
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self._app, self._limits = app, limits
+        self._held = 0  # bytes of all bodies whose answers have not begun
 
-class Uploads:
-    """Reads request bodies; together they hold at most `limits.max_memory` bytes."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._held = 0
-
-    @asynccontextmanager
-    async def files(self, request: Request, most: int, deadline: float) -> AsyncIterator[Files]:
-        """The files of a form, or the body as one file, counted as held until the block ends.
-
-        deadline: by the event loop's clock. Raises HTTPException 400 for a damaged form, and for one without a file or
-        with more than `most`, 408 after the deadline, 413 for too large a body; Unavailable if memory is short.
-        """
-        if "upgrade" in request.headers:  # for which uvicorn drops the body
-            raise HTTPException(400, "the client offers another protocol; let it use HTTP/1.1 (Java: Version.HTTP_1_1)")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        scope["deadline"] = asyncio.get_running_loop().time() + self._limits.seconds
         held = 0
 
-        async def chunks() -> AsyncGenerator[bytes, None]:
+        def hold(size: int) -> None:
             nonlocal held
-            async for chunk in request.stream():
-                held += len(chunk)
-                self._held += len(chunk)
-                if held > self._limits.max_bytes:
-                    raise HTTPException(413, f"the body is larger than the limit of {self._limits.max_bytes} bytes")
-                if self._held > max(self._limits.max_memory, self._limits.max_bytes):
-                    raise Unavailable("the requests of this moment take too much memory; try again")
-                yield chunk
+            self._held += size - held
+            held = size
 
-        try:
+        async def limited() -> Message:
+            if any(name == b"upgrade" for name, _ in scope["headers"]):  # for which uvicorn drops the body
+                remedy = "let it use HTTP/1.1 (Java: Version.HTTP_1_1)"
+                raise HTTPException(400, f"the client offers another protocol; {remedy}")
             try:
-                async with asyncio.timeout_at(deadline):
-                    if kind_of(request) == FORM:
-                        files = await _form_files(request, chunks(), most)
-                    else:
-                        files = [("", b"".join([chunk async for chunk in chunks()]))]
+                async with asyncio.timeout_at(scope["deadline"]):
+                    message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from None
-            yield files
+            if message["type"] == "http.disconnect":
+                raise HTTPException(400, "the client left before it had sent its image")
+            hold(held + len(message.get("body", b"")))
+            if held > self._limits.max_bytes:
+                raise HTTPException(413, f"the body is larger than the limit of {self._limits.max_bytes} bytes")
+            if self._held > max(self._limits.max_memory, self._limits.max_bytes):
+                raise HTTPException(503, "the requests of this moment take too much memory; try again")
+            return message
+
+        async def answer(message: Message) -> None:
+            hold(0)
+            await send(message)
+
+        try:
+            await self._app(scope, limited, answer)
         finally:
-            self._held -= held
+            hold(0)
 
 
 def kind_of(request: Request) -> str:
     """The media type of a request's body."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_files(request: Request, most: int) -> Files:
+    """The files of a form, whatever its fields' names, or in JSON; or the body as one file.
+
+    Raises HTTPException 400 for what is damaged, and for a form or JSON without a file or with more than `most`.
+    """
+    kind = kind_of(request)
+    if kind == FORM:
+        async with request.form(max_files=most) as form:
+            sent = [file for _, file in form.multi_items() if isinstance(file, UploadFile)]
+            if not sent:
+                raise HTTPException(400, "the form has no file")
+            return [(file.filename or "", await file.read()) for file in sent]
+    body = await read_body(request)
+    return _json_files(body, most) if kind == JSON else [("", body)]
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body, which the request, unlike by its own method, does not keep."""
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 class Encoded(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,8 +100,7 @@ class Encoded(msgspec.Struct, forbid_unknown_fields=True):
     files: list[str] = []
 
 
-def json_files(body: bytes, most: int) -> Files:
-    """The files in a body of JSON, named by their number. Raises HTTPException 400 if there are none, or too many."""
+def _json_files(body: bytes, most: int) -> Files:
     try:
         sent = msgspec.json.decode(body, type=Encoded)
     except ValueError as error:
@@ -97,25 +117,10 @@ def named(files: Sequence[str | bytes]) -> Files:
     Raises HTTPException 400 for a text that is neither.
     """
     try:
-        return [(str(number), _content(file)) for number, file in enumerate(files)]
+        contents = [
+            file if isinstance(file, bytes) else base64.b64decode(file.rpartition(",")[2], validate=True)
+            for file in files
+        ]
     except ValueError as error:
         raise HTTPException(400, f"a file is not base64: {error}") from error
-
-
-def _content(file: str | bytes) -> bytes:
-    if isinstance(file, bytes):
-        return file
-    return base64.b64decode(file.partition(",")[2] if file.startswith("data:") else file, validate=True)
-
-
-async def _form_files(request: Request, chunks: AsyncGenerator[bytes, None], most: int) -> Files:
-    """The files of a form, whatever the names of their fields."""
-    parser = InMemoryParser(request.headers, chunks, max_files=most)
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise HTTPException(400, f"the form is damaged or too large: {error.message}") from error
-    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    if not files:
-        raise HTTPException(400, "the form has no file")
-    return [(file.filename or "", await file.read()) for file in files]
+    return [(str(number), content) for number, content in enumerate(contents)]

@@ -8,125 +8,126 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from Datasets.format.coco import predictions_to_coco
 from Datasets.format.images import UnreadableImage
 from Datasets.tools.errors import UserError, one_line
 from Deployment.service.artifact import Artifact, Predictor, Runtime
-from Deployment.service.keeping import Keeper, Keeping
 
 
 @dataclass(frozen=True)
 class Limits:
     """The service's limits: options of Deployment/serve.py, whose help explains them."""
 
-    parallel: int = 1
-    waiting: int = 64
-    seconds: int = 30
-    max_bytes: int = 20_000_000
-    max_pixels: int = 30_000_000
-    max_images: int = 64
-    max_memory: int = 400_000_000
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow's names
+    parallel: int
+    waiting: int
+    seconds: int
+    max_bytes: int
+    max_pixels: int
+    max_images: int
+    max_memory: int
+    formats: tuple[str, ...]  # Pillow's names
 
 
 class Task(NamedTuple):
-    """A request for predictions. files: names and bytes. threshold: None for the manifest's. coco: answer as COCO."""
+    """A request for predictions.
+
+    files: names and bytes. threshold: None for the manifest's. batch: whether images that cannot be read are named in
+    the answer, rather than refused. id: what an answer of the Open Inference Protocol repeats.
+    """
 
     files: list[tuple[str, bytes]]
-    batch: bool
     threshold: float | None
-    coco: bool
+    form: Literal["record", "coco", "inference"]
+    batch: bool = False
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class Answer:
     """The JSON for a task, with what the metrics count; or an HTTP status and the reason.
 
-    objects, scores: by class. warning: what the log should say, of images that could not be kept.
+    objects, scores: by class. seen: of a model with extras, for each image its prediction, or `error`, and how unsure
+    the model is of it.
     """
 
     content: bytes = b""
     images: int = 0
     objects: dict[str, int] = field(default_factory=dict)
     scores: list[tuple[str, float]] = field(default_factory=list)
-    warning: str = ""
+    seen: list[tuple[dict[str, Any], float | None]] = field(default_factory=list)
     status: int = 200
     error: str = ""
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a worker process begins with."""
-
-    artifact: Artifact
-    runtime: Runtime
-    limits: Limits
-    keeping: Keeping | None = None
-
-
-class Model:
-    """An export's model behind limits. Raises UserError if it cannot be loaded, or fails on the first sample."""
-
-    def __init__(self, setup: Setup) -> None:
-        self._artifact = artifact = setup.artifact
-        self._limits = setup.limits
-        self._keeper = Keeper(setup.keeping, artifact.manifest) if setup.keeping else None
-        self._predictor = Predictor(artifact, setup.runtime, extras=bool(self._keeper))
-        self.device = self._predictor.device
-        name, (image, _) = next(iter(artifact.samples().items()))
-        try:
-            self._predictor(image)  # the first prediction is slow
-        except Exception as error:
-            raise UserError(f"{artifact.directory}: the model fails on sample {name}: {one_line(error)}") from error
-
-    def answer(self, task: Task) -> Answer:
-        """The answer to a task; the error of status 500 is a traceback, for the log."""
-        try:
-            rows = [self._row(name, data, task.threshold) for name, data in task.files]
-            if not task.batch and "error" in rows[0]:
-                return Answer(status=422, error=rows[0]["error"])
-            content = json.dumps(self._content(rows, task), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        except Exception:
-            return Answer(status=500, error=traceback.format_exc())
-        objects, scores = Counter[str](), list[tuple[str, float]]()
-        for row in rows:
-            objects.update({each["name"]: each["count"] for each in row.get("counts", ())})
-            scores += row.get("scores", {}).items() or [(box["name"], box["score"]) for box in row.get("boxes", ())]
-        read = sum("error" not in row for row in rows)
-        return Answer(content.encode(), read, dict(objects), scores, self._keeper.failure() if self._keeper else "")
-
-    def _row(self, name: str, data: bytes, threshold: float | None) -> dict[str, Any]:
-        try:
-            prediction: Any = self._predictor(data, self._limits.max_pixels, threshold, self._limits.formats)
-        except UnreadableImage as error:
-            return {"image": name, "error": one_line(error)}
-        except MemoryError:
-            return {"image": name, "error": "it takes too much memory to decode"}
-        if self._keeper:
-            prediction.pop("features")
-            self._keeper.consider(data, prediction, prediction.pop("uncertainty"))
-        return {"image": name, **prediction}
-
-    def _content(self, rows: list[dict[str, Any]], task: Task) -> Any:
-        if task.coco:
-            return predictions_to_coco(rows, self._artifact.task, self._artifact.manifest["classes"])
-        if task.batch:
-            return {"answers": rows}
-        return {name: value for name, value in rows[0].items() if name != "image"}
+def ready_predictor(artifact: Artifact, runtime: Runtime, extras: bool) -> Predictor:
+    """An export's model. Raises UserError if it cannot be loaded, or fails on the first sample."""
+    predictor = Predictor(artifact, runtime, extras)
+    name, (image, _) = next(iter(artifact.samples().items()))
+    try:
+        predictor(image)  # the first prediction is slow
+    except Exception as error:
+        raise UserError(f"{artifact.directory}: the model fails on sample {name}: {one_line(error)}") from error
+    return predictor
 
 
-def work(pipe: Connection, setup: Setup) -> None:
+def answer(task: Task, predictor: Predictor, limits: Limits) -> Answer:
+    """The answer to a task; the error of status 500 is a traceback, for the log."""
+    try:
+        seen = [_see(data, task.threshold, predictor, limits) for _, data in task.files]
+        unsure = [each.pop("uncertainty", None) for each in seen]
+        failed = [(number, each["error"]) for number, each in enumerate(seen) if "error" in each]
+        if failed and not task.batch:
+            number, reason = failed[0]
+            return Answer(status=422, error=f"image {number}: {reason}" if task.form == "inference" else reason)
+        content = _to_json(_content(task, seen, predictor.artifact))
+    except Exception:
+        return Answer(status=500, error=traceback.format_exc())
+    objects, scores = Counter[str](), list[tuple[str, float]]()
+    for each in seen:
+        objects.update({counted["name"]: counted["count"] for counted in each.get("counts", ())})
+        scores += each.get("scores", {}).items() or [(box["name"], box["score"]) for box in each.get("boxes", ())]
+    kept = list(zip(seen, unsure, strict=True)) if predictor.extras else []
+    return Answer(content.encode(), len(seen) - len(failed), dict(objects), scores, kept)
+
+
+def _see(data: bytes, threshold: float | None, predictor: Predictor, limits: Limits) -> dict[str, Any]:
+    """The prediction for an image, or `error`."""
+    try:
+        prediction: Any = predictor(data, limits.max_pixels, threshold, limits.formats)
+    except UnreadableImage as error:
+        return {"error": one_line(error)}
+    except MemoryError:
+        return {"error": "it takes too much memory to decode"}
+    prediction.pop("features", None)
+    return prediction
+
+
+def _content(task: Task, seen: list[dict[str, Any]], artifact: Artifact) -> Any:
+    rows = [{"image": name, **each} for (name, _), each in zip(task.files, seen, strict=True)]
+    if task.form == "coco":
+        return predictions_to_coco(rows, artifact.task, artifact.manifest["classes"])
+    if task.form == "inference":
+        texts = [_to_json(each) for each in seen]
+        output = {"name": "predictions", "datatype": "BYTES", "shape": [len(texts)], "data": texts}
+        return {"model_name": artifact.manifest["experiment"], "id": task.id, "outputs": [output]}
+    return {"answers": rows} if task.batch else seen[0]
+
+
+def _to_json(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def work(pipe: Connection, artifact: Artifact, runtime: Runtime, limits: Limits, extras: bool) -> None:
     """The process: load the model, report why it failed or the device, and answer tasks until the service ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the service ends it
     warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
-    model, failure = None, None
-    try:
-        model = Model(setup)
-    except UserError as error:
-        failure = str(error)
     with suppress(EOFError, OSError):  # the service has ended
-        pipe.send((failure, model and model.device))
-        while model:
-            pipe.send(model.answer(pipe.recv()))
+        try:
+            predictor = ready_predictor(artifact, runtime, extras)
+        except UserError as error:
+            return pipe.send((str(error), None))
+        pipe.send((None, predictor.device))
+        while True:
+            pipe.send(answer(pipe.recv(), predictor, limits))

@@ -107,7 +107,7 @@ def test_a_batch_has_an_answer_for_each_image_in_order(service: Service, schema:
         ("/predict/batch", form(*[("a", IMAGE)] * 4), 400, "number of files is 3"),
         ("/predict", form(("a", IMAGE), ("b", IMAGE)), 400, "number of files is 1"),
         ("/predict", (FIELD * 1001 + form()[0], form()[1]), 400, "number of fields is 1000"),
-        ("/predict", (b"--limit half", form()[1]), 400, "damaged"),
+        ("/predict", (b"--limit half", form()[1]), 400, "multipart"),
         ("/predict", (form(("a", IMAGE))[0][:-200], form()[1]), 400, "no file"),
         ("/predict", (IMAGE, {"Content-Type": "multipart/form-data"}), 400, "boundary"),
     ],

@@ -239,7 +239,7 @@ def test_a_damaged_export_is_refused(export: Path, spoil: Callable[[Path], None]
 def test_an_option_out_of_bounds_is_reported(pristine_export: Path) -> None:
     process = command("Deployment.serve", pristine_export, "--parallel", 257)
     assert is_one_line(process)
-    assert "--parallel: '257' is no whole number from 1 to 256" in process.stderr
+    assert "'--parallel': 257 is not in the range 1<=x<=256" in process.stderr
 
 
 def test_importing_the_service_imports_no_training_or_data_libraries() -> None:
