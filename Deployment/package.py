@@ -18,15 +18,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, distribution, metadata
+from pathlib import Path, PurePosixPath
 from string import Template
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -35,14 +35,16 @@ from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
-from Datasets.tools.licenses import check_licenses
-from Deployment.materials import bill_of_materials, components_of, stated_licenses
+from Datasets.tools.licenses import UNKNOWN, check_licenses
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = Path("Deployment/serve.py")
 CONTAINER = ROOT / "Deployment/container"
 CONTAINER_FILES = ("Dockerfile", ".dockerignore", "compose.yaml", "kubernetes.yaml")
+MODEL, DATA, PACKAGE = "machine-learning-model", "data", "library"  # CycloneDX's types of components
+NOUNS = {MODEL: "model", DATA: "source", PACKAGE: "package"}
+WORDS = {"mit license": "MIT", "apache 2.0": "Apache-2.0", "3-clause bsd license": "BSD-3-Clause"}
 README = """\
 The service of experiment {experiment}; MODEL_CARD.md describes the model. To start it in this directory:
 
@@ -63,14 +65,18 @@ def write_bundle(artifact: Artifact, bundle: Path, hashes: bool, image: str, all
     experiment = artifact.manifest["experiment"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needed = requirements(project["optional-dependencies"]["serve"])
-    components = components_of(artifact.manifest, project.get("license"), needed)
-    licenses = stated_licenses(components)
+    parts = parts_of(artifact, project.get("license"), needed)
+    licenses = [
+        (f"{NOUNS[part.kind]} {part.name}", part.version or "", _expression(part.license) or part.license or UNKNOWN)
+        for part in parts
+        if part.license is not None
+    ]
     check_licenses({title: license for title, _, license in licenses[1:]}, allow)
     texts = {
         "requirements.txt": with_hashes(needed) if hashes else needed,
         "README.md": README.format(experiment=experiment),
         "MODEL_CARD.md": model_card(artifact.manifest, licenses),
-        "bom.cdx.json": json.dumps(bill_of_materials(artifact.task, components), indent=1) + "\n",
+        "bom.cdx.json": json.dumps(bill_of_materials(artifact.task, parts), indent=1) + "\n",
         **container_files(experiment, image),
     }
     for name, text in texts.items():
@@ -135,11 +141,8 @@ def _applies(requirement: Requirement, extras: set[str]) -> bool:
 
 def with_hashes(lines: str) -> str:
     """The lines of requirements.txt with the sha256 of what pip would install here, as the package index says."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(lines)
-        file.flush()
-        options = ["--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-", "-r", file.name]
-        done = subprocess.run([sys.executable, "-m", "pip", "install", *options], capture_output=True, text=True)
+    options = ["--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-", *lines.splitlines()]
+    done = subprocess.run([sys.executable, "-m", "pip", "install", *options], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"--hashes: pip: {one_line(done.stderr)[-300:]}")
     found = {
@@ -148,6 +151,75 @@ def with_hashes(lines: str) -> str:
     }
     names = {line: canonicalize_name(line.partition("==")[0]) for line in lines.splitlines()}
     return "".join(f"{line} --hash=sha256:{found[name]}\n" for line, name in names.items())
+
+
+class Part(NamedTuple):
+    """Something that a bundle is made of. license: "" if none is stated, None of what this project made itself."""
+
+    kind: str
+    name: str
+    version: str | None
+    license: str | None
+    sha256: str = ""
+
+
+def parts_of(artifact: Artifact, license: Any, requirements: str) -> list[Part]:
+    """The model, first, and what it is made of. license: pyproject.toml's. requirements: lines of NAME==VERSION."""
+    manifest = artifact.manifest
+    commit, stated = (manifest.get("git") or {}).get("commit"), license if isinstance(license, str) else ""
+    found = [
+        Part(MODEL, manifest["experiment"], commit, stated, manifest["files"][artifact.graph]),
+        Part(DATA, "Datasets/curated", manifest.get("curated_fingerprint"), None),
+        *(Part(DATA, name, None, each) for name, each in manifest.get("sources", {}).items()),
+    ]
+    init = manifest.get("init")
+    while init:
+        card = init.get("card") or {"name": PurePosixPath(init["source"]).name, "license": None}
+        found.append(Part(MODEL, card["name"], card.get("version"), card["license"], init["sha256"]))
+        init = init.get("init")
+    pinned = (line.split("==") for line in requirements.splitlines())
+    return found + [Part(PACKAGE, name, version, license_of(name)) for name, version in pinned]
+
+
+def license_of(package: str) -> str:
+    """An installed package's licence: an SPDX expression where its metadata has one, else its words, "" for none."""
+    about = metadata(package)
+    classifiers = [each.split(" :: ") for each in about.get_all("Classifier") or []]
+    named = [*(about.get_all("License") or []), *(each[-1] for each in classifiers if each[0] == "License")]
+    short = [WORDS.get(each.casefold(), each) for each in named if each and len(each) < 60]  # longer is its text
+    return (about.get_all("License-Expression") or [*filter(_expression, short), *short, ""])[0]
+
+
+def _expression(license: str) -> str:
+    """A licence as an SPDX expression, "" for what is none."""
+    try:
+        return canonicalize_license_expression(license)
+    except InvalidLicenseExpression:
+        return ""
+
+
+def bill_of_materials(task: str, parts: Sequence[Part]) -> dict[str, Any]:
+    """The model, first of the parts, and what it needs, in CycloneDX 1.6 (ECMA-424).
+
+    Written without a library: the one for Python, by which the tests validate it, has no place for a model card.
+    """
+    model, *others = map(_component, parts)
+    data = [{"ref": each["bom-ref"]} for each in others if each["type"] == DATA]
+    about = {**model, "modelCard": {"modelParameters": {"task": task, "datasets": data}}}
+    needs = {"ref": model["bom-ref"], "dependsOn": [each["bom-ref"] for each in others]}
+    head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1}
+    return {**head, "metadata": {"component": about}, "components": others, "dependencies": [needs]}
+
+
+def _component(part: Part) -> dict[str, Any]:
+    kind, name, version, license, sha256 = part
+    spdx = _expression(license or "")
+    stated = {"expression": spdx} if spdx else {"license": {"name": license or UNKNOWN}}
+    found: dict[str, Any] = {"type": kind, "bom-ref": f"{kind}/{name}", "name": name, "version": version}
+    found["hashes"] = [{"alg": "SHA-256", "content": sha256}] if sha256 else None
+    found["licenses"] = None if license is None else [stated]
+    found["purl"] = f"pkg:pypi/{name}@{version}" if kind == PACKAGE else None
+    return {key: value for key, value in found.items() if value}
 
 
 def container_files(experiment: str, image: str = "") -> dict[str, str]:
