@@ -10,7 +10,6 @@ for each trait the population stability index says how far its distribution move
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +33,7 @@ SELDOM = 0.01  # of pairs of samples that do not differ, those that chance takes
 
 
 def traits(prediction: Mapping[str, Any], pixels: np.ndarray) -> dict[str, Any]:
-    """What is compared of an image, by name; pixels: uint8 [H, W, 3]."""
+    """What is compared of an image, by name, and its `labels` and `features`; pixels: uint8 [H, W, 3]."""
     grey = pixels.mean(2) / 255
     scores = [box["score"] for box in prediction.get("boxes", ())] or list(prediction.get("scores", {}).values())
     return {
@@ -46,18 +45,18 @@ def traits(prediction: Mapping[str, Any], pixels: np.ndarray) -> dict[str, Any]:
         "uncertainty": prediction["uncertainty"],
         "classes in an image": len(prediction["labels"]),
         "objects in an image": sum(each["count"] for each in prediction.get("counts", ())),
+        "labels": prediction["labels"],
+        "features": prediction["features"],
     }
 
 
 def seen(images: Mapping[str, Callable[[], bytes]], artifact: Artifact, device: Device, what: str) -> pd.DataFrame:
-    """A row for each image that can be read: its traits, and `labels` and `features`. Raises UserError if none can."""
+    """A row for each image that can be read: its traits. Raises UserError if none can."""
     predictor = Predictor(artifact, Runtime(device), extras=True)
 
     def of_image(data: bytes) -> Any:
-        prediction: Any = predictor(data)
         pixels = decode(data, value_range=artifact.manifest["input"].get("range"))
-        kept = {name: prediction[name] for name in ("labels", "features")}
-        return {**traits(prediction, pixels), **kept}
+        return traits(predictor.find(pixels, artifact.threshold), pixels)
 
     rows = list(progress(predict(images, of_image, cpu_count()), len(images), what, "images"))
     read = [row for row in rows if "error" not in row]
@@ -110,8 +109,8 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     if all(map(len, labels)):
         shares = pd.DataFrame([each.value_counts(normalize=True) for each in labels], index=["p", "q"]).fillna(0)
         most = (shares.loc["q"] - shares.loc["p"]).abs().idxmax()
-        told = (f"{most} {share:.0%}" for share in shares[most])
-        rows.append(("classes, most changed", *told, *stability(*labels)))
+        values = (f"{most} {share:.0%}" for share in shares[most])
+        rows.append(("classes, most changed", *values, *stability(*labels)))
     return pd.DataFrame(rows, columns=["trait", "dataset", "came", "index", "moved"])
 
 
@@ -128,10 +127,9 @@ def main(
             f"{curated}: is not the dataset that {bundle} was made from; "
             "`dvc get . Datasets/curated --rev VERSION -o FOLDER` fetches that of a version, --curated FOLDER takes it"
         )
-    came, kept = image_files(images), data.images("test")
-    names = (record["image"] for record in data.records("test", masks=False))
-    test = {name: partial(kept.__getitem__, row) for row, name in enumerate(names)}
-    before, after = seen(test, artifact, device, "the dataset's"), seen(came, artifact, device, "what came")
+    came = image_files(images)
+    before = seen(data.files("test"), artifact, device, "the dataset's")
+    after = seen(came, artifact, device, "what came")
     for side in (before, after):
         with_distances(before, side)
     table = compared(before, after)

@@ -23,12 +23,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -49,21 +48,13 @@ MAX_BYTES = 2_000_000_000  # of an image file: evaluation read it, so the servic
 PREDICTIONS = "predictions.parquet"  # in an export: evaluation's predictions for the test images
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The served answer for an image and the expected one; difference: by the names in TOLERANCE[task]."""
+class Comparison(NamedTuple):
+    """How the served answer for an image differs from the expected one; difference: by the names in TOLERANCE[task]."""
 
     image: str
-    served: Any
-    expected: Any
     difference: dict[str, float]
     excess: float  # the largest difference as a multiple of its tolerance; above 1 the answer is wrong
-
-    def __str__(self) -> str:
-        if self.excess == float("inf"):
-            return f"{self.image}: the service answers {_summary(self.served)}; expected: {_summary(self.expected)}"
-        differences = ", ".join(f"in {what} by {value:.4g}" for what, value in self.difference.items())
-        return f"{self.image}: the answer differs from the expected one {differences}"
+    reason: str
 
 
 def _summary(prediction: Any) -> str:
@@ -78,7 +69,11 @@ def compare(artifact: Artifact, image: str, served: Any, expected: Any) -> Compa
     if (served["width"], served["height"]) != (expected["width"], expected["height"]):
         difference = dict.fromkeys(difference, float("inf"))
     excess = max(difference[what] / tolerance for what, tolerance in TOLERANCE[artifact.task].items())
-    return Comparison(image, served, expected, difference, excess)
+    reason = "the answer differs from the expected one "
+    reason += ", ".join(f"in {what} by {value:.4g}" for what, value in difference.items())
+    if excess == float("inf"):
+        reason = f"the service answers {_summary(served)}; expected: {_summary(expected)}"
+    return Comparison(image, difference, excess, f"{image}: {reason}")
 
 
 def ask_all(
@@ -124,15 +119,16 @@ def compare_all(
     worst = max(compared, key=lambda one: one.excess)
     if worst.excess > 1:
         wrong = sum(one.excess > 1 for one in compared)
-        raise UserError(f"{worst}; {wrong} of {len(compared)} images differ, this one most")
+        raise UserError(f"{worst.reason}; {wrong} of {len(compared)} images differ, this one most")
     difference = {what: max(one.difference[what] for one in compared) for what in TOLERANCE[artifact.task]}
     return {"images": len(compared), "difference": difference, "worst_image": worst.image}
 
 
-def kept_predictions(artifact: Artifact, export: Path) -> dict[str, Any]:
-    """What evaluation predicted for the test images, with boxes from the manifest's score threshold on.
+def evaluated(artifact: Artifact, export: Path, curated: Path) -> tuple[dict[str, Any], Callable[[str], bytes]]:
+    """What evaluation predicted for the test images, with boxes from the manifest's score threshold on, and a function
+    that gives an image's file by its name.
 
-    Raises UserError if the bundle's artifact is not from this export.
+    Raises UserError if the bundle's artifact is not from this export, or the dataset lacks an image.
     """
     if load(export).manifest != artifact.manifest:
         raise UserError(f"{export}: is not the export that the bundle was made from; package again")
@@ -140,17 +136,10 @@ def kept_predictions(artifact: Artifact, export: Path) -> dict[str, Any]:
     for prediction in kept.values():
         if "boxes" in prediction:
             prediction["boxes"] = [box for box in prediction["boxes"] if box["score"] >= artifact.threshold]
-    return kept
-
-
-def image_reader(curated: Path, names: Iterable[str]) -> Callable[[str], bytes]:
-    """A function that gives a test image's file by its name. Raises UserError if the dataset lacks one of `names`."""
-    data = Curated(curated)
-    rows = {record["image"]: row for row, record in enumerate(data.records("test", masks=False))}
-    if missing := [name for name in names if name not in rows]:
+    images = Curated(curated).files("test")
+    if missing := [name for name in kept if name not in images]:
         raise UserError(f"{curated}: no test image {missing[0]}, which was evaluated; export and package again")
-    images = data.images("test")
-    return lambda name: images[rows[name]]
+    return kept, lambda name: images[name]()
 
 
 @contextmanager
@@ -188,10 +177,10 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
 def verify(bundle: Path, export: Path | None, curated: Path | None, requests: int, connections: int) -> dict[str, Any]:
     """The metrics of a bundle that answers as it should. Raises UserError for one that does not."""
     artifact = load(bundle)
-    files = {name: file for name, (file, _) in artifact.samples().items()}
-    expected = {name: answer for name, (_, answer) in artifact.samples().items()}
-    kept = kept_predictions(artifact, export) if export else {}
-    read = image_reader(curated, kept) if curated else files.__getitem__
+    samples = artifact.samples()
+    files = {name: file for name, (file, _) in samples.items()}
+    expected = {name: answer for name, (_, answer) in samples.items()}
+    kept, read = evaluated(artifact, export, curated) if export and curated else ({}, files.__getitem__)
     timed = list(islice(cycle(files), requests))
     with running(bundle) as (port, ready):
         ask = partial(ask_all, port, files.__getitem__)

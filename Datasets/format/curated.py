@@ -12,7 +12,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise, starmap
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,11 @@ class Curated:
     def images(self, split: str) -> "ImageFiles":
         """The image files of a split, by the index of their record."""
         return ImageFiles(self._shards(split))
+
+    def files(self, split: str) -> dict[str, Callable[[], bytes]]:
+        """What reads each image file of a split, by the `image` of its record, in their order."""
+        images, records = self.images(split), self.records(split, masks=False)
+        return {record["image"]: partial(images.__getitem__, row) for row, record in enumerate(records)}
 
     @property
     def value_range(self) -> Range:

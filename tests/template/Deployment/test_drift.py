@@ -2,15 +2,17 @@
 
 import io
 import json
+import re
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from PIL import Image
 
 from Datasets.format.curated import Curated
 from Deployment.drift import binned, stability
-from tests.template.Deployment.made_export import encoded, write_manifest
+from tests.template.Deployment.made_export import encoded, graph, scene, write_manifest
 from tests.template.Deployment.running_service import command, is_one_line
 
 
@@ -50,6 +52,19 @@ def test_larger_images_have_moved(made, scenes, tmp_path):
         "width, pixels",
         "height, pixels",
     ]
+
+
+def test_other_objects_have_moved_in_class_and_in_what_the_model_sees(made, scenes, tmp_path):
+    text = graph("boxes").replace("[N, K] classes)", "[N, K] classes, float[N, C] features)")
+    text = text.replace("  order = Unsq", "  features = Identity (share)\n  order = Unsq")
+    onnx.save(onnx.parser.parse_model(text), made / "model.onnx")
+    write_manifest(made, curated_fingerprint=Curated(scenes).fingerprint())
+    came = sent(scenes, tmp_path / "came", lambda image: scene(64, 64, {"blue": (2, 2, 62, 62)}))
+    done = command("Deployment.drift", made, came, "--curated", scenes)
+    assert "distance of features" in moved(done)
+    assert re.search("classes, most changed +blue 33% +blue 100%", done.stdout)
+    classes = [pd.Series(["red", *["blue"] * each] * 30) for each in (1, 9)]
+    assert stability(*classes)[1]  # which three images are too few for
 
 
 def test_what_is_said_of_two_samples_is_true_for_most_pairs():
