@@ -41,18 +41,11 @@ from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifa
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = Path("Deployment/serve.py")
 CONTAINER = ROOT / "Deployment/container"
-CONTAINER_FILES = ("Dockerfile", ".dockerignore", "compose.yaml", "kubernetes.yaml")
+CONTAINER_FILES = {"Dockerfile": "Dockerfile", ".dockerignore": "dockerignore", "README.md": "bundle.md"}
+CONTAINER_FILES |= {name: name for name in ("compose.yaml", "kubernetes.yaml")}
 MODEL, DATA, PACKAGE = "machine-learning-model", "data", "library"  # CycloneDX's types of components
 NOUNS = {MODEL: "model", DATA: "source", PACKAGE: "package"}
 WORDS = {"mit license": "MIT", "apache 2.0": "Apache-2.0", "3-clause bsd license": "BSD-3-Clause"}
-README = """\
-The service of experiment {experiment}; MODEL_CARD.md describes the model. To start it in this directory:
-
-    python -m pip install -r requirements.txt
-    python -m Deployment.serve . --port 8000
-
-In a container: `docker compose up --build`. On a cluster: kubernetes.yaml.
-"""
 
 
 def write_bundle(artifact: Artifact, bundle: Path, hashes: bool, image: str, allow: Sequence[str]) -> None:
@@ -74,7 +67,6 @@ def write_bundle(artifact: Artifact, bundle: Path, hashes: bool, image: str, all
     check_licenses({title: license for title, _, license in licenses[1:]}, allow)
     texts = {
         "requirements.txt": with_hashes(needed) if hashes else needed,
-        "README.md": README.format(experiment=experiment),
         "MODEL_CARD.md": model_card(artifact.manifest, licenses),
         "bom.cdx.json": json.dumps(bill_of_materials(artifact.task, parts), indent=1) + "\n",
         **container_files(experiment, image),
@@ -223,14 +215,15 @@ def _component(part: Part) -> dict[str, Any]:
 
 
 def container_files(experiment: str, image: str = "") -> dict[str, str]:
-    """By name, the text of each file of Deployment/container with $name and $image filled in.
+    """By its name in a bundle, the text of each file of Deployment/container with $experiment, $name and $image.
 
     $name is the experiment as a DNS label; image: "" for Python's own, of the version that runs here.
     """
     label = re.sub(r"[^a-z0-9]+", "-", f"fourfold-{experiment}".lower())[:63].strip("-")
     image = image or f"python:{'.'.join(platform.python_version_tuple()[:2])}-slim"
-    texts = {name: (CONTAINER / name.lstrip(".")).read_text("utf-8") for name in CONTAINER_FILES}
-    return {name: Template(text).substitute(name=label, image=image) for name, text in texts.items()}
+    values = {"experiment": experiment, "name": label, "image": image}
+    texts = {name: (CONTAINER / file).read_text("utf-8") for name, file in CONTAINER_FILES.items()}
+    return {name: Template(text).substitute(values) for name, text in texts.items()}
 
 
 def model_card(manifest: Mapping[str, Any], licenses: Sequence[tuple[str, str, str]] = ()) -> str:
