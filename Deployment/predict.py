@@ -186,20 +186,16 @@ def main(
     left = {name: read for name, read in files.items() if name not in done}
     model_of = Predictor(artifact, Runtime(device, 1, tile, overlap), extras=to.suffix == ".parquet")
     predictor = partial(model_of, max_pixels=max_pixels, threshold=threshold)
-    found = keep(journal, work, done.values(), predict(left, predictor, jobs))
-    new = progress(found, len(left), f"predict on {model_of.device}", "images")
-    by_name = done | {row["image"]: row for row in new}
+    new = keep(journal, work, done.values(), predict(left, predictor, jobs))
+    by_name = done | {row["image"]: row for row in progress(new, len(left), f"predict on {model_of.device}", "images")}
     rows = [by_name[name] for name in files]
     write(rows, artifact, to)
     journal.unlink()
     unreadable = sum("error" in row for row in rows)
-    print(f"{to}: {len(rows)} images, {_summary(rows, artifact.task)}, {unreadable} unreadable")
-
-
-def _summary(rows: Sequence[Row], task: str) -> str:
-    if task in ("boxes", "counts"):
-        return f"{sum(each['count'] for row in rows for each in row.get('counts', ()))} objects"
-    return f"{sum(len(row.get('labels', ())) for row in rows)} labels"
+    found = f"{sum(len(row.get('labels', ())) for row in rows)} labels"
+    if artifact.task in ("boxes", "counts"):
+        found = f"{sum(each['count'] for row in rows for each in row.get('counts', ()))} objects"
+    print(f"{to}: {len(rows)} images, {found}, {unreadable} unreadable")
 
 
 if __name__ == "__main__":

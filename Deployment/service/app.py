@@ -25,7 +25,7 @@ from Deployment.service import monitoring
 from Deployment.service.artifact import Artifact
 from Deployment.service.keeping import Keeper
 from Deployment.service.monitoring import error_response
-from Deployment.service.open_inference import Answering, add_health, add_open_inference
+from Deployment.service.open_inference import Answering, add_open_inference
 from Deployment.service.uploads import FORM, JSON, BodyLimits, kind_of, read_files
 from Deployment.service.worker import Limits, Task
 from Deployment.service.workers import Workers
@@ -136,7 +136,6 @@ def create_app(
     _add_facts(protected, artifact)
     app.include_router(protected)
     _add_health(app, workers)
-    add_health(app.router, workers)
     for path, name in PAGES.items():
         app.add_api_route(path, _page(name), include_in_schema=False)
     app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
@@ -178,6 +177,15 @@ def _add_health(app: FastAPI, workers: Workers) -> None:
     async def ready() -> dict[str, str]:
         workers.check()
         return {"status": "ok"}
+
+    @app.get("/v2/health/live", include_in_schema=False)
+    async def protocol_live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready", include_in_schema=False)
+    async def protocol_ready() -> dict[str, bool]:
+        workers.check()
+        return {"ready": True}
 
 
 def _add_facts(router: APIRouter, artifact: Artifact) -> None:

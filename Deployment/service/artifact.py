@@ -23,7 +23,6 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 BUNDLE_VERSION = 1
 BUNDLE = "bundle.json"
-MODEL = "model.onnx"
 EXPECTED = "sample/expected.json"
 TRUTH = "sample/truth.json"
 _INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}
@@ -53,26 +52,18 @@ class Manifest(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified export. served: the files that a service needs, relative to `directory`, the manifest apart."""
+    """A verified export. task: the record's field that the model predicts, as in Datasets/format/predictions.py.
+
+    graph: the file of the ONNX graph that is served. threshold: the score below which a prediction is left out of an
+    answer. served: the files that a service needs, relative to `directory`, the manifest apart.
+    """
 
     directory: Path
     manifest: dict[str, Any]
+    task: str
+    graph: str
+    threshold: float
     served: list[str]
-
-    @property
-    def task(self) -> str:
-        """The record's field that the model predicts, as in Datasets/format/predictions.py."""
-        return self.manifest["task"]
-
-    @property
-    def graph(self) -> str:
-        """The file of the ONNX graph that is served."""
-        return self.manifest.get("graph", MODEL)
-
-    @property
-    def threshold(self) -> float:
-        """The score below which a prediction is left out of an answer."""
-        return self.manifest["score_threshold"]
 
     def samples(self) -> dict[str, tuple[bytes, Prediction]]:
         """By file name: a sample's image file and the answer expected for it. Raises UserError if there is none."""
@@ -170,19 +161,20 @@ def load(directory: Path) -> Artifact:
     path = directory / MANIFEST
     manifest = _read_json(path, FORMAT_VERSION)
     try:
-        msgspec.convert(manifest, Manifest)
+        about = msgspec.convert(manifest, Manifest)
     except (msgspec.ValidationError, UnicodeError) as error:
         raise UserError(f"{path}: {error}; export again, or `dvc pull`") from error
     for key, value in _INPUT.items():
         if manifest["input"].get(key) != value:
             raise UserError(f"{path}: input {key} is {manifest['input'].get(key)!r}; this code feeds models {value!r}")
-    files = manifest["files"].items()
+    files = about.files
     every = {file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file()}
-    if unknown := sorted(every - {MANIFEST, *manifest["files"]}):
+    if unknown := sorted(every - {MANIFEST, *files}):
         raise UserError(f"{directory / unknown[0]}: the manifest does not list it; delete it, or export again")
-    served = sorted(name for name, _ in files if name.startswith((manifest.get("graph", MODEL), "sample/")))
-    _check_files(directory, {name: d for name, d in files if name in served or (directory / name).is_file()}, MANIFEST)
-    return Artifact(directory, manifest, served)
+    served = sorted(name for name in files if name.startswith((about.graph, "sample/")))
+    there = {name: files[name] for name in files if name in served or (directory / name).is_file()}
+    _check_files(directory, there, MANIFEST)
+    return Artifact(directory, manifest, about.task, about.graph, about.score_threshold, served)
 
 
 def _read_json(path: Path, version: int | None = None) -> Any:

@@ -82,7 +82,7 @@ def _elements(raw: bytes) -> Iterator[bytes]:
 
 
 def add_open_inference(router: APIRouter, served: str, workers: Workers, answer: Answering, most: int) -> None:
-    """Add the endpoints, but those for health. served: the experiment. most: images of a request."""
+    """Add the endpoints, but those for health, which are open. served: the experiment. most: images of a request."""
 
     async def check(name: str) -> None:
         if name != served:
@@ -109,16 +109,3 @@ def add_open_inference(router: APIRouter, served: str, workers: Workers, answer:
         return await answer(request, await read_inference(request, most))
 
     router.include_router(model)
-
-
-def add_health(router: APIRouter, workers: Workers) -> None:
-    """Add the endpoints for health."""
-
-    @router.get("/v2/health/live", include_in_schema=False)
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @router.get("/v2/health/ready", include_in_schema=False)
-    async def ready() -> dict[str, bool]:
-        workers.check()
-        return {"ready": True}

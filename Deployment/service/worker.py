@@ -61,7 +61,7 @@ class Answer:
     error: str = ""
 
 
-def ready_predictor(artifact: Artifact, runtime: Runtime, extras: bool) -> Predictor:
+def tried(artifact: Artifact, runtime: Runtime, extras: bool) -> Predictor:
     """An export's model. Raises UserError if it cannot be loaded, or fails on the first sample."""
     predictor = Predictor(artifact, runtime, extras)
     name, (image, _) = next(iter(artifact.samples().items()))
@@ -125,7 +125,7 @@ def work(pipe: Connection, artifact: Artifact, runtime: Runtime, limits: Limits,
     warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
     with suppress(EOFError, OSError):  # the service has ended
         try:
-            predictor = ready_predictor(artifact, runtime, extras)
+            predictor = tried(artifact, runtime, extras)
         except UserError as error:
             return pipe.send((str(error), None))
         pipe.send((None, predictor.device))

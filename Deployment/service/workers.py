@@ -114,8 +114,7 @@ class Workers:
 
     def start(self) -> None:
         """Start the processes, without waiting until they have loaded the model."""
-        for _ in range(self._limits.parallel):
-            self._start()
+        self._loading = {Worker(self._setup, self._replace) for _ in range(self._limits.parallel)}
 
     async def wait(self) -> None:
         """Wait until all have loaded the model. Raises UserError."""
@@ -165,11 +164,6 @@ class Workers:
             self._idle.put_nowait(worker)
         return found
 
-    def _start(self) -> Worker:
-        worker = Worker(self._setup, self._replace)
-        self._loading.add(worker)
-        return worker
-
     async def _accept(self, worker: Worker) -> None:
         """Wait until a worker has loaded the model. Raises UserError."""
         self.device = await worker.loaded()
@@ -191,7 +185,8 @@ class Workers:
         """Start a worker with the same export, again and again until one is ready."""
         for pause in chain(PAUSES, repeat(LONGEST_PAUSE)):
             await asyncio.sleep(pause)
-            worker = self._start()
+            worker = Worker(self._setup, self._replace)
+            self._loading.add(worker)
             export = self._artifact.directory
             try:
                 if await asyncio.to_thread(load, export) != self._artifact:

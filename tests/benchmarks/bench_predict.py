@@ -24,7 +24,7 @@ import onnxruntime
 from Datasets.format.images import UnreadableImage, decode, letterbox
 from Datasets.format.predictions import OUTPUTS
 from Deployment.predict import Read, image_files, keep, predict
-from Deployment.service.artifact import MODEL, Predictor, load
+from Deployment.service.artifact import Predictor, load
 from tests.benchmarks.generated import write_images
 from tests.benchmarks.measuring import Figure, exports
 
@@ -71,7 +71,7 @@ def ours(predictor: Predictor, files: dict[str, Read], journal: Path) -> None:
 def compare(export: Path, images: Path, what: str, rounds: int) -> Figure:
     """Take turns."""
     artifact, files = load(export), image_files([images])
-    session = on_one_thread(artifact.directory / MODEL)
+    session = on_one_thread(artifact.directory / artifact.graph)
     predictor, names = Predictor(artifact), OUTPUTS[artifact.task]
     theirs: list[Pace] = []
     mine: list[Pace] = []
@@ -104,7 +104,9 @@ def on_one_thread(graph: Path) -> onnxruntime.InferenceSession:
 
 def graph_alone(export: Path, runs: int = 30) -> Figure:
     """Milliseconds of the graph for one image."""
-    session, names, taken = on_one_thread(export / MODEL), OUTPUTS[load(export).task], []
+    artifact, taken = load(export), []
+    graph, names = export / artifact.graph, OUTPUTS[artifact.task]
+    session = on_one_thread(graph)
     for side in SIDES:
         image = np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8)
         times = []
@@ -113,7 +115,7 @@ def graph_alone(export: Path, runs: int = 30) -> Figure:
             session.run(names, {"images": image})
             times.append(1000 * (time.perf_counter() - began))
         taken.append(f"{statistics.median(times):.1f} ms at {side} pixels")
-    size = f"{(export / MODEL).stat().st_size / 1e6:.1f} MB"
+    size = f"{graph.stat().st_size / 1e6:.1f} MB"
     return Figure("the graph alone, one image on one thread", "", ", ".join(taken), "", f"{size}; medians of {runs}")
 
 

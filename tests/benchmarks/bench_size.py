@@ -8,17 +8,18 @@ and the script that PyTorch would need instead of the graph.
 
 import argparse
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-from Deployment.package import requirements, service_packages
+from Deployment.package import requirements
 from tests.benchmarks.measuring import ROOT, Figure, exports
 
-TORCH = ("torch", "safetensors")
+TORCH = ["torch", "safetensors"]
 
 
-def installed(names: tuple[str, ...]) -> float:
+def installed(names: list[str]) -> float:
     """MB of these packages and all that they need."""
     found = requirements(names).splitlines()
     files = (file.locate() for line in found for file in distribution(line.partition("==")[0]).files or [])
@@ -37,8 +38,9 @@ def measure(bundle: Path, export: Path) -> Iterator[Figure]:
     other = whole - graph + weights
     details = f"{whole:.1f} MB, {other:.1f} MB"
     yield Figure("the bundle's size", "with weights and script for the graph", f"{whole / other:.2f}", "", details)
-    theirs = tuple(name for name in service_packages() if name != "onnxruntime") + TORCH
-    small, large = installed(service_packages()), installed(theirs)
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]["serve"]
+    theirs = [each for each in ours if not each.startswith("onnxruntime")] + TORCH
+    small, large = installed(ours), installed(theirs)
     details = f"{small:.0f} MB, {large:.0f} MB"
     yield Figure("its environment's size", "with PyTorch for onnxruntime", f"{small / large:.2f}", "", details)
 

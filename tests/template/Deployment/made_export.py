@@ -13,7 +13,7 @@ from PIL import Image
 
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import SPLITS, Record, empty_record, implied
-from Deployment.service.artifact import Artifact, Predictor
+from Deployment.service.artifact import Predictor, load
 
 SIZE = 64
 CLASSES = ["red", "green", "blue"]
@@ -227,8 +227,7 @@ def write_export(export: Path, task: str = "boxes") -> None:
 
 def write_expected(export: Path, **changes: object) -> None:
     """What the model answers for the samples, as their expected answers."""
-    manifest = json.loads((export / "manifest.json").read_text())
-    predictor = Predictor(Artifact(export, manifest, []))
+    predictor = Predictor(load(export))
     expected = {name: predictor((export / "sample" / name).read_bytes()) for name in SAMPLES}
     (export / "sample/expected.json").write_text(json.dumps(expected))
     write_manifest(export, **changes)
