@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from Deployment.package import container_files
-from Deployment.serve import KEY, SHUTDOWN_SECONDS, parse
+from Deployment.serve import KEY, SHUTDOWN_SECONDS, command
 from Deployment.service.artifact import load
 from Deployment.verify import compare
 from tests.template.Deployment.image_built import Image, built, contents
@@ -36,9 +36,7 @@ def test_hadolint_finds_nothing(pristine_bundle: Path) -> None:
     assert (process.returncode, process.stdout) == (0, "")
 
 
-def test_the_containers_are_kept_in_check(
-    pristine_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_containers_are_kept_in_check(pristine_bundle: Path, tmp_path: Path) -> None:
     yaml = YAML(typ="safe")
     service = yaml.load(pristine_bundle / "compose.yaml")["services"]["service"]
     kept = {"read_only": True, "tmpfs": ["/tmp"], "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
@@ -66,10 +64,10 @@ def test_the_containers_are_kept_in_check(
     assert pod["spec"]["terminationGracePeriodSeconds"] > pause + SHUTDOWN_SECONDS + MARGIN
     assert service["command"] == container["args"]
     entry = made.words("ENTRYPOINT")
-    monkeypatch.setattr(sys, "argv", [*entry[2:], *container["args"]])
-    options = parse()
-    assert (options.export, options.host, options.port) == (Path(), "0.0.0.0", container["ports"][0]["containerPort"])
-    assert options.parallel == service["cpus"] == int(container["resources"]["limits"]["cpu"])
+    options = command.make_context("serve", [*entry[3:], *container["args"]]).params
+    port = container["ports"][0]["containerPort"]
+    assert (options["export"], options["host"], options["port"]) == (Path(), "0.0.0.0", port)
+    assert options["parallel"] == service["cpus"] == int(container["resources"]["limits"]["cpu"])
 
 
 def test_a_long_name_makes_a_label_that_kubernetes_takes() -> None:
