@@ -41,4 +41,5 @@ def write_outputs(shapes, out):
     script, curated, trained = ["--script", "e001_center_detector"], ["--curated", shapes], ["--trained", out / "train"]
     run_stage("train", *script, *curated, "--out", out / "train", *TINY, "--", "--width", "16", home=out)
     run_stage("evaluate", *curated, *trained, home=out)
-    run_stage("export", "--experiment", "e001", *curated, *trained, "--out", out / "export", home=out)
+    served = ["--precisions", "int8", "--precisions", "fp16", "--max_loss", "1"]
+    run_stage("export", "--experiment", "e001", *curated, *trained, "--out", out / "export", *served, home=out)

@@ -50,9 +50,10 @@ def test_the_served_answer_is_the_evaluated_one(tmp_path):
 
     run("train", "--script", "e900_pooled", "--helpers", "Models/blocks", *common[:2], "--out", out / "train", *TINY)
     run("evaluate", *common)
-    run("export", "--experiment", "e900", *common, "--out", out / "export")
+    int8 = ["--precisions", "int8", "--serve", "int8", "--max_loss", "1"]
+    run("export", "--experiment", "e900", *common, "--out", out / "export", *int8)
     manifest = json.loads((out / "export/manifest.json").read_text())
-    assert manifest["input"]["range"] == stated
+    assert (manifest["input"]["range"], manifest["graph"]) == (stated, "model.int8.onnx")
     predictor, evaluated = Predictor(load(out / "export")), dict(read_predictions(out / "export/predictions.parquet"))
     assert len(evaluated) == 6
     for index, record in enumerate(samples.records):
