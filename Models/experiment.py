@@ -187,7 +187,7 @@ def run_here(words: Sequence[str]) -> None:
 
 def drift(experiment: Id) -> None:
     """Check whether today's code still builds what was exported: compare the scripts and the answers to the samples."""
-    from Models.export import agreement
+    from Models.exporting.agreement import agreement
     from Models.rebuild import rebuilt_answers
 
     export = ROOT / "Datasets/pretrained" / experiment

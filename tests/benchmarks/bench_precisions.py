@@ -13,7 +13,7 @@ from statistics import median
 import onnxruntime
 
 from Datasets.format.curated import Curated
-from Models.exporting.precisions import as_input, graph_answers, write_int8
+from Models.exporting.graphs import as_input, graph_answers, write_int8
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import TASKS
 from tests.benchmarks.measuring import ROOT, Figure, exports

@@ -19,16 +19,10 @@ from Datasets.format.images import decode, letterbox
 from Datasets.format.import_closure import import_closure
 from Datasets.format.predictions import to_prediction
 from Datasets.tools.errors import UserError
-from Models.export import (
-    agreement,
-    describe,
-    foreign_imports,
-    git_state,
-    isolated_answers,
-    onnx_detector,
-    truth_of,
-    write_onnx,
-)
+from Models.export import foreign_imports, truth_of
+from Models.exporting.agreement import agreement, isolated_answers
+from Models.exporting.graphs import onnx_detector, write_onnx
+from Models.exporting.manifest import describe, git_state
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import read_run
 from tests.template.conftest import AUTHOR, copy_code, run_in, succeeded
@@ -210,11 +204,11 @@ def test_a_script_or_a_graph_that_answers_otherwise_is_refused(elsewhere):
         isolated_answers(elsewhere, samples, 0.5)
 
 
-def test_the_versions_are_those_of_the_training_and_of_the_graph(outputs, tmp_path):
+def test_the_versions_are_those_of_the_training_and_of_the_graph(outputs, shapes, tmp_path):
     done = json.loads((outputs / "train/run.json").read_text())
     done["versions"] |= {"python": "3.11.0", "torch": "2.7.0"}  # what it ran with before an upgrade
     (tmp_path / "run.json").write_text(json.dumps(done))
-    described = describe("e001", read_run(tmp_path), {"score_threshold": 0.5})
+    described = describe("e001", read_run(tmp_path), {"score_threshold": 0.5}, Curated(shapes), {})
     found = {name: version(name) for name in ("numpy", "pillow", "onnx", "onnxruntime")}
     assert described["versions"] == {"python": "3.11.0", "torch": "2.7.0", **found}
 

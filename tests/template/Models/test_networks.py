@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from Datasets.format.curated import Curated
 from Datasets.tools.errors import UserError
 from Models import pretrained
-from Models.export import onnx_detector
+from Models.exporting.graphs import onnx_detector
 from Models.learning import scripts
 from Models.learning.data_loading import Samples
 from Models.learning.scripts import load_script, read_run, trained_model

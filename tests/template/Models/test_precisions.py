@@ -13,8 +13,8 @@ from Datasets.format.graphs import Device
 from Datasets.format.scored_records import read_predictions
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Predictor, load
-from Models.export import file_hashes
-from Models.exporting.precisions import Precision, add_graph, decoding, held_to, write_int8
+from Models.exporting.graphs import Precision, add_graph, decoding, held_to, write_int8
+from Models.exporting.manifest import file_hashes
 from Models.learning.box_metrics import Measured
 from Models.learning.data_loading import Samples
 from tests.template.Models.shape_scenes import refused

@@ -1,6 +1,13 @@
-"""Graphs in int8 and in fp16, held to the task's figures on the test split, not to the outputs' tolerance."""
+"""Writes the graphs of an export: of the model, and of that one in int8 and fp16.
 
+Those are held to the task's figures on the test split, not to the outputs' tolerance.
+"""
+
+import json
+import logging
+import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from enum import StrEnum
@@ -10,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
+from torch import nn
 
 from Datasets.format.curated import Curated
 from Datasets.format.graphs import Device, open_graph
@@ -22,6 +31,7 @@ from Models.learning.metrics import TASKS, answer, write_answers
 from Models.learning.scripts import write_json
 from Models.rebuild import Detect, predict_files
 
+OPSET = 20
 CALIBRATION = 64  # images of train that the ranges of activations are taken from
 QUANTISED = ["Conv", "Relu", "Clip", "Add", "MaxPool"]
 ERRORS = ("MAE", "total_MAE")  # figures of which less is better
@@ -38,6 +48,60 @@ class Precision(StrEnum):
     def file(self) -> str:
         """The graph's name in an export."""
         return "model.onnx" if self is Precision.fp32 else f"model.{self}.onnx"
+
+
+def write_onnx(model: nn.Module, manifest: Mapping[str, Any], path: Path) -> None:
+    """Write `forward` as an ONNX graph: input "images" uint8 [N, 3, H, W] of any N, H, W; outputs as of `forward`.
+
+    Its metadata has what one needs to use it: task, classes, size, resize rule and threshold. Raises UserError if
+    `forward` does what a graph cannot.
+    """
+    model.cpu()
+    size = manifest["input"]["size"]
+    example = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    sides = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.no_grad():
+        names = list(model(example))  # the graph's outputs are in the order of this dict, whatever that is
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=names,
+                dynamic_shapes=(sides,),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise UserError(f"forward() cannot become an ONNX graph: {_reason(error)}") from error
+    assert program is not None
+    graph = program.model_proto
+    _strip(graph)
+    about = {**manifest["input"], **{name: manifest[name] for name in ("task", "classes", "score_threshold")}}
+    onnx.helper.set_model_props(
+        graph, {name: each if isinstance(each, str) else json.dumps(each) for name, each in about.items()}
+    )
+    onnx.checker.check_model(graph, full_check=True)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of torch.export's message, and the last place in code that it names."""
+    text = str(error.__cause__ or error)
+    places = re.findall(r'^  File "(.+)", line (\d+), in ', text, re.MULTILINE)
+    return text.partition("\n")[0] + "".join(f" ({Path(file).name}, line {line})" for file, line in places[-1:])
+
+
+def _strip(graph: onnx.ModelProto) -> None:
+    """Remove the stack trace that the exporter notes for each node: it holds the paths of this machine."""
+    parts = [graph, graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output]
+    for part in [*parts, *graph.graph.value_info, *graph.graph.initializer, *graph.functions]:
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def onnx_detector(path: Path, task: str, device: Device = Device.cpu) -> Detect:
@@ -153,16 +217,16 @@ def add_graph(
     max_loss: float,
     device: Device,
 ) -> None:
-    """Write an export's graph in int8 or fp16, and its metrics into the manifest. images: the export's samples.
+    """Write an export's graph in int8 or fp16, and its metrics into the manifest.
 
-    Where the manifest says that it is the one to serve, its metrics are the export's, and its answers what a service
-    must give. Raises UserError as `held_to`.
+    images: the export's samples. Where the manifest says that the graph is the one to serve, its metrics are the
+    export's, and its answers what a service must give. Raises UserError as `held_to`.
     """
     task, size, script = manifest["task"], manifest["input"]["size"], manifest["script"]["module"].split(".")[1]
-    train, test = (Samples(data, split, size, task) for split in ("train", "test"))
+    test = Samples(data, "test", size, task)
     graph, whole = export / precision.file, export / Precision.fp32.file
     if precision is Precision.int8:
-        write_int8(whole, train, graph)
+        write_int8(whole, Samples(data, "train", size, task), graph)
     else:
         write_fp16(whole, graph)
     answers = list(graph_answers(graph, test, device))
