@@ -30,7 +30,7 @@ from filelock import FileLock
 from tests.template.forked_client import ask, wait
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("Datasets.", "Data_processing.", "Models.", "Deployment.")
+ROOMS = ("Datasets.", "Data_processing.", "Models.", "Deployment.", "tests.template.Models.")
 PROGRAMS = ("dvc", "copier")
 AS_USUAL = "Deployment.serve"  # starts soon, and minds signals and processes of its own
 IMPORTED = [
@@ -59,7 +59,7 @@ PYTHON = """#!/bin/sh
 [ "$1" != -u ] || shift  # as torchrun has it
 case "$1 $2" in
     "-m {as_usual}") ;;
-    "-m dvc"|"-m copier"|"-m Datasets."*|"-m Data_processing."*|"-m Models."*|"-m Deployment."*)
+    "-m dvc"|"-m copier"|"-m Datasets."*|"-m Data_processing."*|"-m Models."*|"-m Deployment."*|"-m tests."*)
         shift; exec {client} "$@" ;;
 esac
 exec '{python}' "$@"

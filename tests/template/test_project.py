@@ -42,9 +42,12 @@ def last_release() -> str:
 
 
 def write_checkout(directory: Path) -> None:
-    """This checkout as git would have it, uncommitted files too."""
+    """This checkout as git would have it, uncommitted files too; of the template's own tests, which copier leaves out
+    one by one, only the READMEs and what has to do with all.
+    """
     for name in filter(None, run_in(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")):
-        if (ROOT / name).is_file():
+        left_out = re.match(r"tests/(template|benchmarks)/(?!conftest|README)", name)
+        if (ROOT / name).is_file() and not left_out:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, directory / name)
 

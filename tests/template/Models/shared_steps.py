@@ -1,6 +1,6 @@
-"""Prints, as JSON, each model's loss in each of some steps, trained by one process, and by all that torchrun starts.
+"""Prints, as JSON, each model's loss in each of some steps, trained by one process, and by two.
 
-torchrun --nproc-per-node 2 tests/template/Models/shared_steps.py CURATED STEPS float64
+python -m tests.template.Models.shared_steps CURATED STEPS float64
 """
 
 import json
@@ -9,16 +9,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from Datasets.format.curated import Curated
 from Models import e001_center_detector, e002_coarse_to_fine, e003_density_counter
 from Models.learning.data_loading import Samples, epoch_order
-from Models.learning.hardware import is_first, joined, share
+from Models.learning.hardware import is_first, joined, launch, launched, share
 from Models.learning.training import Options, start, update
 
 torch.set_num_threads(1)
@@ -51,7 +47,10 @@ def losses(script: ModuleType, curated: Path, steps: int) -> list[float]:
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Start two processes, or be one of them."""
+    if not launched():
+        return launch(2, 1, "tests.template.Models.shared_steps", sys.argv[1:])
     if sys.argv[3] == "float64":  # in which differences are those of the method, not of rounding
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float = torch.Tensor.double
@@ -65,3 +64,7 @@ if __name__ == "__main__":
         shared = of_each()
         if is_first():
             print(json.dumps({"alone": alone, "shared": shared}))
+
+
+if __name__ == "__main__":
+    main()

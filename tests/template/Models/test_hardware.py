@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from Models.learning.hardware import Precision, resolve_precision, usable_device
-from tests.template.conftest import run_in, until
+from tests.template.conftest import run_in, succeeded, until
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage
 
 HAS_BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -24,11 +24,8 @@ FILES = ("weights.safetensors", "history.tsv", "metrics.json", "run.json")
 @pytest.mark.long
 def test_two_processes_have_the_losses_of_one(shapes):
     """In float64, where rounding does not grow, and without batch normalisation: its statistics differ."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, str(ROOT / "tests/template/Models/shared_steps.py"), str(shapes), "20", "float64"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr
-    alone, shared = json.loads(done.stdout).values()
+    steps = run_in(ROOT, "python", "-m", "tests.template.Models.shared_steps", shapes, "20", "float64")
+    alone, shared = json.loads(succeeded(steps).stdout).values()
     for task in alone:
         np.testing.assert_allclose(shared[task], alone[task], rtol=1e-9, err_msg=task)
         assert alone[task][-1] < alone[task][0] / 2
@@ -69,19 +66,30 @@ class Training:
         return self.process.returncode, errors.splitlines()
 
 
+KILLED = """
+import os, signal, time
+
+if os.environ["RANK"] == "1":
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(600)
+"""
+LAUNCH = "import Models.learning.hardware as h; h.launch(2, 1, 'killed', [])"
+
+
+def test_a_process_that_is_killed_is_named_and_ends_the_others(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", LAUNCH], env=environment, capture_output=True, text=True, timeout=100)
+    assert "UserError: process 1 of 2 was killed by SIGKILL" in done.stderr
+
+
 @pytest.mark.long
 def test_two_processes_resume_exactly_and_end_together(shapes, tmp_path):
     lines = run_stage("train", *shared(shapes, tmp_path / "whole"), home=tmp_path / "whole").stderr.splitlines()
     assert sum(line.startswith("epoch") for line in lines) == 3, lines
 
     training = Training(shapes, tmp_path / "disturbed")
-    first, second = training.after_a_new("*.pt")
-    second.kill()
-    code, lines = training.ended([first, second])
-    assert code == 1 and lines[-1] == "error: process 1 of 2 was killed by SIGKILL", lines
-
-    training = Training(shapes, tmp_path / "disturbed")
-    learners = training.after_a_new("history.tsv")  # there are steps to go
+    learners = training.after_a_new("*.pt")  # there are steps to go
     os.killpg(training.process.pid, signal.SIGINT)  # what Ctrl-C does
     code, lines = training.ended(learners)
     assert code == 130, lines
