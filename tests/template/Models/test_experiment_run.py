@@ -45,9 +45,10 @@ out.write_text(json.dumps({"mAP50": width / 100, "mAP": 0.25, "F1": 0.5, "AP": {
 """
 
 
-@pytest.fixture
-def repository(tmp_path):
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
     """A repository with a commit, a pipeline that takes no time, and no dvc.lock."""
+    tmp_path = tmp_path_factory.mktemp("begun")
     copy_code(tmp_path, "Datasets", "Datasets/format", "Datasets/tools", "Models", "Models/experimenting")
     files = {"EXPERIMENTS.md": LOG, "params.yaml": PARAMS, "dvc.yaml": DVC, "learn.py": LEARN}
     files[".gitignore"] = "__pycache__/\nbegun\n/Models/outputs\n.home\n"
@@ -58,6 +59,12 @@ def repository(tmp_path):
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "Start")
     return tmp_path
+
+
+@pytest.fixture
+def repository(begun, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
 
 
 def git(repository, *words):
