@@ -15,15 +15,13 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from Datasets.format.curated import Curated
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
-from Datasets.tools.errors import UserError
 from Models.learning.box_metrics import Measured
 from Models.learning.data_loading import Samples
 from Models.learning.hardware import usable_device
 from Models.learning.metrics import TASKS, predict, write_answers
-from Models.learning.scripts import read_run, trained_model, write_json
+from Models.learning.weights import read_trained, write_json
 
 
 def main(
@@ -34,11 +32,8 @@ def main(
 ) -> None:
     """Evaluate a trained model on the test split."""
     out = out or trained.with_name("evaluate")
-    done = read_run(trained)
-    data = Curated(curated)
-    if list(data.classes) != done.classes:
-        raise UserError(f"{curated}: has other classes than {trained}/run.json was trained on; train again")
-    model = trained_model(done, trained).to(usable_device(device))
+    done, model, data = read_trained(trained, curated)
+    model.to(usable_device(device))
     task, size, batch = done.task, done.train["size"], done.train["batch"]
     val, test = (Samples(data, split, size, task) for split in ("val", "test"))
 

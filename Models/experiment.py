@@ -10,10 +10,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from datetime import date
 from itertools import pairwise
@@ -32,17 +33,23 @@ from Datasets.format.records import SPLITS
 from Datasets.tools.atomic import editing, write_text
 from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
-from Datasets.tools.params import parsed, text_of, with_entry, written_entry
-from Models.experimenting.entries import remove, rename
-from Models.experimenting.log import LOG, ROOT, Id, Log, paragraph, read_text
+from Datasets.tools.params import with_entry, with_other_name, without_entry, written_entry
+from Models.experimenting.log import LOG, PARAMS, ROOT, Id, Log, in_params, paragraph, read_text
 from Models.experimenting.results import compare, show
-from Models.experimenting.run import git, opened, run
+from Models.experimenting.run import alone, git, lock_without, opened, run
 
 JOURNAL = ROOT / "NOTES.md"
-PARAMS = ROOT / "params.yaml"
+LOCK = ROOT / "dvc.lock"
 TASK = re.compile(r'^TASK = "(\w+)"', re.MULTILINE)
 IMAGES = 32  # that `try` trains on
 FEW = 8  # that it evaluates on
+STAGES = ("train", "evaluate", "review", "export", "package", "verify")
+MADE = [
+    "Datasets/pretrained/{}",
+    "Deployment/bundles/{}",
+    "Deployment/bundles/{}.tar.gz",
+    "Deployment/bundles/{}.verification.json",
+]
 
 
 def new(
@@ -57,8 +64,8 @@ def new(
     with editing(LOG), editing(PARAMS):
         log, changed = Log(), None
         if task:
-            there = parsed(text_of(PARAMS), PARAMS).get("experiments") or {}
-            number = max((int(each[1:]) for each in {*there, *log.experiments} if each[1:].isdigit()), default=0) + 1
+            taken = {*in_params("experiments"), *log.experiments}
+            number = max((int(each[1:]) for each in taken if each[1:].isdigit()), default=0) + 1
             experiment, title = experiment or f"e{number:03d}", title or f"{task}, with what the data suggest"
             entry = proposed_entry(task)
             changed = with_entry(PARAMS, "experiments", experiment, entry)
@@ -83,7 +90,7 @@ def proposed_entry(task: str) -> dict[str, Any]:
         raise UserError(f"--for {task}: no image of the split train has it")
     proposed = propose_for(records, data.classes)._asdict()
     moved = {"zoom": 0.0 if task in ("counts", "labels") else 0.3, "colour": 0.1}
-    ready = "efficientnet_lite0" in (parsed(text_of(PARAMS), PARAMS).get("pretrained") or {})
+    ready = "efficientnet_lite0" in in_params("pretrained")
     return {
         "script": scripts[task],
         "helpers": "Models/backbones",
@@ -133,7 +140,8 @@ def try_(
     curated: Annotated[Path, typer.Option(help="curated dataset")] = ROOT / "Datasets/curated",
 ) -> None:
     """Train, evaluate and export on a few batches in a temporary directory, recording nothing."""
-    from Models.learning.scripts import RANDOM, load_script  # not above: most commands work without torch
+    from Models.learning.scripts import load_script  # not above: most commands work without torch
+    from Models.learning.weights import RANDOM
 
     curated = curated.resolve()
     with opened() as repo:  # the words of each stage's command, as DVC resolves it
@@ -218,6 +226,57 @@ def compare_scripts(scripts: Path, commit: str) -> None:
         kinds = {None: "not in", exported: "as in"}
         states = [kinds.get(text, "differs from") for text in (today, then)]
         print(f"{name}: {states[0]} the working tree, {states[1]} its commit {commit[:7]}")
+
+
+@alone()
+def remove(experiment: Id) -> None:
+    """Remove an experiment from params.yaml and dvc.lock, and what its stages wrote; the log and its script stay."""
+    entries = in_params("experiments")
+    if started := [name for name, entry in entries.items() if entry.get("init") == experiment != name]:
+        raise UserError(f"{experiment}: {', '.join(started)} in {PARAMS.name} starts from it; remove that first")
+    found = delete(experiment, *MADE, "Models/outputs/{}")
+    if experiment in entries:
+        edit(PARAMS, lambda: without_entry(PARAMS, "experiments", experiment))
+        print(f"Models/{entries[experiment]['script']}.py: stays; `git rm` it if no other experiment needs it")
+    elif not found and f"@{experiment}:" not in read_text(LOCK, ""):
+        raise UserError(f"{PARAMS}: has no experiment {experiment!r}; it has: {', '.join(entries) or 'none'}")
+    if LOCK.exists():
+        edit(LOCK, lambda: lock_without(f"{stage}@{experiment}" for stage in STAGES))
+    print(f"{experiment} is removed; what it wrote stays in DVC's cache, and the last commit has its entry")
+
+
+@alone()
+def rename(experiment: Id, new: Id) -> None:
+    """Give an experiment another id; what it learned stays, and its export and bundle are made again, with the id."""
+    entries = in_params("experiments")
+    if experiment not in entries or new in entries or not re.fullmatch(r"e\d+", new):
+        why = f"there is no {experiment}" if experiment not in entries else f"{new} is taken, or no id"
+        raise UserError(f"{PARAMS}: {why}; the experiments are {', '.join(entries) or 'none'}")
+    if (ROOT / "Models/outputs" / new).exists():
+        raise UserError(f"Models/outputs/{new}: is there already; `python -m Models.experiment remove {new}`")
+    edit(PARAMS, lambda: with_other_name(PARAMS, "experiments", experiment, new))
+    edit(LOG, lambda: re.sub(rf"^## {experiment}\b", f"## {new}", read_text(LOG, ""), flags=re.MULTILINE))
+    if LOCK.exists():
+        made_again = [f"{stage}@{experiment}" for stage in STAGES[2:]]
+        edit(LOCK, lambda: re.sub(rf"(?<=[@/]){experiment}\b", new, lock_without(made_again)))
+    delete(experiment, *MADE)
+    if (ROOT / "Models/outputs" / experiment).exists():
+        (ROOT / "Models/outputs" / experiment).rename(ROOT / "Models/outputs" / new)
+    print(f"{experiment} is {new} now; next: `dvc repro`, which trains again only what starts from it")
+
+
+def edit(path: Path, changed: Callable[[], str]) -> None:
+    """Replace the text of a file by what is made of it."""
+    with editing(path):
+        write_text(path, changed())
+
+
+def delete(experiment: str, *places: str) -> list[Path]:
+    """Delete what an experiment's stages wrote; returns what there was."""
+    found = [ROOT / place.format(experiment) for place in places if (ROOT / place.format(experiment)).exists()]
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return found
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from Datasets.format.curated import Curated
 from Datasets.format.graphs import Device
 from Datasets.format.import_closure import import_closure, imported_modules
 from Datasets.format.records import Record
@@ -28,7 +27,8 @@ from Models.exporting.agreement import compare
 from Models.exporting.graphs import Precision, add_graph, write_onnx
 from Models.exporting.manifest import describe, file_hashes, git_state
 from Models.learning.data_loading import Samples
-from Models.learning.scripts import ROOT, load_script, read_run, script_file, trained_model, write_json
+from Models.learning.scripts import ROOT, load_script, script_file
+from Models.learning.weights import read_trained, write_json
 from Models.rebuild import predict_files, torch_detector
 
 REBUILD = Path("Models/rebuild.py")
@@ -54,9 +54,9 @@ def main(
     trained = trained or Path(f"Models/outputs/{experiment}/train")
     evaluated = trained.with_name("evaluate")
     out = out or Path(f"Datasets/pretrained/{experiment}")
-    done, data = read_run(trained), Curated(curated)
+    done, model, data = read_trained(trained, curated)
     metrics = json.loads((evaluated / "metrics.json").read_text(encoding="utf-8"))
-    script, model = load_script(done.script), trained_model(done, trained)
+    script = load_script(done.script)
     test = Samples(data, "test", done.train["size"], done.task)
     with replacing(out, "manifest.json", "model.onnx", "weights.safetensors") as partial:
         partial.mkdir()

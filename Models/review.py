@@ -22,14 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from Datasets.format.curated import Curated, read_origins
+from Datasets.format.curated import read_origins
 from Datasets.format.records import SPLITS
 from Datasets.pages.page import write_page
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
-from Models.learning import scripts
 from Models.learning.data_loading import Samples
+from Models.learning.weights import read_trained
 from Models.reviewing.failures import failures, things
 from Models.reviewing.looks import Look, look, out_of_sample
 from Models.reviewing.next_images import OUTPUTS, next_images
@@ -59,14 +59,11 @@ def main(
         raise UserError("folds: 1 would train on nothing; give 0, or 2 and more")
     if not (directory / "evaluate/metrics.json").is_file():
         raise UserError(f"{directory}/evaluate: not found; `dvc repro evaluate@{experiment}`, if params.yaml has it")
-    done, data = scripts.read_run(directory / "train"), Curated(curated)
-    if list(data.classes) != done.classes:
-        raise UserError(f"{curated}: has other classes than {experiment} was trained on; run `dvc repro`")
+    done, model, data = read_trained(directory / "train", curated)
     threshold = json.loads((directory / "evaluate/metrics.json").read_bytes())["score_threshold"]
     if data.fingerprint() != done.data:
         again = f"which may have learned from images of val and test; `dvc repro review@{experiment}`"
         print(f"{curated}: has changed since the training of {experiment}, {again}", file=sys.stderr)
-    model = scripts.trained_model(done, directory / "train")
     samples = {split: Samples(data, split, done.train["size"], done.task) for split in SPLITS}
     batch = done.train["batch"]
     looks = [look(samples[split], split, model, batch, threshold, unseen=split != "train") for split in SPLITS]

@@ -11,12 +11,14 @@ Killed and started again, it continues from its checkpoint and ends with the sam
 On two cores the demonstration takes a good minute and reaches a mAP50 of 0.96.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from Datasets.tools.command import options_of, run, with_options
+from Datasets.tools.errors import UserError
 from Models.learning.options import Options
 
 RANDOM = Path("Datasets/pretrained/random")  # weights
@@ -33,9 +35,17 @@ def main(
     **options: Any,
 ) -> None:
     """Train a model script on the curated dataset."""
-    from Models.learning.work import carry_out  # not above: it loads torch, and --help does not need it
+    from Models.learning import hardware  # not above: they load torch, and --help does not need it
+    from Models.learning.work import learn, prepare
 
-    carry_out(script, helpers, model or [], curated, init, Options(**options), out)
+    how = Options(**{**options, "device": hardware.usable_device(options["device"])})
+    if how.processes > (how.batch or how.processes):
+        raise UserError(f"processes: {how.processes} cannot share the {how.batch} images of a step; raise batch")
+    if how.processes > 1 and not hardware.launched():
+        hardware.launch(how.processes, how.threads, "Models.train", sys.argv[1:])
+        return
+    with hardware.joined(how.device):
+        learn(prepare(script, helpers, model or [], curated, init, how), out)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from Datasets.format.files import decode_text
 from Datasets.tools.atomic import write_text
 from Datasets.tools.errors import UserError
+from Datasets.tools.params import parsed, text_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "EXPERIMENTS.md"
+PARAMS = ROOT / "params.yaml"
 Id = Annotated[str, typer.Argument(help="id of the experiment: e001", show_default=False)]  # of the commands
 HEADING = re.compile(r"## (?P<id>e\d+)(?: +(?P<title>.*?))? *$")
 STATE = re.compile(r"State: (?P<state>open|concluded)\b")
@@ -176,6 +178,11 @@ class Log:
     def write(self) -> None:
         """Write the lines."""
         write_text(self.path, "\n".join(self.lines if not self.lines[-1] else [*self.lines, ""]))
+
+
+def in_params(section: str) -> dict[str, Any]:
+    """The entries of a section of params.yaml, by name."""
+    return parsed(text_of(PARAMS), PARAMS).get(section) or {}
 
 
 def read_text(path: Path, default: str) -> str:

@@ -17,7 +17,7 @@ import typer
 
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import parsed, text_of
-from Models.experimenting.log import ROOT, Id, Log
+from Models.experimenting.log import ROOT, Id, Log, in_params
 from Models.experimenting.run import before, git, opened, stages_due
 
 if TYPE_CHECKING:
@@ -100,18 +100,13 @@ def lock_at(commit: str) -> dict[str, Any]:
     return (parsed(text, lock) or {}).get("stages") or {}
 
 
-def listed() -> list[str]:
-    """The ids of the experiments in params.yaml."""
-    return list(parsed(text_of(ROOT / "params.yaml"), ROOT / "params.yaml").get("experiments") or {})
-
-
 def all_results(repo: "Repo") -> list[Result]:
     """The experiments of params.yaml as last run, as in the last commit, the done steps of the log, runs of `dvc exp`.
 
     Of a commit only those that are not as in the workspace, and of a run those that are not as in what it began from.
     """
     now = lock_at("")
-    found = [Result(name, name, "", now) for name in listed()]
+    found = [Result(name, name, "", now) for name in in_params("experiments")]
     for experiment in Log().experiments.values():
         steps = {f"{experiment.id}.{number}": step.commit for number, step in experiment.steps.items() if step.commit}
         found += [Result(name, experiment.id, commit, lock_at(commit)) for name, commit in steps.items()]
@@ -151,7 +146,7 @@ def named(repo: "Repo", name: str) -> Result:
             known = ", ".join(runs) or "none"
             raise UserError(f"{name}: {commit!r} is no commit, tag or branch, nor a run; the runs: {known}") from None
     stages = lock_at(commit)
-    if f"train@{experiment}" not in stages and (commit or experiment not in listed()):
+    if f"train@{experiment}" not in stages and (commit or experiment not in in_params("experiments")):
         trained = ", ".join(stage[6:] for stage in stages if stage.startswith("train@")) or "none"
         raise UserError(f"{name}: dvc.lock has no trained experiment {experiment} there; it has: {trained}")
     return Result(name, experiment, commit, stages)

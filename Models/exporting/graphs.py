@@ -28,7 +28,7 @@ from Datasets.tools.errors import UserError
 from Models.learning.box_metrics import Measured
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import TASKS, answer, write_answers
-from Models.learning.scripts import write_json
+from Models.learning.weights import write_json
 from Models.rebuild import Detect, predict_files
 
 OPSET = 20

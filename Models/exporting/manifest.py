@@ -14,7 +14,8 @@ from ruamel.yaml import YAML
 from Datasets.format.curated import Curated
 from Datasets.format.images import FILL
 from Datasets.tools.errors import one_line
-from Models.learning.scripts import ROOT, Run, load_script
+from Models.learning.scripts import ROOT, load_script
+from Models.learning.weights import Run
 
 FORMAT_VERSION = 1
 INPUT = {"resize": "letterbox", "fill": FILL, "color": "RGB", "layout": "NCHW", "dtype": "uint8"}

@@ -14,14 +14,14 @@ from Datasets.format.curated import Curated
 from Datasets.format.proposal import propose_for, rate
 from Datasets.tools.atomic import write_text
 from Datasets.tools.errors import UserError
-from Models.learning import hardware, scripts
+from Models.learning import hardware, scripts, weights
 from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import Samples
 from Models.learning.hardware import is_first
 from Models.learning.metrics import validate
 from Models.learning.options import Keep, Options
-from Models.learning.scripts import Initial, Run
 from Models.learning.training import Row, State, checkpoint_path, parameter_groups, train
+from Models.learning.weights import Initial, Run
 
 STAGE = Path("Models/train.py")  # imports all code that a training depends on, except the model script
 RESULTS = ("weights.safetensors", "run.json", "metrics.json")
@@ -44,20 +44,6 @@ class Work:
     checkpoint: Path
 
 
-def carry_out(
-    script: str, helpers: Path, model: Sequence[str], curated: Path, init: Path, options: Options, out: Path
-) -> None:
-    """Train, in as many processes as the options say; the arguments are those of Models.train. Raises UserError."""
-    how = replace(options, device=hardware.usable_device(options.device))
-    if how.processes > (how.batch or how.processes):
-        raise UserError(f"processes: {how.processes} cannot share the {how.batch} images of a step; raise batch")
-    if how.processes > 1 and not hardware.launched():
-        hardware.launch(how.processes, how.threads, "Models.train", sys.argv[1:])
-        return
-    with hardware.joined(how.device):
-        learn(prepare(script, helpers, model, curated, init, how), out)
-
-
 def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, init: Path, options: Options) -> Work:
     """Read, check and build all that a training needs; the arguments are those of Models.train. Raises UserError."""
     module = scripts.load_script(script)
@@ -68,8 +54,7 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
     hardware.set_up_torch(options.threads, options.deterministic, options.seed)
     precision = hardware.resolve_precision(options.precision, options.device)
     options = replace(options, precision=precision, processes=hardware.count())
-    unset = what_data_suggest(options, data, module.TASK)
-    options = replace(options, **unset)
+    options = replace(options, **(unset := what_data_suggest(options, data, module.TASK)))
     scripts.check_size(module, options.size)
     samples, validation = (Samples(data, split, options.size, module.TASK) for split in ("train", "val"))
     shown = {tuple(sorted(record["labels"] or ())) for record in samples.records}
@@ -77,7 +62,7 @@ def prepare(script: str, helpers: Path, model: Sequence[str], curated: Path, ini
         problem = f"all images of the split train show {' and '.join(*shown)}: there is nothing to tell apart"
         raise UserError(f"{curated}: {problem}; add images of another class, or some that show none")
     arguments |= scripts.arguments_of_data(module.build, arguments, samples)
-    initial = scripts.read_initial(init)
+    initial = weights.read_initial(init)
     classes, versions = list(data.classes), scripts.library_versions(module)
     origin = initial.origin if initial else None
     run = Run(script, arguments, asdict(options), classes, data.fingerprint(), origin, versions)
@@ -94,7 +79,7 @@ def begin(run: Run, options: Options, initial: Initial | None) -> tuple[nn.Modul
     """The network with its initial weights, the groups of its parameters, and lines that report what was loaded."""
     module = scripts.load_script(run.script)
     network = scripts.build_model(module, len(run.classes), run.build)
-    loaded, lines = scripts.start_from(network, initial, run.classes, module) if initial else ([], [])
+    loaded, lines = weights.start_from(network, initial, run.classes, module) if initial else ([], [])
     own = getattr(module, "parameter_groups", None)
     groups = own(network, options.learning_rate) if own else parameter_groups(network, options, loaded)
     return network, groups, lines
@@ -133,7 +118,7 @@ def write_results(state: State, run: Run, out: Path) -> None:
     kept: dict[str, Any] = {"epoch": state.history[-1]["epoch"], "model": state.result.state_dict()}
     if run.train["keep"] == Keep.best and state.best:
         kept = state.best
-    scripts.write_weights(kept["model"], out / "weights.safetensors")
-    scripts.write_json(asdict(run), out / "run.json")
+    weights.write_weights(kept["model"], out / "weights.safetensors")
+    weights.write_json(asdict(run), out / "run.json")
     row = next(row for row in state.history if row["epoch"] == kept["epoch"])
-    scripts.write_json({name: row[name] for name in row if name != "learning_rate"}, out / "metrics.json")
+    weights.write_json({name: row[name] for name in row if name != "learning_rate"}, out / "metrics.json")

@@ -11,11 +11,13 @@ from torch import nn
 
 from Datasets.format.predictions import uncertainty
 from Datasets.tools.errors import UserError
-from Models.learning import hardware, scripts
+from Models.learning import hardware
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import TASKS, answer, outputs_of
 from Models.learning.options import Options
+from Models.learning.scripts import ROOT, script_file
 from Models.learning.training import checkpoint_path, train
+from Models.learning.weights import Run, read_initial
 from Models.learning.work import STAGE, begin
 
 
@@ -51,7 +53,7 @@ def look(samples: Samples, split: str, model: nn.Module, batch: int, threshold: 
     return Look(split, unseen, samples, predictions, confidences, uncertainties, features, mistakes)
 
 
-def out_of_sample(train_look: Look, done: scripts.Run, threshold: float, folds: int) -> Look:
+def out_of_sample(train_look: Look, done: Run, threshold: float, folds: int) -> Look:
     """The look at train by `folds` models, each at a part of the groups that it was trained without.
 
     The features stay those of the model itself.
@@ -74,14 +76,14 @@ def out_of_sample(train_look: Look, done: scripts.Run, threshold: float, folds: 
     return Look("train", True, samples, predictions, confidences, uncertainties, train_look.features, mistakes)
 
 
-def trained_without(samples: Samples, done: scripts.Run, fold: list[int]) -> nn.Module:
+def trained_without(samples: Samples, done: Run, fold: list[int]) -> nn.Module:
     """A model trained as `done` says, on these samples alone; it can be interrupted as any training."""
     options = Options(**{**done.train, "processes": 1, "device": hardware.usable_device(done.train["device"])})
     hardware.set_up_torch(options.threads, options.deterministic, options.seed)
-    initial = scripts.read_initial(Path(done.init["source"])) if done.init else None
+    initial = read_initial(Path(done.init["source"])) if done.init else None
     network, groups, _ = begin(done, options, initial)
-    code = [STAGE, scripts.script_file(done.script)]
-    checkpoint = checkpoint_path({**asdict(done), "fold": fold}, code, scripts.ROOT, done.data)
+    code = [STAGE, script_file(done.script)]
+    checkpoint = checkpoint_path({**asdict(done), "fold": fold}, code, ROOT, done.data)
     state = train(network, samples, replace(options, patience=0), lambda _: {}, checkpoint, lambda _: None, groups)
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
     return state.result

@@ -23,7 +23,7 @@ from Datasets.format.records import SPLITS
 from Models.learning.box_metrics import best_threshold, overlaps
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import validate
-from Models.learning.scripts import Run, read_run
+from Models.learning.weights import Run, read_run
 from Models.reviewing import looks as reviewing
 from Models.reviewing.looks import Look, out_of_sample, trained_without
 from Models.reviewing.next_images import choose

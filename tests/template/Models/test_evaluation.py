@@ -24,7 +24,7 @@ from Models.learning.box_metrics import (
 )
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import predict
-from Models.learning.scripts import read_run, trained_model
+from Models.learning.weights import read_trained
 from tests.template.Models.shape_scenes import refused, write_scenes
 
 
@@ -153,7 +153,7 @@ def test_the_image_with_most_mistakes_is_found(samples):
 def test_what_evaluating_writes(outputs, shapes):
     out = outputs / "evaluate"
     metrics = json.loads((out / "metrics.json").read_text())
-    model = trained_model(read_run(outputs / "train"), outputs / "train")
+    _, model, _ = read_trained(outputs / "train", shapes)
     val, test = (Samples(Curated(shapes), split, 48) for split in ("val", "test"))
     on_val, on_test = (best_threshold(each, predict(model, each, 8)) for each in (val, test))
     assert metrics["score_threshold"] == pytest.approx(on_val, abs=1e-3) and abs(on_val - on_test) > 1e-3

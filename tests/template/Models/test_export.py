@@ -24,7 +24,7 @@ from Models.exporting.agreement import agreement, isolated_answers
 from Models.exporting.graphs import onnx_detector, write_onnx
 from Models.exporting.manifest import describe, git_state
 from Models.learning.data_loading import Samples
-from Models.learning.scripts import read_run
+from Models.learning.weights import read_run
 from tests.template.conftest import AUTHOR, copy_code, run_in, succeeded
 from tests.template.Models.shape_scenes import ROOT, refused
 

@@ -17,7 +17,8 @@ from Models import pretrained
 from Models.exporting.graphs import onnx_detector
 from Models.learning import scripts
 from Models.learning.data_loading import Samples
-from Models.learning.scripts import load_script, read_run, trained_model
+from Models.learning.scripts import load_script
+from Models.learning.weights import read_trained
 from tests.template.conftest import ROOT, run_in, succeeded
 from tests.template.Models.shape_scenes import refused, run_stage, write_scenes
 
@@ -56,7 +57,7 @@ def losses(out):
 
 def answers(out, script, sizes):
     """Outputs of the model and of its graph, for some of the scenes cut to batches of each size."""
-    model = trained_model(read_run(out / "train"), out / "train")
+    _, model, _ = read_trained(out / "train", out / "curated")
     graph = onnx_detector(out / script[:4] / "model.onnx", task := load_script(script).TASK)
     images = next(Samples(Curated(out / "curated"), "train", 96, task).batches([range(5)])).images
     for count, height, width in sizes:

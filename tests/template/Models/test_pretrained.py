@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from Datasets.tools.errors import UserError
 from Models import e001_center_detector as e001
-from Models.learning.scripts import read_initial, start_from
+from Models.learning.weights import read_initial, start_from
 from tests.template.conftest import copy_checkout
 from tests.template.Models.shape_scenes import refused, run_stage
 

@@ -25,8 +25,9 @@ from Models.learning.augmentation import check_augmentation
 from Models.learning.data_loading import IGNORED, Samples
 from Models.learning.metrics import validate
 from Models.learning.options import Options
-from Models.learning.scripts import arguments_of_data, read_initial, start_from
+from Models.learning.scripts import arguments_of_data
 from Models.learning.training import train
+from Models.learning.weights import read_initial, start_from
 from tests.template.conftest import AUTHOR, copy_code, edit_params, run_in, succeeded
 from tests.template.Models.shape_scenes import POOLED, png, refused, write_scenes
 

@@ -20,8 +20,9 @@ from Models import e001_center_detector as e001
 from Models.learning import data_loading, training
 from Models.learning.data_loading import Samples, epoch_order
 from Models.learning.metrics import validate
-from Models.learning.scripts import build_model, evaluating, write_weights
+from Models.learning.scripts import build_model, evaluating
 from Models.learning.training import Options, checkpoint_path, load_checkpoint, save, start, train, update
+from Models.learning.weights import write_weights
 from Models.learning.work import prepare
 from tests.template.Models.shape_scenes import ROOT, refused, run_stage, stage, write_scenes
 from tests.template.Models.shared_steps import without_batch_norm

@@ -16,8 +16,8 @@ from Datasets.tools.errors import UserError
 from Models import pretrained
 from Models.backbones.efficientnet_lite import EfficientNetLite
 from Models.backbones.features import BACKBONES, Pyramid
-from Models.learning.scripts import read_initial, start_from
 from Models.learning.training import Options, parameter_groups
+from Models.learning.weights import read_initial, start_from
 from tests.template.conftest import run_in, succeeded
 from tests.template.forked import programs
 
