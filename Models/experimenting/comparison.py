@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,9 +27,6 @@ from Models.learning.box_metrics import Measured, above, match
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import TASKS, class_iou, counts_of, macro_f1, mean, pixel_tables, predicted_counts
 from Models.reviewing.sections import amount, annotated, answered, drawn
-
-if TYPE_CHECKING:
-    from dvc.repo import Repo
 
 PAGE = Path(__file__).with_name("comparison.html")
 DRAWS, FEW = 1000, 1000  # of the bootstrap; images up to which BCa, which takes as many more, corrects its ends
@@ -48,21 +45,21 @@ class Model(NamedTuple):
     figure: Figure
 
 
-def write_comparison(repo: "Repo", results: Sequence[Result], out: Path) -> None:
+def write_comparison(results: Sequence[Result], out: Path) -> None:
     """Write the page, and print how the main figures differ. Raises UserError if they cannot be compared.
 
     All are measured by the annotations in Datasets/curated, on its test images that all were evaluated on.
     """
-    task, main = shared_task(repo, results)
+    task, main = shared_task(results)
     whole = Samples(Curated(ROOT / "Datasets/curated"), "test", 64, task)
-    kept = [answers(repo, each, whole.classes) for each in results]
+    kept = [answers(each, whole.classes) for each in results]
     keys = [(str(record["image"]), str(record["sha256"])) for record in whole.records]
     rows = [row for row, key in enumerate(keys) if all(key in found for found in kept)]
     if not rows:
         raise UserError("no test image of Datasets/curated is among those that all were evaluated on; `dvc repro`")
     samples, models = whole.subset(rows), []
     for result, found in zip(results, kept, strict=True):
-        predictions, threshold = [found[keys[row]] for row in rows], result.figures(repo)["score_threshold"]
+        predictions, threshold = [found[keys[row]] for row in rows], result.figures()["score_threshold"]
         measured = TASKS[task].measure(samples, predictions, threshold)
         figure = figure_of(samples, predictions, threshold)
         models.append(Model(result.name, predictions, threshold, measured, figure))
@@ -76,7 +73,7 @@ def write_comparison(repo: "Repo", results: Sequence[Result], out: Path) -> None
     values["groups"] = [(name, beside([each[name] for each in metrics])) for name in groups]
     values["single"] = [row for row in beside(metrics) if not isinstance(row[1][0], dict)]
     values["settings"] = [row for row in beside([each.settings() for each in results]) if len(set(row[1])) > 1]
-    values["graphs"] = beside([graph(repo, each) for each in results])
+    values["graphs"] = beside([graph(each) for each in results])
     write_page(PAGE, {**values, "cards": cards(samples, models)}, out)
     print(f"{out}: {len(rows)} of {len(whole)} test images")
 
@@ -87,33 +84,33 @@ def beside(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
     return [(name, [each.get(name) for each in columns]) for name in names]
 
 
-def shared_task(repo: "Repo", results: Sequence[Result]) -> tuple[str, str]:
+def shared_task(results: Sequence[Result]) -> tuple[str, str]:
     """The task of all the results, and its main figure. Raises UserError if there is none."""
-    tasks = [next(task for only, task in FIGURES.items() if only in each.figures(repo)) for each in results]
+    tasks = [next(task for only, task in FIGURES.items() if only in each.figures()) for each in results]
     if len(set(tasks)) > 1:
         learned = ", ".join(f"{each.name} {task}" for each, (task, _) in zip(results, tasks, strict=True))
         raise UserError(f"they learn different things: {learned}; compare what learns the same")
     return tasks[0][0], tasks[0][1][0]
 
 
-def answers(repo: "Repo", result: Result, classes: Sequence[str]) -> dict[tuple[str, str], Any]:
+def answers(result: Result, classes: Sequence[str]) -> dict[tuple[str, str], Any]:
     """Evaluation's answers by the image's path and sha256. Raises UserError if the model has other classes."""
-    learned = json.loads(result.output(repo, "train", "Models/outputs/{}/train/run.json").read_text("utf-8"))["classes"]
+    learned = json.loads(result.output("train", "Models/outputs/{}/train/run.json").read_text("utf-8"))["classes"]
     if learned != list(classes):
         raise UserError(f"{result.name}: learned other classes than Datasets/curated has: {', '.join(learned):.200}")
-    file = result.output(repo, "evaluate", "Models/outputs/{}/evaluate/predictions.parquet")
+    file = result.output("evaluate", "Models/outputs/{}/evaluate/predictions.parquet")
     hashes = {row["image"]: row["sha256"] for row in pq.read_table(file, columns=["image", "sha256"]).to_pylist()}
     return {(image, hashes[image]): answer for image, answer in read_predictions(file).items()}
 
 
-def graph(repo: "Repo", result: Result) -> dict[str, float]:
+def graph(result: Result) -> dict[str, float]:
     """The graph's size, and the latency that the verification measured; without what was made of other weights."""
     weights, export = "Models/outputs/{}/train/weights.safetensors", "Datasets/pretrained/{}"
     made, found = result.md5("export", "outs", export), {}
     if made and result.md5("export", "deps", weights) == result.md5("train", "outs", weights):
-        found["size of model.onnx, MB"] = result.output(repo, "export", export, "model.onnx").stat().st_size / 1e6
+        found["size of model.onnx, MB"] = result.output("export", export, "model.onnx").stat().st_size / 1e6
         if result.md5("verify", "deps", export) == made:
-            file = result.output(repo, "verify", "Deployment/bundles/{}.verification.json")
+            file = result.output("verify", "Deployment/bundles/{}.verification.json")
             found["latency where it was verified, p50, ms"] = json.loads(file.read_text("utf-8"))["latency_ms"]["p50"]
     return found
 

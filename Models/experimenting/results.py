@@ -35,6 +35,7 @@ FIGURES = {  # that matter, the main one first; by the figure that only this tas
 class Result(NamedTuple):
     """An experiment as it was evaluated. name: what people type. commit: empty in the workspace. stages: dvc.lock's."""
 
+    repo: "Repo"
     name: str
     experiment: str
     commit: str
@@ -49,27 +50,27 @@ class Result(NamedTuple):
         found = {each["path"]: each.get("md5") for each in self.stage(stage).get(kind, [])}
         return found.get(path.format(self.experiment))
 
-    def output(self, repo: "Repo", stage: str, path: str, inside: str = "") -> Path:
+    def output(self, stage: str, path: str, inside: str = "") -> Path:
         """An output in DVC's cache, or a file inside it. Raises UserError if there is none."""
         place, md5 = path.format(self.experiment), self.md5(stage, "outs", path)
         if md5 is None:
             raise UserError(f"{self.name}: has no {place}; `dvc repro {stage}@{self.experiment}`")
-        file = Path(repo.cache.local.oid_to_path(md5))
+        file = Path(self.repo.cache.local.oid_to_path(md5))
         if not file.exists():
             fetch = "`dvc pull --all-commits`, or of a run `dvc exp pull REMOTE NAME`,"
             raise UserError(f"{self.name}: {place} is not in DVC's cache; {fetch} may bring it")
         if not inside:
             return file
         listed = {each["relpath"]: each["md5"] for each in json.loads(file.read_bytes())}
-        return Path(repo.cache.local.oid_to_path(listed[inside]))
+        return Path(self.repo.cache.local.oid_to_path(listed[inside]))
 
-    def figures(self, repo: "Repo") -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """The test metrics. Raises UserError if the weights were not evaluated, or DVC's cache lacks them."""
         weights = "Models/outputs/{}/train/weights.safetensors"
         if self.md5("train", "outs", weights) != self.md5("evaluate", "deps", weights):
             again = f"`dvc repro evaluate@{self.experiment}`"
             raise UserError(f"{self.name}: was trained again, but not evaluated; {again}")
-        return json.loads(self.output(repo, "evaluate", "Models/outputs/{}/evaluate/metrics.json").read_bytes())
+        return json.loads(self.output("evaluate", "Models/outputs/{}/evaluate/metrics.json").read_bytes())
 
     def settings(self) -> dict[str, str]:
         """The options that it was trained with; `data`, `code` and `weights`, those to start from, as hashes."""
@@ -106,22 +107,22 @@ def all_results(repo: "Repo") -> list[Result]:
     Of a commit only those that are not as in the workspace, and of a run those that are not as in what it began from.
     """
     now = lock_at("")
-    found = [Result(name, name, "", now) for name in in_params("experiments")]
+    found = [Result(repo, name, name, "", now) for name in in_params("experiments")]
     for experiment in Log().experiments.values():
         steps = {f"{experiment.id}.{number}": step.commit for number, step in experiment.steps.items() if step.commit}
-        found += [Result(name, experiment.id, commit, lock_at(commit)) for name, commit in steps.items()]
-    found += changed_since(now, "HEAD", git("rev-parse", "HEAD").strip())
+        found += [Result(repo, name, experiment.id, commit, lock_at(commit)) for name, commit in steps.items()]
+    found += changed_since(repo, now, "HEAD", git("rev-parse", "HEAD").strip())
     for start, runs in repo.experiments.ls(all_commits=True).items():
         before = lock_at(start)
-        found += [each for name, commit in runs for each in changed_since(before, name, str(commit))]
+        found += [each for name, commit in runs for each in changed_since(repo, before, name, str(commit))]
     return found
 
 
-def changed_since(before: Mapping[str, Any], name: str, commit: str) -> list[Result]:
+def changed_since(repo: "Repo", before: Mapping[str, Any], name: str, commit: str) -> list[Result]:
     """The experiments that were evaluated in a commit, and otherwise than in the stages of another one."""
     stages = lock_at(commit)
     own = [stage[9:] for stage in stages if stage[:9] == "evaluate@" and stages[stage] != before.get(stage)]
-    return [Result(f"{each}@{name}", each, commit, stages) for each in own]
+    return [Result(repo, f"{each}@{name}", each, commit, stages) for each in own]
 
 
 def named(repo: "Repo", name: str) -> Result:
@@ -149,10 +150,10 @@ def named(repo: "Repo", name: str) -> Result:
     if f"train@{experiment}" not in stages and (commit or experiment not in in_params("experiments")):
         trained = ", ".join(stage[6:] for stage in stages if stage.startswith("train@")) or "none"
         raise UserError(f"{name}: dvc.lock has no trained experiment {experiment} there; it has: {trained}")
-    return Result(name, experiment, commit, stages)
+    return Result(repo, name, experiment, commit, stages)
 
 
-def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
+def tables(results: Sequence[Result]) -> Iterator[str]:
     """The lines of a table for each task: the settings in which its rows differ, and its figures; what lacks them last.
 
     Results that are the same share a row.
@@ -161,7 +162,7 @@ def tables(repo: "Repo", results: Sequence[Result]) -> Iterator[str]:
     lacking = {}
     for each in results:
         try:
-            figures = each.figures(repo)
+            figures = each.figures()
         except UserError as error:
             lacking[each.name] = str(error)
         else:
@@ -208,8 +209,8 @@ def show(experiment: Id) -> None:
             start = before(name, f"{commit}~1")
             stages = lock_at(start)
             if f"evaluate@{experiment}" in stages:
-                results.insert(0, Result("before", experiment, start, stages))
-            print("", *tables(repo, results), sep="\n")
+                results.insert(0, Result(repo, "before", experiment, start, stages))
+            print("", *tables(results), sep="\n")
 
 
 def compare(
@@ -219,8 +220,8 @@ def compare(
     """Print what was evaluated: the settings that differ, and the test metrics. Two names or more also get a page."""
     with opened() as repo:
         found = [named(repo, name) for name in names] if names else all_results(repo)
-        print("\n".join(tables(repo, found)) or "nothing was evaluated yet; `dvc repro`")
+        print("\n".join(tables(found)) or "nothing was evaluated yet; `dvc repro`")
         if names and len(names) > 1:
             from Models.experimenting.comparison import write_comparison  # not above: it needs torch
 
-            write_comparison(repo, found, out)
+            write_comparison(found, out)

@@ -116,7 +116,9 @@ def train(
             try:
                 update(state, batch, options, len(images))
             except FloatingPointError as error:
-                raise UserError(explanation(error, state.step, samples, images, options)) from error
+                names = some([samples.records[index]["image"] for index in images])
+                remedy = f"lower learning_rate (now {options.learning_rate:g}), or look at its images: {names}"
+                raise UserError(f"{error} at step {state.step + 1}: {remedy}") from error
             if state.step % steps:  # at the end of an epoch, after its report
                 due = save_if_due(state, checkpoint, due)
         if epoch + 1 == options.epochs or (epoch + 1) % options.validate_every == 0:
@@ -223,13 +225,6 @@ def stalled(state: State, patience: int) -> bool:
     epoch, value = state.best["epoch"], state.best["value"]
     print(f"stopped: {patience} epochs were no better than epoch {epoch} with {value:.3f}", file=sys.stderr)
     return True
-
-
-def explanation(error: FloatingPointError, step: int, samples: Samples, images: Sequence[int], options: Options) -> str:
-    """The message for a step that failed: its images, and what to do."""
-    names = some([samples.records[index]["image"] for index in images])
-    remedy = f"lower learning_rate (now {options.learning_rate:g}), or look at its images: {names}"
-    return f"{error} at step {step + 1}: {remedy}"
 
 
 def checkpoint_path(parameters: Mapping[str, Any], scripts: Iterable[Path], root: Path, data: str) -> Path:
