@@ -30,7 +30,7 @@ from Datasets.format.graphs import Device
 from Datasets.format.images import MAX_PIXELS, UnreadableImage
 from Datasets.format.predictions import Prediction
 from Datasets.format.scored_records import write_predictions
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import write_text
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError, one_line
 from Deployment.service.artifact import MANIFEST, Artifact, Predictor, Runtime, load
@@ -110,8 +110,7 @@ def kept(journal: Path, work: Mapping[str, Any]) -> Iterator[Row]:
 
 def keep(journal: Path, work: Mapping[str, Any], done: Iterable[Row], rows: Iterable[Row]) -> Iterator[Row]:
     """Pass `rows` through, each once it is in the journal: lines of JSON, first the work, then those that are done."""
-    with replacing(journal) as partial_file:
-        partial_file.write_text("".join(f"{json.dumps(line)}\n" for line in (work, *done)), encoding="utf-8")
+    write_text(journal, "".join(f"{json.dumps(line)}\n" for line in (work, *done)))
     with journal.open("a", encoding="utf-8") as file:
         for row in rows:
             file.write(f"{json.dumps(row)}\n")
@@ -153,10 +152,9 @@ def write(rows: Sequence[Row], artifact: Artifact, out: Path) -> None:
     manifest = artifact.manifest
     if out.suffix == ".parquet":
         return write_predictions(rows, manifest["experiment"], out, manifest["files"].get("weights.safetensors"))
-    with replacing(out) as partial_file:
-        coco = out.name.endswith("coco.json")
-        content = predictions_to_coco(rows, artifact.task, manifest["classes"]) if coco else list(rows)
-        partial_file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    coco = out.name.endswith("coco.json")
+    content = predictions_to_coco(rows, artifact.task, manifest["classes"]) if coco else list(rows)
+    write_text(out, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def main(

@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from itertools import cycle, islice
@@ -36,7 +36,7 @@ from Datasets.format.curated import Curated
 from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.format.predictions import TOLERANCE, Prediction, largest_difference
 from Datasets.format.scored_records import read_predictions
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import write_text
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Artifact, load
@@ -167,11 +167,10 @@ def running(bundle: Path) -> Iterator[tuple[int, float]]:
             raise UserError(f"{bundle}: the service failed: {error}; see above") from error
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
 
 def verify(bundle: Path, export: Path | None, curated: Path | None, requests: int, connections: int) -> dict[str, Any]:
@@ -214,8 +213,7 @@ def main(
         raise UserError("--export and --curated: give both, to compare the answers for the test images, or neither")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a KeyboardInterrupt, so that the service is stopped
     metrics = verify(bundle, export, curated, requests, connections)
-    with replacing(out) as partial:
-        partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write_text(out, json.dumps(metrics, indent=1) + "\n")
     test = f" and {metrics['test']['images']} test images" if "test" in metrics else ""
     latency = metrics["latency_ms"]
     print(

@@ -8,16 +8,16 @@ import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.exceptions import HTTPException
 from typing_extensions import TypedDict
 
 from Datasets.format.predictions import Classification, Counting, Detection, Segmentation
@@ -60,15 +60,6 @@ class BatchError(Error):
     """An image of a batch that cannot be read, and why."""
 
     image: str
-
-
-N = TypeVar("N")
-
-
-class Batch(TypedDict, Generic[N]):
-    """The answer to a batch: an answer or an error for each image, in the order sent."""
-
-    answers: list[N | BatchError]
 
 
 class Coco(TypedDict):
@@ -127,7 +118,7 @@ def create_app(
         )
     app.add_middleware(BodyLimits, limits=limits)
     app.add_middleware(monitoring.Monitoring)
-    app.add_exception_handler(AnyHTTPException, _answer_http_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_wrong_query)
     protected = APIRouter(dependencies=[Depends(_key_check(keys))], responses=_errors(401)) if keys else APIRouter()
     answer = _answering(workers, keeper)
@@ -245,7 +236,8 @@ def _answering(workers: Workers, keeper: Keeper | None) -> Answering:
 def _add_predictions(router: APIRouter, task: str, answer: Answering, most: int) -> None:
     prediction: Any = PREDICTIONS[task]
     fields = {"image": str, **get_type_hints(prediction)}  # image: the file name that its sender gave it
-    named = TypedDict(f"Named{prediction.__name__}", fields)  # type: ignore[misc]
+    named: Any = TypedDict(f"Named{prediction.__name__}", fields)  # type: ignore[misc]
+    batch: Any = TypedDict("Batch", {"answers": list[named | BatchError]})  # type: ignore[name-match]
 
     @router.post(
         "/predict",
@@ -260,7 +252,7 @@ def _add_predictions(router: APIRouter, task: str, answer: Answering, most: int)
     @router.post(
         "/predict/batch",
         summary=f"What is in each of up to {most} images, the files of a form",
-        response_model=Batch[named] | Coco,
+        response_model=batch | Coco,
         responses=_errors(400, 408, 413, 415, 422, 503),
         openapi_extra=_body("files", many=True),
     )
