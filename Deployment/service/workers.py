@@ -8,6 +8,7 @@ import asyncio
 import logging
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any
 
@@ -43,49 +44,47 @@ class Worker:
         self._answer: asyncio.Future[Any] = self._loop.create_future()  # the first: whether the model is loaded
         self._loop.add_reader(self._pipe, self._receive)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
     async def loaded(self) -> Device:
         """Wait until it has loaded the model; return the device that it computes on. Raises UserError."""
         try:
             async with asyncio.timeout(START_SECONDS):
-                failure, device = await self._answer
+                report = await self._answer
         except TimeoutError:
             raise UserError(f"a worker process has not loaded the model in {START_SECONDS} s") from None
-        except (EOFError, OSError) as error:
+        if report is None:
             self._process.join()
-            raise UserError(f"a worker process ended with exit code {self._process.exitcode} at its start") from error
+            raise UserError(f"a worker process ended with exit code {self._process.exitcode} at its start")
+        failure, device = report
         if failure:
             raise UserError(failure)
         return device
 
     async def answer(self, task: Task, seconds: float) -> Answer | None:
-        """The answer to a task; None if the process ended before it was sent.
-
-        Raises TimeoutError, and EOFError or OSError if the process ends meanwhile.
-        """
+        """The answer to a task; None if the process ends before. Raises TimeoutError."""
         self._answer = self._loop.create_future()
         async with asyncio.timeout(seconds):
-            try:
+            with suppress(OSError):  # the process has ended, which `_receive` hears of
                 if sum(len(data) for _, data in task.files) < BUFFERED:
                     self._pipe.send(task)
                 else:
                     await asyncio.to_thread(self._pipe.send, task)
-            except OSError:
-                self._answer.cancel()
-                return None
             return await self._answer
 
     def _receive(self) -> None:
+        found = None
         try:
             found = self._pipe.recv()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError):
             self._loop.remove_reader(self._pipe)
-            if self._answer.done():
-                self._ended(self)
-            else:
-                self._answer.set_exception(error)
-        else:
-            if not self._answer.done():
-                self._answer.set_result(found)
+        if not self._answer.done():
+            self._answer.set_result(found)
+        elif found is None:
+            self._ended(self)
 
     def kill(self) -> None:
         """End the process, whatever it does; what waits for it fails."""
@@ -137,31 +136,28 @@ class Workers:
         self.pending += 1
         try:
             async with asyncio.timeout_at(deadline):
-                while True:
-                    worker = await self._idle.get()
-                    if found := await asyncio.shield(asyncio.create_task(self._run(worker, task))):
-                        return found
+                while not (worker := await self._idle.get()).alive:
+                    self._replace(worker)
+                return await asyncio.shield(asyncio.create_task(self._run(worker, task)))
         except TimeoutError:
             raise HTTPException(503, "the request timed out; try again, or send a smaller image") from None
         finally:
             self.pending -= 1
 
-    async def _run(self, worker: Worker, task: Task) -> Answer | None:
-        """A worker's answer; None if its process ended before it took the task. A worker that fails is replaced."""
+    async def _run(self, worker: Worker, task: Task) -> Answer:
+        """A worker's answer. A worker that fails is replaced."""
         self.running += 1
+        found, reason = None, "worker failed: its process ended"
         try:
             found = await worker.answer(task, self._limits.seconds)
-        except (EOFError, OSError) as error:  # TimeoutError is one
-            hangs = isinstance(error, TimeoutError)
-            reason = "worker exceeded the request timeout; killed" if hangs else "worker failed: its process ended"
-            self._replace(worker, reason)
-            return Answer(status=503, error="the worker process failed on this request; try again")
+        except TimeoutError:
+            reason = "worker exceeded the request timeout; killed"
         finally:
             self.running -= 1
         if found is None:
-            self._replace(worker)
-        else:
-            self._idle.put_nowait(worker)
+            self._replace(worker, reason)
+            return Answer(status=503, error="the worker process failed on this request; try again")
+        self._idle.put_nowait(worker)
         return found
 
     async def _accept(self, worker: Worker) -> None:
