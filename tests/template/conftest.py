@@ -18,22 +18,20 @@ from hypothesis import settings
 from tests.contract import checkout
 from tests.contract.checkout import AUTHOR, ROOT, Result, edit_params, environment, succeeded
 from tests.template import forked
+from tests.template.forked import USUAL
 
-__all__ = ["AUTHOR", "ROOT", "Result", "edit_params", "environment", "succeeded"]  # for the tests
+__all__ = ["AUTHOR", "ROOT", "USUAL", "Result", "edit_params", "environment", "succeeded"]  # for the tests
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch is imported, as Models/train.py does
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each command would compile what it imports
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would children
 settings.register_profile("without deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("without deadline")
-USUAL = environment()  # whose commands start as they do for a user
 
 
 def pytest_configure() -> None:
     """Have commands, those of tests/contract too, start in no time, and stages start no processes in turn."""
-    programs = forked.programs()
-    python = str(programs / "python")
-    checkout.QUICK.update(PATH=f"{programs}{os.pathsep}{USUAL['PATH']}", FOURFOLD_PYTHON=python, LOKY_MAX_CPU_COUNT="1")
+    checkout.QUICK.update(forked.quick())
 
 
 def run_in(directory: Path, *command: str | Path, timeout: float = 300, **changes: str) -> Result:
