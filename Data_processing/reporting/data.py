@@ -16,7 +16,7 @@ from PIL import Image
 
 from Datasets.format.classes import read_classes
 from Datasets.format.records import SPLITS
-from Datasets.pages.pictures import to_uri
+from Datasets.pages.page import to_uri
 from Datasets.tools.errors import UserError
 
 IMAGE_COLUMNS = ["source", "split", "group", "sha256", "width", "height"]

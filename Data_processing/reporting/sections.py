@@ -12,7 +12,7 @@ from Data_processing.curating.duplicates import first_alike, look_alike
 from Data_processing.reporting.data import Dataset, box_measures, by_class, read_rows
 from Data_processing.shared.files import read_inspected_file
 from Datasets.format.records import SPLITS
-from Datasets.pages.pictures import Picture, picture
+from Datasets.pages.page import Picture, picture
 
 SHOWN_REJECTED, SHOWN_REPAIRS, SHOWN_GALLERY, SHOWN_PAIRS, SHOWN_EXACT, SHOWN_EXTREMES = 24, 24, 24, 12, 4, 4
 SIDE, SMALL_SIDE = 480, 160  # pixels of a picture's longer side

@@ -20,7 +20,7 @@ from PIL import Image
 
 from Data_processing.reporting.data import CORNERS, Dataset, changes, read_rows
 from Data_processing.reporting.sections import SIDE, evenly
-from Datasets.pages.pictures import picture
+from Datasets.pages.page import picture
 from Datasets.tools.errors import UserError, one_line
 
 SHOWN = 12  # images of each kind

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from Datasets.format.records import SPLITS
-from Datasets.pages.pictures import Picture, hues_of, picture, to_uri
+from Datasets.pages.page import Picture, hues_of, picture, to_uri
 from Models.learning.box_metrics import above
 from Models.learning.data_loading import Samples
 from Models.learning.metrics import predicted_counts
