@@ -30,8 +30,7 @@ from Datasets.format.proposal import propose
 from Datasets.tools.atomic import editing
 from Datasets.tools.command import run, with_options
 from Datasets.tools.errors import UserError
-from Datasets.tools.licenses import check_licenses
-from Datasets.tools.params import as_yaml, with_entry, written_entry
+from Datasets.tools.params import as_yaml, check_licenses, with_entry, written_entry
 
 PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
 FORMATS = ", ".join(import_source.formats())

@@ -39,7 +39,7 @@ from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import options_of, run, with_options
 from Datasets.tools.errors import UserError
-from Datasets.tools.licenses import check_licenses
+from Datasets.tools.params import check_licenses
 
 # The formats that have an option; those that are not named here belong to all.
 OPTIONS_OF = {

@@ -35,7 +35,7 @@ from Datasets.format.import_closure import import_closure
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
-from Datasets.tools.licenses import UNKNOWN, check_licenses
+from Datasets.tools.params import UNKNOWN, check_licenses
 from Deployment.service.artifact import BUNDLE, BUNDLE_VERSION, MANIFEST, Artifact, load
 
 ROOT = Path(__file__).resolve().parents[1]

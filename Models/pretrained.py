@@ -30,8 +30,7 @@ from torch import Tensor
 from Datasets.tools.atomic import editing, replacing, write_text
 from Datasets.tools.command import dvc, run
 from Datasets.tools.errors import UserError, one_line
-from Datasets.tools.licenses import check_licenses
-from Datasets.tools.params import parsed, text_of, with_entry
+from Datasets.tools.params import check_licenses, parsed, text_of, with_entry
 
 PARAMS = Path("params.yaml")
 PRETRAINED = Path("Datasets/pretrained")

@@ -1,4 +1,4 @@
-"""Reads params.yaml and dvc.yaml, and adds to them; every other byte of them stays.
+"""Reads params.yaml and dvc.yaml, adds to them (every other byte of them stays), and checks what they name.
 
     python -m Datasets.tools.params
 
@@ -7,7 +7,7 @@ checks the names in params.yaml, which stages put into commands and paths.
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from Datasets.tools.command import run
 from Datasets.tools.errors import UserError, one_line
 
 NAMES = {"sources": r"(?!no-)[A-Za-z][\w-]*", "pretrained": r"[a-z]\w*", "experiments": r"e\d+"}
+UNKNOWN = "unknown"  # the licence where none is stated; licenses.allow can name it
 BARE = ("script", "helpers", "init")  # of an experiment; a shell gets them as they are
 
 
@@ -45,6 +46,32 @@ def wrong_names(params: Mapping[str, Any]) -> Iterator[str]:
 def _keys(params: Any) -> Iterator[Any]:
     for key, value in params.items() if isinstance(params, Mapping) else ():
         yield from (key, *_keys(value))
+
+
+def check_licenses(found: Mapping[str, str], allowed: Iterable[str]) -> None:
+    """Raise UserError, which names all that would have to be allowed, for licences that are not; [] allows all.
+
+    found: the licence, an SPDX identifier or expression, of each source, weights and package, by what the message calls
+    it; "" where none is stated.
+    """
+    allow = {each.casefold() for each in allowed} - {"none"}  # which DVC makes of an empty `allow:`
+    lacking: dict[str, list[str]] = {}
+    for what, license in found.items():
+        for each in _lacking(license or UNKNOWN, allow) if allow else ():
+            lacking.setdefault(each, []).append(what)
+    if lacking:
+        named = ", ".join(f"{name} (of {', '.join(of[:3])}{' …' * (len(of) > 3)})" for name, of in lacking.items())
+        stated = ", or state it; of a source, by `license` in its entry, or --license" if UNKNOWN in lacking else ""
+        raise UserError(f"licenses.allow in params.yaml lacks {named}; add what the project accepts{stated}")
+
+
+def _lacking(license: str, allow: set[str]) -> list[str]:
+    """The parts of an SPDX expression that are not allowed. `OR` asks for one side, in parentheses for both."""
+    if license.casefold() in allow:
+        return []
+    plain = license.replace("(", "").replace(")", "")
+    ways = plain.split(" OR ") if plain == license else [plain.replace(" OR ", " AND ")]
+    return min(([part for part in way.split(" AND ") if part.casefold() not in allow] for way in ways), key=len)
 
 
 def as_yaml(value: Any) -> str:
