@@ -6,9 +6,10 @@ Reads what the clean stage wrote, and the accepted images. Writes the dataset (s
 """
 
 import functools
+import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,11 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from Data_processing.curating.cards import write_cards
 from Data_processing.curating.duplicates import Groups
 from Data_processing.curating.record_files import RecordFiles
-from Data_processing.curating.splits import ANY, Shares, SplitOptions, assign, missing_classes, read_groups, with_placed
 from Data_processing.shared.parallel import Workers
+from Data_processing.split import ANY, Shares, SplitOptions, assign, missing_classes, read_groups, with_placed
+from Datasets.format.cards import render_card
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import ORIGINS_SCHEMA, write_annotations, write_curated, write_origins
 from Datasets.format.records import SCHEMA, SPLITS
@@ -32,6 +33,8 @@ from Datasets.tools.command import filled, options_of, progress, run, with_optio
 
 INTERMEDIATE = Path("Data_processing/intermediate")
 RECORD_COLUMNS = [*SCHEMA.names, "mask_names", "mask_source", "bytes"]
+CARDS = Path(__file__).parent / "curating"
+PARQUET = {"@type": "cr:FileObject", "encodingFormat": "application/x-parquet"}
 FEW_BYTES = 100_000_000  # of images, which one process packs before others have started
 
 
@@ -145,6 +148,25 @@ def origins(accepted: Path, kept: np.ndarray, paths: Mapping[str, str]) -> pa.Ta
     places = pa.array(map(paths.get, sources.to_pylist()), pa.string())
     values = [images, table["sha256"], places, table["origin"], table["box_origins"]]
     return pa.Table.from_arrays(values, schema=ORIGINS_SCHEMA)
+
+
+def write_cards(out: Path, licenses: Mapping[str, str], classes: Iterable[str], parts: Mapping[str, pa.Table]) -> None:
+    """Write README.md, a card for people and Hugging Face, and croissant.json (1.1) for programs, beside the shards.
+
+    licenses: of each source, "" where none is stated. parts: the records by split.
+    """
+    name, images = ", ".join(licenses), {split: len(part) for split, part in parts.items()}
+    shown = {split: pc.list_flatten(part["labels"]).to_pandas().value_counts() for split, part in parts.items()}
+    values = {"name": name, "licenses": licenses, "classes": [*classes], "images": images, "shown": shown}
+    (out / "README.md").write_text(render_card(CARDS / "dataset_card.md", values) + "\n", encoding="utf-8")
+    about = json.loads((CARDS / "croissant.json").read_text("utf-8"))
+    about |= {"name": name, "description": f"{sum(images.values())} images with annotations, from {name}"}
+    about["license"] = sorted({each or "unknown" for each in licenses.values()})
+    about["isBasedOn"] = [{"@type": "sc:Dataset", "name": each, "license": licenses[each]} for each in licenses]
+    for shard in sorted(out.glob("*-of-*.parquet")):
+        place, sha256 = dict.fromkeys(("@id", "name", "contentUrl"), shard.name), hashlib.sha256(shard.read_bytes())
+        about["distribution"].append({**PARQUET, **place, "sha256": sha256.hexdigest()})
+    (out / "croissant.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from Data_processing.curate import assign, warn_shares
 from Data_processing.curating.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
-from Data_processing.curating.splits import (
+from Data_processing.shared.inspected import perceptual_hash
+from Data_processing.split import (
     balance,
     best_seeds,
     count_classes,
@@ -25,7 +26,6 @@ from Data_processing.curating.splits import (
     split_numbers,
     stated_splits,
 )
-from Data_processing.shared.inspected import perceptual_hash
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
