@@ -9,19 +9,62 @@ format. The command prints how much there was that the format cannot express.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
+import msgspec
 import typer
 
-from Datasets.exporters import coco, voc, yolo
-from Datasets.exporters.files import Names, write_file
+from Datasets.exporters import voc, yolo
+from Datasets.exporters.files import UNBOXED, Names, is_more_known, write_file
 from Datasets.format.classes import write_classes
+from Datasets.format.coco import Document, Entry, object_entry, stuff_entries
 from Datasets.format.curated import Curated
+from Datasets.format.images import read_mask
 from Datasets.format.records import SPLITS, Record, write_json
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError
+
+
+def write_coco(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
+    """Write JSON files of images, annotations and categories, beside the images.
+
+    COCO cannot express labels and counts without boxes, nor that the images of a split all hold nothing.
+    """
+    numbers = count(1)
+    version = dataset.fingerprint()
+    for split in splits:
+        names, documents = Names(), dict[str, Document]()
+        for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
+            number, name = next(numbers), names.keep(record["image"])
+            write_file(directory / "images" / split / name, data)
+            found = coco_annotations(record, dataset)
+            for kind, annotations in found.items():
+                documents.setdefault(kind, Document(dataset.classes)).add(number, name, record, annotations)
+            if record["mask"] is not None:
+                pixelmap = directory / f"annotations/stuff_{split}_pixelmaps/{number:012d}.png"
+                write_file(pixelmap, record["mask"]["bytes"])
+            annotated = {annotation["category_id"] - 1 for part in found.values() for annotation in part}
+            lost[UNBOXED] += is_more_known(record, annotated, dataset.classes)
+            yield record
+        header = {"info": {"description": f"{split} split", "version": version}, "licenses": []}
+        for kind, document in documents.items():
+            if kind == "instances" and not document.annotations:
+                lost["images that hold nothing, in a split without a box"] += len(document.images)
+            content = {**header, **document.content()}
+            write_file(directory / f"annotations/{kind}_{split}.json", msgspec.json.encode(content))
+
+
+def coco_annotations(record: Record, dataset: Curated) -> dict[str, list[Entry]]:
+    """The annotations by the kind of file: an image of which nothing is known must not look like an empty one."""
+    found = {}
+    if record["boxes"] is not None:
+        found["instances"] = [object_entry(box, dataset.classes) for box in record["boxes"]]
+    if record["mask"] is not None:
+        found["stuff"] = list(stuff_entries(read_mask(record["mask"]["bytes"])))
+    return found or {"image_info": []}
 
 
 def write_json_form(directory: Path, dataset: Curated, splits: Sequence[str], lost: Counter[str]) -> Iterator[Record]:
@@ -49,7 +92,7 @@ def write_json_form(directory: Path, dataset: Curated, splits: Sequence[str], lo
 
 Format = StrEnum("Format", ["coco", "yolo", "voc", "json"])
 # Each writes splits, yields a record once its image is written, and counts what its format cannot express
-WRITERS = {Format.coco: coco.write, Format.yolo: yolo.write, Format.voc: voc.write, Format.json: write_json_form}
+WRITERS = {Format.coco: write_coco, Format.yolo: yolo.write, Format.voc: voc.write, Format.json: write_json_form}
 
 
 def chosen_splits(dataset: Curated, wanted: Sequence[str]) -> dict[str, int]:

@@ -24,10 +24,11 @@ from xml.sax.saxutils import quoteattr
 import pyarrow.parquet as pq
 import typer
 
-from Datasets.exporters.files import Names, mask_pixels, write_file
+from Datasets.exporters.files import Names, write_file
 from Datasets.format.coco import Document, object_entry, stuff_entries
 from Datasets.format.curated import Curated, open_parquet
 from Datasets.format.files import COUNT, TASK_DIGITS
+from Datasets.format.images import read_mask
 from Datasets.format.records import SPLITS
 from Datasets.format.scored_records import SCORED_SCHEMA
 from Datasets.tools.atomic import replacing
@@ -159,8 +160,11 @@ def write_cvat(rows: list[Row], classes: Mapping[str, int], _: str, out: Path) -
     document = Document(classes)
     with zipfile.ZipFile(out / "coco.zip", "w") as archive:
         for number, row in enumerate(rows, 1):
-            found = [{"segmentation": [], **object_entry(box, classes)} for box in row["boxes"] or ()]
-            document.add(number, row["file"], row, stuff_entries(mask_pixels(row)) if row["kind"] == "mask" else found)
+            if row["kind"] == "mask":
+                found = [*stuff_entries(read_mask(row["mask"]["bytes"]))]
+            else:
+                found = [{"segmentation": [], **object_entry(box, classes)} for box in row["boxes"] or ()]
+            document.add(number, row["file"], row, found)
             archive.write(out / "images" / row["file"], f"images/default/{row['file']}")
         content = {"info": {}, "licenses": [], **document.content()}
         archive.writestr("annotations/instances_default.json", json.dumps(content))

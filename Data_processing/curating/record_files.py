@@ -1,16 +1,14 @@
 """The files of an accepted record in the curated dataset: its image, and its semantic mask as Datasets has them."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
-from pycocotools import mask as coco_mask
 
 from Data_processing.shared.files import read_inspected_file
 from Data_processing.shared.mask_values import NEITHER, Names, in_colour, numbers, open_mask
-from Datasets.format.images import VOID
+from Datasets.format.coco import draw
+from Datasets.format.images import VOID, mask_file
 from Datasets.format.records import Box, Record
 from Datasets.tools.errors import UserError
 
@@ -37,7 +35,7 @@ class RecordFiles:
             mask = remap(file, dict(record["mask_names"] or ()), self.classes)  # type: ignore[typeddict-item]
         elif drawable:
             mask = draw_mask(record["boxes"] or (), self.classes, record["width"] or 0, record["height"] or 0)
-        return image, None if mask is None else encode_mask(mask)
+        return image, None if mask is None else mask_file(mask, optimize=True)
 
 
 def remap(file: bytes, names: Names, classes: Mapping[str, int]) -> np.ndarray:
@@ -50,20 +48,7 @@ def remap(file: bytes, names: Names, classes: Mapping[str, int]) -> np.ndarray:
 
 
 def draw_mask(boxes: Sequence[Box], classes: Mapping[str, int], width: int, height: int) -> np.ndarray | None:
-    """The mask, uint8 [height, width], of objects that all have a segmentation; None if one has not.
-
-    Drawn from the largest to the smallest, so that none is hidden by what it lies on; of equals, in their order.
-    """
+    """The mask, uint8 [height, width], of objects that all have a segmentation; None if one has not."""
     if any(box["segmentation"] is None for box in boxes):
         return None
-    mask = np.zeros((height, width), np.uint8)
-    for box in sorted(boxes, key=lambda box: -int(coco_mask.area(box["segmentation"]))):
-        mask[coco_mask.decode(box["segmentation"]).astype(bool)] = classes[box["name"]] + 1
-    return mask
-
-
-def encode_mask(mask: np.ndarray) -> bytes:
-    """A mask, uint8 [H, W], as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, "PNG", optimize=True)
-    return file.getvalue()
+    return draw(((box, classes[box["name"]] + 1) for box in boxes), width, height)

@@ -5,7 +5,6 @@ know, so only a page that is made by hand has their figures.
 """
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from PIL import Image
 
 from Data_processing.reporting.data import CORNERS, Dataset, changes, read_rows
 from Data_processing.reporting.sections import SIDE, evenly
+from Datasets.format.images import read_mask
 from Datasets.pages.page import picture
 from Datasets.tools.errors import UserError, one_line
 
@@ -90,7 +89,7 @@ def _summary(row: dict[str, Any], ids: np.ndarray) -> dict[str, Any]:
     for box in row["boxes"] or ():
         box |= {side: round(box[side], 2) for side in CORNERS}  # as exactly as labelling tools keep them
     boxes = row["boxes"] and sorted(map(json.dumps, row["boxes"]))
-    mask = row["mask"] and hashlib.sha256(ids[np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"])))]).hexdigest()
+    mask = row["mask"] and hashlib.sha256(ids[read_mask(row["mask"]["bytes"])]).hexdigest()
     known = {name: row[name] for name in ("sha256", "source", "split")} | {"image": row["image"]["path"]}
     return {**known, "labels": row["labels"] or [], "stated": json.dumps([row["labels"], row["counts"], boxes, mask])}
 

@@ -1,14 +1,10 @@
 """What the exporters share: writing files, and names that stay apart."""
 
-import io
 import re
 import unicodedata
 from collections.abc import Mapping, Set
 from itertools import count
 from pathlib import Path, PurePosixPath
-
-import numpy as np
-from PIL import Image
 
 from Datasets.format.records import Record
 
@@ -21,12 +17,6 @@ def write_file(path: Path, data: bytes) -> None:
     """Write a file, making the folders it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-
-
-def mask_pixels(record: Record) -> np.ndarray:
-    """A record's semantic mask, uint8 [height, width]: class ids + 1, 0 for background, 255 for not annotated."""
-    assert record["mask"] is not None
-    return np.asarray(Image.open(io.BytesIO(record["mask"]["bytes"])))
 
 
 def is_more_known(record: Record, annotated: Set[int], classes: Mapping[str, int]) -> bool:

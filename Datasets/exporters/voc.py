@@ -12,11 +12,11 @@ import numpy as np
 from lxml import etree
 from lxml.builder import E
 from PIL import Image
-from pycocotools import mask as coco_mask
 
-from Datasets.exporters.files import Names, mask_pixels, write_file
+from Datasets.exporters.files import Names, write_file
+from Datasets.format.coco import draw
 from Datasets.format.curated import Curated
-from Datasets.format.images import VOID
+from Datasets.format.images import VOID, read_mask
 from Datasets.format.records import Box, Record
 from Datasets.tools.errors import UserError
 
@@ -100,30 +100,23 @@ def segmentation_images(record: Record, classes: Mapping[str, int]) -> dict[str,
     """
     found = {}
     boxes = record["boxes"] or []
+    size = record["width"] or 0, record["height"] or 0
     if any(box["segmentation"] for box in boxes):
         numbered = [(box, number) for number, box in enumerate(objects(record), 1)]
         _check_limit(record, len(numbered), "objects")
-        found["SegmentationObject"] = _paint(record, [*((box, VOID) for box in boxes if box["crowd"]), *numbered])
+        drawn, crowds = draw(numbered, *size), draw(((box, VOID) for box in boxes if box["crowd"]), *size)
+        found["SegmentationObject"] = np.where(drawn, drawn, crowds)
     if record["mask"] is not None:
-        found["SegmentationClass"] = mask_pixels(record)
+        found["SegmentationClass"] = read_mask(record["mask"]["bytes"])
     elif boxes and all(box["segmentation"] for box in boxes):
         _check_limit(record, len(classes), "classes")
-        found["SegmentationClass"] = _paint(record, [(box, classes[box["name"]] + 1) for box in boxes])
+        found["SegmentationClass"] = draw(((box, classes[box["name"]] + 1) for box in boxes), *size)
     return found
 
 
 def _check_limit(record: Record, number: int, what: str) -> None:
     if number >= VOID:
         raise UserError(f"{record['image']}: {number} {what}; VOC's images hold {VOID - 1}: export to coco")
-
-
-def _paint(record: Record, values: Sequence[tuple[Box, int]]) -> np.ndarray:
-    """Each box's segmentation in its value: crowds at the bottom, then the larger ones."""
-    pixels = np.zeros((record["height"] or 0, record["width"] or 0), np.uint8)
-    segmented = [(box["segmentation"], value) for box, value in values if box["segmentation"]]
-    for rle, value in sorted(segmented, key=lambda pair: (pair[1] != VOID, -int(coco_mask.area(pair[0])))):
-        pixels[coco_mask.decode(rle) > 0] = value
-    return pixels
 
 
 def _palette_png(pixels: np.ndarray) -> bytes:

@@ -101,6 +101,18 @@ def stuff_entries(mask: np.ndarray) -> Iterator[Entry]:
         yield {"category_id": category, "bbox": bbox, "area": area, "iscrowd": 1, "segmentation": region}
 
 
+def draw(objects: Iterable[tuple[Mapping[str, Any], int]], width: int, height: int) -> np.ndarray:
+    """uint8 [height, width]: the segmentations of boxes that have one, each in the value beside it; 0 elsewhere.
+
+    Drawn from the largest to the smallest, so that none is hidden by what it lies on; of equals, in their order.
+    """
+    pixels = np.zeros((height, width), np.uint8)
+    outlined = [(box["segmentation"], value) for box, value in objects if box["segmentation"]]
+    for outline, value in sorted(outlined, key=lambda pair: -int(coco_mask.area(pair[0]))):
+        pixels[coco_mask.decode(outline).astype(bool)] = value
+    return pixels
+
+
 def encode(mask: np.ndarray) -> Rle:
     """The run lengths of a mask, bool [H, W]."""
     encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))

@@ -127,6 +127,18 @@ def decode(
     return to_rgb(open_image(data, max_pixels, formats=formats), value_range)
 
 
+def read_mask(file: bytes) -> np.ndarray:
+    """A semantic mask, uint8 [H, W], from its PNG file: class ids + 1, 0 for background, VOID for not annotated."""
+    return np.asarray(Image.open(io.BytesIO(file), formats=("PNG",)))
+
+
+def mask_file(mask: np.ndarray, optimize: bool = False) -> bytes:
+    """The PNG file of a semantic mask, uint8 [H, W]. optimize: take longer for a smaller file."""
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG", optimize=optimize)
+    return file.getvalue()
+
+
 @dataclass(frozen=True)
 class Letterbox:
     """An image scaled into a square without changing its shape, padded evenly, and the way back.

@@ -15,15 +15,13 @@ looks like, and for masks confidence float [S, S], the probability of each pixel
 """
 
 import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 from typing_extensions import TypedDict  # pydantic, which documents the service, needs this one before Python 3.12
 
-from Datasets.format.images import Letterbox
+from Datasets.format.images import Letterbox, mask_file, read_mask
 
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "boxes": ("boxes", "scores", "classes"),
@@ -145,14 +143,12 @@ def _to_segmentation(
 ) -> Segmentation:
     mask = letterbox.mask_to_image(output.astype(np.uint8), width, height)
     labels = sorted(classes[value - 1] for value in np.unique(mask) if value)
-    file = io.BytesIO()
-    Image.fromarray(mask).save(file, "PNG")
-    return Segmentation(width=width, height=height, labels=labels, mask=base64.b64encode(file.getvalue()).decode())
+    return Segmentation(width=width, height=height, labels=labels, mask=base64.b64encode(mask_file(mask)).decode())
 
 
 def mask_of(prediction: Segmentation) -> np.ndarray:
     """The mask of a prediction, uint8 [height, width]: class ids + 1, 0 for background."""
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(prediction["mask"]))))
+    return read_mask(base64.b64decode(prediction["mask"]))
 
 
 def uncertainty(task: str, outputs: Outputs, threshold: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from Datasets.format.images import FULL, open_image, to_rgb
+from Datasets.format.images import FULL, open_image, read_mask, to_rgb
 from Datasets.tools.atomic import write_text
 
 PARTS = Path(__file__).parent
@@ -56,7 +56,7 @@ def picture(row: Mapping[str, Any], classes: Sequence[str], side: int, names: bo
     drawn = [box for box in row["boxes"] or () if box["segmentation"]]
     layers = [(hues[box["name"]], coco_mask.decode(box["segmentation"])) for box in drawn]
     if row["mask"] and row["mask"]["bytes"]:
-        values = np.asarray(Image.open(io.BytesIO(row["mask"]["bytes"]), formats=("PNG",)))
+        values = read_mask(row["mask"]["bytes"])
         layers += [(hues[name], values == number) for number, name in enumerate(classes, 1) if number in values]
     for degrees, layer in layers:
         alpha = Image.fromarray(layer.astype(np.uint8) * round(255 * OPACITY)).resize(shown.size)

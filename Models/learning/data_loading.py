@@ -11,7 +11,6 @@ For each task, `loss` is given as targets:
 | counts | counts int64 [N, C]: how many objects of the class the image shows                                      |
 """
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,11 +20,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
 from Datasets.format.curated import Curated
-from Datasets.format.images import VOID, Letterbox, decode, letterbox
+from Datasets.format.images import VOID, Letterbox, decode, letterbox, read_mask
 from Datasets.format.records import Record
 from Datasets.tools.command import progress
 from Datasets.tools.errors import UserError
@@ -121,7 +119,7 @@ class Samples:
 
     def mask(self, index: int) -> np.ndarray:
         """The semantic mask uint8 [H, W] in the image's own pixels: class id + 1, 0 for background, VOID."""
-        return np.asarray(Image.open(io.BytesIO((self.records[index]["mask"] or {})["bytes"])))
+        return read_mask((self.records[index]["mask"] or {})["bytes"])
 
     def labels(self, index: int) -> np.ndarray:
         """bool [C]: whether the image shows each class."""

@@ -18,6 +18,7 @@ from Data_processing.shared.imported import About, Imported, ImportedBox, Import
 from Data_processing.shared.outlines import encode, run_lengths, to_rle
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
+from Datasets.format.images import mask_file
 from Datasets.format.records import empty_record
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage, succeeded
@@ -54,7 +55,7 @@ def test_nothing_is_drawn_where_an_object_has_no_outline():
 
 
 def test_a_sources_values_become_class_ids_and_void_stays_void():
-    file = masks.encode_mask(np.array([[0, 5, 7, 9, 255]], np.uint8))
+    file = mask_file(np.array([[0, 5, 7, 9, 255]], np.uint8))
     found = masks.remap(file, {5: "road", 7: "sky", 9: "tree"}, CLASSES)
     assert found.tolist() == [[0, 2, 1, 0, 255]]
 
@@ -134,7 +135,7 @@ def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected
         row.mask, row.mask_names = f"masks/{number}.png", {9: "road", 10: "sky"}
         if file is not None:
             (tmp_path / "source/masks").mkdir(exist_ok=True)
-            (tmp_path / f"source/masks/{number}.png").write_bytes(masks.encode_mask(file))
+            (tmp_path / f"source/masks/{number}.png").write_bytes(mask_file(file))
     rows[5].boxes = [ImportedBox("car", 10, 5, 40, 20, "here")]
     rows[6].labels = ["car"]
     succeeded(run_stages(tmp_path, rows, *ALL))
