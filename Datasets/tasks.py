@@ -29,8 +29,7 @@ from Datasets.format.coco import Document, object_entry, stuff_entries
 from Datasets.format.curated import Curated, open_parquet
 from Datasets.format.files import COUNT, TASK_DIGITS
 from Datasets.format.images import read_mask
-from Datasets.format.records import SPLITS
-from Datasets.format.scored_records import SCORED_SCHEMA
+from Datasets.format.records import SCORED_SCHEMA, SPLITS
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError

@@ -29,7 +29,7 @@ from Datasets.format.files import IMAGE_SUFFIXES, decode_text, visible
 from Datasets.format.graphs import Device
 from Datasets.format.images import MAX_PIXELS, UnreadableImage
 from Datasets.format.predictions import Prediction
-from Datasets.format.scored_records import write_predictions
+from Datasets.format.records import write_predictions
 from Datasets.tools.atomic import write_text
 from Datasets.tools.command import progress, run
 from Datasets.tools.errors import UserError, one_line

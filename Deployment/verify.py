@@ -35,7 +35,7 @@ import typer
 from Datasets.format.curated import Curated
 from Datasets.format.images import FORMATS, MAX_PIXELS
 from Datasets.format.predictions import TOLERANCE, Prediction, largest_difference
-from Datasets.format.scored_records import read_predictions
+from Datasets.format.records import read_predictions
 from Datasets.tools.atomic import write_text
 from Datasets.tools.command import run
 from Datasets.tools.errors import UserError

@@ -3,7 +3,7 @@
     python -m Models.evaluate --trained Models/outputs/e001/train
 
 The score threshold is chosen on the val split. Writes into --out: predictions.parquet (the answer for each test image,
-boxes from a score of 0.001; Datasets/format/scored_records.py), precision_recall.csv and confusion.csv (plots) and,
+boxes from a score of 0.001; Datasets/format/records.py), precision_recall.csv and confusion.csv (plots) and,
 last, metrics.json. Models/learning/*metrics.py define each task's figures. Models.review shows the images.
 """
 

@@ -9,17 +9,26 @@ As JSON, records are an array with an array for each image, `[image, labels, cou
 labels: a string or an array of strings. counts: an object `{"car": 2}` or an array of such objects. boxes: an array of
 `{"name", "x1", "x2", "y1", "y2"}`. mask: a path. A trailing part may be missing; a missing part between is null. JSON
 has no source, size, sha256, group, split, crowd and segmentation.
+
+Predictions are records in a Parquet file, with scores and errors. The column of the model's task is filled, and those
+that follow from it: `mask` with the PNG file's bytes, `counts` and `labels`. `boxes` have a `score` each; `scores` has
+the probability of each class where the model gives one, and the expected number of objects. `uncertainty` and
+`features` (Datasets/format/predictions.py) are there if they were asked for.
 """
 
+import base64
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from Datasets.format.coco import Rle
+from Datasets.format.predictions import PredictedBox, Prediction
+from Datasets.tools.atomic import replacing
 
 SPLITS = ("train", "val", "test")
 
@@ -77,6 +86,18 @@ SCHEMA = pa.schema(
         "boxes": pa.list_(BOX_TYPE),
         "mask": IMAGE_TYPE,
     }
+)
+SCORED_BOX = pa.struct([*BOX_TYPE, pa.field("score", pa.float64())])
+SCORED_CLASS = pa.struct({"name": pa.string(), "score": pa.float64(), "expected": pa.float64()})
+SCORED_BOXES = pa.field("boxes", pa.list_(SCORED_BOX))
+SCORED_SCHEMA = pa.schema(
+    [
+        *SCHEMA.set(SCHEMA.get_field_index("boxes"), SCORED_BOXES),
+        pa.field("scores", pa.list_(SCORED_CLASS)),
+        pa.field("uncertainty", pa.float64()),
+        pa.field("features", pa.list_(pa.float32())),
+        pa.field("error", pa.string()),
+    ]
 )
 
 
@@ -149,3 +170,47 @@ def contradictions(record: Record) -> list[str]:
         unlabelled = {box["name"] for box in boxes}.difference(labels)
         found += [f"{name}: has a box, but is not in labels" for name in sorted(unlabelled)]
     return found
+
+
+def write_predictions(rows: Iterable[Mapping[str, Any]], source: str, out: Path, weights: str | None = None) -> None:
+    """Write one row for each image.
+
+    rows: `image`, its path, with the fields of a Prediction and perhaps `sha256`; or with `error`, why the image could
+    not be read. source: the experiment that predicted. weights: their sha256, for the file's metadata.
+    """
+    with replacing(out) as partial:
+        table = pa.Table.from_pylist([_record(row, source) for row in rows], schema=SCORED_SCHEMA)
+        table = table.replace_schema_metadata({"weights": weights} if weights else None)
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_predictions(path: Path) -> dict[str, Prediction]:
+    """The predictions of a file by their image's path, in its order, without images that could not be read."""
+    rows = pq.read_table(path, schema=SCORED_SCHEMA).to_pylist()
+    return {row["image"]: _prediction(row) for row in rows if row["error"] is None}
+
+
+def _record(row: Mapping[str, Any], source: str) -> dict[str, Any]:
+    record = {**row, "source": source}
+    if "boxes" in row:
+        record["boxes"] = [{**box, "crowd": False} for box in row["boxes"]]
+    if "mask" in row:
+        record["mask"] = {"bytes": base64.b64decode(row["mask"]), "path": f"{row['image']}.mask.png"}
+    if "scores" in row:
+        expected = row.get("expected", {})
+        scores = row["scores"].items()
+        record["scores"] = [{"name": name, "score": score, "expected": expected.get(name)} for name, score in scores]
+    return record
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    prediction = {name: row[name] for name in ("width", "height", "labels", "counts") if row[name] is not None}
+    if row["boxes"] is not None:
+        prediction["boxes"] = [{name: box[name] for name in PredictedBox.__annotations__} for box in row["boxes"]]
+    if row["mask"] is not None:
+        prediction["mask"] = base64.b64encode(row["mask"]["bytes"]).decode()
+    if row["scores"] is not None:
+        prediction["scores"] = {each["name"]: each["score"] for each in row["scores"]}
+        expected = {each["name"]: each["expected"] for each in row["scores"] if each["expected"] is not None}
+        prediction |= {"expected": expected} if expected else {}
+    return prediction  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from scipy.stats import bootstrap
 
 from Datasets.format.curated import Curated
 from Datasets.format.predictions import mask_of
-from Datasets.format.scored_records import read_predictions
+from Datasets.format.records import read_predictions
 from Datasets.pages.page import write_page
 from Datasets.tools.errors import UserError
 from Models.experimenting.log import ROOT

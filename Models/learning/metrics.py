@@ -15,7 +15,7 @@ from torch import nn
 
 from Datasets.format.images import VOID, Letterbox
 from Datasets.format.predictions import Outputs, mask_of, to_prediction
-from Datasets.format.scored_records import write_predictions
+from Datasets.format.records import write_predictions
 from Models.learning import box_metrics
 from Models.learning.box_metrics import Measured, Pair, rounded
 from Models.learning.data_loading import Samples
@@ -230,7 +230,7 @@ def answer(samples: Samples, index: int, outputs: Outputs, square: Letterbox, th
 
 
 def write_answers(samples: Samples, predictions: Sequence[Any], script: str, path: Path) -> None:
-    """Write the answer for each image as Parquet (Datasets/format/scored_records.py)."""
+    """Write the answer for each image as Parquet (Datasets/format/records.py)."""
     each = zip(samples.records, predictions, strict=True)
     rows = [{"image": record["image"], "sha256": record["sha256"], **prediction} for record, prediction in each]
     write_predictions(rows, script, path)

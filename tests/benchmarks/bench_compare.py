@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from Datasets.format.curated import Curated
-from Datasets.format.scored_records import read_predictions
+from Datasets.format.records import read_predictions
 from Models.experimenting.comparison import Figure, figure_of, interval
 from Models.learning.data_loading import Samples
 from tests.benchmarks.measuring import ROOT, exports

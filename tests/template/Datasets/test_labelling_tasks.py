@@ -24,7 +24,7 @@ from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
 from Datasets import tasks
 from Datasets.format.curated import Curated, read_origins
-from Datasets.format.scored_records import write_predictions
+from Datasets.format.records import write_predictions
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, stage
 from tests.template.Data_processing.annotated import corners, read_imported

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from Datasets.format.curated import Curated, write_annotations, write_curated
-from Datasets.format.records import Record, empty_record
-from Datasets.format.scored_records import read_predictions, write_predictions
+from Datasets.format.records import Record, empty_record, read_predictions, write_predictions
 from Deployment.package import seal
 from Deployment.service.artifact import Predictor, load
 from Deployment.verify import compare

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from Datasets.format.coco import predictions_to_coco
 from Datasets.format.curated import Curated
-from Datasets.format.scored_records import read_predictions
+from Datasets.format.records import read_predictions
 from Models.experimenting.comparison import figure_of
 from Models.learning.box_metrics import (
     best_threshold,

@@ -10,7 +10,7 @@ from onnx import helper
 
 from Datasets.format.curated import Curated
 from Datasets.format.graphs import Device
-from Datasets.format.scored_records import read_predictions
+from Datasets.format.records import read_predictions
 from Datasets.tools.errors import UserError
 from Deployment.service.artifact import Predictor, load
 from Models.exporting.graphs import Precision, add_graph, decoding, held_to, write_int8

@@ -10,7 +10,7 @@ from PIL import Image
 from Datasets.format.curated import Curated
 from Datasets.format.images import decode
 from Datasets.format.predictions import TOLERANCE, largest_difference
-from Datasets.format.scored_records import read_predictions
+from Datasets.format.records import read_predictions
 from Deployment.service.artifact import Predictor, load
 from Models.learning.data_loading import Samples
 from tests.template.conftest import ROOT, copy_code, stage, succeeded

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from Datasets.format.scored_records import read_predictions, write_predictions
+from Datasets.format.records import read_predictions, write_predictions
 
 SIZE = {"width": 8, "height": 6}
 
