@@ -55,7 +55,7 @@ def seen(images: Mapping[str, Callable[[], bytes]], artifact: Artifact, device: 
     predictor = Predictor(artifact, Runtime(device), extras=True)
 
     def of_image(data: bytes) -> Any:
-        pixels = decode(data, value_range=artifact.manifest["input"].get("range"))
+        pixels = decode(data, value_range=artifact.value_range)
         return traits(predictor.find(pixels, artifact.threshold), pixels)
 
     rows = list(progress(predict(images, of_image, cpu_count()), len(images), what, "images"))

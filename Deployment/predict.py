@@ -182,8 +182,8 @@ def main(
     if done:
         print(f"{to}: continues after {len(done)} images")
     left = {name: read for name, read in files.items() if name not in done}
-    model_of = Predictor(artifact, Runtime(device, 1, tile, overlap), extras=to.suffix == ".parquet")
-    predictor = partial(model_of, max_pixels=max_pixels, threshold=threshold)
+    model_of = Predictor(artifact, Runtime(device, 1, tile, overlap, max_pixels), extras=to.suffix == ".parquet")
+    predictor = partial(model_of, threshold=threshold)
     new = keep(journal, work, done.values(), predict(left, predictor, jobs))
     by_name = done | {row["image"]: row for row in progress(new, len(left), f"predict on {model_of.device}", "images")}
     rows = [by_name[name] for name in files]

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from Datasets.format.graphs import Device, device_of, open_graph
-from Datasets.format.images import FILL, FORMATS, MAX_PIXELS, decode, letterbox
+from Datasets.format.images import FILL, FORMATS, MAX_PIXELS, Range, decode, letterbox
 from Datasets.format.predictions import EXTRAS, OUTPUTS, Prediction, to_prediction, uncertainty
 from Datasets.tools.errors import UserError
 from Deployment.service.tiles import merged, tiles
@@ -55,7 +55,8 @@ class Artifact:
     """A verified export. task: the record's field that the model predicts, as in Datasets/format/predictions.py.
 
     graph: the file of the ONNX graph that is served. threshold: the score below which a prediction is left out of an
-    answer. served: the files that a service needs, relative to `directory`, the manifest apart.
+    answer. value_range: as of Datasets.format.images.decode. served: the files that a service needs, relative to
+    `directory`, the manifest apart.
     """
 
     directory: Path
@@ -63,6 +64,7 @@ class Artifact:
     task: str
     graph: str
     threshold: float
+    value_range: Range
     served: list[str]
 
     def samples(self) -> dict[str, tuple[bytes, Prediction]]:
@@ -83,12 +85,15 @@ class Runtime:
     """How a graph is run. threads: for the operators of one image; with a small model a second one is slower.
 
     tile: side in pixels of the squares that larger images are looked at in, 0 for none. overlap: their common share.
+    formats: those of image files that are accepted, by Pillow's names.
     """
 
     device: Device = Device.cpu
     threads: int = 1
     tile: int = 0
     overlap: float = 0.2
+    max_pixels: int = MAX_PIXELS
+    formats: tuple[str, ...] = FORMATS
 
 
 class Predictor:
@@ -108,18 +113,12 @@ class Predictor:
         given = {output.name for output in self._session.get_outputs()} if extras else set()
         self._names = [*OUTPUTS[artifact.task], *(name for name in EXTRAS if name in given)]
 
-    def __call__(
-        self,
-        data: bytes,
-        max_pixels: int = MAX_PIXELS,
-        threshold: float | None = None,
-        formats: tuple[str, ...] = FORMATS,
-    ) -> Prediction:
+    def __call__(self, data: bytes, threshold: float | None = None) -> Prediction:
         """What the model finds in an image file, with a score of at least `threshold` (default: the manifest's).
 
-        formats: those accepted, by Pillow's names. Raises Datasets.format.images.UnreadableImage.
+        Raises Datasets.format.images.UnreadableImage.
         """
-        image = decode(data, max_pixels, formats, self.artifact.manifest["input"].get("range"))
+        image = decode(data, self._runtime.max_pixels, self._runtime.formats, self.artifact.value_range)
         return self.find(image, self.artifact.threshold if threshold is None else threshold)
 
     def find(self, image: np.ndarray, threshold: float) -> Prediction:
@@ -174,7 +173,7 @@ def load(directory: Path) -> Artifact:
     served = sorted(name for name in files if name.startswith((about.graph, "sample/")))
     there = {name: files[name] for name in files if name in served or (directory / name).is_file()}
     _check_files(directory, there, MANIFEST)
-    return Artifact(directory, manifest, about.task, about.graph, about.score_threshold, served)
+    return Artifact(directory, manifest, about.task, about.graph, about.score_threshold, about.input.range, served)
 
 
 def _read_json(path: Path, version: int | None = None) -> Any:

@@ -11,23 +11,21 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple
 
 from Datasets.format.coco import predictions_to_coco
-from Datasets.format.images import UnreadableImage
+from Datasets.format.images import UnreadableImage, decode
 from Datasets.tools.errors import UserError, one_line
 from Deployment.service.artifact import Artifact, Predictor, Runtime
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The service's limits: options of Deployment/serve.py, whose help explains them."""
+    """The limits of the service, beside those of an image: options of Deployment/serve.py, whose help explains them."""
 
     parallel: int
     waiting: int
     seconds: int
     max_bytes: int
-    max_pixels: int
     max_images: int
     max_memory: int
-    formats: tuple[str, ...]  # Pillow's names
 
 
 class Task(NamedTuple):
@@ -66,16 +64,16 @@ def tried(artifact: Artifact, runtime: Runtime, extras: bool) -> Predictor:
     predictor = Predictor(artifact, runtime, extras)
     name, (image, _) = next(iter(artifact.samples().items()))
     try:
-        predictor(image)  # the first prediction is slow
+        predictor.find(decode(image, value_range=artifact.value_range), artifact.threshold)  # the first one is slow
     except Exception as error:
         raise UserError(f"{artifact.directory}: the model fails on sample {name}: {one_line(error)}") from error
     return predictor
 
 
-def answer(task: Task, predictor: Predictor, limits: Limits) -> Answer:
+def answer(task: Task, predictor: Predictor) -> Answer:
     """The answer to a task; the error of status 500 is a traceback, for the log."""
     try:
-        seen = [_see(data, task.threshold, predictor, limits) for _, data in task.files]
+        seen = [_see(data, task.threshold, predictor) for _, data in task.files]
         unsure = [each.pop("uncertainty", None) for each in seen]
         failed = [(number, each["error"]) for number, each in enumerate(seen) if "error" in each]
         if failed and not task.batch:
@@ -92,10 +90,10 @@ def answer(task: Task, predictor: Predictor, limits: Limits) -> Answer:
     return Answer(content.encode(), len(seen) - len(failed), dict(objects), scores, kept)
 
 
-def _see(data: bytes, threshold: float | None, predictor: Predictor, limits: Limits) -> dict[str, Any]:
+def _see(data: bytes, threshold: float | None, predictor: Predictor) -> dict[str, Any]:
     """The prediction for an image, or `error`."""
     try:
-        prediction: Any = predictor(data, limits.max_pixels, threshold, limits.formats)
+        prediction: Any = predictor(data, threshold)
     except UnreadableImage as error:
         return {"error": one_line(error)}
     except MemoryError:
@@ -119,7 +117,7 @@ def _to_json(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def work(pipe: Connection, artifact: Artifact, runtime: Runtime, limits: Limits, extras: bool) -> None:
+def work(pipe: Connection, artifact: Artifact, runtime: Runtime, extras: bool) -> None:
     """The process: load the model, report why it failed or the device, and answer tasks until the service ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too; the service ends it
     warnings.simplefilter("ignore")  # Pillow's, about the images that are sent
@@ -130,4 +128,4 @@ def work(pipe: Connection, artifact: Artifact, runtime: Runtime, limits: Limits,
             return pipe.send((str(error), None))
         pipe.send((None, predictor.device))
         while True:
-            pipe.send(answer(pipe.recv(), predictor, limits))
+            pipe.send(answer(pipe.recv(), predictor))

@@ -97,7 +97,7 @@ class Workers:
 
     def __init__(self, artifact: Artifact, runtime: Runtime, limits: Limits, extras: bool) -> None:
         self._artifact, self._limits = artifact, limits
-        self._setup = (artifact, runtime, limits, extras)
+        self._setup = (artifact, runtime, extras)
         self.device = runtime.device  # where the models compute, once they are loaded
         self._loading = set[Worker]()
         self.ready = set[Worker]()  # those that accept requests
