@@ -44,9 +44,7 @@ def main(
     precisions: Annotated[list[Precision] | None, typer.Option(help="of the graphs; fp32 is always there")] = None,
     serve: Annotated[Precision, typer.Option(help="of the graph that a bundle has")] = Precision.fp32,
     max_loss: Annotated[float, typer.Option(min=0, help="of a figure on test that int8 or fp16 may cost")] = 0.01,
-    device: Annotated[
-        Device, typer.Option(help="where those are measured; auto: a GPU, if there is one")
-    ] = Device.auto,
+    device: Annotated[Device, typer.Option(help="where those are measured; auto: a GPU, if any")] = Device.auto,
 ) -> None:
     """Export a trained model: weights, script, ONNX graphs, samples and manifest."""
     if serve not in (precisions := list(dict.fromkeys([Precision.fp32, *(precisions or [])]))):

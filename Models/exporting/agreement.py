@@ -77,10 +77,8 @@ def isolated_answers(export: Path, files: Sequence[Path], threshold: float) -> d
     done = subprocess.run(command, cwd=export / "script", capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(
-            f"the exported script does not run on its own: {reason}; a model script may import torch, "
-            f"the standard library and files of Models that it names"
-        )
+        may = "a model script may import torch, the standard library and files of Models that it names"
+        raise UserError(f"the exported script does not run on its own: {reason}; {may}")
     return json.loads(done.stdout)
 
 
@@ -92,8 +90,6 @@ def agreement(
     worst = {name: max(difference[name] for difference in each) for name in TOLERANCE[task]}
     for name, tolerance in TOLERANCE[task].items():
         if worst[name] > tolerance:
-            raise UserError(
-                f"{what} and the trained model differ in {name} by {worst[name]:.3g}, more than {tolerance:g}: "
-                f"forward() does not mean the same in both"
-            )
+            problem = f"{what} and the trained model differ in {name} by {worst[name]:.3g}, more than {tolerance:g}"
+            raise UserError(f"{problem}: forward() does not mean the same in both")
     return worst

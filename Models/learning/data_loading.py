@@ -103,12 +103,12 @@ class Samples:
 
     def letterbox(self, index: int) -> Letterbox:
         """The image as the model sees it, and the way back to its own pixels."""
-        return self._load(index) if self._cache is None else self._cache[index]
+        return letterbox(self.pixels(index), self._size) if self._cache is None else self._cache[index]
 
     def cache(self) -> None:
         """Decode all images now, if they fit into CACHE_BYTES."""
         if self._cache is None and len(self) * self._size**2 * 3 <= CACHE_BYTES:
-            self._cache = list(progress(ahead(self._load, range(len(self))), len(self), "decode", "images"))
+            self._cache = list(progress(ahead(self.letterbox, range(len(self))), len(self), "decode", "images"))
 
     def boxes(self, index: int, crowd: bool) -> tuple[np.ndarray, np.ndarray]:
         """Boxes float [M, 4] in the image's own pixels and class ids int [M], of crowds or of single objects."""
@@ -159,9 +159,6 @@ class Samples:
             return {"mask": torch.from_numpy(np.where(mask == VOID, IGNORED, mask))}
         values = self.labels(index) if self.task == "labels" else self.counts(index)
         return {self.task: torch.from_numpy(values)}
-
-    def _load(self, index: int) -> Letterbox:
-        return letterbox(self.pixels(index), self._size)
 
 
 def pad(targets: Sequence[Targets]) -> Targets:

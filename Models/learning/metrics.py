@@ -206,9 +206,9 @@ LABELS = Metrics(validate_labels, best_label_threshold, measure_labels)
 TASKS = {"boxes": BOXES, "mask": MASKS, "labels": LABELS, "counts": LABELS}
 
 
-def predict(model: nn.Module, samples: Samples, batch: int, threshold: float = MIN_SCORE) -> list[Any]:
+def predict(model: nn.Module, samples: Samples, batch: int) -> list[Any]:
     """A Prediction for each image, in its own pixels."""
-    return [answer(samples, *each, threshold) for each in outputs_of(model, samples, batch)]
+    return [answer(samples, *each) for each in outputs_of(model, samples, batch)]
 
 
 def outputs_of(model: nn.Module, samples: Samples, batch: int) -> Iterator[tuple[int, Outputs, Letterbox]]:
@@ -222,11 +222,11 @@ def outputs_of(model: nn.Module, samples: Samples, batch: int) -> Iterator[tuple
                 yield index, {name: values[row] for name, values in outputs.items()}, square
 
 
-def answer(samples: Samples, index: int, outputs: Outputs, square: Letterbox, threshold: float = MIN_SCORE) -> Any:
+def answer(samples: Samples, index: int, outputs: Outputs, square: Letterbox) -> Any:
     """The Prediction that the outputs for an image mean."""
     width, height = samples.records[index]["width"], samples.records[index]["height"]
     assert width and height, "a curated record has the true size of its image"
-    return to_prediction(samples.task, outputs, square, width, height, samples.classes, threshold)
+    return to_prediction(samples.task, outputs, square, width, height, samples.classes, MIN_SCORE)
 
 
 def write_answers(samples: Samples, predictions: Sequence[Any], script: str, path: Path) -> None:

@@ -80,10 +80,8 @@ def check_helpers(name: str, helpers: Path) -> None:
     """Raise UserError if a model script imports a file of Models outside `helpers`, a file or a folder."""
     script = script_file(name)
     for file in uncovered(script, helpers, ROOT):
-        problem = (
-            f"{script} imports {file}, which helpers ({helpers}) does not cover: an edit of it would not train again"
-        )
-        raise UserError(f"{problem}; name it in the experiment's entry, or a folder with all that the script imports")
+        problem = f"{script} imports {file}, which helpers ({helpers}) does not cover: an edit of it would not train"
+        raise UserError(f"{problem} again; name it in the experiment's entry, or a folder with all that it imports")
 
 
 class _Parser(argparse.ArgumentParser):
