@@ -35,7 +35,7 @@ from Datasets.tools.command import run as run_command
 from Datasets.tools.errors import UserError, one_line
 from Datasets.tools.params import with_entry, with_other_name, without_entry, written_entry
 from Models.experimenting.log import LOG, PARAMS, ROOT, Id, Log, in_params, paragraph, read_text
-from Models.experimenting.results import compare, show
+from Models.experimenting.results import compare, lock_at, show
 from Models.experimenting.run import alone, git, lock_without, opened, run
 
 JOURNAL = ROOT / "NOTES.md"
@@ -43,7 +43,6 @@ LOCK = ROOT / "dvc.lock"
 TASK = re.compile(r'^TASK = "(\w+)"', re.MULTILINE)
 IMAGES = 32  # that `try` trains on
 FEW = 8  # that it evaluates on
-STAGES = ("train", "evaluate", "review", "export", "package", "verify")
 MADE = [
     "Datasets/pretrained/{}",
     "Deployment/bundles/{}",
@@ -232,16 +231,19 @@ def compare_scripts(scripts: Path, commit: str) -> None:
 def remove(experiment: Id) -> None:
     """Remove an experiment from params.yaml and dvc.lock, and what its stages wrote; the log and its script stay."""
     entries = in_params("experiments")
+    others = {**in_params("sources"), **in_params("pretrained")}
+    stages = [name for name in lock_at("") if name.endswith(f"@{experiment}") and experiment not in others]
     if started := [name for name, entry in entries.items() if entry.get("init") == experiment != name]:
         raise UserError(f"{experiment}: {', '.join(started)} in {PARAMS.name} starts from it; remove that first")
-    found = delete(experiment, *MADE, "Models/outputs/{}")
+    is_id = re.fullmatch(r"e\d+", experiment)  # else what is deleted could be any folder
+    found = delete(experiment, *MADE, "Models/outputs/{}") if is_id else []
     if experiment in entries:
         edit(PARAMS, lambda: without_entry(PARAMS, "experiments", experiment))
         print(f"Models/{entries[experiment]['script']}.py: stays; `git rm` it if no other experiment needs it")
-    elif not found and f"@{experiment}:" not in read_text(LOCK, ""):
+    elif not found and not stages:
         raise UserError(f"{PARAMS}: has no experiment {experiment!r}; it has: {', '.join(entries) or 'none'}")
-    if LOCK.exists():
-        edit(LOCK, lambda: lock_without(f"{stage}@{experiment}" for stage in STAGES))
+    if stages:
+        edit(LOCK, lambda: lock_without(stages))
     print(f"{experiment} is removed; what it wrote stays in DVC's cache, and the last commit has its entry")
 
 
@@ -257,7 +259,7 @@ def rename(experiment: Id, new: Id) -> None:
     edit(PARAMS, lambda: with_other_name(PARAMS, "experiments", experiment, new))
     edit(LOG, lambda: re.sub(rf"^## {experiment}\b", f"## {new}", read_text(LOG, ""), flags=re.MULTILINE))
     if LOCK.exists():
-        made_again = [f"{stage}@{experiment}" for stage in STAGES[2:]]
+        made_again = [f"{stage}@{experiment}" for stage in ("review", "export", "package", "verify")]
         edit(LOCK, lambda: re.sub(rf"(?<=[@/]){experiment}\b", new, lock_without(made_again)))
     delete(experiment, *MADE)
     if (ROOT / "Models/outputs" / experiment).exists():

@@ -34,6 +34,13 @@ def test_an_experiment_is_renamed_without_training_and_then_removed(project, tmp
     assert (copy / "Models/outputs/e010/train/weights.safetensors").read_bytes() == weights
     assert "## e010" in (copy / "EXPERIMENTS.md").read_text()
     refused(run_in(copy, *experiment, "remove", "e001"), "has no experiment 'e001'; it has: e010")
+    for other in ("", "..", "digits"):
+        refused(run_in(copy, *experiment, "remove", other), f"has no experiment {other!r}; it has: e010")
+    assert (copy / "Datasets/pretrained/random").exists() and (copy / "Models/outputs/e010").exists()
+    with (copy / "dvc.lock").open("a") as lock:
+        lock.write("  import@gone:\n    cmd: python\n")
+    succeeded(run_in(copy, *experiment, "remove", "gone"))
+    assert "gone" not in (copy / "dvc.lock").read_text()
     succeeded(run_in(copy, *experiment, "remove", "e010"))
     assert YAML(typ="safe").load(copy / "params.yaml")["experiments"] == {}
     assert not any(name.endswith("@e010") for name in YAML(typ="safe").load(copy / "dvc.lock")["stages"])
