@@ -33,7 +33,9 @@ PARAMS = ROOT / "params.yaml"
 Id = Annotated[str, typer.Argument(help="id of the experiment: e001", show_default=False)]  # of the commands
 HEADING = re.compile(r"## (?P<id>e\d+)(?: +(?P<title>.*?))? *$")
 STATE = re.compile(r"State: (?P<state>open|concluded)\b")
-STEP = re.compile(r"(?P<number>\d+)\. \[(?P<box>[ xX])\] (?P<text>.*?)(?: \((?P<commit>[0-9a-f]{7,40})\))? *$")
+STEP = re.compile(
+    r"(?P<number>\d+)\. \[( |(?P<done>[xX]))\] (?P<text>.*?)(?(done)(?: \((?P<commit>[0-9a-f]{7,40})\))?) *$"
+)
 CODE = re.compile(r"^```.*?^```.*?$", re.MULTILINE | re.DOTALL)
 START = "# Experiments\n\nThe log that `python -m Models.experiment` adds to; Models/README.md says how.\n"
 
@@ -105,7 +107,7 @@ class Log:
         elif step := STEP.match(line):
             if earlier := current.steps.get(number := int(step["number"])):
                 raise self._wrong(index, f"step {number} of {current.id} is already at line {earlier.line + 1}")
-            current.steps[number] = Step(step["text"], step["box"] != " ", step["commit"], index)
+            current.steps[number] = Step(step["text"], bool(step["done"]), step["commit"], index)
         return current
 
     def _wrong(self, index: int, why: str) -> UserError:

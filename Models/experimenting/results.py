@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -110,7 +111,11 @@ def all_results(repo: "Repo") -> list[Result]:
     found = [Result(repo, name, name, "", now) for name in in_params("experiments")]
     for experiment in Log().experiments.values():
         steps = {f"{experiment.id}.{number}": step.commit for number, step in experiment.steps.items() if step.commit}
-        found += [Result(repo, name, experiment.id, commit, lock_at(commit)) for name, commit in steps.items()]
+        for name, commit in steps.items():
+            try:
+                found.append(Result(repo, name, experiment.id, commit, lock_at(commit)))
+            except UserError as error:
+                print(f"{name}: {error}; was it rebased away, or is the clone shallow?", file=sys.stderr)
     found += changed_since(repo, now, "HEAD", git("rev-parse", "HEAD").strip())
     for start, runs in repo.experiments.ls(all_commits=True).items():
         before = lock_at(start)

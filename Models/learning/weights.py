@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from Datasets.format.curated import Curated
 from Datasets.tools.atomic import replacing, write_text
-from Datasets.tools.errors import UserError, some
+from Datasets.tools.errors import UserError, one_line, some
 from Models.learning.scripts import build_model, load_script
 
 ABOUT = ("card.json", "manifest.json")  # beside weights: of pretrained ones, and of an export
@@ -48,21 +48,30 @@ class Run:
 
 
 def read_run(directory: Path) -> Run:
-    """Read `run.json`."""
-    return Run(**json.loads((directory / "run.json").read_text(encoding="utf-8")))
+    """Read `run.json`. Raises UserError if it is damaged, or of another version of this template."""
+    file = directory / "run.json"
+    try:
+        return Run(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: damaged, or of another version ({one_line(error)}); train again") from error
 
 
 def read_trained(directory: Path, curated: Path) -> tuple[Run, nn.Module, Curated]:
     """What a training made, its model, ready to predict with that training's number of threads, and the data.
 
-    Raises UserError if the data has other classes now.
+    Raises UserError if the data has other classes now, the script builds another model, or a file is damaged.
     """
     run, data = read_run(directory), Curated(curated)
     if list(data.classes) != run.classes:
         raise UserError(f"{curated}: has other classes than {directory}/run.json was trained on; train again")
     torch.set_num_threads(run.train["threads"])
     model = build_model(load_script(run.script), len(run.classes), run.build)
-    model.load_state_dict(load_file(directory / "weights.safetensors"))
+    file = directory / "weights.safetensors"
+    try:
+        model.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as error:
+        problem = f"{file}: damaged, or not of the model that Models/{run.script}.py builds now"
+        raise UserError(f"{problem}: {one_line(error)[:200]}; train again") from error
     return run, model.eval(), data
 
 

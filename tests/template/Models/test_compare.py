@@ -108,6 +108,16 @@ def test_figures_belong_to_the_settings_beside_them(repository):
     assert "e001: was trained again, but not evaluated; `dvc repro evaluate@e001`\n" in compare(repository).stdout
 
 
+def test_a_step_whose_commit_is_gone_is_left_out(repository):
+    with (repository / "EXPERIMENTS.md").open("a") as log:
+        log.write("\n## e003 More\n\nState: open\n\n1. [x] wider (1a2b3c4)\n2. [ ] all images (1200000)\n")
+    done = succeeded(compare(repository))
+    assert "e001" in done.stdout and "e002" in done.stdout
+    assert done.stderr == (
+        "e003.1: git ls-tree: Not a valid object name 1a2b3c4; was it rebased away, or is the clone shallow?\n"
+    )
+
+
 def test_what_is_not_there_is_said_in_one_line(repository):
     refused(compare(repository, "e001@nothing"), "'nothing' is no commit, tag or branch, nor a run; the runs: none")
     refused(compare(repository, "e001.2"), "no result of step e001.2")

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 from collections import Counter
 from contextlib import redirect_stdout
 
@@ -179,3 +180,18 @@ def test_a_test_split_without_boxes_is_reported(outputs, tmp_path):
 def test_a_device_that_is_not_there_is_refused(outputs, shapes):
     words = ["--curated", shapes, "--trained", outputs / "train", "--device", "cuda"]
     assert "device: 'cuda' cannot be used here: " in refused("evaluate", *words)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "line"),
+    [
+        ("run.json", lambda data: data[:-9], "run.json: damaged, or of another version"),
+        ("run.json", lambda data: data.replace(b'"data"', b'"dates"'), "run.json: damaged, or of another version"),
+        ("run.json", lambda data: data.replace(b'"width": 16', b'"width": 8'), "or not of the model that Models/e001_"),
+        ("weights.safetensors", lambda data: data[:-9], "weights.safetensors: damaged, or not of the model"),
+    ],
+)
+def test_what_a_training_made_and_is_damaged_is_refused(outputs, shapes, tmp_path, file, change, line):
+    trained = shutil.copytree(outputs / "train", tmp_path / "train")
+    (trained / file).write_bytes(change((trained / file).read_bytes()))
+    assert line in refused("evaluate", "--curated", shapes, "--trained", trained)
