@@ -30,10 +30,9 @@ from Datasets.tools.command import run
 from Datasets.tools.errors import UserError
 from Models.learning.data_loading import Samples
 from Models.learning.weights import read_trained
-from Models.reviewing.failures import failures, things
 from Models.reviewing.looks import Look, look, out_of_sample
 from Models.reviewing.next_images import OUTPUTS, next_images
-from Models.reviewing.sections import maps, suspect_cards, worst_cards
+from Models.reviewing.sections import failures, maps, suspect_cards, things, worst_cards
 from Models.reviewing.suspects import Suspect, find_suspects
 
 PAGE = Path(__file__).parent / "reviewing" / "page.html"

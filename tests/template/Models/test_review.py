@@ -18,9 +18,9 @@ from Datasets.format.curated import Curated
 from Datasets.format.images import VOID
 from Datasets.tools.errors import UserError
 from Models.learning.data_loading import Samples
-from Models.reviewing.failures import failures, things
 from Models.reviewing.looks import Look, look
 from Models.reviewing.next_images import choose, next_images
+from Models.reviewing.sections import failures, things
 from Models.reviewing.suspects import find_suspects
 from tests.template.conftest import ROOT, refused, run_in, succeeded
 from tests.template.Models.shape_scenes import box, png
