@@ -5,8 +5,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from Datasets.format.curated import Curated
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.sources import picture, write_coco
+from tests.template.Data_processing.stages import clean, curate, stage, take_in
 
 HOSTILE = 'cat | "x" <b>\\'
 
@@ -25,18 +26,10 @@ def dataset(tmp_path_factory):
         file = directory / f"labels/{'cat' if number % 2 else 'dog'}/{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(picture(50 + number))
-    succeeded(import_(directory, "boxes", "coco", "--license", "CC-BY-4.0"))
-    succeeded(import_(directory, "labels", "folders"))
-    for name in ("boxes", "labels"):
-        words = ("--source", name, "--path", directory / name, "--facts", directory / "facts.sqlite")
-        paths = ("--imported", directory / f"imported/{name}.parquet", "--out", directory / f"inspected/{name}.parquet")
-        succeeded(stage("Data_processing.inspect_images", *words, *paths))
-    folders = ("--imported", directory / "imported", "--inspected", directory / "inspected")
-    succeeded(stage("Data_processing.clean", *folders, "--out", directory / "clean", "boxes", "labels"))
-    shares = ("--train", "0.6", "--val", "0.4", "--test", "0", "--summary", directory / "curated.json")
-    succeeded(
-        stage("Data_processing.curate", "--cleaned", directory / "clean", "--out", directory / "curated", *shares)
-    )
+    take_in(directory, "boxes", directory / "boxes", "coco", "--license", "CC-BY-4.0")
+    take_in(directory, "labels", directory / "labels", "folders")
+    succeeded(clean(directory, "boxes", "labels"))
+    succeeded(curate(directory, "--train", "0.6", "--val", "0.4", "--test", "0"))
     return directory / "curated"
 
 

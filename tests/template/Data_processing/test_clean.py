@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -26,9 +24,12 @@ from Data_processing.shared.imported import About, Imported, ImportedBox, Import
 from Data_processing.shared.inspected import inspect
 from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
-from tests.contract import checkout
-from tests.template.conftest import ROOT, png_bomb, refused, stage, succeeded
-from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
+from tests.template import conftest
+from tests.template.conftest import ROOT, png_bomb, refused, succeeded
+from tests.template.Data_processing.sources import picture, write_coco
+from tests.template.Data_processing.stages import accepted, rejected, stage, table, take_in
+from tests.template.Data_processing.stages import clean as clean_again
+from tests.template.Data_processing.stages import take_in_and_clean as clean
 from tests.template.Data_processing.test_import_formats import FACTS
 
 CONTENT = {f"{number}.png": [("cat", 3, 4, 20, 30)] for number in range(6)}
@@ -52,24 +53,6 @@ PLANTED = {  # defect: rule by which it is rejected, or repaired, or neither
 }
 
 
-def clean(source, tmp_path, *options, form="coco"):
-    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
-    common = ("--source", "s", "--path", source)
-    succeeded(stage("Data_processing.import_source", *common, "--format", form, "--out", imported))
-    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
-    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
-    return stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", *options, "s")
-
-
-def rejected(tmp_path) -> dict:
-    table = pd.read_csv(tmp_path / "clean/rejected.csv")
-    return dict(zip(table["image"], table["rule"], strict=True))
-
-
-def accepted(tmp_path) -> dict:
-    return {row["image"]: row for row in pq.read_table(tmp_path / "clean/accepted.parquet").to_pylist()}
-
-
 def change_coco(source, change) -> None:
     coco = json.loads((source / "annotations.json").read_text())
     change(coco)
@@ -79,27 +62,17 @@ def change_coco(source, change) -> None:
 def test_every_planted_defect_ends_in_the_row_expected(project):
     planted = json.loads((project / "Data_processing/intermediate/digits_defects.json").read_text())
     assert {entry["defect"] for entry in planted} == set(PLANTED)
-    clean_directory = project / "Data_processing/intermediate/clean"
-    out = pd.read_csv(clean_directory / "rejected.csv").set_index("image")["rule"].to_dict()
-    repaired = pd.read_csv(clean_directory / "repairs.csv").set_index("image")["rule"].to_dict()
-    kept = {row["image"]: row for row in pq.read_table(clean_directory / "accepted.parquet").to_pylist()}
+    work = project / "Data_processing/intermediate"
+    out, kept = rejected(work), accepted(work)
+    repaired = table(work, "repairs").set_index("image")["rule"].to_dict()
     expected = {entry["image"]: PLANTED[entry["defect"]] for entry in planted}
     assert out == {image: rule for image, (rule, _) in expected.items() if rule}
     assert repaired == {image: rule for image, (_, rule) in expected.items() if rule}
     assert {image for image, (rule, _) in expected.items() if not rule} <= set(kept)
     upright = next(entry["image"] for entry in planted if entry["defect"] == "EXIF orientation 6")
     assert (kept[upright]["width"], kept[upright]["height"]) == (96, 72)
-
-
-def test_imported_is_the_sum_of_accepted_and_rejected(project):
-    summary = json.loads((project / "Data_processing/intermediate/clean.json").read_text())
-    files = {path.name for path in (project / "Datasets/raw/digits/images").iterdir()}
-    listed = json.loads((project / "Datasets/raw/digits/annotations.json").read_text())["images"]
-    assert (
-        summary["imported"]
-        == summary["accepted"] + summary["rejected"]
-        == len(files | {i["file_name"] for i in listed})
-    )
+    summary = json.loads((work / "clean.json").read_text())
+    assert summary["imported"] == summary["accepted"] + summary["rejected"] == len(kept) + len(out)
     assert sum(summary["rejected_by_rule"].values()) == summary["rejected"]
 
 
@@ -108,7 +81,7 @@ def test_a_repaired_box_has_its_corners_in_order_and_lies_inside(tmp_path):
     result = succeeded(clean(source, tmp_path))
     boxes = [tuple(box[k] for k in ("x1", "y1", "x2", "y2")) for box in accepted(tmp_path)["images/a.png"]["boxes"]]
     assert boxes == [(3, 4, 20, 30), (0, 10, 60, 20)]
-    repairs = pd.read_csv(tmp_path / "clean/repairs.csv")
+    repairs = table(tmp_path, "repairs")
     assert list(repairs["rule"]) == ["swapped corners", "clipped box"]
     assert list(repairs["before"]) == ["(20, 30, 3, 4)", "(-5, 10, 70, 20)"]
     assert "1 images imported = 1 accepted + 0 rejected" in result.stdout
@@ -164,12 +137,6 @@ def test_a_count_of_nothing_names_no_class():
     assert judged(row).record["counts"] == [{"name": "car", "count": 1}]
 
 
-def test_classes_are_renamed_before_they_are_kept(tmp_path):
-    source = write_coco(tmp_path / "source", {"a.png": [("kitty", 1, 1, 9, 9)], "b.png": [("cat", 1, 1, 9, 9)]})
-    succeeded(clean(source, tmp_path, "--keep", "cat", "--rename", "kitty=cat"))
-    assert [row["labels"] for row in accepted(tmp_path).values()] == [["cat"], ["cat"]]
-
-
 def test_a_kept_class_that_no_image_has_is_refused(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
     refused(clean(source, tmp_path, "--keep", "cat", "--keep", "zebra"), "'zebra'", "cat")
@@ -207,7 +174,7 @@ def test_hostile_files_become_rejected_rows(tmp_path):
     assert rules["images/1.png"] == "unreadable image"
     assert [rule for image, rule in rules.items() if "passwd" in image] == ["outside the source"] * 2
     assert set(accepted(tmp_path)) == {"images/4.png", "images/5.png"}
-    values = pd.read_csv(tmp_path / "clean/rejected.csv").set_index("image")["value"]
+    values = table(tmp_path, "rejected").set_index("image")["value"]
     assert "outside" in values["images/0.png"]
     assert "more" in values["images/1.png"]
 
@@ -216,9 +183,9 @@ def test_records_of_one_image_are_all_rejected(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
     change_coco(source, lambda coco: coco["images"].append({"id": 99, "file_name": "./1.png"}))
     succeeded(clean(source, tmp_path, "--max_rejected", "1"))
-    table = pd.read_csv(tmp_path / "clean/rejected.csv")
-    assert list(table["rule"]) == ["second record"] * 2
-    assert list(table["value"]) == ["also annotations.json: image 99", "also annotations.json: image 1"]
+    found = table(tmp_path, "rejected")
+    assert list(found["rule"]) == ["second record"] * 2
+    assert list(found["value"]) == ["also annotations.json: image 99", "also annotations.json: image 1"]
 
 
 def test_copies_of_an_image_with_other_labels_are_rejected(tmp_path):
@@ -226,7 +193,7 @@ def test_copies_of_an_image_with_other_labels_are_rejected(tmp_path):
     shutil.copy(source / "images/0.png", source / "images/x.png")
     refused(clean(source, tmp_path), "2 conflicting duplicates")
     assert rejected(tmp_path) == {"images/0.png": "conflicting duplicates", "images/x.png": "conflicting duplicates"}
-    assert pd.read_csv(tmp_path / "clean/repairs.csv").empty
+    assert table(tmp_path, "repairs").empty
     succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
     assert len(accepted(tmp_path)) == 5
     boxes = pq.read_table(tmp_path / "clean/rejected.parquet")["boxes"].to_pylist()
@@ -241,9 +208,9 @@ def test_copies_of_an_image_with_other_counts_are_rejected_and_other_boxes_alone
     for one, other in ("ab", "cd"):
         shutil.copy(source / f"images/{one}.png", source / f"images/{other}.png")
     succeeded(clean(source, tmp_path, "--max_rejected", "0.5"))
-    table = pd.read_csv(tmp_path / "clean/rejected.csv")
-    assert list(table["image"]) == ["images/a.png", "images/b.png"]
-    assert set(table["value"]) == {"s: images/a.png: 1 cat; s: images/b.png: 2 cat"}
+    found = table(tmp_path, "rejected")
+    assert list(found["image"]) == ["images/a.png", "images/b.png"]
+    assert set(found["value"]) == {"s: images/a.png: 1 cat; s: images/b.png: 2 cat"}
 
 
 def test_a_doubled_box_is_left_out_and_recorded(tmp_path):
@@ -251,7 +218,7 @@ def test_a_doubled_box_is_left_out_and_recorded(tmp_path):
     source = write_coco(tmp_path / "source", {"a.png": boxes})
     succeeded(clean(source, tmp_path))
     assert [box["name"] for box in accepted(tmp_path)["images/a.png"]["boxes"]] == ["cat", "dog"]
-    repair = pd.read_csv(tmp_path / "clean/repairs.csv").iloc[0]
+    repair = table(tmp_path, "repairs").iloc[0]
     assert (repair["rule"], repair["origin"]) == ("doubled box", "annotations.json: annotation 101")
     origins = accepted(tmp_path)["images/a.png"]["box_origins"]
     assert origins == ["annotations.json: annotation 100", "annotations.json: annotation 102"]
@@ -259,24 +226,24 @@ def test_a_doubled_box_is_left_out_and_recorded(tmp_path):
     assert len(accepted(tmp_path)["images/a.png"]["boxes"]) == 3
 
 
-@pytest.mark.parametrize(
-    ("draw", "option", "rule"),
-    [
-        (lambda: Image.new("RGB", (60, 8)), "--max-aspect=9", "too small"),
-        (lambda: Image.effect_noise((400, 40), 60), "--max-side=300", "too large"),
-        (lambda: Image.effect_noise((400, 40), 60), "--max-aspect=9", "extreme shape"),
-        (lambda: Image.new("RGB", (60, 40)), "--min-side=1", "too dark"),
-        (lambda: Image.new("RGB", (60, 40), "white"), "--min-side=1", "too bright"),
-        (lambda: Image.new("RGB", (60, 40), "red"), "--min-side=1", "blank"),
-        (lambda: Image.radial_gradient("L"), "--min-sharpness=20", "blurred"),
-    ],
-)
-def test_an_image_that_shows_nothing_is_rejected(tmp_path, draw, option, rule):
-    source = write_coco(tmp_path / "source", CONTENT)
-    draw().save(source / "images/0.png")
-    change_coco(source, lambda coco: coco["images"][0].update(width=None, height=None))
-    succeeded(clean(source, tmp_path, "--max-rejected=0.2", option))
-    assert rejected(tmp_path) == {"images/0.png": rule}
+def test_images_that_show_nothing_are_rejected(tmp_path):
+    drawn = {
+        "too small": Image.new("RGB", (60, 8)),
+        "too large": Image.effect_noise((400, 100), 60),
+        "extreme shape": Image.effect_noise((290, 30), 60),
+        "too dark": Image.new("RGB", (60, 40)),
+        "too bright": Image.new("RGB", (60, 40), "white"),
+        "blank": Image.new("RGB", (60, 40), "red"),
+        "blurred": Image.radial_gradient("L"),
+    }
+    content = {f"{number}.png": CONTENT["0.png"] for number in range(8)}
+    source = write_coco(tmp_path / "source", content)
+    change_coco(source, lambda coco: [image.update(width=None, height=None) for image in coco["images"]])
+    for number, image in enumerate(drawn.values()):
+        image.save(source / f"images/{number}.png")
+    options = ("--max-rejected=0.9", "--max-aspect=9", "--max-side=300", "--min-side=16", "--min-sharpness=20")
+    succeeded(clean(source, tmp_path, *options))
+    assert rejected(tmp_path) == {f"images/{number}.png": rule for number, rule in enumerate(drawn)}
 
 
 def test_a_box_that_covers_all_is_rejected_if_the_user_says_so(tmp_path):
@@ -312,7 +279,7 @@ def test_a_polygon_becomes_a_mask_of_the_true_image_and_a_false_one_is_a_reason(
     rows = accepted(tmp_path)
     assert int(coco_mask.area(rows["images/0.png"]["boxes"][0]["segmentation"])) == 17 * 26
     assert [rows[f"images/{n}.png"]["boxes"][0]["segmentation"] for n in range(1, 5)] == [None] * 4
-    repairs = pd.read_csv(tmp_path / "clean/repairs.csv")
+    repairs = table(tmp_path, "repairs")
     assert list(zip(repairs["rule"], repairs["before"], strict=True)) == [("segmentation left out", "no area")] * 4
     assert rejected(tmp_path) == {f"images/{n}.png": "malformed segmentation" for n in range(5, 10)}
 
@@ -325,14 +292,8 @@ def test_two_sources_may_share_a_folder_of_images(tmp_path):
         ids = [image["id"] for image in images]
         annotations = [a for a in whole["annotations"] if a["image_id"] in ids]
         (source / f"{part}.json").write_text(json.dumps({**whole, "images": images, "annotations": annotations}))
-        imported, inspected = tmp_path / f"imported/{part}.parquet", tmp_path / f"inspected/{part}.parquet"
-        common = ("--source", part, "--path", source)
-        form = ("--format", "coco", "--annotations", f"{part}.json")
-        succeeded(stage("Data_processing.import_source", *common, *form, "--out", imported))
-        succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
-    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
-    options = ("--out", tmp_path / "clean", "--max_rejected", "0.2")
-    result = succeeded(stage("Data_processing.clean", *directories, *options, "b", "a"))
+        take_in(tmp_path, part, source, "coco", "--annotations", f"{part}.json")
+    result = succeeded(clean_again(tmp_path, "--max_rejected", "0.2", "b", "a"))
     assert "7 images imported = 6 accepted + 1 rejected" in result.stdout
     assert [row["source"] for row in accepted(tmp_path).values()] == ["b"] * 4 + ["a"] * 2
 
@@ -392,13 +353,11 @@ def test_an_image_that_is_also_a_mask_is_rejected(tmp_path):
     imported.parent.mkdir()
     write_imported(rows, "s", imported, About(source.as_posix(), "nowhere", ImportOptions()))
     succeeded(stage("Data_processing.inspect_images", "--source", "s", "--imported", imported, "--out", inspected))
-    directories = ("--imported", imported.parent, "--inspected", inspected.parent, "--out", tmp_path / "clean")
-    succeeded(stage("Data_processing.clean", *directories, "--max_rejected", "0.5", "s"))
+    succeeded(clean_again(tmp_path, "--max_rejected", "0.5", "s"))
     assert len(rejected(tmp_path)) == 1
-    write_imported(
-        [*rows, Imported("images/2.png", "z", boxes=[])], "s", imported, About(source.as_posix(), "", ImportOptions())
-    )
-    refused(stage("Data_processing.clean", *directories, "s"), "images/2.png", "inspect s again")
+    more = [*rows, Imported("images/2.png", "z", boxes=[])]
+    write_imported(more, "s", imported, About(source.as_posix(), "", ImportOptions()))
+    refused(clean_again(tmp_path, "s"), "images/2.png", "inspect s again")
 
 
 def test_names_that_no_source_has_are_warned_of(tmp_path):
@@ -413,18 +372,11 @@ def test_names_that_no_source_has_are_warned_of(tmp_path):
 
 def test_labels_without_a_box_are_warned_of_where_their_class_has_boxes(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
-    entry = json.loads((source / "annotations.json").read_text())
-    weather = {"id": 99, "name": "sunny"}
-    boxless = [{"id": 900, "image_id": 0, "category_id": 99}]  # a label of the image
-    annotations = source / "annotations.json"
-    annotations.write_text(
-        json.dumps(
-            {**entry, "annotations": entry["annotations"] + boxless, "categories": [*entry["categories"], weather]}
-        )
-    )
+    label = {"id": 900, "image_id": 0, "category_id": 99}  # of the image
+    change_coco(source, lambda coco: coco["annotations"].append(label))
+    change_coco(source, lambda coco: coco["categories"].append({"id": 99, "name": "sunny"}))
     assert "warning" not in succeeded(clean(source, tmp_path)).stderr
-    entry["annotations"][0]["bbox"] = None
-    annotations.write_text(json.dumps(entry))
+    change_coco(source, lambda coco: coco["annotations"][0].update(bbox=None))
     result = succeeded(clean(source, tmp_path))
     assert "warning: 1 images, such as s/images/" in result.stderr and "have a label without a box" in result.stderr
 
@@ -466,28 +418,14 @@ def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_
     write_rows([{**facts, "image": f"images/{name}", "sha256": name} for name in names], inspected)
     outputs = []
     for jobs in ("1", "2"):
-        out = tmp_path / f"clean {jobs}"
-        common = ("--imported", imported.parent, "--inspected", inspected.parent, "--out", out)
-        command = (sys.executable, "-m", "Data_processing.clean", *common, "--jobs", jobs, "s")
-        succeeded(checkout.run_in(ROOT, *command))  # forked, it could have no processes
-        outputs.append({file.name: file.read_bytes() for file in out.iterdir()})
+        succeeded(clean_again(tmp_path, "--jobs", jobs, "s"))
+        outputs.append({file.name: file.read_bytes() for file in (tmp_path / "clean").iterdir()})
     assert outputs[0] == outputs[1]
 
 
-@pytest.mark.parametrize("archive", ["s.zip", "s.tar.gz"])
-def test_an_archive_gives_the_rows_that_its_directory_gives(tmp_path, archive):
-    source = write_voc(tmp_path / "source", CONTENT)
-    succeeded(clean(source, tmp_path, form="voc"))
-    from_directory = accepted(tmp_path)
-    shutil.rmtree(tmp_path / "clean")
-    succeeded(clean(pack(source, tmp_path / archive), tmp_path, form="voc"))
-    assert accepted(tmp_path) == from_directory
-
-
 def test_a_source_that_was_not_imported_is_named(tmp_path):
-    succeeded(clean(write_coco(tmp_path / "source", CONTENT), tmp_path))
-    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
-    refused(stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", "s", "other"), "other.parquet")
+    take_in(tmp_path, "s", write_coco(tmp_path / "source", CONTENT))
+    refused(clean_again(tmp_path, "s", "other"), "other.parquet")
 
 
 def test_sources_are_named_plainly_or_as_dvc_unpacks_them():
@@ -521,18 +459,15 @@ def test_a_rule_of_the_teams_rejects_with_its_remedy(tmp_path):
     folder = checkout / "Data_processing/own_rules"
     [example] = re.findall("```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
     (folder / "night_without_lamp.py").write_text(example)
-    source = write_coco(
-        tmp_path / "source", {**CONTENT, "dark.png": [("cat", 1, 1, 9, 9)], "lit.png": [("lamp", 1, 1, 9, 9)]}
-    )
-    for name in ("dark", "lit"):
-        Image.effect_noise((60, 40), 20).point(lambda value: value // 4).save(source / f"images/{name}.png")
+    night = {"dark.png": [("cat", 1, 1, 9, 9)], "lit.png": [("lamp", 1, 1, 9, 9)]}
+    source = write_coco(tmp_path / "source", {**CONTENT, **night})
+    for name in night:
+        Image.effect_noise((60, 40), 20).point(lambda value: value // 4).save(source / f"images/{name}")
     succeeded(clean(source, tmp_path, "--max-rejected=0.5"))
     assert rejected(tmp_path) == {}
-    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
-    out = ("--out", tmp_path / "clean", "--max-rejected=0.5")
-    succeeded(stage("Data_processing.clean", *directories, *out, "s", cwd=checkout))
+    succeeded(clean_again(tmp_path, "--max-rejected=0.5", "s", run=conftest.stage, cwd=checkout))
     assert rejected(tmp_path) == {"images/dark.png": "night without lamp"}
-    [row] = pd.read_csv(tmp_path / "clean/rejected.csv").to_dict("records")
+    [row] = table(tmp_path, "rejected").to_dict("records")
     assert row["remedy"] == "mark the lamps, or delete the image" and row["value"].startswith("brightness ")
 
 
@@ -565,7 +500,7 @@ def test_names_that_begin_like_formulas_stay_text_in_the_tables(tmp_path):
     source = write_coco(tmp_path / "s", content, folder=".")
     succeeded(clean(source, tmp_path, "--max-rejected", "0.9"))
     assert rejected(tmp_path) == {"'=1+2.png": "box without area"}
-    assert pd.read_csv(tmp_path / "clean/repairs.csv")["image"].tolist() == ["'@a.png"]
+    assert table(tmp_path, "repairs")["image"].tolist() == ["'@a.png"]
     assert pq.read_table(tmp_path / "clean/rejected.parquet")["image"].to_pylist() == ["=1+2.png"]
 
 

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -14,37 +13,15 @@ from PIL import Image
 from Data_processing.adding.recognise import recognise
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
-from Datasets.format.curated import Curated, read_origins
+from Datasets.format.curated import read_origins
 from Datasets.format.files import TASK_DIGITS
 from Datasets.tools.errors import UserError
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.sources import SIZE, picture, write_coco
+from tests.template.Data_processing.stages import clean, curate, splits_of, stage, table, take_in
 
 CAT, DOG = ("cat", 3, 4, 20, 30), ("dog", 30, 5, 50, 35)
 OLD = {f"{number}.png": [CAT] for number in range(8)}
-
-
-def taken_in(directory: Path, name: str, path: Path, form: str = "coco", *options: str) -> None:
-    """A source taken as far as the inspect stage."""
-    common = ("--source", name, "--path", path)
-    imported, inspected = directory / f"imported/{name}.parquet", directory / f"inspected/{name}.parquet"
-    succeeded(stage("Data_processing.import_source", *common, "--format", form, "--out", imported, *options))
-    succeeded(stage("Data_processing.inspect_images", *common, "--imported", imported, "--out", inspected))
-
-
-def clean(directory: Path, *words: str | Path):
-    folders = ("--imported", directory / "imported", "--inspected", directory / "inspected")
-    return stage("Data_processing.clean", *folders, "--out", directory / "clean", *words)
-
-
-def curate(directory: Path, *options: str):
-    out = ("--out", directory / "curated", "--summary", directory / "curated.json")
-    return stage("Data_processing.curate", "--cleaned", directory / "clean", *out, *options)
-
-
-def splits(directory: Path) -> dict[str, str]:
-    dataset = Curated(directory / "curated")
-    return {r["image"]: split for split in ("train", "val", "test") for r in dataset.records(split)}
 
 
 def accepted(directory: Path) -> dict[str, dict]:
@@ -56,21 +33,17 @@ def boxes(row: dict) -> list[tuple]:
     return [(box["name"], box["x1"], box["y1"], box["x2"], box["y2"]) for box in row["boxes"]]
 
 
-def table(directory: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(directory / f"clean/{name}.csv")
-
-
 def test_a_correction_takes_the_place_of_a_record_and_moves_no_image(tmp_path):
-    taken_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
+    take_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
     succeeded(clean(tmp_path, "old"))
     halves = ("--train", "0.5", "--val", "0.25", "--test", "0.25", "--seed", "4")
     succeeded(curate(tmp_path, *halves))
-    before = splits(tmp_path)
+    before = splits_of(tmp_path)
     fixed = {"0.png": [CAT, DOG], "1.png": [("dog", *CAT[1:])], "2.png": [], "3.png": [CAT], "new.png": [DOG]}
     source = write_coco(tmp_path / "fixed", fixed, folder="other/place")
     (source / "other/place/new.png").write_bytes(picture(77))
     shutil.copy(tmp_path / "old/images/5.png", source / "other/place/5.png")  # delivered along, not annotated
-    taken_in(tmp_path, "fixed", source, "coco", "--corrects", "old")
+    take_in(tmp_path, "fixed", source, "coco", "--corrects", "old")
     result = succeeded(clean(tmp_path, "old", "fixed"))
     assert "fixed: 4 records correct old; 1 images, such as other/place/new.png, are not there" in result.stdout
     assert "9 images imported = 9 accepted + 0 rejected" in result.stdout
@@ -89,7 +62,7 @@ def test_a_correction_takes_the_place_of_a_record_and_moves_no_image(tmp_path):
     }
     assert repairs["origin"].str.startswith("fixed: annotations.json").all()
     succeeded(curate(tmp_path, *halves))
-    assert before.items() <= splits(tmp_path).items()
+    assert before.items() <= splits_of(tmp_path).items()
     origins = read_origins(tmp_path / "curated")
     assert origins["old/images/0.png"] == {
         "image": "old/images/0.png",
@@ -107,15 +80,15 @@ def test_a_correction_takes_the_place_of_a_record_and_moves_no_image(tmp_path):
 
 def test_labels_of_other_files_find_their_images_by_path_or_stem_and_later_ones_win(tmp_path):
     """As a program exports them: without the images, or with images that it has written anew."""
-    taken_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
+    take_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
     first = write_coco(tmp_path / "first", {"0.png": [DOG], "1.png": [DOG]}, files=False)
-    taken_in(tmp_path, "first", first, "coco", "--corrects", "old")
+    take_in(tmp_path, "first", first, "coco", "--corrects", "old")
     second = write_coco(tmp_path / "second", {"1.jpg": [CAT, DOG], "2.jpg": [DOG], "3.jpg": [DOG]}, folder="new")
     for number in (1, 2, 3):
         picture_of = tmp_path / f"old/images/{number}.png"
         Image.open(picture_of).convert("RGB").save(second / f"new/{number}.jpg", quality=80)
     (second / "new/3.jpg").write_bytes(picture(99))  # another image of the same name
-    taken_in(tmp_path, "second", second, "coco", "--corrects", "old", "--corrects", "first")
+    take_in(tmp_path, "second", second, "coco", "--corrects", "old", "--corrects", "first")
     result = succeeded(clean(tmp_path, "old", "first", "second"))
     assert "second: 2 records correct old, first; 1 images, such as new/3.jpg" in result.stdout
     rows = accepted(tmp_path)
@@ -124,21 +97,21 @@ def test_labels_of_other_files_find_their_images_by_path_or_stem_and_later_ones_
     (tmp_path / "yolo/labels").mkdir(parents=True)
     (tmp_path / "yolo/labels/5.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (tmp_path / "yolo/classes.txt").write_text("dog\n")
-    taken_in(tmp_path, "yolo", tmp_path / "yolo", "yolo", "--corrects", "old")
+    take_in(tmp_path, "yolo", tmp_path / "yolo", "yolo", "--corrects", "old")
     succeeded(clean(tmp_path, "old", "yolo"))
     assert boxes(accepted(tmp_path)["old/images/5.png"]) == [("dog", 15, 10, 45, 30)]
-    taken_in(tmp_path, "third", first, "coco", "--corrects", "gone")
+    take_in(tmp_path, "third", first, "coco", "--corrects", "gone")
     refused(clean(tmp_path, "old", "third"), "sources.third.corrects: 'gone' is no other source")
 
 
 def test_boxes_of_an_image_of_another_size_do_not_correct(tmp_path):
-    taken_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
+    take_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
     fixed = write_coco(tmp_path / "fixed", {"0.png": [CAT]})
     Image.open(tmp_path / "old/images/0.png").resize((30, 20)).save(fixed / "images/0.png")
     coco = json.loads((fixed / "annotations.json").read_text())
     del coco["images"][0]["width"], coco["images"][0]["height"]
     (fixed / "annotations.json").write_text(json.dumps(coco))
-    taken_in(tmp_path, "fixed", fixed, "coco", "--corrects", "old")
+    take_in(tmp_path, "fixed", fixed, "coco", "--corrects", "old")
     succeeded(clean(tmp_path, "--max-rejected", "1", "--trust-image-size", "old", "fixed"))
     (out,) = table(tmp_path, "rejected").to_dict("records")
     assert (out["source"], out["image"], out["rule"]) == ("old", "images/0.png", "resized image")
@@ -168,10 +141,10 @@ def test_a_mask_stays_where_a_correction_of_boxes_shows_its_classes_and_is_repla
     cats[4:30, 3:20] = 1
     names = [f"{number}.png" for number in range(3)]
     old = write_masks(tmp_path / "old", dict.fromkeys(names, cats), {name: [CAT] for name in names})
-    taken_in(tmp_path, "old", old, "json")
+    take_in(tmp_path, "old", old, "json")
     moved = ("cat", 3, 5, 20, 30)
     fixed = write_masks(tmp_path / "fixed", {"2.png": cats * 2}, {"0.png": [moved], "1.png": [CAT, DOG], "2.png": []})
-    taken_in(tmp_path, "fixed", fixed, "json", "--corrects", "old")
+    take_in(tmp_path, "fixed", fixed, "json", "--corrects", "old")
     succeeded(clean(tmp_path, "old", "fixed"))
     rows = accepted(tmp_path)
     assert [rows[f"old/images/{name}"]["mask"] is not None for name in names] == [True, False, True]
@@ -192,21 +165,21 @@ def test_a_mask_stays_where_a_correction_of_boxes_shows_its_classes_and_is_repla
 
 
 def test_a_correction_of_a_correction_counts_and_two_of_one_image_in_one_source_do_not(tmp_path):
-    taken_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
+    take_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
     digits = accepted_after(tmp_path)["old/images/2.png"]["sha256"][:TASK_DIGITS]
     first = write_coco(tmp_path / "first", {"0.png": [DOG], "1.png": [DOG]}, files=False)
-    taken_in(tmp_path, "first", first, "coco", "--corrects", "old")
+    take_in(tmp_path, "first", first, "coco", "--corrects", "old")
     twice = {"1.png": [CAT, DOG], f"aaaaaaaa-2-{digits}.png": [CAT], f"bbbbbbbb-2-{digits}.png": [DOG]}
-    taken_in(tmp_path, "second", write_coco(tmp_path / "second", twice, files=False), "coco", "--corrects", "first")
+    take_in(tmp_path, "second", write_coco(tmp_path / "second", twice, files=False), "coco", "--corrects", "first")
     result = succeeded(clean(tmp_path, "--max-rejected", "1", "old", "first", "second"))
     assert "8 images imported = 7 accepted + 1 rejected" in result.stdout
     assert boxes(accepted(tmp_path)["old/images/1.png"]) == [CAT, DOG]
     (left,) = table(tmp_path, "rejected").to_dict("records")
     assert (left["image"], left["rule"]) == ("images/2.png", "second record")
     assert "in second, which corrects it; also annotations.json: image" in left["value"]
-    taken_in(tmp_path, "other", write_coco(tmp_path / "other", {"0.png": [CAT]}, files=False))
+    take_in(tmp_path, "other", write_coco(tmp_path / "other", {"0.png": [CAT]}, files=False))
     tasks = tmp_path / "second"
-    taken_in(tmp_path, "second", tasks, "coco", "--corrects", "other")
+    take_in(tmp_path, "second", tasks, "coco", "--corrects", "other")
     refused(
         clean(tmp_path, "old", "other", "second"),
         f"2-{digits}.png is a task of old's image",
@@ -215,7 +188,7 @@ def test_a_correction_of_a_correction_counts_and_two_of_one_image_in_one_source_
 
 
 def test_excluded_images_are_rejected_with_their_reason_and_do_not_count(tmp_path):
-    taken_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
+    take_in(tmp_path, "old", write_coco(tmp_path / "old", OLD))
     sha256 = accepted_after(tmp_path)["old/images/3.png"]["sha256"]
     listed = tmp_path / "excluded.csv"
     lines = ["source,image,sha256,reason", 'old,images/1.png,,"blurred, by hand"', f",,{sha256},face visible"]
@@ -258,10 +231,10 @@ def test_annotations_alone_can_be_added_where_they_correct_a_source(tmp_path):
 
 
 def test_images_placed_in_train_move_none_and_those_like_images_of_other_splits_are_left_out(tmp_path):
-    taken_in(tmp_path, "old", write_coco(tmp_path / "old", {f"{n}.png": [CAT] for n in range(20)}))
+    take_in(tmp_path, "old", write_coco(tmp_path / "old", {f"{n}.png": [CAT] for n in range(20)}))
     succeeded(clean(tmp_path, "old"))
     succeeded(curate(tmp_path, "--seed", "3"))
-    before = splits(tmp_path)
+    before = splits_of(tmp_path)
     of_test = next(image for image, split in before.items() if split == "test").removeprefix("old/")
     of_train = next(image for image, split in before.items() if split == "train").removeprefix("old/")
     new = write_coco(tmp_path / "new", {f"n{n}.png": [CAT] for n in range(20)})
@@ -269,20 +242,20 @@ def test_images_placed_in_train_move_none_and_those_like_images_of_other_splits_
         (new / f"images/n{number}.png").write_bytes(picture(100 + number))
     shutil.copy(tmp_path / "old" / of_test, new / "images/n0.png")
     shutil.copy(tmp_path / "old" / of_train, new / "images/n1.png")
-    taken_in(tmp_path, "new", new, "coco", "--split", "train")
+    take_in(tmp_path, "new", new, "coco", "--split", "train")
     for order in (("old", "new"), ("new", "old")):  # whatever comes first gives groups their names
         succeeded(clean(tmp_path, *order))
         result = succeeded(curate(tmp_path, "--seed", "3"))
         assert "warning: 1 images, such as images/n0.png, are left out" in result.stderr
-        after = splits(tmp_path)
+        after = splits_of(tmp_path)
         assert before.items() <= after.items()
         placed = {image: split for image, split in after.items() if image not in before}
         assert placed == {f"new/images/n{n}.png": "train" for n in range(1, 20)}
     sources = ("--train", "0.5", "--val", "0", "--test", "0.5")
-    taken_in(tmp_path, "old", tmp_path / "old", "coco", "--split", "test")
+    take_in(tmp_path, "old", tmp_path / "old", "coco", "--split", "test")
     succeeded(clean(tmp_path, "old", "new"))
     succeeded(curate(tmp_path, *sources))
-    assert {image.split("/")[0] + split for image, split in splits(tmp_path).items()} == {"oldtest", "newtrain"}
+    assert {image.split("/")[0] + split for image, split in splits_of(tmp_path).items()} == {"oldtest", "newtrain"}
     refused(
         stage("Data_processing.import_source", "--source", "s", "--format", "coco", "--path", new, "--split", "x"),
         "'x'",
@@ -294,8 +267,8 @@ def test_another_annotation_file_of_the_same_folder_corrects_and_completes_it(tm
     write_coco(tmp_path / "again", {**dict.fromkeys(OLD, (DOG,)), "8.png": [DOG]}, files=False)
     shutil.move(tmp_path / "again/annotations.json", source / "again.json")
     (source / "images/8.png").write_bytes(picture(8))
-    taken_in(tmp_path, "old", source, "coco", "--annotations", "annotations.json")
-    taken_in(tmp_path, "again", source, "coco", "--annotations", "again.json", "--corrects", "old")
+    take_in(tmp_path, "old", source, "coco", "--annotations", "annotations.json")
+    take_in(tmp_path, "again", source, "coco", "--annotations", "again.json", "--corrects", "old")
     result = succeeded(clean(tmp_path, "old", "again"))
     assert "9 images imported = 9 accepted + 0 rejected" in result.stdout
     assert {image: boxes(row) for image, row in accepted(tmp_path).items()} == {

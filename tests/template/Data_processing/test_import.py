@@ -11,9 +11,10 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.shared.imported import read_about
 from Data_processing.shared.outlines import to_rle
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.annotated import corners, read_imported, rows_of
 from tests.template.Data_processing.sources import pack, write_coco, write_voc
+from tests.template.Data_processing.stages import stage
 
 CONTENT = {"b.png": [("dog", 3, 4, 20, 30), ("cat", 0, 0, 60, 40)], "a.png": [("cat", 10, 10, 11, 12)], "c.png": []}
 

@@ -12,7 +12,8 @@ from Data_processing.shared.outlines import to_rle
 from Datasets.tools.errors import UserError
 from tests.template.Data_processing.annotated import corners, cvat_image, rows_of, write_cvat, write_pictures
 from tests.template.Data_processing.sources import SIZE, picture
-from tests.template.Data_processing.test_clean import accepted, clean, rejected
+from tests.template.Data_processing.stages import accepted, rejected
+from tests.template.Data_processing.stages import take_in_and_clean as clean
 
 BOX = '<box label="cat" xtl="3.0" ytl="4.0" xbr="20.0" ybr="30.0"/>'
 

@@ -11,9 +11,10 @@ import pytest
 from Data_processing.readers.datumaro import Annotation, Item, _record
 from Data_processing.shared.datumaro_items import causes
 from Datasets.tools.errors import UserError
-from tests.template.conftest import ROOT, refused, run_in, stage, succeeded
+from tests.template.conftest import ROOT, refused, run_in, succeeded
 from tests.template.Data_processing.annotated import corners, rows_of
 from tests.template.Data_processing.sources import pack, picture
+from tests.template.Data_processing.stages import stage
 
 there = os.environ.get("DATUMARO_PYTHON") or shutil.which("datum")
 needs_datumaro = pytest.mark.skipif(not there, reason="Datumaro is not installed: pipx install 'datumaro[cli]'")

@@ -22,8 +22,9 @@ from Data_processing.shared.imported import Imported, ImportOptions, from_arrow,
 from Data_processing.shared.inspected import Facts
 from Datasets.format.records import SCHEMA, Box, empty_record, write_json
 from Datasets.tools.errors import UserError
-from tests.template.conftest import ROOT, refused, stage, succeeded
+from tests.template.conftest import ROOT, refused, succeeded
 from tests.template.Data_processing.sources import SIZE, pack, picture
+from tests.template.Data_processing.stages import stage
 
 CONTENT = {"a.png": [("cat", 3, 4, 21, 30), ("dog", 0, 0, 60, 40)], "b.png": [("cat", 12, 10, 15, 20)], "c.png": []}
 

@@ -11,10 +11,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from Data_processing.shared.outlines import to_rle
-from tests.template.conftest import stage
 from tests.template.Data_processing.annotated import corners, labelme_file, rows_of, shape
 from tests.template.Data_processing.sources import SIZE, pack, picture
-from tests.template.Data_processing.test_clean import accepted, clean, rejected
+from tests.template.Data_processing.stages import accepted, rejected, stage
+from tests.template.Data_processing.stages import take_in_and_clean as clean
 
 IMPORT = ("--source", "s", "--format", "labelme")
 

@@ -19,9 +19,10 @@ from Data_processing.shared.mask_values import entry, named
 from Datasets.format.classes import read_classes
 from Datasets.format.curated import Curated
 from Datasets.tools.errors import UserError
-from tests.template.conftest import stage, succeeded
+from tests.template.conftest import succeeded
 from tests.template.Data_processing.annotated import rows_of
 from tests.template.Data_processing.sources import SIZE, pack, picture
+from tests.template.Data_processing.stages import stage
 from tests.template.Data_processing.test_import_formats import write
 
 COLOURS = [(0, 0, 0), (128, 64, 128), (0, 128, 0), (200, 0, 9)]

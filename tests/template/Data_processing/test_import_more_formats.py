@@ -32,7 +32,8 @@ from tests.template.Data_processing.annotated import (
     write_via,
 )
 from tests.template.Data_processing.sources import SIZE, pack, picture
-from tests.template.Data_processing.test_clean import accepted, clean
+from tests.template.Data_processing.stages import accepted
+from tests.template.Data_processing.stages import take_in_and_clean as clean
 from tests.template.Data_processing.test_import_formats import imported, problems, write
 
 

@@ -5,10 +5,11 @@ import codecs
 import pytest
 
 from Datasets.tools.errors import UserError
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.annotated import BOX, WRITERS, corners, rows_of
 from tests.template.Data_processing.sources import pack
-from tests.template.Data_processing.test_clean import accepted, clean
+from tests.template.Data_processing.stages import accepted, stage
+from tests.template.Data_processing.stages import take_in_and_clean as clean
 
 FORMS = pytest.mark.parametrize("form", WRITERS)
 

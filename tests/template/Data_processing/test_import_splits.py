@@ -13,9 +13,10 @@ from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions, read_about
 from Data_processing.shared.split_names import split_of, split_pattern
 from Datasets.tools.errors import UserError
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.annotated import read_imported
 from tests.template.Data_processing.sources import pack, picture, write_coco
+from tests.template.Data_processing.stages import stage
 from tests.template.Data_processing.test_import_formats import imported
 from tests.template.Data_processing.test_import_formats import write as write_files
 

@@ -4,9 +4,10 @@ import pytest
 from PIL import Image
 
 from Datasets.tools.errors import UserError
-from tests.template.conftest import stage, succeeded
+from tests.template.conftest import succeeded
 from tests.template.Data_processing.annotated import read_imported, rows_of
 from tests.template.Data_processing.sources import SIZE, pack, picture, write_voc
+from tests.template.Data_processing.stages import stage
 
 CONTENT = {f"{name}.png": [("cat", 3, 4, 20, 30)] for name in "abcd"}
 

@@ -18,8 +18,9 @@ from Data_processing.shared.inspected import Task, inspect_chunk, perceptual_has
 from Data_processing.shared.inspected import inspect as inspect_image
 from Datasets.format.images import MAX_PIXELS
 from tests.contract import checkout
-from tests.template.conftest import ROOT, refused, stage, succeeded, until
+from tests.template.conftest import ROOT, refused, succeeded, until
 from tests.template.Data_processing.sources import pack, picture, write_coco
+from tests.template.Data_processing.stages import stage
 
 NAMES = [f"{number}.png" for number in range(100)]
 

@@ -4,7 +4,6 @@ import io
 import json
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -21,9 +20,10 @@ from Datasets.format.curated import Curated
 from Datasets.format.images import mask_file
 from Datasets.format.records import empty_record
 from Datasets.tools.errors import UserError
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.annotated import read_imported
 from tests.template.Data_processing.sources import SIZE, picture, write_coco
+from tests.template.Data_processing.stages import ALL_TRAIN, clean, curate, rejected, splits_of, stage
 
 CLASSES = {"sky": 0, "road": 1}
 
@@ -42,16 +42,6 @@ def test_a_small_object_lies_on_top_of_a_large_one():
     small[1:3, 2:4] = True
     for boxes in ([box("sky", large), box("road", small)], [box("road", small), box("sky", large)]):
         assert np.array_equal(masks.draw_mask(boxes, CLASSES, 6, 4), np.where(small, 2, 1))
-
-
-def test_nothing_is_drawn_where_an_object_has_no_outline():
-    assert (
-        masks.draw_mask(
-            [box("sky", np.ones((4, 6))), {**box("sky", np.ones((4, 6))), "segmentation": None}], CLASSES, 6, 4
-        )
-        is None
-    )
-    assert masks.draw_mask([], CLASSES, 6, 4).tolist() == [[0] * 6] * 4
 
 
 def test_a_sources_values_become_class_ids_and_void_stays_void():
@@ -97,25 +87,18 @@ def test_any_other_outline_is_refused_with_a_reason(outline):
 
 
 def run_stages(tmp_path, rows: list[Imported], *curate_options: str):
-    source, imported = tmp_path / "source", tmp_path / "imported/s.parquet"
+    imported = tmp_path / "imported/s.parquet"
     imported.parent.mkdir(exist_ok=True)
-    write_imported(rows, "s", imported, About(source.as_posix(), "", ImportOptions()))
-    options = ("--source", "s", "--path", source, "--imported", imported, "--jobs", "1")
-    succeeded(stage("Data_processing.inspect_images", *options, "--out", tmp_path / "inspected/s.parquet"))
-    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
-    clean = stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", "--max_rejected=0.9", "s")
-    if clean.returncode:
-        return clean
-    out = ("--out", tmp_path / "curated", "--summary", tmp_path / "summary.json")
-    return stage("Data_processing.curate", "--cleaned", tmp_path / "clean", *out, *curate_options)
+    write_imported(rows, "s", imported, About((tmp_path / "source").as_posix(), "", ImportOptions()))
+    options = ("--source", "s", "--imported", imported, "--out", tmp_path / "inspected/s.parquet")
+    succeeded(stage("Data_processing.inspect_images", *options))
+    cleaned = clean(tmp_path, "--max_rejected=0.9", "s")
+    return cleaned if cleaned.returncode else curate(tmp_path, *curate_options)
 
 
 def write_images(tmp_path, number: int) -> list[Imported]:
     write_coco(tmp_path / "source", {f"{n}.png": [] for n in range(number)}, folder="")
     return [Imported(f"{n}.png", f"list.txt:{n + 1}") for n in range(number)]
-
-
-ALL = ("--train=1", "--val=0", "--test=0")
 
 
 def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected(tmp_path):
@@ -138,10 +121,9 @@ def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected
             (tmp_path / f"source/masks/{number}.png").write_bytes(mask_file(file))
     rows[5].boxes = [ImportedBox("car", 10, 5, 40, 20, "here")]
     rows[6].labels = ["car"]
-    succeeded(run_stages(tmp_path, rows, *ALL))
+    succeeded(run_stages(tmp_path, rows, *ALL_TRAIN))
     assert read_classes(tmp_path / "curated/classes.json") == {"car": 0, "road": 1, "sky": 2}
-    out = pd.read_csv(tmp_path / "clean/rejected.csv").set_index("image")["rule"].to_dict()
-    assert out == {"1.png": "unknown mask value", "2.png": "wrong mask", "3.png": "unreadable mask"}
+    assert rejected(tmp_path) == {"1.png": "unknown mask value", "2.png": "wrong mask", "3.png": "unreadable mask"}
     records = {record["image"]: record for record in Curated(tmp_path / "curated").records("train")}
     assert records["s/0.png"]["labels"] == ["road"]
     assert records["s/4.png"]["labels"] == []
@@ -152,7 +134,7 @@ def test_masks_of_a_source_reach_the_curated_dataset_and_wrong_ones_are_rejected
         assert np.array_equal(np.asarray(pixels), np.where(drawn, value, 0))
     entry = next(e for e in json.loads((tmp_path / "curated/metadata.json").read_text()) if e[0] == "s/0.png")
     assert entry[4] == records["s/0.png"]["mask"]["path"]
-    refused(run_stages(tmp_path, [rows[4]], *ALL), "s: its masks have no values but 0 and 255")
+    refused(run_stages(tmp_path, [rows[4]], *ALL_TRAIN), "s: its masks have no values but 0 and 255")
 
 
 def test_masks_are_drawn_from_outlines_if_the_user_says_so(tmp_path):
@@ -160,9 +142,9 @@ def test_masks_are_drawn_from_outlines_if_the_user_says_so(tmp_path):
     outline = encode([[10, 5, 40, 5, 40, 20, 10, 20]])
     rows[0].boxes = [ImportedBox("road", 10, 5, 40, 20, "here", outline=outline)]
     rows[1].boxes = [ImportedBox("road", 10, 5, 40, 20, "here")]
-    succeeded(run_stages(tmp_path, rows, *ALL))
+    succeeded(run_stages(tmp_path, rows, *ALL_TRAIN))
     assert [r["mask"] for r in Curated(tmp_path / "curated").records("train")] == [None, None]
-    succeeded(run_stages(tmp_path, rows, *ALL, "--draw-masks"))
+    succeeded(run_stages(tmp_path, rows, *ALL_TRAIN, "--draw-masks"))
     first, second = Curated(tmp_path / "curated").records("train")
     assert np.asarray(Image.open(io.BytesIO(first["mask"]["bytes"]))).sum() == 30 * 15
     assert second["mask"] is None
@@ -173,14 +155,14 @@ def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path, monke
     outline = encode([[10, 5, 40, 5, 40, 20, 10, 20]])
     for row in rows:
         row.boxes = [ImportedBox("road", 10, 5, 40, 20, "here", outline=outline)]
-    succeeded(run_stages(tmp_path, rows, *ALL, "--draw-masks"))
+    succeeded(run_stages(tmp_path, rows, *ALL_TRAIN, "--draw-masks"))
     first = Curated(tmp_path / "curated").records("train")
     options = ("--source", "again", "--format", "parquet", "--path", tmp_path / "curated")
     succeeded(stage("Data_processing.import_source", *options, "--out", tmp_path / "again.parquet"))
     again = list(read_imported(tmp_path / "again.parquet"))
     (tmp_path / "source").rename(tmp_path / "first source")
     (tmp_path / "curated").rename(tmp_path / "source")
-    succeeded(run_stages(tmp_path, again, *ALL))
+    succeeded(run_stages(tmp_path, again, *ALL_TRAIN))
     second = Curated(tmp_path / "curated").records("train")
     same = ("sha256", "width", "height", "labels", "counts", "boxes")
     assert [[r[key] for key in same] for r in first] == [[r[key] for key in same] for r in second]
@@ -197,7 +179,7 @@ def test_fractions_become_pixels_of_the_true_image(tmp_path):
     rows = write_images(tmp_path, 1)
     box = ImportedBox("cat", 0.25, 0.5, 0.75, 1.0, "here", outline=encode([[0.25, 0.5, 0.75, 0.5, 0.75, 1, 0.25, 1]]))
     rows[0].boxes, rows[0].normalized = [box], True
-    succeeded(run_stages(tmp_path, rows, *ALL))
+    succeeded(run_stages(tmp_path, rows, *ALL_TRAIN))
     found = Curated(tmp_path / "curated").records("train")[0]["boxes"][0]
     assert [found[key] for key in ("x1", "y1", "x2", "y2")] == [15, 20, 45, 40]
     assert int(coco_mask.area(found["segmentation"])) == 30 * 20
@@ -208,18 +190,13 @@ def test_a_sources_splits_are_kept_if_the_user_says_so_and_groups_stay_whole(tmp
     for number, row in enumerate(rows):
         row.labels, row.split = ["cat"], ("train", "val", "test")[number % 3]
     (tmp_path / "source/8.png").write_bytes(picture(0))  # test's, but the same file as train's 0.png
-    rows[8].labels = ["cat"]
     result = succeeded(run_stages(tmp_path, rows, "--keep-splits"))
     assert "1 images do not keep their source's split" in result.stderr
     accepted = ("--accepted", tmp_path / "clean/accepted.parquet", "--tries", "3")
     told = succeeded(stage("Data_processing.split", *accepted, "--keep-splits")).stdout
     assert told.endswith("seed 0: 0, 0.1704\nseed 1: 0, 0.1704\nseed 2: 0, 0.1704\n")  # none is left out
-    without_val = [row for row in rows if row.split != "val"]
-    dataset = Curated(tmp_path / "curated")
-    found = {r["image"]: split for split in ("train", "val", "test") for r in dataset.records(split)}
-    taken = succeeded(run_stages(tmp_path, without_val, "--keep-splits")).stdout
-    assert "val: stated of no image, so taken out of train by groups" in taken
-    assert found == {f"s/{n}.png": "train" if n == 8 else ("train", "val", "test")[n % 3] for n in range(9)}
+    expected = {f"s/{n}.png": "train" if n == 8 else ("train", "val", "test")[n % 3] for n in range(9)}
+    assert splits_of(tmp_path) == expected
 
 
 def test_a_stated_group_stays_together(tmp_path):

@@ -25,8 +25,9 @@ from Data_processing.shared.inspected import inspect
 from Datasets.format.curated import Curated, write_annotations, write_curated, write_shard
 from Datasets.format.records import SCHEMA, SPLITS, empty_record
 from Datasets.tools.command import progress
-from tests.template.conftest import copy_with_results, edit_params, refused, run_in, stage, succeeded
+from tests.template.conftest import copy_with_results, edit_params, refused, run_in, succeeded
 from tests.template.Data_processing.sources import SIZE, pack, picture, write_coco
+from tests.template.Data_processing.stages import stage
 from tests.template.Deployment.browser import chromium, needs_browser
 
 HOSTILE_CLASS = "<script>alert('class')</script>"

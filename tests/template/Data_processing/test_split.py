@@ -29,8 +29,9 @@ from Data_processing.split import (
 from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.sources import pack, picture, write_coco
+from tests.template.Data_processing.stages import stage
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 

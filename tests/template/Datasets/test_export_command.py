@@ -11,7 +11,8 @@ import pytest
 
 from Datasets.export import Format
 from Datasets.format.coco import encode
-from tests.template.conftest import ROOT, refused, stage, succeeded, until
+from tests.template.conftest import ROOT, refused, succeeded, until
+from tests.template.Data_processing.stages import stage
 from tests.template.Datasets.random_datasets import png, write_dataset
 
 FORMATS = [form.value for form in Format]

@@ -26,9 +26,10 @@ from Datasets import tasks
 from Datasets.format.curated import Curated, read_origins
 from Datasets.format.records import write_predictions
 from Datasets.tools.errors import UserError
-from tests.template.conftest import refused, stage
+from tests.template.conftest import refused
 from tests.template.Data_processing.annotated import corners, read_imported
 from tests.template.Data_processing.sources import SIZE, picture, squares, write_coco, write_masks
+from tests.template.Data_processing.stages import stage
 
 CAT, DOG = ("cat", 3.14159, 4, 20, 30), ("dog", 30, 5, 50, 35)
 OLD = {"a/0.png": [CAT, DOG], "b/0.png": [CAT], "b/ö 1.png": [DOG], "2.png": [CAT], "3.png": []}

@@ -3,7 +3,8 @@
 import pytest
 from ruamel.yaml import YAML
 
-from tests.template.conftest import refused, stage, succeeded
+from tests.template.conftest import refused, succeeded
+from tests.template.Data_processing.stages import stage
 
 
 def lock(**stages: str | None) -> dict:
