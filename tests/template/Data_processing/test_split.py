@@ -1,20 +1,27 @@
-"""Groups stay together, splits stay put, and shares come out as far as groups allow."""
+"""Near duplicates are found, groups stay together, splits stay put, and shares come out as far as groups allow."""
 
 import hashlib
 import json
+import shutil
 from collections import Counter
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from Data_processing.curate import assign, warn_shares
-from Data_processing.curating.duplicates import COLUMNS, Groups, compile_pattern, find_groups, own_key
+from Data_processing.curating.duplicates import (
+    COLUMNS,
+    Groups,
+    compile_pattern,
+    find_groups,
+    first_of_component,
+    near_duplicates,
+    own_key,
+)
 from Data_processing.shared.inspected import perceptual_hash
 from Data_processing.split import (
     balance,
@@ -31,13 +38,9 @@ from Datasets.format.records import SPLITS
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.sources import pack, picture, write_coco
-from tests.template.Data_processing.stages import stage
+from tests.template.Data_processing.stages import ALL_TRAIN, clean, curate, splits_of, take_in, take_in_and_clean
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
-
-
-def split_of(group: str, shares: dict, seed: int) -> str:
-    return SPLITS[split_numbers(name_hashes([group]), shares, seed)[0]]
 
 
 def grouped(rows: list[dict], pattern: str = "", bits: int = 24) -> tuple[list[str], Groups]:
@@ -73,13 +76,6 @@ def changed(phash: bytes, bits: int) -> bytes:
     """A perceptual hash that differs in the first `bits` bits."""
     number = int.from_bytes(phash, "big") ^ ((1 << 256) - (1 << 256 - bits))
     return number.to_bytes(32, "big")
-
-
-def test_adding_images_never_moves_an_old_one():
-    old = rows(300)
-    before, _ = grouped(old, r"(?P<pool>\d+)_\d+")
-    after, _ = grouped(old + rows(150, seed=1), r"(?P<pool>\d+)_\d+")
-    assert after[:300] == before
 
 
 @given(data=st.data())
@@ -121,25 +117,6 @@ def test_a_new_near_duplicate_takes_the_group_of_the_old_image():
     assert grouped([*old, double], bits=23)[1].near.tolist() == []
 
 
-def test_a_group_that_duplicates_joined_does_not_move_as_it_grows():
-    old = rows(300)
-    double = {**old[0], "image": "images/99_300_1.jpg"}
-    grown = [{**row, "image": f"images/99_{301 + i}_1.jpg"} for i, row in enumerate(rows(100, seed=2))]
-    before, _ = grouped([*old, double], r"(?P<pool>\d+)_\d+")
-    after, _ = grouped([*old, double, *grown], r"(?P<pool>\d+)_\d+")
-    assert after[:301] == before
-    assert before[300] == before[0]
-
-
-def test_an_exact_duplicate_of_a_single_image_does_not_move_it():
-    old = rows(50)
-    before, _ = grouped(old)
-    after, found = grouped([*old, {**old[7], "image": "elsewhere/x.jpg", "source": "other"}])
-    assert found.exact.tolist() == [[7, 50]]
-    assert found.near.tolist() == []
-    assert after == [*before, before[7]]
-
-
 def test_each_image_with_an_earlier_near_duplicate_is_told_once_exact_ones_apart():
     base = rows(6)
     alike = [{**row, "phash": base[0]["phash"]} for row in base[:4]]  # four files that look the same
@@ -177,11 +154,6 @@ def test_shares_are_met_within_chance():
         for split, share in SHARES.items():
             assert abs(splits[split] / 20_000 - share) < 0.01
     assert (split_numbers(hashes, SHARES, 0) == split_numbers(hashes, SHARES, 1)).mean() < 0.6
-
-
-def test_a_share_of_zero_gets_nothing():
-    splits = {split_of(f"{i}", {"train": 0.5, "val": 0.5, "test": 0.0}, 0) for i in range(1000)}
-    assert splits == {"train", "val"}
 
 
 def test_groups_join_by_key_and_by_duplicates_in_chains():
@@ -291,63 +263,30 @@ def test_where_a_fixed_cameras_images_join_the_remedy_is_told_and_is_one(capsys)
     assert "of a fixed camera, lower curate.near_duplicate_bits" in capsys.readouterr().err
 
 
-def test_shares_of_classes_are_counted_by_images():
-    labels = pa.chunked_array([pa.array([["a", "b"], ["a"], None, [], ["a"]], pa.list_(pa.string()))])
-    counts = count_classes(np.array([0, 0, 1, 1, 2]), labels)
-    found = balance(counts, np.array([0, 1, 2]))
-    assert counts.names == ["", "a", "b"]
-    assert np.allclose(found, [[0.4, 0.4, 0.2], [2 / 3, 0, 1 / 3], [1, 0, 0]])
-
-
-def test_no_group_of_the_project_spans_two_splits_and_doubles_share_one(project):
-    dataset = Curated(project / "Datasets/curated")
-    splits: dict[str, set[str]] = {}
-    by_image = {}
-    for split in ("train", "val", "test"):
-        for record in dataset.records(split):
-            assert record["split"] == split
-            splits.setdefault(record["group"], set()).add(split)
-            by_image[record["image"].removeprefix("digits/")] = record
-    assert all(len(found) == 1 for found in splits.values())
-    pools = {}
-    for image, record in by_image.items():
-        pools.setdefault(image.split("/")[1].split("_")[0], set()).add(record["split"])
-    assert all(len(found) == 1 for found in pools.values())
-    planted = pq.read_table(project / "Data_processing/intermediate/clean/accepted.parquet").to_pylist()
-    assert len(planted) == len(by_image)
-
-
 def test_the_project_finds_the_planted_duplicates(project):
     planted = json.loads((project / "Data_processing/intermediate/digits_defects.json").read_text())
     dataset = Curated(project / "Datasets/curated")
-    groups = {r["image"]: r["group"] for split in ("train", "val", "test") for r in dataset.records(split)}
+    groups = {r["image"]: r["group"] for split in SPLITS for r in dataset.records(split)}
     doubles = [entry for entry in planted if "duplicate" in entry["defect"]]
     assert len(doubles) == 2
     for entry in doubles:
         assert groups[f"digits/{entry['image']}"] == groups[f"digits/{entry['of']}"]
 
 
-def cleaned_source(directory, pack_as: str = ""):
-    """The directory, with a small source taken as far as the clean stage."""
+@pytest.fixture(scope="module")
+def as_cleaned(tmp_path_factory):
+    """A small source taken as far as the clean stage."""
+    directory = tmp_path_factory.mktemp("cleaned")
     source = write_coco(directory / "source", {f"{i}.png": [("cat", 1, 1, 9, 9)] for i in range(12)})
-    path = pack(source, directory / pack_as) if pack_as else source
-    options = ("--source", "s", "--path", path)
-    imported, inspected = directory / "imported/s.parquet", directory / "inspected/s.parquet"
-    succeeded(stage("Data_processing.import_source", *options, "--format", "coco", "--out", imported))
-    succeeded(stage("Data_processing.inspect_images", *options, "--imported", imported, "--out", inspected))
-    directories = ("--imported", directory / "imported", "--inspected", directory / "inspected")
-    succeeded(stage("Data_processing.clean", *directories, "--out", directory / "clean", "s"))
+    succeeded(take_in_and_clean(source, directory))
     return directory
 
 
 @pytest.fixture
-def cleaned(tmp_path):
-    return cleaned_source(tmp_path)
-
-
-def curate(directory, *options):
-    out = ("--out", directory / "curated", "--summary", directory / "summary.json")
-    return stage("Data_processing.curate", "--cleaned", directory / "clean", *out, *options)
+def cleaned(as_cleaned, tmp_path):
+    """Its tables, which name the images where they are."""
+    shutil.copytree(as_cleaned / "clean", tmp_path / "clean")
+    return tmp_path
 
 
 def test_curate_refuses_shares_and_splits_that_cannot_be(cleaned):
@@ -358,18 +297,21 @@ def test_curate_refuses_shares_and_splits_that_cannot_be(cleaned):
     assert not (cleaned / "curated").exists()
 
 
-def test_curate_refuses_an_image_that_changed_since_it_was_inspected(cleaned):
-    image = cleaned / "source/images/3.png"
-    image.write_bytes(image.read_bytes() + b"x")
-    refused(curate(cleaned, "--train", "1", "--val", "0", "--test", "0"), "images/3.png", "changed")
+def test_curate_refuses_an_image_that_changed_since_it_was_inspected(as_cleaned, cleaned):
+    image = as_cleaned / "source/images/3.png"
+    before = image.read_bytes()
+    try:
+        image.write_bytes(before + b"x")
+        refused(curate(cleaned, *ALL_TRAIN), "images/3.png", "changed")
+    finally:
+        image.write_bytes(before)
     assert not (cleaned / "curated").exists()
 
 
 def test_the_same_options_give_the_same_bytes(cleaned):
-    options = ("--train", "1", "--val", "0", "--test", "0")
     files = []
     for _ in range(2):
-        succeeded(curate(cleaned, *options))
+        succeeded(curate(cleaned, *ALL_TRAIN))
         paths = sorted(path for path in (cleaned / "curated").rglob("*") if path.is_file())
         files.append({path.name: path.read_bytes() for path in paths})
     assert files[0] == files[1]
@@ -377,19 +319,19 @@ def test_the_same_options_give_the_same_bytes(cleaned):
 
 
 def test_a_tar_gives_each_record_its_own_image(tmp_path):
-    cleaned = cleaned_source(tmp_path, pack_as="s.tar.gz")
-    succeeded(curate(cleaned, "--train", "0.6", "--val", "0.2", "--test", "0.2", "--seed", "3"))
-    dataset = Curated(cleaned / "curated")
-    images = {split: [record["image"] for record in dataset.records(split)] for split in SPLITS}
-    assert sorted(chain.from_iterable(images.values())) == sorted(f"s/images/{i}.png" for i in range(12))
-    for split in images:
+    source = write_coco(tmp_path / "source", {f"{i}.png": [("cat", 1, 1, 9, 9)] for i in range(12)})
+    succeeded(take_in_and_clean(pack(source, tmp_path / "s.tar.gz"), tmp_path))
+    succeeded(curate(tmp_path, "--train", "0.6", "--val", "0.2", "--test", "0.2", "--seed", "3"))
+    assert sorted(splits_of(tmp_path)) == sorted(f"s/images/{i}.png" for i in range(12))
+    dataset = Curated(tmp_path / "curated")
+    for split in SPLITS:
         for record, data in zip(dataset.records(split), dataset.images(split), strict=True):
             assert hashlib.sha256(data).hexdigest() == record["sha256"]
             assert len(record["boxes"]) == 1
 
 
 def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(cleaned):
-    result = succeeded(curate(cleaned, "--train", "1", "--val", "0", "--test", "0", "--group-pattern", "(?P<x>b)no"))
+    result = succeeded(curate(cleaned, *ALL_TRAIN, "--group-pattern", "(?P<x>b)no"))
     told = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
     assert told == [
         "warning: curate.group_pattern: '(?P<x>b)no' matches no path of an image whose source states no group"
@@ -400,7 +342,7 @@ def test_a_pattern_that_matches_nothing_and_groups_too_large_are_warned_of(clean
         if result.returncode == 0 and ", target " in result.stderr:
             break
     succeeded(result)
-    numbers = json.loads((cleaned / "summary.json").read_text())
+    numbers = json.loads((cleaned / "curated.json").read_text())
     assert sum(numbers["images"].values()) == 12
     assert sum(sum(counts.values()) for counts in numbers["boxes"].values()) == 12
     for split, part in numbers["shares"].items():
@@ -417,17 +359,77 @@ def test_kept_splits_are_not_warned_of_and_what_none_states_is_taken_from_train(
         write_coco(tmp_path / "source" / split, {f"{n}.png": [("cat", 1, 1, 9, 9)] for n in numbers}, folder="")
         for number in numbers:
             (tmp_path / f"source/{split}/{number}.png").write_bytes(picture(number))
-    options = ("--source", "s", "--path", tmp_path / "source")
-    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
-    pattern = ("--format", "coco", "--annotations", "*/annotations.json")
-    succeeded(stage("Data_processing.import_source", *options, *pattern, "--out", imported))
-    succeeded(stage("Data_processing.inspect_images", *options, "--imported", imported, "--out", inspected))
-    directories = ("--imported", tmp_path / "imported", "--inspected", tmp_path / "inspected")
-    succeeded(stage("Data_processing.clean", *directories, "--out", tmp_path / "clean", "s"))
+    take_in(tmp_path, "s", tmp_path / "source", "coco", "--annotations", "*/annotations.json")
+    succeeded(clean(tmp_path, "s"))
     result = succeeded(curate(tmp_path, "--keep-splits", "--train", "0.5", "--val", "0", "--test", "0.5"))
     assert "warning" not in result.stderr
     result = succeeded(curate(tmp_path, "--keep-splits", "--train", "0.4", "--val", "0.4", "--test", "0.2"))
     assert "val: stated of no image, so taken out of train by groups" in result.stdout
-    dataset = Curated(tmp_path / "curated")
-    assert {r["image"] for r in dataset.records("test")} == {f"s/test/{n}.png" for n in range(12, 15)}
-    assert len(dataset.records("val")) > 2
+    found = splits_of(tmp_path)
+    assert {image for image, split in found.items() if split == "test"} == {f"s/test/{n}.png" for n in range(12, 15)}
+    assert list(found.values()).count("val") > 2
+
+
+def compared(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """By all pairs: whether each hash has an earlier one within `bits`; the first it is connected with."""
+    near = np.bitwise_count(hashes[:, None] ^ hashes[None]).sum(axis=2) <= bits
+    return np.tril(near, -1).any(axis=1), first_of_component(len(hashes), *np.nonzero(near))
+
+
+def agree(hashes: np.ndarray, bits: int) -> None:
+    """Assert that the search agrees with comparing every pair."""
+    links = near_duplicates(hashes, bits)
+    has_earlier, label = compared(hashes, bits)
+    assert np.array_equal(links.earlier >= 0, has_earlier)
+    assert np.array_equal(links.label, label)
+    later = np.flatnonzero(links.earlier >= 0)
+    earlier = links.earlier[later]
+    assert np.all(earlier < later)
+    assert np.all(np.bitwise_count(hashes[earlier] ^ hashes[later]).sum(axis=1) <= bits)
+
+
+def crowds(seed: int, centres: int, members: int, spread: float, varying: int) -> np.ndarray:
+    """Distinct hashes around some centres, in random order; of their bits only the first `varying` vary at all."""
+    rng = np.random.default_rng(seed)
+    around = rng.random((centres, 1, 256)) < 0.5
+    bits = around ^ (rng.random((centres, members, 256)) < rng.uniform(0, spread, (1, members, 1)))
+    bits[..., varying:] = True
+    return rng.permutation(np.unique(np.packbits(bits.reshape(-1, 256), axis=1), axis=0))
+
+
+CROWDS = {
+    "seed": st.integers(0, 2**32),
+    "centres": st.integers(1, 30),
+    "members": st.integers(1, 12),
+    "spread": st.sampled_from([0.0, 0.02, 0.05, 0.1, 0.2, 0.5]),
+    "varying": st.sampled_from([4, 30, 100, 256]),
+}
+
+
+@settings(max_examples=60)
+@given(bits=st.one_of(st.just(24), st.integers(0, 60), st.integers(0, 256)), **CROWDS)
+def test_the_search_agrees_with_comparing_every_pair(bits, **crowd):
+    agree(crowds(**crowd), bits)
+
+
+def test_a_pair_at_exactly_the_bits_is_near_wherever_the_bits_lie():
+    rng = np.random.default_rng(0)
+    base = rng.random((500, 256)) < 0.5
+    far = base.copy()
+    for row, limit in zip(far, [24, 25] * 250, strict=True):
+        row[rng.choice(256, limit, replace=False)] ^= True
+    hashes = np.packbits(np.concatenate([base, far]), axis=1)
+    found = near_duplicates(hashes, 24).earlier
+    assert np.array_equal(found[500:], np.where(np.arange(500) % 2, -1, np.arange(500)))
+
+
+def test_a_burst_of_frames_that_look_alike_makes_no_list_of_pairs():
+    burst = crowds(0, 1, 10_000, 0.05, 256)
+    links = near_duplicates(burst, 24)
+    assert (links.earlier >= 0).mean() > 0.9
+    assert len(links.earlier) == len(burst)
+
+
+def test_no_hashes_and_one_hash():
+    assert len(near_duplicates(np.empty((0, 32), np.uint8), 24).label) == 0
+    assert near_duplicates(np.zeros((1, 32), np.uint8), 24).earlier.tolist() == [-1]
