@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,13 @@ def write_coco(directory: Path, images: dict[str, list[tuple]], folder: str = "i
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "annotations.json").write_text(json.dumps(coco))
     return directory
+
+
+def change_coco(source: Path, change: Callable[[dict], object]) -> None:
+    """Change a COCO source's annotations."""
+    coco = json.loads((source / "annotations.json").read_text())
+    change(coco)
+    (source / "annotations.json").write_text(json.dumps(coco))
 
 
 def write_voc(directory: Path, images: dict[str, list[tuple]], annotations="Annotations", folder="JPEGImages") -> Path:

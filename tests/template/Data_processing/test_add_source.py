@@ -1,6 +1,5 @@
 """Adding a source: every format is recognised, doubt is a question, and all happens or nothing."""
 
-import json
 import os
 import pty
 import re
@@ -27,18 +26,13 @@ from Datasets.format.curated import ORIGINS
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import with_entry
 from tests.template.conftest import ROOT, copy_checkout, edit_params, has_ended, refused, run_in, succeeded, until
-from tests.template.Data_processing import annotated, test_import_formats
+from tests.template.Data_processing import test_import_formats
 from tests.template.Data_processing.annotated import read_imported
 from tests.template.Data_processing.sources import pack, picture, write_coco, write_voc
 from tests.template.Data_processing.test_import_formats import write
 
 MODULE = "Data_processing.add_source"
 BOXES = {f"{n}.png": [("cat", 3, 4, 30, 36)] for n in range(6)}
-WRITERS = {
-    **test_import_formats.WRITERS,
-    **annotated.WRITERS,
-    "coco": lambda root: write_coco(root, BOXES),
-}
 
 
 def never(question: str, *_) -> int:
@@ -70,19 +64,6 @@ def state(root: Path) -> dict[str, bytes | None]:
 
 def add(root: Path, *words: str | Path):
     return run_in(root, sys.executable, "-m", MODULE, *words, PYTHONPATH=str(ROOT))  # `bare` has no code of its own
-
-
-@pytest.mark.parametrize("kind", ["directory", "all.zip", "all.tar.gz"])
-@pytest.mark.parametrize("form", WRITERS)
-def test_every_format_is_recognised_without_options(tmp_path, form, kind):
-    source = WRITERS[form](tmp_path / "source")
-    source = source if kind == "directory" else pack(source, tmp_path / kind)
-    assert found(source) == {"format": form}
-    files = open_source(source)
-    seen = try_import(files, "s", recognise(files, ImportOptions(), None, never)[0].format, ImportOptions())
-    assert seen.records == seen.found == (6 if form == "coco" else 2 if form in annotated.WRITERS else 3)
-    assert seen.classes["cat"] > 0
-    assert not seen.problems
 
 
 @pytest.mark.parametrize(
@@ -165,15 +146,6 @@ def test_a_curated_dataset_is_recognised_by_its_shards(curated):
     assert {row.image.partition("/")[0] for row in rows} == {"digits"}
 
 
-def test_a_guess_that_its_importer_refuses_says_why(tmp_path):
-    source = write_coco(tmp_path, BOXES)
-    coco = json.loads((source / "annotations.json").read_text())
-    coco["categories"].append({"id": 7, "name": "dog"})
-    (source / "annotations.json").write_text(json.dumps(coco))
-    with pytest.raises(UserError, match=r"looks like coco .*category id 7 means both"):
-        found(source)
-
-
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
@@ -193,11 +165,6 @@ def test_what_is_nearly_a_format_is_refused_with_the_reason(tmp_path, name, text
         found(tmp_path)
     (tmp_path / name).unlink()
     assert found(tmp_path)["format"] == "folders"
-
-
-def test_annotations_without_a_single_image_are_refused(tmp_path):
-    with pytest.raises(UserError, match="none of its images is there"):
-        found(write_coco(tmp_path, BOXES, files=False))
 
 
 def test_a_table_is_recognised_with_its_columns(tmp_path):

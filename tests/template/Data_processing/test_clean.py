@@ -26,7 +26,7 @@ from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
 from tests.template import conftest
 from tests.template.conftest import ROOT, png_bomb, refused, succeeded
-from tests.template.Data_processing.sources import picture, write_coco
+from tests.template.Data_processing.sources import change_coco, picture, write_coco
 from tests.template.Data_processing.stages import accepted, rejected, stage, table, take_in
 from tests.template.Data_processing.stages import clean as clean_again
 from tests.template.Data_processing.stages import take_in_and_clean as clean
@@ -51,12 +51,6 @@ PLANTED = {  # defect: rule by which it is rejected, or repaired, or neither
     "CMYK": (None, None),
     "16-bit PNG": (None, None),
 }
-
-
-def change_coco(source, change) -> None:
-    coco = json.loads((source / "annotations.json").read_text())
-    change(coco)
-    (source / "annotations.json").write_text(json.dumps(coco))
 
 
 def test_every_planted_defect_ends_in_the_row_expected(project):

@@ -133,13 +133,6 @@ def test_an_image_in_two_splits_has_none(tmp_path):
     assert (rows["images/train/a.jpg"].split, rows["images/val/c.jpg"].split) == ("train", None)
 
 
-def test_a_confidence_or_a_track_behind_the_coordinates_is_left_out(tmp_path):
-    shapes = [BOX.strip(), "1 0.1 0.2 0.5 0.2 0.3 0.9"]
-    plain = imported(source(tmp_path / "plain", files={"labels/train/a.txt": "\n".join(shapes)}), "yolo")
-    more = "\n".join(f"{line} {number}" for line, number in zip(shapes, ("0.93", "7"), strict=True))
-    assert imported(source(tmp_path / "more", files={"labels/train/a.txt": more}), "yolo") == plain
-
-
 @pytest.mark.parametrize(
     ("line", "rule"),
     [
@@ -180,7 +173,7 @@ def test_key_points_are_left_out_and_never_taken_for_a_polygon(tmp_path):
         ("", "no data.yaml"),
         ("[1, 2]", "no data.yaml"),
         ("names: [cat", "not YAML"),
-        ("names: " + "[" * 200_000, "not YAML"),
+        ("names: " + "[" * 1_500, "not YAML"),
         (BOMB, "aliases"),
         ("train: images/train", "no `names`"),
         ("train: images/train\nnames: []", "no `names`"),
@@ -254,12 +247,6 @@ def test_label_files_named_as_in_a_url_belong_to_the_image_of_the_plain_name(tmp
     assert {row.image: len(row.boxes) for row in rows} == {"images/d%C3%A9cran": 1, "images/d\xe9cran.jpg": 0}
 
 
-def test_without_class_names_the_message_says_what_is_missing(tmp_path):
-    write(tmp_path, {"a.txt": BOX, "a.jpg": b""})
-    with pytest.raises(UserError, match=r"data\.yaml.*classes\.txt"):
-        imported(tmp_path, "yolo")
-
-
 def test_a_label_file_counts_in_the_last_folder_called_images(tmp_path):
     write(tmp_path, {"data.yaml": "train: images/set/images\nnames: [cat]"})
     write(tmp_path, {"images/set/images/a.b.jpg": b"", "images/set/labels/a.b.txt": BOX})
@@ -283,7 +270,7 @@ def lines_of(tmp_path, lines, yaml=None):
     return row, [(round(b.x1, 6), round(b.y1, 6), round(b.x2, 6), round(b.y2, 6), b.outline) for b in row.boxes]
 
 
-@pytest.mark.parametrize("more", [[""], [" 0.9"], [" 0.93 3", " 0.87 12"], [" 4"]])
+@pytest.mark.parametrize("more", [[" 0.9"], [" 0.93 3", " 0.87 12"], [" 4"]])
 def test_confidences_and_tracks_behind_boxes_are_no_points(tmp_path, more):
     plain = ["0 0.5 0.5 0.2 0.4", "1 0.3 0.7 0.1 0.2"]
     lines = [line + more[number % len(more)] for number, line in enumerate(plain)]

@@ -160,6 +160,11 @@ def test_a_rejected_image_that_changed_since_it_was_inspected_is_refused(hostile
     assert (hostile / "report.html").read_bytes() == page
 
 
+def test_without_a_repository_there_is_no_version_to_compare_with(hostile):
+    words = ("--cleaned", "clean", "--curated", "curated", "--numbers", "curated.json", "--since", "v1")
+    refused(stage("Data_processing.report", *words, cwd=hostile), "report.since: ", "is not a git repository")
+
+
 def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = picture) -> Path:
     """A curated dataset of records without a source that could be imported, and what other stages would say of it."""
     files = {record["image"]: draw(number) for number, record in enumerate(records)}
