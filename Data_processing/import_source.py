@@ -31,10 +31,10 @@ import pyarrow as pa
 import typer
 
 from Data_processing import own_readers, readers
+from Data_processing.shared.annotation_files import split_of
 from Data_processing.shared.files import SourceFiles, folder_name, inside, open_source
 from Data_processing.shared.image_names import OUTSIDE, match_nearly
 from Data_processing.shared.imported import About, Imported, ImportOptions, in_words, write_imported
-from Data_processing.shared.split_names import split_of
 from Datasets.format.records import SPLITS, is_safe_path
 from Datasets.tools.atomic import replacing
 from Datasets.tools.command import options_of, run, with_options
@@ -61,12 +61,13 @@ def check_source_name(name: str) -> None:
 
 
 def formats() -> dict[str, str]:
-    """The module that reads each format: ours, then the team's own."""
+    """The module that reads each format: ours, then the team's own; one whose name begins with _ is a helper."""
     folders = (readers, own_readers)
     return {
         module.name: f"{folder.__name__}.{module.name}"
         for folder in reversed(folders)
         for module in pkgutil.iter_modules(folder.__path__)
+        if not module.name.startswith("_")
     }
 
 

@@ -19,9 +19,8 @@ import msgspec
 from Data_processing.shared.annotation_files import decode_json, only_one
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import UNUSABLE, Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined, turned_box
-from Data_processing.shared.shapes import UNUSABLE, pixels
 from Datasets.tools.errors import UserError
 
 NO_OUTLINE = {b"", b"null", b"[]", b"[[]]", b"{}"}
@@ -112,7 +111,7 @@ def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) ->
         if not image.file_name:
             row.image = row.origin
             row.problems.append(("malformed annotation", "an image without file_name"))
-        row.width, row.height = pixels(image.width, row), pixels(image.height, row)
+        row.set_size(image.width, image.height)
         boxes, named = _boxes_and_labels(row, of_image.get(_key(image.id), ()), names, file)
         row.boxes = boxes if labels < len(coco.annotations) else None
         row.labels = sorted({*named, *(box.name for box in boxes)}) if labels else None

@@ -12,7 +12,6 @@ from Data_processing.shared.annotation_files import WrongFormat, decode_json, on
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.shapes import add_labels, add_shapes, numbered
 
 find = only_one
 
@@ -33,10 +32,10 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
             every = stated if isinstance(stated, list) else [stated]
             boxes = [each for each in every if isinstance(each, dict) and each.get("coordinates") is not None]
             if boxes or not every:
-                add_shapes(row, numbered(row, boxes), _box)
+                row.add_shapes(row.numbered(boxes), _box)
             if len(boxes) < len(every):
                 others = [each for each in every if each not in boxes]
-                add_labels(row, [each.get("label") if isinstance(each, dict) else each for each in others])
+                row.add_labels([each.get("label") if isinstance(each, dict) else each for each in others])
             yield row
 
     return options.images or "", records()

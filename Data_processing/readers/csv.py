@@ -4,8 +4,8 @@ A row with a label but no box labels the whole image; a row with neither says th
 in UTF-8; its delimiter is an option, else what a first line such as `sep=;` says, else the one of comma, semicolon, tab
 and | that the header has most of. With semicolons, boxes may have decimal commas.
 
-Columns are known by the names that programs give them (tables.py); the option `columns` says what others mean. A box is
-in four columns (two corners; x, y, width, height; the centre), or in one cell: `bbox` is [x, y, width, height],
+Columns are known by the names that programs give them (_tables.py); the option `columns` says what others mean. A box
+is in four columns (two corners; x, y, width, height; the centre), or in one cell: `bbox` is [x, y, width, height],
 `corners` [x1, y1, x2, y2]. `outline` has run lengths of Kaggle: start and length in turn, pixels counted from 1,
 column by column; an empty one says that nothing of its class is there. Open Images states fractions
 (https://storage.googleapis.com/openimages/web/download_v7.html). A table may also have a column of 0 and 1 for each
@@ -20,14 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice, product
 
-from Data_processing.shared import tables
-from Data_processing.shared.annotation_files import only_file, read_text
+from Data_processing.readers import _tables as tables
+from Data_processing.shared.annotation_files import only_file, read_text, split_named
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder, match_nearly
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import outlined
-from Data_processing.shared.shapes import pixels
-from Data_processing.shared.split_names import split_named
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 
@@ -239,7 +237,7 @@ class Table:
             row.problems.append(("contradiction", f"{values:.300}"))
         if first_line != line:
             return
-        row.width, row.height = (pixels(stated.get(f"image_{side}"), row) for side in ("width", "height"))
+        row.set_size(stated.get("image_width"), stated.get("image_height"))
         row.group = stated.get("group") or None
         row.split = split_named(stated.get("split", ""))
         if stated.get("split") and row.split is None:

@@ -14,12 +14,10 @@ from typing import Any
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import WrongFormat, only_one, parse_xml
+from Data_processing.shared.annotation_files import WrongFormat, only_one, parse_xml, split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, inside
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, LeftOut
 from Data_processing.shared.outlines import alternating, ellipse, encode, flat, from_crop, outlined, turned, turned_box
-from Data_processing.shared.shapes import LeftOut, add_labels, add_shapes, pixels
-from Data_processing.shared.split_names import split_named
 
 WITHOUT_AREA = ("points", "polyline", "cuboid", "skeleton")
 SHAPES = ("box", "polygon", "ellipse", "mask", *WITHOUT_AREA)
@@ -53,12 +51,12 @@ def _records(root: etree._Element, file: str, folder: str) -> Iterator[Imported]
 
 def _record(element: etree._Element, origin: str, folder: str, drawn: bool, tagged: bool) -> Imported:
     row = Imported(inside(folder, (element.get("name") or origin).strip()), origin)
-    row.width, row.height = (pixels(element.get(side), row) for side in ("width", "height"))
+    row.set_size(element.get("width"), element.get("height"))
     row.split = split_named((element.get("subset") or "").strip())
-    add_shapes(row, _shapes(element, row.origin), lambda shape, origin: [_box(shape, row, origin)])
+    row.add_shapes(_shapes(element, row.origin), lambda shape, origin: [_box(shape, row, origin)])
     row.boxes = row.boxes if drawn or not tagged else None
     if tagged:
-        add_labels(row, list(filter(None, (tag.get("label") for tag in element.iterfind("tag")))))
+        row.add_labels(list(filter(None, (tag.get("label") for tag in element.iterfind("tag")))))
     return row
 
 

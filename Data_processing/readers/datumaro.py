@@ -19,11 +19,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from Data_processing.shared import datumaro_items
+from Data_processing.readers import _datumaro_items
+from Data_processing.shared.annotation_files import split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, inside
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.outlines import bounds, encode, rectangle, turned
-from Data_processing.shared.split_names import split_named
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError
 
@@ -31,7 +31,7 @@ INSTALL = "`pipx install 'datumaro[cli]'`, or name the Python of an environment 
 
 
 class Annotation(msgspec.Struct):
-    """What datumaro_items.py says of one."""
+    """What _datumaro_items.py says of one."""
 
     type: str
     label: str | None
@@ -100,7 +100,7 @@ def _items(directory: Path, form: str) -> list[Item]:
     if not interpreter:
         raise UserError(f"datumaro: not found: {INSTALL}")
     try:
-        command = [interpreter, "-I", datumaro_items.__file__, str(directory), form]
+        command = [interpreter, "-I", _datumaro_items.__file__, str(directory), form]
         done = subprocess.run(command, capture_output=True)
     except OSError as error:
         raise UserError(f"{interpreter}: {error.strerror}: {INSTALL}") from error

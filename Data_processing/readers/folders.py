@@ -11,9 +11,9 @@ from contextlib import suppress
 from posixpath import basename, splitext
 
 from Data_processing.readers.masks import find_one
+from Data_processing.shared.annotation_files import split_named
 from Data_processing.shared.files import MissingFile, SourceFiles, images_below
 from Data_processing.shared.imported import Imported, ImportOptions
-from Data_processing.shared.split_names import split_named
 from Datasets.format.files import visible
 from Datasets.tools.errors import UserError
 

@@ -15,12 +15,10 @@ from typing import Any
 
 import msgspec
 
-from Data_processing.shared.annotation_files import decode_json, files_below
+from Data_processing.shared.annotation_files import decode_json, files_below, split_of
 from Data_processing.shared.files import SourceFiles, image_column
 from Data_processing.shared.image_names import row_namer
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.shapes import UNUSABLE, add_labels, add_shapes, numbered, pixels
-from Data_processing.shared.split_names import split_of
+from Data_processing.shared.imported import UNUSABLE, Imported, ImportedBox, ImportOptions
 from Datasets.tools.errors import UserError
 
 CATEGORIES = ("category", "categories", "category_id", "label", "labels", "class")
@@ -91,16 +89,16 @@ def _filled(row: Imported, stated: dict[str, Any], name_of: NameOf, options: Imp
     """The record with what a row of metadata states. Raises UserError where a number has no name."""
     row.split, row.normalized = row.split or split_of(row.origin), bool(options.normalized)
     try:
-        row.width, row.height = (pixels(stated.get(side), row) for side in ("width", "height"))
+        row.set_size(stated.get("width"), stated.get("height"))
         objects = stated.get("objects")
         if isinstance(objects, dict):  # of lists
             columns = {key: objects[key] for key in OF_OBJECTS if objects.get(key) is not None}
             objects = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         if objects is not None:
-            add_shapes(row, numbered(row, objects), lambda shape, origin: [_box(shape, row, origin, name_of)])
+            row.add_shapes(row.numbered(objects), lambda shape, origin: [_box(shape, row, origin, name_of)])
         for key in _label_columns(options):
             if (value := stated.get(key)) not in (None, "", -1):
-                add_labels(row, [name_of(each, key) for each in (value if isinstance(value, list) else [value])])
+                row.add_labels([name_of(each, key) for each in (value if isinstance(value, list) else [value])])
     except UNUSABLE as error:
         row.problems.append(("malformed annotation", f"{error!s:.200}"))
     return row

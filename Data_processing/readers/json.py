@@ -16,7 +16,6 @@ from Data_processing.shared.annotation_files import CLASSES, decode_json, mask_n
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.shapes import add_shapes
 from Datasets.format.files import visible
 from Datasets.format.records import Count, is_safe_path
 
@@ -80,7 +79,7 @@ def record(stated: Any, origin: str, folder: str, classes: dict[int, str]) -> Im
             row.problems.append(("outside the source", f"mask {row.mask!r:.200}"))
             row.mask = row.mask_names = None
     if entry.boxes is not None:
-        add_shapes(row, ((f"{origin}, box {number}", box) for number, box in enumerate(entry.boxes)), _box)
+        row.add_shapes(((f"{origin}, box {number}", box) for number, box in enumerate(entry.boxes)), _box)
     return row
 
 

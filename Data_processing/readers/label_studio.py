@@ -20,9 +20,8 @@ import msgspec
 from Data_processing.shared.annotation_files import decode_json, only_one
 from Data_processing.shared.files import SourceFiles, inside
 from Data_processing.shared.image_names import path_of
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, LeftOut
 from Data_processing.shared.outlines import bounds, ellipse, encode, flat, from_crop, rectangle, rle_pack, turned
-from Data_processing.shared.shapes import LeftOut, add_labels, add_shapes, pixels
 from Datasets.format.files import COUNT, IMAGE_SUFFIXES
 from Datasets.format.records import Count
 
@@ -126,16 +125,16 @@ def _add(row: Imported, results: list[Result], drawn: bool, labelled: bool) -> N
     if len(sizes) > 1:
         row.problems.append(("malformed annotation", f"regions of an image of {sorted(map(str, sizes))[:3]} pixels"))
     else:
-        row.width, row.height = (pixels(side, row) for side in next(iter(sizes), (None, None)))
+        row.set_size(*next(iter(sizes), (None, None)))
     named = {result.id for result in results if _names(result)}
     if any(result.image_rotation for result in results):
         row.problems.append(("malformed annotation", "regions drawn on the turned image; annotate it upright"))
     regions = [(f"{row.origin}, region {n if each.id is None else each.id}", each) for n, each in enumerate(results, 1)]
     areas = [(origin, each) for origin, each in regions if _names(each) or each.id not in named]
-    add_shapes(row, areas, lambda result, origin: _boxes(result, row, origin))
+    row.add_shapes(areas, lambda result, origin: _boxes(result, row, origin))
     row.boxes = row.boxes if drawn else None
     if labelled:
-        add_labels(row, _choices(results))
+        row.add_labels(_choices(results))
 
 
 def _kind(result: Result) -> str:

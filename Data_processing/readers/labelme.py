@@ -21,11 +21,9 @@ from typing import Any
 import msgspec
 
 from Data_processing.shared import outlines
-from Data_processing.shared.annotation_files import decode_json, files_below
+from Data_processing.shared.annotation_files import decode_json, files_below, folder_split
 from Data_processing.shared.files import EMBEDDED, SourceFiles
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.shapes import LeftOut, add_labels, add_shapes, pixels
-from Data_processing.shared.split_names import folder_split
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, LeftOut
 from Datasets.tools.errors import UserError
 
 POLYGONS = {"polygon", "rotation", "oriented_rectangle", "quadrilateral"}
@@ -70,12 +68,12 @@ def _record(files: SourceFiles, file: str, names: frozenset[str], folder: str | 
         return Imported(image, file, problems=[("malformed annotation", str(error))])
     row = Imported(_image(content, file, names, folder), file)
     row.split = folder_split(row.image)
-    row.width, row.height = (pixels(side, row) for side in (content.image_width, content.image_height))
+    row.set_size(content.image_width, content.image_height)
     flags = [name for name, value in (content.flags or {}).items() if value is True]
-    add_shapes(row, _objects(content.shapes, file), lambda shapes, origin: _boxes(shapes, row, origin))
+    row.add_shapes(_objects(content.shapes, file), lambda shapes, origin: _boxes(shapes, row, origin))
     row.boxes = row.boxes if content.shapes or not flags else None
     if content.flags:
-        add_labels(row, flags)
+        row.add_labels(flags)
     return row
 
 

@@ -18,13 +18,12 @@ from posixpath import basename, commonpath, dirname, splitext
 
 import numpy as np
 
-from Data_processing.shared.annotation_files import read_text
+from Data_processing.shared.annotation_files import read_text, split_named, split_of
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below
 from Data_processing.shared.image_names import NearNames, ambiguity, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.mask_values import COLOUR, CREAM, as_text, looks_drawn, numbers, open_mask, value_names
 from Data_processing.shared.outlines import from_crop, outlined
-from Data_processing.shared.split_names import split_named, split_of
 from Datasets.format.files import visible
 from Datasets.format.images import UnreadableImage
 from Datasets.tools.errors import UserError

@@ -23,7 +23,6 @@ from Data_processing.shared.annotation_files import files_below, mask_names
 from Data_processing.shared.files import MissingFile, SourceFiles, image_column, inside
 from Data_processing.shared.image_names import find_folder
 from Data_processing.shared.imported import Imported, ImportOptions
-from Data_processing.shared.shapes import pixels
 from Datasets.format.records import SCHEMA, SPLITS
 from Datasets.tools.errors import UserError, one_line
 
@@ -100,7 +99,7 @@ def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Ite
         counted = counts and [each and {each["name"]: each["count"]} for each in counts]
         entry = [stated["image"], stated.get("labels"), counted, stated.get("boxes"), mask]
         row = record(entry, f"{file}: row {number}", folder, meanings)
-        row.width, row.height = (pixels(stated.get(side), row) for side in ("width", "height"))
+        row.set_size(stated.get("width"), stated.get("height"))
         row.group, row.split = stated.get("group"), stated.get("split")
         if row.split not in (None, *SPLITS):
             row.problems.append(("malformed annotation", f"split {row.split!r:.80}: not train, val or test"))

@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterator
 from posixpath import basename, dirname, join, splitext
 from typing import Any
 
-from Data_processing.shared.annotation_files import decode_json, files_below
+from Data_processing.shared.annotation_files import decode_json, files_below, split_named
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import UNUSABLE, Imported, ImportedBox, ImportOptions, LeftOut
 from Data_processing.shared.outlines import MAX_MASK, cut_out, encode, flat, from_crop, from_png, outlined
-from Data_processing.shared.shapes import UNUSABLE, LeftOut, add_labels, add_shapes, numbered, pixels
-from Data_processing.shared.split_names import split_named
 from Datasets.tools.errors import UserError
 
 
@@ -39,14 +37,14 @@ def _record(files: SourceFiles, file: str, named_row: Callable[[Any, str, str], 
     row = named_row(name, join(dirname(dirname(file)), "img", name), file)
     try:
         content: dict[str, Any] = decode_json(files, file, dict[str, Any], "annotation of Supervisely")
-        row.width, row.height = (pixels(content["size"][side], row) for side in ("width", "height"))
+        row.set_size(content["size"]["width"], content["size"]["height"])
         tags = [tag["name"] + (f": {tag['value']}" if tag.get("value") else "") for tag in content["tags"]]
         labels = [tag for tag in tags if not split_named(tag)]
         row.split = next(filter(None, map(split_named, tags)), row.split)
         if content["objects"] or not labels:
-            add_shapes(row, numbered(row, content["objects"]), lambda shape, origin: [_box(shape, row, origin)])
+            row.add_shapes(row.numbered(content["objects"]), lambda shape, origin: [_box(shape, row, origin)])
         if labels:
-            add_labels(row, labels)
+            row.add_labels(labels)
     except (UserError, *UNUSABLE) as error:
         row.problems.append(("malformed annotation", f"{error!s:.200}"))
     return row

@@ -13,9 +13,8 @@ from typing import Any
 from Data_processing.shared.annotation_files import WrongFormat, decode_json, only_one
 from Data_processing.shared.files import SourceFiles
 from Data_processing.shared.image_names import row_namer
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
+from Data_processing.shared.imported import UNUSABLE, Imported, ImportedBox, ImportOptions, LeftOut
 from Data_processing.shared.outlines import ellipse, encode, flat, outlined, turned
-from Data_processing.shared.shapes import UNUSABLE, LeftOut, add_shapes, numbered
 from Datasets.tools.errors import UserError
 
 LIKELY = {"label", "labels", "class", "classes", "name", "type", "category"}
@@ -43,7 +42,7 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     def records() -> Iterator[Imported]:
         for name, regions in drawn.items():
             row = named_row(entries[name].get("filename"), found[0], f"{found[0]}: {name}")
-            add_shapes(row, numbered(row, regions), boxes)
+            row.add_shapes(row.numbered(regions), boxes)
             yield row
 
     return options.images or "", records()

@@ -19,14 +19,12 @@ from posixpath import dirname, splitext
 
 from lxml import etree
 
-from Data_processing.shared.annotation_files import parse_xml, read_text
+from Data_processing.shared.annotation_files import folder_split, parse_xml, read_text
 from Data_processing.shared.files import MissingFile, SourceFiles, folder_name, images_below, inside
 from Data_processing.shared.image_names import NearNames, find_folder, without_suffix
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
 from Data_processing.shared.mask_values import NEITHER, Names, entries, named, survey
 from Data_processing.shared.outlines import turned_box
-from Data_processing.shared.shapes import add_shapes, pixels
-from Data_processing.shared.split_names import folder_split
 from Datasets.format.files import visible
 from Datasets.format.images import VOID
 from Datasets.format.records import is_safe_path
@@ -170,9 +168,9 @@ def _record(files: SourceFiles, file: str, key: str, layout: Layout) -> Imported
     except (MissingFile, ValueError) as error:
         return Imported(_image("", key, layout), file, problems=[("malformed annotation", f"{file}: {error}")])
     row = Imported(_image((root.findtext("filename") or "").strip(), key, layout), file)
-    row.width, row.height = pixels(root.findtext("size/width"), row), pixels(root.findtext("size/height"), row)
+    row.set_size(root.findtext("size/width"), root.findtext("size/height"))
     objects = ((f"{file}:{element.sourceline}", element) for element in root.iterfind("object"))
-    add_shapes(row, objects, lambda element, origin: [_box(element, row, origin)])
+    row.add_shapes(objects, lambda element, origin: [_box(element, row, origin)])
     return row
 
 

@@ -1,6 +1,6 @@
 """YOLO: a text file of labels for each image, as Ultralytics reads and most tools write it.
 
-Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/; yolo_lines.py has the forms of a line. The
+Specification: https://docs.ultralytics.com/datasets/detect/ and /segment/; _yolo_lines.py has the forms of a line. The
 labels of `images/a.jpg` are in `labels/a.txt` (the last folder of that name counts), or beside the image where no
 folder is called images, or in the only file whose name is nearly that. Key points, confidences and tracks are left out.
 
@@ -23,13 +23,11 @@ from itertools import chain, takewhile
 from posixpath import basename, dirname, join, normpath, splitext
 from typing import Any
 
-from Data_processing.shared.annotation_files import only_file, parse_yaml, read_text
+from Data_processing.readers._yolo_lines import Form, box_of, form_of
+from Data_processing.shared.annotation_files import folder_split, only_file, parse_yaml, read_text, split_named
 from Data_processing.shared.files import MissingFile, SourceFiles
 from Data_processing.shared.image_names import NearNames, folders_of, may_share, row_namer
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.shapes import add_shapes, numbered
-from Data_processing.shared.split_names import folder_split, split_named
-from Data_processing.shared.yolo_lines import Form, box_of, form_of
 from Datasets.format.files import IMAGE_SUFFIXES, visible
 from Datasets.tools.errors import UserError
 
@@ -290,7 +288,7 @@ def _keras_records(files: SourceFiles, file: str, options: ImportOptions) -> Ite
         boxes = len(list(takewhile(CORNERS.fullmatch, reversed(words))))
         if words:
             row = named_row(" ".join(words[: len(words) - boxes]), file, f"{file}:{number}")
-            add_shapes(row, numbered(row, words[len(words) - boxes :]), box)
+            row.add_shapes(row.numbered(words[len(words) - boxes :]), box)
             yield row
 
 

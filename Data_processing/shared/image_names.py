@@ -12,9 +12,9 @@ from posixpath import basename, commonprefix, dirname, normpath, splitext
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from Data_processing.shared.annotation_files import folder_split
 from Data_processing.shared.files import SourceFiles, images_below, inside, is_there
 from Data_processing.shared.imported import Imported, ImportOptions
-from Data_processing.shared.split_names import folder_split
 from Datasets.format.files import IMAGE_SUFFIXES
 from Datasets.format.records import is_safe_path
 from Datasets.tools.errors import UserError

@@ -4,14 +4,15 @@ The Parquet file has the fields of Imported, with those of ImportedBox in `boxes
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
@@ -54,6 +55,7 @@ IMPORTED_SCHEMA = pa.schema(
 NAMES = ["boxes.list.element.name", "labels.list.element", "counts.list.element.name"]
 BATCH = 5000
 FEW_PIXELS = 2  # in which all boxes of a source cannot be
+UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, zlib.error)  # what wrong values raise
 MAX_SIDE = 1_000_000  # pixels; a larger stated width or height is an error, whatever else it is
 
 
@@ -71,6 +73,10 @@ class ImportedBox(msgspec.Struct, gc=False):
     origin: str
     crowd: bool = False
     outline: bytes | None = None
+
+
+class LeftOut(Exception):
+    """A shape without area, which no box stands for; the message is its kind."""
 
 
 @dataclass(slots=True)
@@ -98,6 +104,52 @@ class Imported:
     mask_names: Mapping[int, str | None] | None = None
     problems: list[tuple[str, str]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    def numbered(self, shapes: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+        """What to call each shape in a message, and the shape."""
+        return ((f"{self.origin}, shape {number}", shape) for number, shape in enumerate(shapes, 1))
+
+    def add_shapes(
+        self, shapes: Iterable[tuple[str, Any]], boxes_of: Callable[[Any, str], Iterable[ImportedBox]]
+    ) -> None:
+        """Add the boxes that a function makes of each shape and its name, and the problems of what is no shape.
+
+        boxes_of: raises LeftOut, or one of UNUSABLE. shapes: each behind what to call it in a message.
+        """
+        self.boxes = []
+        for origin, shape in shapes:
+            try:
+                made = list(boxes_of(shape, origin))
+                if not all(isinstance(box.name, str) for box in made):
+                    raise ValueError(f"the class {made[0].name!r:.40}")
+                self.boxes += made
+            except LeftOut as kind:
+                self.left_out.append(str(kind))
+            except UNUSABLE as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+                self.problems.append(("malformed box", f"{reason:.200} in {origin}"))
+
+    def add_labels(self, names: Sequence[Any]) -> None:
+        """Add labels of the whole image to those of its boxes; a problem where one is no text."""
+        if not all(isinstance(name, str) and name for name in names):
+            self.problems.append(("malformed annotation", f"labels {names[:3]!s:.100}"))
+        else:
+            self.labels = sorted({*names, *(box.name for box in self.boxes or ())})
+
+    def set_size(self, width: Any, height: Any) -> None:
+        """State the image's size in pixels. None where it is null, blank, 0 or senseless; the last is a problem."""
+        self.width, self.height = self._pixels(width), self._pixels(height)
+
+    def _pixels(self, stated: Any) -> int | None:
+        try:
+            value = float((stated.strip() if isinstance(stated, str) else stated) or 0)
+        except UNUSABLE:
+            value = -1
+        if 1 <= value <= MAX_SIDE:
+            return int(value)
+        if value:
+            self.problems.append(("malformed annotation", f"a width or height of {stated!s:.80} pixels"))
+        return None
 
 
 def in_words(left_out: Mapping[str, int]) -> str:

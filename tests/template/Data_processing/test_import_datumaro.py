@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from Data_processing.readers._datumaro_items import causes
 from Data_processing.readers.datumaro import Annotation, Item, _record
-from Data_processing.shared.datumaro_items import causes
 from Datasets.tools.errors import UserError
 from tests.template.conftest import ROOT, refused, run_in, succeeded
 from tests.template.Data_processing.annotated import corners, rows_of

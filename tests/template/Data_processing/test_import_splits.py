@@ -9,9 +9,9 @@ import pytest
 
 from Data_processing.add_source import entry_of, try_import
 from Data_processing.adding.recognise import recognise
+from Data_processing.shared.annotation_files import split_of, split_pattern
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions, read_about
-from Data_processing.shared.split_names import split_of, split_pattern
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.annotated import read_imported

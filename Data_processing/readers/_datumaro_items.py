@@ -1,6 +1,6 @@
 """Prints what Datumaro reads, a line of JSON an item. Run by the Python of an environment that has Datumaro:
 
-    PYTHON -I Data_processing/shared/datumaro_items.py DIRECTORY FORMAT
+    PYTHON -I Data_processing/readers/_datumaro_items.py DIRECTORY FORMAT
 
 `image`: the path inside DIRECTORY, or null; `id`; `subset`; `annotations`: each with `type`, `label` (a name or null),
 `group` (0 for none), and of areas `crowd`, `box` [x1, y1, x2, y2] in pixels, `rotation` (CVAT's, of a box about its
