@@ -180,8 +180,8 @@ def _add_health(app: FastAPI, workers: Workers) -> None:
 
 
 def _add_facts(router: APIRouter, artifact: Artifact) -> None:
-    samples = [(guess_type(name)[0], image, name) for name, (image, _) in artifact.samples().items()]
-    annotated = artifact.truth()
+    known = artifact.truth()
+    samples = [(guess_type(name)[0], image, known.get(name, {})) for name, (image, _) in artifact.samples().items()]
 
     @router.get(
         "/sample",
@@ -195,7 +195,7 @@ def _add_facts(router: APIRouter, artifact: Artifact) -> None:
 
     @router.get("/sample/truth", summary="Its annotations, as an answer; {} if unknown", responses=_errors(422))
     async def truth(wanted: Annotated[Number, Query()]) -> dict[str, Any]:
-        return annotated.get(samples[wanted.number % len(samples)][2], {})
+        return samples[wanted.number % len(samples)][2]
 
     @router.get("/manifest", summary="Commit, data, parameters and metrics behind the answers", responses=_errors())
     async def manifest() -> dict[str, Any]:
