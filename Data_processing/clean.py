@@ -28,16 +28,8 @@ from Data_processing.cleaning.corrections import Source, find_corrections
 from Data_processing.cleaning.rules import Rejection, Rules, find_own_rules, read_exclusions
 from Data_processing.shared.imported import BATCH
 from Data_processing.shared.parallel import Workers
-from Datasets.format.classes import (
-    ClassRules,
-    check_rules,
-    class_ids,
-    composed,
-    nearly_alike,
-    parse_rules,
-    write_classes,
-)
-from Datasets.tools.atomic import replacing
+from Datasets.format.classes import ClassRules, class_ids, composed, nearly_alike, parse_rules, write_classes
+from Datasets.tools.atomic import replacing, write_text
 from Datasets.tools.command import filled, options_of, run, with_options
 from Datasets.tools.errors import UserError
 from Datasets.tools.params import as_yaml
@@ -207,7 +199,6 @@ def main(
     if "DVC_STAGE" in os.environ:
         check_dependencies(Path("dvc.yaml"), names, (imported, inspected), exclude)
     classes = parse_rules(keep or (), rename or (), drop or (), merge or ())
-    check_rules(classes)
     excluded = {} if exclude == Path() else read_exclusions(exclude)
     own = {"classes": classes, "own": find_own_rules(), "excluded": excluded}
     rules = filled(Rules, options, keep_negatives=without_kept is WithoutKept.negative, **own)
@@ -226,8 +217,7 @@ def main(
         numbers = summary(total, pc.sum(pc.list_value_length(boxes)).as_py() or 0, classes)
     with replacing(out / "classes.json") as partial:
         write_classes(ids, partial)
-    with replacing(out.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_text(out.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
     warn_of_names(total, classes, excluded)
     warn_of_undrawn(out / "accepted.parquet")
     print("{imported} images imported = {accepted} accepted + {rejected} rejected".format(**numbers))

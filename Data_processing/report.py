@@ -18,7 +18,7 @@ from Data_processing.reporting import sections
 from Data_processing.reporting.data import charts, numbers, read_dataset
 from Data_processing.reporting.since import changed_since
 from Datasets.pages.page import write_page
-from Datasets.tools.atomic import replacing
+from Datasets.tools.atomic import write_text
 from Datasets.tools.command import run
 
 INTERMEDIATE, SIZES = Path("Data_processing/intermediate"), (256, 320, 640)
@@ -62,8 +62,7 @@ def main(
         "bits": near_duplicate_bits,
         "since": changed_since(since, files, curated, dataset) if since else None,
     }
-    with replacing(metrics) as partial:
-        partial.write_text(json.dumps(further, indent=1) + "\n", encoding="utf-8")
+    write_text(metrics, json.dumps(further, indent=1) + "\n")
     write_page(PAGE, values, out)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 

@@ -97,8 +97,13 @@ def parse_merges(groups: Iterable[str]) -> dict[str, str]:
     return merges
 
 
-def check_rules(rules: ClassRules) -> None:
-    """Raise UserError if `keep` names a class twice, or `merge` has a name that `rename` replaces."""
+def parse_rules(keep: Sequence[str], rename: Iterable[str], drop: Sequence[str], merge: Iterable[str]) -> ClassRules:
+    """The rules that options state.
+
+    Raises UserError for a part of `rename` or `merge` that is none, if `keep` names a class twice, and if `merge` has a
+    name that `rename` replaces.
+    """
+    rules = ClassRules([*map(composed, keep)], parse_renames(rename), [*map(composed, drop)], parse_merges(merge))
     for number, name in enumerate(rules.keep):
         if name in rules.keep[:number]:
             raise UserError(f"keep: {name!r} is named twice; a class has one id")
@@ -106,6 +111,7 @@ def check_rules(rules: ClassRules) -> None:
         renamed = rules.rename.get(old, old)
         if renamed not in (old, new) and old not in rules.rename.values():
             raise UserError(f"merge: {old!r} is renamed to {renamed!r}; merge {renamed!r}")
+    return rules
 
 
 def class_ids(names: Iterable[str], keep: Sequence[str] = (), others: Iterable[str] = ()) -> dict[str, int]:
@@ -135,8 +141,3 @@ def read_classes(path: Path) -> dict[str, int]:
     if sorted(classes.values()) != list(range(len(classes))):
         raise UserError(f"{path}: ids are not 0, 1, 2, ... without a gap")
     return dict(sorted(classes.items(), key=lambda item: item[1]))
-
-
-def parse_rules(keep: Sequence[str], rename: Iterable[str], drop: Sequence[str], merge: Iterable[str]) -> ClassRules:
-    """The rules that options state. Raises UserError for a part of `rename` or `merge` that is none."""
-    return ClassRules([*map(composed, keep)], parse_renames(rename), [*map(composed, drop)], parse_merges(merge))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.curating import record_files as masks
+from Data_processing.curating import packing as masks
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import About, Imported, ImportedBox, ImportOptions, write_imported
 from Data_processing.shared.outlines import encode, run_lengths, to_rle

@@ -14,7 +14,7 @@ from Data_processing.import_source import read_annotations
 from Data_processing.shared.files import open_source
 from Data_processing.shared.image_names import NearNames
 from Data_processing.shared.imported import ImportOptions
-from Datasets.format.classes import ClassRules, check_rules, parse_rules
+from Datasets.format.classes import ClassRules, parse_rules
 from Datasets.tools.errors import UserError
 from tests.template.Data_processing.annotated import (
     cvat_image,
@@ -196,7 +196,7 @@ def test_class_names_are_compared_in_one_unicode_form():
     assert rules.meant(f"{DECOMPOSED}s") is None
     assert ClassRules().name(DECOMPOSED) == COMPOSED
     with pytest.raises(UserError, match="named twice"):
-        check_rules(parse_rules([COMPOSED, DECOMPOSED], [], [], []))
+        parse_rules([COMPOSED, DECOMPOSED], [], [], [])
 
 
 def test_many_names_are_looked_for_in_one_index():

@@ -4,10 +4,10 @@ import pytest
 
 from Datasets.format.classes import (
     ClassRules,
-    check_rules,
     class_ids,
     parse_merges,
     parse_renames,
+    parse_rules,
     read_classes,
     write_classes,
 )
@@ -53,7 +53,7 @@ def test_merges_name_each_class_once():
         with pytest.raises(UserError, match="merge"):
             parse_merges(wrong)
     with pytest.raises(UserError, match="'auto' is renamed to 'car'; merge 'car'"):
-        check_rules(ClassRules(rename={"auto": "car"}, merge={"auto": "vehicle"}))
+        parse_rules([], ["auto=car"], [], ["vehicle=auto"])
 
 
 def test_a_misspelling_of_a_kept_class_is_noticed_unless_dropped():

@@ -12,7 +12,7 @@ from jsonschema_rs import Draft202012Validator
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing.curating.record_files import draw_mask as draw
+from Data_processing.curating.packing import draw_mask as draw
 from Data_processing.shared.imported import Imported
 from Data_processing.shared.outlines import bounds
 from Datasets.format.coco import encode
