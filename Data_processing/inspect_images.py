@@ -6,7 +6,7 @@ Writes a Parquet file with a row for each image and mask that a record names and
 --facts, images whose bytes were seen before are not decoded again; the output is the same to the byte.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +38,6 @@ def find_tasks(names: list[str], imported: Path) -> list[Task]:
     return [Task(name, name in masks) for name in found]
 
 
-def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write the inspected rows."""
-    with pq.ParquetWriter(path, INSPECTED_SCHEMA, compression="zstd") as writer:
-        for part in batched(rows, 10_000):
-            writer.write_table(pa.Table.from_pylist(part, schema=INSPECTED_SCHEMA))
-
-
 @with_options(options_of(Workers))
 def main(
     source: Annotated[str, typer.Option(help="the source's name")],
@@ -73,8 +66,9 @@ def main(
                 store.put(part, found)
             yield from found
 
-    with replacing(out) as partial:
-        write_rows(progress(rows(), len(tasks), f"inspect {source}", "images"), partial)
+    with replacing(out) as partial, pq.ParquetWriter(partial, INSPECTED_SCHEMA, compression="zstd") as writer:
+        for part in batched(progress(rows(), len(tasks), f"inspect {source}", "images"), 10_000):
+            writer.write_table(pa.Table.from_pylist(part, schema=INSPECTED_SCHEMA))
 
 
 if __name__ == "__main__":
