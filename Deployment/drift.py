@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import typer
 from joblib import cpu_count
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from Datasets.format.curated import Curated
 from Datasets.format.graphs import Device
@@ -94,7 +94,7 @@ def stability(before: pd.Series, after: pd.Series) -> tuple[float, bool]:
     counts = pd.DataFrame({"p": before.value_counts(), "q": after.value_counts()}).fillna(0).clip(lower=0.5)
     p, q = counts["p"] / len(before), counts["q"] / len(after)
     index = float(((q - p) * np.log(q / p)).sum())
-    by_chance = (1 / len(before) + 1 / len(after)) * chi2.ppf(1 - SELDOM, max(1, len(counts) - 1))
+    by_chance = (1 / len(before) + 1 / len(after)) * chdtri(max(1, len(counts) - 1), SELDOM)
     return index, index > max(MOVED, by_chance)
 
 
