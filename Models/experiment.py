@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import chdir
 from datetime import date
 from itertools import pairwise
@@ -238,12 +238,13 @@ def remove(experiment: Id) -> None:
     is_id = re.fullmatch(r"e\d+", experiment)  # else what is deleted could be any folder
     found = delete(experiment, *MADE, "Models/outputs/{}") if is_id else []
     if experiment in entries:
-        edit(PARAMS, lambda: without_entry(PARAMS, "experiments", experiment))
+        with editing(PARAMS):
+            write_text(PARAMS, without_entry(PARAMS, "experiments", experiment))
         print(f"Models/{entries[experiment]['script']}.py: stays; `git rm` it if no other experiment needs it")
     elif not found and not stages:
         raise UserError(f"{PARAMS}: has no experiment {experiment!r}; it has: {', '.join(entries) or 'none'}")
     if stages:
-        edit(LOCK, lambda: lock_without(stages))
+        write_text(LOCK, lock_without(stages))
     print(f"{experiment} is removed; what it wrote stays in DVC's cache, and the last commit has its entry")
 
 
@@ -256,21 +257,17 @@ def rename(experiment: Id, new: Id) -> None:
         raise UserError(f"{PARAMS}: {why}; the experiments are {', '.join(entries) or 'none'}")
     if (ROOT / "Models/outputs" / new).exists():
         raise UserError(f"Models/outputs/{new}: is there already; `python -m Models.experiment remove {new}`")
-    edit(PARAMS, lambda: with_other_name(PARAMS, "experiments", experiment, new))
-    edit(LOG, lambda: re.sub(rf"^## {experiment}\b", f"## {new}", read_text(LOG, ""), flags=re.MULTILINE))
+    with editing(PARAMS):
+        write_text(PARAMS, with_other_name(PARAMS, "experiments", experiment, new))
+    with editing(LOG):
+        write_text(LOG, re.sub(rf"^## {experiment}\b", f"## {new}", read_text(LOG, ""), flags=re.MULTILINE))
     if LOCK.exists():
         made_again = [f"{stage}@{experiment}" for stage in ("review", "export", "package", "verify")]
-        edit(LOCK, lambda: re.sub(rf"(?<=[@/]){experiment}\b", new, lock_without(made_again)))
+        write_text(LOCK, re.sub(rf"(?<=[@/]){experiment}\b", new, lock_without(made_again)))
     delete(experiment, *MADE)
     if (ROOT / "Models/outputs" / experiment).exists():
         (ROOT / "Models/outputs" / experiment).rename(ROOT / "Models/outputs" / new)
     print(f"{experiment} is {new} now; next: `dvc repro`, which trains again only what starts from it")
-
-
-def edit(path: Path, changed: Callable[[], str]) -> None:
-    """Replace the text of a file by what is made of it."""
-    with editing(path):
-        write_text(path, changed())
 
 
 def delete(experiment: str, *places: str) -> list[Path]:

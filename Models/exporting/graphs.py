@@ -123,12 +123,13 @@ def write_int8(graph: Path, train: Samples, out: Path) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    rows = np.linspace(0, len(train), min(CALIBRATION, len(train)), endpoint=False, dtype=int).tolist()
+
     class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
-        rows = iter(np.linspace(0, len(train), min(CALIBRATION, len(train)), endpoint=False, dtype=int).tolist())
+        inputs = ({"images": as_input(train.letterbox(row))} for row in rows)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            row = next(self.rows, None)
-            return None if row is None else {"images": as_input(train.letterbox(row))}
+            return next(self.inputs, None)
 
     with tempfile.TemporaryDirectory() as directory, redirect_stdout(StringIO()):
         prepared = Path(directory, "prepared.onnx")
