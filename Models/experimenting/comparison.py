@@ -55,8 +55,9 @@ def write_comparison(results: Sequence[Result], out: Path) -> None:
     kept = [answers(each, whole.classes) for each in results]
     keys = [(str(record["image"]), str(record["sha256"])) for record in whole.records]
     rows = [row for row, key in enumerate(keys) if all(key in found for found in kept)]
-    if not rows:
-        raise UserError("no test image of Datasets/curated is among those that all were evaluated on; `dvc repro`")
+    if len(rows) < 2:  # an interval needs two
+        shared = f"only {len(rows)} of the {len(whole)} test images of Datasets/curated were given to each model"
+        raise UserError(f"{shared}, too few to compare; `dvc repro`")
     samples, models = whole.subset(rows), []
     for result, found in zip(results, kept, strict=True):
         predictions, threshold = [found[keys[row]] for row in rows], result.figures()["score_threshold"]
