@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from Datasets.format.classes import read_classes
+from Datasets.format.curated import Curated
 from Datasets.format.records import SPLITS
 from Datasets.pages.page import to_uri
 from Datasets.tools.errors import UserError
@@ -55,11 +55,9 @@ def read_rows(shards: Iterable[Any], numbers: Iterable[int]) -> dict[int, dict[s
 
 def read_dataset(curated: Path, accepted: Path) -> Dataset:
     """Read the annotations, not the images, of a curated dataset, and the facts of its images from accepted.parquet."""
-    classes = list(read_classes(curated / "classes.json"))
+    dataset = Curated(curated)
+    classes, shards = list(dataset.classes), [shard for split in SPLITS for shard in dataset.shards(split)]
     ids = functools.partial(pc.index_in, value_set=pa.array(classes, pa.string()))
-    shards = [shard for split in SPLITS for shard in sorted(curated.glob(f"{split}-*-of-*.parquet"))]
-    if not shards:
-        raise UserError(f"{curated}: holds no shards; run the curate stage, or `dvc pull`")
     columns = ["image.path", *IMAGE_COLUMNS, "labels", *_BOX_COLUMNS]
     table = pa.concat_tables(pq.ParquetFile(shard).read(columns=columns) for shard in shards).combine_chunks()
     images = table.select(IMAGE_COLUMNS).to_pandas()

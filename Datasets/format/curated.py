@@ -59,16 +59,24 @@ class Curated:
         self.directory = directory
         self.classes = read_classes(directory / "classes.json")
 
+    def shards(self, split: str) -> list[Path]:
+        """The files of a split, in order."""
+        shards = sorted(self.directory.glob(f"{split}-*-of-*.parquet"))
+        if not shards or any(not shard.stem.endswith(f"-of-{len(shards):05d}") for shard in shards):
+            problem = f"{self.directory}: {len(shards)} shards of {split}, which are not all"
+            raise UserError(f"{problem}; `dvc checkout`, or `dvc pull`, brings them back")
+        return shards
+
     def records(self, split: str, masks: bool = True) -> list[Record]:
         """The annotations of a split, in the order of its images; `image` is SOURCE/IMAGE. Reads no image bytes.
 
         masks: whether to read the masks' files, which take most of the memory; without, a mask has its path alone.
         """
-        return [record for shard in self._shards(split) for record in _annotations(shard, masks)]
+        return [record for shard in self.shards(split) for record in _annotations(shard, masks)]
 
     def images(self, split: str) -> "ImageFiles":
         """The image files of a split, by the index of their record."""
-        return ImageFiles(self._shards(split))
+        return ImageFiles(self.shards(split))
 
     def files(self, split: str) -> dict[str, Callable[[], bytes]]:
         """What reads each image file of a split, by the `image` of its record, in their order."""
@@ -94,17 +102,10 @@ class Curated:
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         if self.value_range:
             digest.update(json.dumps(self.value_range).encode())
-        for shard in (shard for split in SPLITS for shard in self._shards(split)):
+        for shard in (shard for split in SPLITS for shard in self.shards(split)):
             for record in _annotations(shard, masks=True):
                 digest.update(json.dumps(record, default=bytes.hex).encode())
         return digest.hexdigest()
-
-    def _shards(self, split: str) -> list[Path]:
-        shards = sorted(self.directory.glob(f"{split}-*-of-*.parquet"))
-        if not shards or any(not shard.stem.endswith(f"-of-{len(shards):05d}") for shard in shards):
-            problem = f"{self.directory}: {len(shards)} shards of {split}, which are not all"
-            raise UserError(f"{problem}; `dvc checkout`, or `dvc pull`, brings them back")
-        return shards
 
 
 class ImageFiles(Sequence[bytes]):
