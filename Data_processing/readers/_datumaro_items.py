@@ -43,11 +43,11 @@ def describe(shape: Any, names: list[str]) -> dict[str, Any]:
 
 def causes(error: BaseException | None) -> str:
     """The messages of an error and of those that it came from, in one line."""
-    told = []
+    messages = []
     while error is not None:
-        told.append(" ".join(str(error).split()) or type(error).__name__)
+        messages.append(" ".join(str(error).split()) or type(error).__name__)
         error = error.__cause__ or error.__context__
-    return ": ".join(dict.fromkeys(told))
+    return ": ".join(dict.fromkeys(messages))
 
 
 def main() -> None:

@@ -168,7 +168,10 @@ def outline_in(cell: str, row: Imported, files: SourceFiles) -> bytes:
     """A cell's run lengths as an outline; they need the image's size. Raises ValueError."""
     numbers = [int(number) for number in cell.replace(",", " ").split()]
     if not (row.width and row.height):
-        row.width, row.height = _size(files, row.image)
+        try:
+            row.width, row.height = Image.open(io.BytesIO(files.read(row.image)), formats=FORMATS).size
+        except (MissingFile, OSError, Image.DecompressionBombError) as error:
+            raise ValueError("run lengths without image_width, image_height or an image that can be read") from error
     counts, end, total = [], 1, row.width * row.height
     for start, length in sorted(zip(numbers[::2], numbers[1::2], strict=True)):
         if start < end or length < 1 or start + length > total + 1:
@@ -176,11 +179,3 @@ def outline_in(cell: str, row: Imported, files: SourceFiles) -> bytes:
         counts += [start - end, length]
         end = start + length
     return msgspec.json.encode({"size": [row.height, row.width], "counts": [*counts, total + 1 - end]})
-
-
-def _size(files: SourceFiles, image: str) -> tuple[int, int]:
-    """Width and height of an image, by the head of its file. Raises ValueError."""
-    try:
-        return Image.open(io.BytesIO(files.read(image)), formats=FORMATS).size
-    except (MissingFile, OSError, Image.DecompressionBombError) as error:
-        raise ValueError("run lengths without image_width, image_height or an image that can be read") from error

@@ -27,7 +27,7 @@ class Form(NamedTuple):
 
 
 def form_of(lines: Sequence[Sequence[str]], keypoints: int | None) -> Form:
-    """What lines of numbers have in common. keypoints: as stated. Raises ValueError where that cannot be told."""
+    """What lines of numbers have in common. keypoints: as stated. Raises ValueError where they do not show it."""
     if keypoints:
         return Form(keypoints, 0)
     long = [line[1:] for line in lines if len(line) > 6]

@@ -11,7 +11,6 @@ are left out. With the option `normalized`, boxes and segmentations are in fract
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -77,14 +76,13 @@ def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[
     for category in coco.categories:
         known = names.setdefault(_key(category.id), category.name)
         if known != category.name:
-            told = f"category id {category.id} means both {known!r} and {category.name!r}; give each its own id"
-            raise UserError(f"{files.path}: {found[0]}: {told}")
+            clash = f"category id {category.id} means both {known!r} and {category.name!r}; give each its own id"
+            raise UserError(f"{files.path}: {found[0]}: {clash}")
     for image in coco.images:
         stated = image.file_name or image.coco_url
         image.file_name = stated if isinstance(stated, str) else ""
     folder = find_folder(files, options, found[0], (image.file_name for image in coco.images))
-    rows = _records(coco, names, found[0], folder)
-    return folder, (replace(row, normalized=True) for row in rows) if options.normalized else rows
+    return folder, _records(coco, names, found[0], folder, bool(options.normalized))
 
 
 def _key(found: Any) -> Id | None:
@@ -94,7 +92,7 @@ def _key(found: Any) -> Id | None:
     return found if type(found) in (int, float) else None
 
 
-def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) -> Iterator[Imported]:
+def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str, normalized: bool) -> Iterator[Imported]:
     of_image: dict[Id | None, list[Annotation]] = defaultdict(list)
     for number, annotation in enumerate(coco.annotations, 1):
         if annotation.id is None:
@@ -103,7 +101,7 @@ def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) ->
     labels = sum(annotation.bbox is None and _is_label(annotation) for annotation in coco.annotations)
     ids = Counter(_key(image.id) for image in coco.images)
     for image in coco.images:
-        row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}")
+        row = Imported(inside(folder, image.file_name), f"{file}: image {image.id}", normalized=normalized)
         if _key(image.id) is None:
             row.problems.append(("malformed annotation", f"an image with the id {image.id!s:.80}"))
         if ids[_key(image.id)] > 1:
@@ -118,7 +116,8 @@ def _records(coco: Coco, names: dict[Id | None, str], file: str, folder: str) ->
         yield row
     for key in (key for key in of_image if key not in ids):
         problem = ("unlisted image", f"image_id {key} in {len(of_image[key])} annotations")
-        yield Imported(f"image_id {key}", f"{file}: annotation {of_image[key][0].id}", problems=[problem])
+        origin = f"{file}: annotation {of_image[key][0].id}"
+        yield Imported(f"image_id {key}", origin, normalized=normalized, problems=[problem])
 
 
 def _boxes_and_labels(

@@ -46,18 +46,14 @@ def _records(root: etree._Element, file: str, folder: str) -> Iterator[Imported]
     tagged = root.find("image/tag") is not None
     for number, element in enumerate(root.iterfind("image"), 1):
         origin = f"{file}: image {element.get('id', f'number {number}')}"
-        yield _record(element, origin, folder, drawn, tagged)
-
-
-def _record(element: etree._Element, origin: str, folder: str, drawn: bool, tagged: bool) -> Imported:
-    row = Imported(inside(folder, (element.get("name") or origin).strip()), origin)
-    row.set_size(element.get("width"), element.get("height"))
-    row.split = split_named((element.get("subset") or "").strip())
-    row.add_shapes(_shapes(element, row.origin), lambda shape, origin: [_box(shape, row, origin)])
-    row.boxes = row.boxes if drawn or not tagged else None
-    if tagged:
-        row.add_labels(list(filter(None, (tag.get("label") for tag in element.iterfind("tag")))))
-    return row
+        row = Imported(inside(folder, (element.get("name") or origin).strip()), origin)
+        row.set_size(element.get("width"), element.get("height"))
+        row.split = split_named((element.get("subset") or "").strip())
+        row.add_shapes(_shapes(element, origin), partial(_boxes, row))
+        row.boxes = row.boxes if drawn or not tagged else None
+        if tagged:
+            row.add_labels(list(filter(None, (tag.get("label") for tag in element.iterfind("tag")))))
+        yield row
 
 
 def _shapes(element: etree._Element, image: str) -> Iterator[tuple[str, Any]]:
@@ -68,7 +64,7 @@ def _shapes(element: etree._Element, image: str) -> Iterator[tuple[str, Any]]:
             yield f"{image}, {shape.tag} {numbers[shape.tag]}", shape
 
 
-def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
+def _boxes(row: Imported, shape: etree._Element, origin: str) -> list[ImportedBox]:
     """Raises LeftOut, or ValueError, saying what is wrong."""
     if shape.tag in WITHOUT_AREA:
         raise LeftOut(shape.tag)
@@ -79,7 +75,7 @@ def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
         x1, y1, x2, y2 = _numbers(shape, "xtl", "ytl", "xbr", "ybr")
         degrees = float(shape.get("rotation", 0))
         row.left_out += ["rotation"] * bool(degrees)
-        return turned_box(label, (x1, y1, x2, y2), degrees, origin)
+        return [turned_box(label, (x1, y1, x2, y2), degrees, origin)]
     if shape.tag == "polygon":
         points = _points(shape.get("points") or "")
         if len(points) < 6:
@@ -94,7 +90,7 @@ def _box(shape: etree._Element, row: Imported, origin: str) -> ImportedBox:
         outline = from_crop(alternating(counts, width, height), left, top, row.width, row.height)
     else:
         raise ValueError("a shape of a kind that is not known")
-    return outlined(label, outline, origin)
+    return [outlined(label, outline, origin)]
 
 
 def _points(text: str) -> list[float]:

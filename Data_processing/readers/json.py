@@ -54,11 +54,11 @@ def find(files: SourceFiles, options: ImportOptions) -> list[str]:
 
 def read(files: SourceFiles, found: list[str], options: ImportOptions) -> tuple[str, Iterator[Imported]]:
     """The folder that the images are in (as the options say, or as the source's files suggest) and the records."""
-    file, names = found[0], set(files.names())
+    file = found[0]
     entries: list[Any] = decode_json(files, file, list[Any], "array of images")
     named = [entry for entry in entries if isinstance(entry, list) and entry and isinstance(entry[0], str)]
     folder = find_folder(files, options, file, (entry[0] for entry in named))
-    classes = mask_names(files, file, names) if any(entry[4:5] not in ([], [None]) for entry in named) else {}
+    classes = mask_names(files, file) if any(entry[4:5] not in ([], [None]) for entry in named) else {}
     return folder, (record(entry, f"{file}: entry {number}", folder, classes) for number, entry in enumerate(entries))
 
 

@@ -52,8 +52,8 @@ def _whole(files: SourceFiles, file: str) -> Iterator[None]:
     except MissingFile as error:
         raise UserError(f"{files.path}: {error}") from error
     except UNUSABLE as error:
-        told = f"no whole Parquet file: {_line(error)}; was it cut off? Fetch it again"
-        raise UserError(f"{files.path}: {file}: {told}") from error
+        reason = f"no whole Parquet file: {_line(error)}; was it cut off? Fetch it again"
+        raise UserError(f"{files.path}: {file}: {reason}") from error
 
 
 def _theirs(files: SourceFiles, file: str, options: ImportOptions) -> Iterator[Imported]:
@@ -80,8 +80,8 @@ def _table(files: SourceFiles, file: str) -> pa.Table:
             is_struct = name == "image" and pa.types.is_struct(column.type)
             columns[name] = (pc.struct_field(column, "path") if is_struct else column).cast(kind)
         except UNUSABLE as error:
-            told = f"column {name} is {_line(column.type)}, not {_line(kind)}: {_line(error)}"
-            raise UserError(f"{where}: {told}") from error
+            reason = f"column {name} is {_line(column.type)}, not {_line(kind)}: {_line(error)}"
+            raise UserError(f"{where}: {reason}") from error
     return pa.table(columns)
 
 
@@ -92,7 +92,7 @@ def _line(text: Any) -> str:
 def _records(files: SourceFiles, file: str, folder: str, names: set[str]) -> Iterator[Imported]:
     table = _table(files, file)
     masks = _masks(files, file, table, folder, names)
-    meanings = mask_names(files, file, names) if any(masks) else {}
+    meanings = mask_names(files, file) if any(masks) else {}
     others = table.select([name for name in table.column_names if name != "mask"]).to_pylist()
     for number, (stated, mask) in enumerate(zip(others, masks, strict=True)):
         counts = stated.get("counts")
@@ -115,6 +115,7 @@ def _masks(files: SourceFiles, file: str, table: pa.Table, folder: str, names: s
     within = pc.struct_field(column, "bytes").is_valid().to_pylist()
     lost = [held and inside(folder, path or "") not in names for path, held in zip(paths, within, strict=True)]
     if any(lost):
-        told = f"{sum(lost)} masks inside the file are left out; to keep them, provide them as files at the path that"
-        print(f"warning: {files.path}: {file}: {told} the record names", file=sys.stderr)
-    return [None if left_out else path for path, left_out in zip(paths, lost, strict=True)]
+        left_out = f"{sum(lost)} masks inside the file are left out"
+        remedy = "to keep them, provide them as files at the path that the record names"
+        print(f"warning: {files.path}: {file}: {left_out}; {remedy}", file=sys.stderr)
+    return [None if gone else path for path, gone in zip(paths, lost, strict=True)]

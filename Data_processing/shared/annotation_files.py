@@ -1,7 +1,7 @@
 """What readers share: find annotation files and the split they are about, read text, JSON and numbers."""
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from posixpath import dirname
 from typing import Any, TypeVar
@@ -151,13 +151,13 @@ def parse_xml(data: bytes, tag: str) -> etree._Element:
     return root
 
 
-def mask_names(files: SourceFiles, beside: str, names: Container[str]) -> dict[int, str]:
-    """What the values of masks' pixels mean, by the classes.json beside a file: class ids + 1. names: of all files.
+def mask_names(files: SourceFiles, beside: str) -> dict[int, str]:
+    """What the values of masks' pixels mean, by the classes.json beside a file: class ids + 1.
 
     Raises UserError if there is no such file, or it is not that.
     """
     file = inside(dirname(beside), CLASSES)
-    if file not in names:
+    if file not in files.names():
         raise UserError(f"{files.path}: holds masks, but no {file}, which says what the values of their pixels mean")
     classes: Any = decode_json(files, file, Any, "classes")
     ids = list(classes.values()) if isinstance(classes, dict) and "" not in classes else [None]

@@ -110,7 +110,7 @@ def as_text(number: int) -> str:
 
 
 def described(pairs: Pairs, by_colour: bool) -> dict[int, str]:
-    """Each number that occurs with its colour, if that is not told by it, and its share of the pixels."""
+    """Each number that occurs with its colour, if the number does not show it, and its share of the pixels."""
     shown, shares = {}, Counter[int]()
     for (value, colour), count in pairs.items():
         number = colour if by_colour else value
@@ -123,9 +123,9 @@ def described(pairs: Pairs, by_colour: bool) -> dict[int, str]:
 def table(files: SourceFiles, names_of: Mapping[str, Names]) -> list[str]:
     """What the values in masks are and mean, by a sample. names_of: of each mask."""
     names = {0: "", VOID: None} | {number: name for names in names_of.values() for number, name in names.items()}
-    told = described(survey(files, list(names_of)), in_colour(names)) if names_of else {}
-    meant = {number: names.get(number, "without a name") for number in told}
-    return [f"{words} {'not annotated' if meant[n] is None else meant[n] or 'background'}" for n, words in told.items()]
+    seen = described(survey(files, list(names_of)), in_colour(names)) if names_of else {}
+    meant = {number: names.get(number, "without a name") for number in seen}
+    return [f"{words} {'not annotated' if meant[n] is None else meant[n] or 'background'}" for n, words in seen.items()]
 
 
 def entry(line: str) -> Entry:
@@ -197,12 +197,12 @@ def value_names(files: SourceFiles, masks: Sequence[str], options: ImportOptions
 
 def _question(pairs: Pairs, lists: Iterable[str]) -> str:
     """That lists of classes do not tell what the numbers in masks mean, and what to answer."""
-    told = described(pairs, any(value == NEITHER for value, _ in pairs))
-    shown = list(told)[:MANY]
-    more = f", and {len(told) - MANY} more, as masks have that were scaled" if len(told) > MANY else ""
+    seen = described(pairs, any(value == NEITHER for value, _ in pairs))
+    shown = list(seen)[:MANY]
+    more = f", and {len(seen) - MANY} more, as masks have that were scaled" if len(seen) > MANY else ""
     answers = " ".join(f"--classes {'background' if n in (0, COLOUR) else 'NAME'}={as_text(n)}" for n in shown)
     return (
         f"{' and '.join(lists) or 'no list of classes'}: it is not certain what the values of masks mean: "
-        f"{', '.join(told[number] for number in shown)}{more}; name them by `{answers}`, what is not annotated `void`; "
+        f"{', '.join(seen[number] for number in shown)}{more}; name them by `{answers}`, what is not annotated `void`; "
         "or, if each is an object, give `--instances --classes NAME`"
     )
