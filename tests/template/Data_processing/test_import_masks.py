@@ -211,9 +211,8 @@ def test_lists_state_splits(tmp_path):
         ("classes.csv", "id,name,r,g,b\n0,void,0,0,0\n1,road,128,64,128\n2,Lane 1,0,128,0\n"),
     ],
 )
-@pytest.mark.parametrize("more", [{"rgb": True}, {}])
-def test_lists_of_classes_name_colours(tmp_path, file, text, more):
-    files = pairs("images/{}.jpg", "masks/{}.png", palette=COLOURS, **more)
+def test_lists_of_classes_name_colours(tmp_path, file, text):
+    files = pairs("images/{}.jpg", "masks/{}.png", palette=COLOURS, rgb=text[0] == "n")
     row = next(iter(rows_of(write(tmp_path, files | {file: text.encode()}), "masks").values()))
     assert row.mask_names == {1 << 24: None, 0x1804080: "road", 0x1008000: "Lane 1", 0x1E0E0C0: None}
 
@@ -254,22 +253,16 @@ def test_lists_of_classes_that_contradict_each_other_are_refused(tmp_path):
     ("classes", "values", "ignore", "names"),
     [
         (["background", "road"], [0, 255], None, {0: "", 255: "road"}),
-        (["road"], [0, 255], None, {0: "", 255: "road"}),
-        (["road"], [0, 1], None, {0: "", 1: "road"}),
         (["road", "sky"], [0, 1], None, {0: "road", 1: "sky"}),
         (["background", "road", "sky"], [0, 7, 9], None, None),
         (["background", "road", "sky"], [0, 1, 2, 255], None, {0: "", 1: "road", 2: "sky"}),
-        (["pet", "background", "border"], [1, 2, 3], None, None),
         (["background", "road", "sky"], [0, 1, 255], None, None),  # sky, or not annotated?
         (["background", "road"], [0, 1, 255], 255, {0: "", 1: "road"}),
         (["cat", "dog"], [0, 2], None, None),
-        (["cat", "dog"], [0, 5, 9], None, None),
         (["road=7", "void=3"], [0, 3, 7], None, {7: "road", 3: None}),
-        (["road=7"], [0, 3, 7], None, None),
         (["cat", "road=7"], [0, 7], None, None),
         (["road"], [255], 255, {0: "road"}),
         (["road=9:8:7", "background=0:0:0"], [0, 1], None, None),
-        (["background=0:0:0", "road=9:8:7"], [0, 1], None, None),
     ],
 )
 def test_names_are_those_of_values_and_what_is_not_certain_is_refused(classes, values, ignore, names):

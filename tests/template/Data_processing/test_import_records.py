@@ -75,22 +75,14 @@ BOX = {"name": "cat", "x1": 1, "x2": 5, "y1": 2, "y2": 6}
 @pytest.mark.parametrize(
     ("entry", "rule"),
     [
-        ("a.png", "malformed annotation"),
-        ([], "malformed annotation"),
         ([3], "malformed annotation"),
         (["a.png", None, None, None, None, 1], "malformed annotation"),
-        (["a.png", 7], "malformed annotation"),
         (["a.png", ["cat", None]], "malformed annotation"),
         (["a.png", None, {"cat": 1.5}], "malformed annotation"),
-        (["a.png", None, {"cat": -1}], "malformed annotation"),
         (["a.png", None, {"cat": 2**40}], "malformed annotation"),
-        (["a.png", None, ["cat"]], "malformed annotation"),
         (["a.png", None, None, BOX], "malformed annotation"),
-        (["a.png", None, None, [{**BOX, "name": None}]], "malformed box"),
         (["a.png", None, None, [{**BOX, "x1": "1"}]], "malformed box"),
-        (["a.png", None, None, [{**BOX, "x1": 10**400}]], "malformed box"),
         (["a.png", None, None, [{"name": "cat"}]], "malformed box"),
-        (["", "cat"], "outside the source"),
         (["../a.png", "cat"], "outside the source"),
     ],
 )
@@ -114,9 +106,7 @@ def test_every_box_says_where_it_came_from(tmp_path):
         ("", "not JSON"),
         ('[["a.png"', "cut off"),
         ('[["a.png", null, null, [{"x1": NaN}]]]', "NaN"),
-        ('{"a.png": []}', "no array of images"),
         ("[" * 100_000, "nested"),
-        ('[["\\ud800"]]', "not JSON"),
         ('[["é"]]'.encode("latin-1"), "m.json"),
         ('[["a.png", null, null, null, "m.png"]]', "holds masks, but no classes.json"),
     ],
@@ -128,9 +118,7 @@ def test_json_of_no_use_is_refused_in_one_line(tmp_path, content, part):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "classes", ['["cat"]', '{"cat": 254}', '{"\\ud800": 0}', '{"cat": "0"}', '{"cat": 0, "dog": 0}', "{"]
-)
+@pytest.mark.parametrize("classes", ['["cat"]', '{"cat": 254}', '{"cat": 0, "dog": 0}', "{"])
 def test_a_mask_needs_classes_that_make_sense(tmp_path, classes):
     write(tmp_path, {"m.json": '[["a.png", null, null, null, "m.png"]]', "classes.json": classes})
     record = empty_record("a.png", "s") | {"mask": {"bytes": None, "path": "m.png"}}

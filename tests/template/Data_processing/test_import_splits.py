@@ -63,7 +63,7 @@ def never(question: str, *_) -> int:
     raise AssertionError(f"asked {question}")
 
 
-@pytest.mark.parametrize("kind", ["directory", "all.zip", "all.tar.gz"])
+@pytest.mark.parametrize("kind", ["directory", "all.tar.gz"])
 @pytest.mark.parametrize(
     ("write", "entry"),
     [
@@ -131,22 +131,6 @@ def test_a_pattern_that_matches_nothing_is_named(tmp_path):
     line = stage("Data_processing.import_source", "--source", "s", "--out", tmp_path / "o", *options)
     refused(line, "has no file like */x_*.json", "annotations")
     assert not (tmp_path / "o").exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "split", "pattern"),
-    [
-        ("valid/_annotations.coco.json", "val", "*/_annotations.coco.json"),
-        ("annotations/instances_train2017.json", "train", "annotations/instances_*.json"),
-        ("Test/Training/ann-TEST.json", "test", "*/Training/ann-*.json"),
-        ("testing/a.json", "test", "*/a.json"),
-        ("train/test/a.json", "test", "train/*/a.json"),
-        ("attest/trainval.json", None, "attest/trainval.json"),
-        ("val/train_val.json", None, "val/train_val.json"),
-    ],
-)
-def test_names_state_splits(file, split, pattern):
-    assert (split_of(file), split_pattern(file)) == (split, pattern)
 
 
 def test_a_damaged_file_of_several_is_named(tmp_path):

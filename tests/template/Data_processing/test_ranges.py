@@ -42,7 +42,6 @@ def run_clean(tmp_path, sources: dict):
         ("<u2", 0, 300, "`range: [0, 511]`"),
         ("<f4", -1, 1, "`range: [-1, 1]`"),
         ("<i4", -1000, 2000, "`range: [-1000, 2047]`"),
-        ("<i4", 0, 100_000, "`range: [0, 131071]`"),
     ],
 )
 def test_a_range_is_asked_for_with_the_line_to_write(tmp_path, kind, darkest, brightest, line):
@@ -78,7 +77,7 @@ def test_sources_must_agree_and_images_of_eight_bits_do_not_mind(tmp_path):
     succeeded(run_clean(tmp_path, {"a": (deep[0], [0, 4095]), "p": (plain, []), "b": (deep[1], [0, 4095])}))
 
 
-@pytest.mark.parametrize("stated", [["0"], ["5", "5"], ["9", "0"], ["0", "nan"], ["dark", "bright"], ["0", "1", "2"]])
+@pytest.mark.parametrize("stated", [["0"], ["9", "0"], ["0", "nan"], ["dark", "bright"]])
 def test_a_range_that_is_none_is_refused(tmp_path, stated):
     options = [word for value in stated for word in ("--range", value)]
     write_coco(tmp_path / "s", {"a.png": CAT})

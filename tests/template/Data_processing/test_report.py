@@ -21,8 +21,8 @@ from PIL import Image
 
 from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, REJECTED_SCHEMA
 from Data_processing.curating.duplicates import Groups
-from Data_processing.reporting.data import Dataset, changes, coverage
-from Data_processing.reporting.sections import duplicate_pairs, evenly, gallery
+from Data_processing.reporting.data import Dataset
+from Data_processing.reporting.sections import duplicate_pairs, gallery
 from Data_processing.reporting.since import changed_images, read_images, tally
 from Data_processing.shared.inspected import inspect
 from Datasets.format.curated import Curated, write_annotations, write_curated, write_shard
@@ -331,12 +331,6 @@ def test_the_page_lists_what_changed_since_a_tag(project, tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(("most", "expected"), [(4, "aabc"), (2, "ab"), (10, "aaaaabc")])
-def test_every_rule_gets_its_turn(most, expected):
-    rules = pd.Series(list("aaabaca"))
-    assert "".join(rules[evenly(rules, most)]) == expected
-
-
 def dataset(labels: list[list[int]], classes: int) -> Dataset:
     """Images of which only the classes matter, dealt to the splits in turn."""
     images = pd.DataFrame({"sha256": [hashlib.sha256(bytes([i])).hexdigest() for i in range(len(labels))]})
@@ -356,11 +350,6 @@ def test_the_gallery_covers_every_class_in_every_split():
     assert {(labels[i][0], i % 3) for i in chosen} == {(labels[i][0], i % 3) for i in range(240)}
 
 
-def test_the_gallery_shows_an_image_of_nothing():
-    labels = [[0]] * 50 + [[]] + [[1]] * 50
-    assert 50 in gallery(dataset(labels, 2), 5)
-
-
 def test_pairs_are_found_and_listed_from_the_threshold_down():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 256, (60, 32), dtype=np.uint8)
@@ -371,16 +360,3 @@ def test_pairs_are_found_and_listed_from_the_threshold_down():
     images["sha256"] = ["same" if i in (3, 9) else str(i) for i in range(60)]
     assert duplicate_pairs(images, 10) == [(2, 8, 5), (1, 7, 2), (3, 9, -1)]
     assert duplicate_pairs(images, 4) == [(1, 7, 2), (3, 9, -1)]
-
-
-def test_coverage_is_the_share_of_boxes_over_each_place():
-    images = pd.DataFrame({"width": [100, 200], "height": [100, 50]})
-    boxes = pd.DataFrame({"row": [0, 1], "x1": [0, 0], "y1": [0, 0], "x2": [50, 200], "y2": [100, 25], "name": [0, 0]})
-    found = coverage(Dataset(["c"], images, pd.DataFrame(), boxes, []), 2)
-    assert found.tolist() == [[1, 0.5], [0.5, 0]]
-
-
-def test_changes_name_what_differs_appeared_and_vanished():
-    old, new = {"images": {"train": 5, "val": 2}, "gone": 1}, {"images": {"train": 6, "val": 2}, "fresh": {"a": 3}}
-    expected = [("images / train", 5, 6), ("fresh / a", None, 3), ("gone", 1, None)]
-    assert changes(old, new) == expected

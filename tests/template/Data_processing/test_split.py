@@ -24,7 +24,6 @@ from Data_processing.curating.duplicates import (
 )
 from Data_processing.shared.inspected import perceptual_hash
 from Data_processing.split import (
-    balance,
     best_seeds,
     count_classes,
     deal,
@@ -172,18 +171,6 @@ def test_the_pattern_groups_by_its_named_parts_within_a_source():
     for wrong in ("(a", r"\d+"):
         with pytest.raises(UserError, match="group_pattern"):
             compile_pattern(wrong)
-
-
-def test_the_best_seed_deals_classes_out_better_than_most():
-    groups = [f"g{i}" for i in range(40)]
-    labels = [None, []] + [["rare"] if i % 40 < 6 else ["common"] for i in range(2, 800)]
-    counts = count_classes(np.arange(800) % 40, pa.chunked_array([pa.array(labels, pa.list_(pa.string()))]))
-    found = best_seeds(groups, counts, SHARES, np.full(40, -1), 200)
-    assert found == sorted(found)
-    best = balance(counts, split_numbers(name_hashes(groups), SHARES, found[0][-1]))
-    assert counts.names == ["", "common", "rare"]
-    assert np.all(best[2] > 0)
-    assert found[0][2] < found[100][2]
 
 
 def test_a_hopeless_class_does_not_decide_the_seed_and_is_named():
@@ -428,8 +415,3 @@ def test_a_burst_of_frames_that_look_alike_makes_no_list_of_pairs():
     links = near_duplicates(burst, 24)
     assert (links.earlier >= 0).mean() > 0.9
     assert len(links.earlier) == len(burst)
-
-
-def test_no_hashes_and_one_hash():
-    assert len(near_duplicates(np.empty((0, 32), np.uint8), 24).label) == 0
-    assert near_duplicates(np.zeros((1, 32), np.uint8), 24).earlier.tolist() == [-1]

@@ -1,16 +1,22 @@
-"""The export command: the same bytes again, whole or not at all, and one line for a mistake."""
+"""The export command: the same bytes again, whole or not at all, names that stay apart, and one line for a mistake."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from Datasets.export import Format
+from Datasets.exporters.files import Names
 from Datasets.format.coco import encode
+from Datasets.format.records import is_safe_path
 from tests.template.conftest import ROOT, refused, succeeded, until
 from tests.template.Data_processing.stages import stage
 from tests.template.Datasets.random_datasets import png, write_dataset
@@ -126,7 +132,7 @@ def test_a_mistake_is_reported_in_one_line_and_leaves_nothing(tmp_path):
 
 
 def test_an_interrupted_export_leaves_nothing(tmp_path):
-    write_dataset(tmp_path / "curated", [record(f"{i}.png", boxes=[]) for i in range(8_000)])
+    write_dataset(tmp_path / "curated", [record(f"{i}.png", boxes=[]) for i in range(3_000)])
     command = ("-m", "Datasets.export", "--curated", tmp_path / "curated", "--to", "coco", "--out", tmp_path / "out")
     process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE)
     until(lambda: process.poll() is not None or list(tmp_path.glob(".out.partial/out/images/train/s/*.png")))
@@ -142,3 +148,32 @@ def test_a_class_called_background_differs_from_the_background_in_voc(tmp_path):
     assert "class names that labelmap.txt has with an underscore: 1" in result.stdout
     lines = (tmp_path / "out/labelmap.txt").read_text().splitlines()
     assert [line.partition(":")[0] for line in lines[1:]] == ["background", "background_", "car"]
+
+
+safe_paths = (
+    st.text("aAsS\u017fäÄa\u0308/. \u2028", min_size=1, max_size=12).filter(is_safe_path).filter(lambda p: Path(p).name)
+)
+
+
+def folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+@given(st.lists(safe_paths, unique=True))
+def test_names_stay_apart_where_case_and_unicode_could_mix_them(paths):
+    flat, kept = Names(), Names()
+    names = [flat.flat(path) for path in paths]
+    assert all(re.fullmatch(r"[\w.-]+", name) and not name.startswith(".") for name in names)
+    assert len({folded(Path(name).stem) for name in names}) == len(paths)
+    assert len({folded(kept.keep(path)) for path in paths}) == len(paths)
+
+
+def test_a_path_is_kept_unless_it_differs_from_another_by_case_only():
+    names = Names()
+    assert [names.keep(path) for path in ("s/a.jpg", "s/b.jpg", "s/A.jpg")] == ["s/a.jpg", "s/b.jpg", "2/s/A.jpg"]
+
+
+def test_other_suffixes_of_jpeg_which_readers_ignore_become_the_usual_one():
+    names = Names()
+    paths = ("a.jfif", "a.jpg", "b.JPE", "c.jpeg", "d.gif")
+    assert [names.flat(path) for path in paths] == ["a.jpg", "a_2.jpg", "b.jpg", "c.jpeg", "d.gif"]

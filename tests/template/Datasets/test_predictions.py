@@ -1,8 +1,15 @@
+"""Predictions in pixels of the image, how far two differ, and their round trip through Parquet."""
+
+import base64
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from Datasets.format.images import letterbox
 from Datasets.format.predictions import largest_difference, mask_of, to_detection, to_prediction
+from Datasets.format.records import read_predictions, write_predictions
 
 CLASSES = ["cat", "dog"]
 
@@ -47,11 +54,6 @@ def test_the_order_does_not_depend_on_that_of_the_outputs(square):
         ("dog", 5),
         ("dog", 15),
     ]
-
-
-def test_no_detection_is_an_answer(square):
-    found = to_detection(outputs(), square, 100, 50, CLASSES, 0.5)
-    assert found == {"width": 100, "height": 50, "labels": [], "counts": [], "boxes": []}
 
 
 def test_the_difference_is_the_largest_of_paired_boxes(square):
@@ -100,16 +102,6 @@ def test_a_mask_keeps_its_place_at_any_scale(width, height, size):
     assert (back >= 0).all()
 
 
-def test_masks_differ_by_the_share_of_their_pixels(square):
-    first = to_prediction("mask", in_square(), square, 100, 50, CLASSES, 0.5)
-    other = in_square()
-    other["mask"][50:100, :50] = 1
-    second = to_prediction("mask", other, square, 100, 50, CLASSES, 0.5)
-    assert largest_difference("mask", first, second, 0.5) == {"mask": 0.125}
-    wider = to_prediction("mask", in_square(), square, 99, 50, CLASSES, 0.5)
-    assert largest_difference("mask", first, wider, 0.5) == {"mask": float("inf")}
-
-
 def test_counts_are_of_the_classes_that_are_believed(square):
     seen = {"scores": np.array([0.4, 0.75], np.float32), "counts": np.array([1.6, 0.25], np.float32)}
     found = to_prediction("counts", seen, square, 100, 50, CLASSES, 0.5)
@@ -120,3 +112,35 @@ def test_counts_are_of_the_classes_that_are_believed(square):
     assert labels == {"width": 100, "height": 50, "labels": ["dog"], "scores": pytest.approx({"cat": 0.4, "dog": 0.75})}
     changed = {**found, "expected": {"cat": 1.6, "dog": 0.5}, "scores": {**found["scores"], "cat": 0.5}}
     assert largest_difference("counts", found, changed, 0.5) == pytest.approx({"scores": 0.1, "counts": 0.25})
+
+
+SIZE = {"width": 8, "height": 6}
+
+
+def _mask():
+    file = io.BytesIO()
+    Image.fromarray(np.eye(6, 8, dtype=np.uint8)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+BOX = {"name": "car", "x1": 0.5, "y1": 0.0, "x2": 7.25, "y2": 6.0, "score": 0.001}
+PREDICTIONS = {
+    "boxes": {"labels": ["car"], "counts": [{"name": "car", "count": 1}], "boxes": [BOX]},
+    "no boxes": {"labels": [], "counts": [], "boxes": []},
+    "mask": {"labels": ["car"], "mask": _mask()},
+    "labels": {"labels": ["car"], "scores": {"car": 0.9, "dog": 0.1}},
+    "counts": {
+        "labels": ["car"],
+        "scores": {"car": 0.9, "dog": 0.1},
+        "counts": [{"name": "car", "count": 2}],
+        "expected": {"car": 2.2, "dog": 0.1},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
+def test_round_trip(kind, tmp_path):
+    prediction = SIZE | PREDICTIONS[kind]
+    rows = [{"image": "a/1.jpg", **prediction}, {"image": "a/2.jpg", "error": "damaged"}]
+    write_predictions(rows, "e001", tmp_path / "predictions.parquet")
+    assert read_predictions(tmp_path / "predictions.parquet") == {"a/1.jpg": prediction}

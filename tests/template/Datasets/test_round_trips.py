@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from Data_processing.import_source import check_paths, read_annotations
 from Data_processing.shared.files import open_source
@@ -24,7 +25,7 @@ from Datasets.format.records import Record, empty_record, implied
 from tests.template.Datasets.random_datasets import CLASSES, datasets, write_dataset
 from tests.template.Datasets.test_exporters import rows, same_boxes
 
-quickly = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+quickly = settings(max_examples=8, suppress_health_check=list(HealthCheck))
 
 
 @contextlib.contextmanager
@@ -52,11 +53,23 @@ def boxes_of(row: Imported, record: Record) -> list[dict]:
     ]
 
 
+def check_with_pycocotools(out: Path) -> None:
+    """What the COCO API reads: each image's file is there, each area is that of what is drawn."""
+    for file in (out / "annotations").glob("*.json"):
+        coco = COCO(file)
+        for image in coco.imgs.values():
+            assert (out / "images" / file.stem.rpartition("_")[2] / image["file_name"]).exists()
+        for annotation in coco.anns.values():
+            drawn, (*_, width, height) = annotation.get("segmentation"), annotation["bbox"]
+            assert annotation["area"] == (coco.annToMask(annotation).sum() if drawn else width * height)
+
+
 @quickly
 @given(datasets(most=10))
 def test_coco_gives_back_boxes_crowds_segmentations_and_splits(content):
     assume(any(record["boxes"] is not None for record in content))
-    with there_and_back(content, "coco", annotations="annotations/instances_*.json") as (dataset, _, found):
+    with there_and_back(content, "coco", annotations="annotations/instances_*.json") as (dataset, out, found):
+        check_with_pycocotools(out)
         known = {data: record for data, record in rows(dataset).items() if record["boxes"] is not None}
         assert found.keys() == known.keys()
         annotated = {record["split"] for record in known.values() if record["boxes"]}
@@ -75,7 +88,8 @@ def test_coco_gives_back_boxes_crowds_segmentations_and_splits(content):
 @given(datasets(most=10))
 def test_masks_in_coco_come_back_as_regions_without_counts(content):
     assume(any(record["mask"] is not None for record in content))
-    with there_and_back(content, "coco", annotations="annotations/stuff_*.json") as (dataset, _, found):
+    with there_and_back(content, "coco", annotations="annotations/stuff_*.json") as (dataset, out, found):
+        check_with_pycocotools(out)
         known = {data: record for data, record in rows(dataset).items() if record["mask"] is not None}
         assert found.keys() == known.keys()
         for data, record in known.items():
@@ -85,6 +99,8 @@ def test_masks_in_coco_come_back_as_regions_without_counts(content):
                 mask[coco_mask.decode(box["segmentation"]) > 0] = CLASSES[box["name"]] + 1
             assert np.array_equal(mask, open_image(record["mask"]["bytes"]))
             assert not boxes or implied({**empty_record("", ""), "boxes": boxes})["counts"] is None
+        pixel_maps = {file.read_bytes() for file in out.rglob("*_pixelmaps/*.png")}
+        assert pixel_maps == {record["mask"]["bytes"] for record in known.values()}
 
 
 @quickly
