@@ -9,7 +9,6 @@ import pytest
 
 from Data_processing.add_source import entry_of, try_import
 from Data_processing.adding.recognise import recognise
-from Data_processing.shared.annotation_files import split_of, split_pattern
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions, read_about
 from Datasets.tools.errors import UserError
