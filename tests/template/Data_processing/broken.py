@@ -90,6 +90,8 @@ def wholes(base: Path) -> dict[str, dict[str, bytes]]:
     for form, write in WRITERS.items():
         write(base / form)
     write_some_coco(base / "coco")
+    names = {"path": ".", "train": "images/train", "val": "images/train", "names": ["cat", "dog"], "nc": 2}
+    (base / "yolo/data.yaml").write_text(json.dumps(names))
     (base / "csv/boxes.csv").write_text(
         "filename,label,bbox,outline,width,height,crowd\n"
         'a.png,cat,"[1, 2, 3, 4]",,60,40,0\na.png,dog,,1 3 10 5,60,40,\n'
@@ -310,4 +312,4 @@ def _wrong(draw, data: bytes) -> bytes:
         return data[: len(data) // 2]
 
 
-OF_KIND = {".json": _json, ".jsonl": _json, ".xml": _xml, ".parquet": _rows}
+OF_KIND = {".json": _json, ".jsonl": _json, ".yaml": _json, ".xml": _xml, ".parquet": _rows}

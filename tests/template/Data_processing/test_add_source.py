@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from Data_processing.add_source import check_project, entry_of, try_import
-from Data_processing.adding.project import class_rules, not_kept, with_dependencies
+from Data_processing.adding.project import with_dependencies
 from Data_processing.adding.recognise import recognise
 from Data_processing.curating.duplicates import compile_pattern, own_key, with_copies
 from Data_processing.import_source import main as import_source
@@ -414,18 +414,6 @@ def test_stage_clean_depends_on_each_source_and_every_other_byte_of_dvc_yaml_sta
     path.write_text("stages: {clean: {cmd: x, deps: [a]}}\n")
     with pytest.raises(UserError, match="a line for each; write `- Data_processing/intermediate/imported/x.parquet`"):
         with_dependencies(path, "x")
-
-
-def test_classes_are_compared_with_keep_as_clean_will_call_them(tmp_path):
-    def left_out(clean: str, *names: str) -> list[str]:
-        return not_kept(class_rules(write(tmp_path, {"params.yaml": f"clean: {clean}\n"}) / "params.yaml"), names)
-
-    clean = "{keep: [car], rename: [auto=car], merge: [car=van+bus], drop: [cart]}"
-    assert left_out(clean, "auto", "van", "car", "cart", "dog") == ["dog"]
-    in_turn = "{keep: [vehicle], rename: [auto=car], merge: [vehicle=car+truck]}"
-    assert left_out(in_turn, "auto", "truck", "dog") == ["dog"]
-    assert left_out("{keep: [7, 0.5]}", "7", "0.5", "8") == ["8"]  # a number names a class, too
-    assert left_out("{keep: []}", "dog") == left_out("", "dog") == []
 
 
 def test_a_reader_of_the_teams_own_is_used_by_its_name(tmp_path):

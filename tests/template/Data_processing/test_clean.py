@@ -26,11 +26,11 @@ from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
 from tests.template import conftest
 from tests.template.conftest import ROOT, png_bomb, refused, succeeded
+from tests.template.Data_processing.broken import FACTS
 from tests.template.Data_processing.sources import change_coco, picture, write_coco
 from tests.template.Data_processing.stages import accepted, rejected, stage, table, take_in
 from tests.template.Data_processing.stages import clean as clean_again
 from tests.template.Data_processing.stages import take_in_and_clean as clean
-from tests.template.Data_processing.test_import_formats import FACTS
 
 CONTENT = {f"{number}.png": [("cat", 3, 4, 20, 30)] for number in range(6)}
 PLANTED = {  # defect: rule by which it is rejected, or repaired, or neither

@@ -16,9 +16,10 @@ from Data_processing.shared.outlines import to_rle
 from Datasets.tools.errors import UserError
 from tests.template.conftest import refused, succeeded
 from tests.template.Data_processing.annotated import read_imported
+from tests.template.Data_processing.broken import FACTS
 from tests.template.Data_processing.sources import SIZE, picture
 from tests.template.Data_processing.stages import stage
-from tests.template.Data_processing.test_import_formats import FACTS, imported, problems, write
+from tests.template.Data_processing.test_import_formats import imported, problems, write
 
 TENSORFLOW = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 OWN = "image,label,x1,y1,x2,y2\n"

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from Data_processing.readers._datumaro_items import causes
 from Data_processing.readers.datumaro import Annotation, Item, _record
 from Datasets.tools.errors import UserError
 from tests.template.conftest import ROOT, refused, run_in, succeeded
@@ -128,13 +127,3 @@ def test_areas_of_a_group_are_one_object_and_what_has_none_is_counted():
     assert [box.crowd for box in row.boxes] == [False, False, True, False, False]
     assert row.left_out == ["points"]
     assert row.problems == [("unknown category", "a bbox without a class in item a of validation")]
-
-
-def test_an_error_names_those_that_it_came_from():
-    try:
-        try:
-            int("x")
-        except ValueError as error:
-            raise RuntimeError("Failed to import\n dataset") from error
-    except RuntimeError as error:
-        assert causes(error) == "Failed to import dataset: invalid literal for int() with base 10: 'x'"

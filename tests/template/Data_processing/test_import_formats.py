@@ -2,27 +2,22 @@
 
 import codecs
 import csv
-import json
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from Data_processing.add_source import entry_of, try_import
 from Data_processing.adding.recognise import recognise
-from Data_processing.cleaning.records import clean_record
-from Data_processing.cleaning.rules import REMEDIES, Rejection, Rules
 from Data_processing.import_source import check_paths, read_annotations
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow, to_arrow
-from Data_processing.shared.inspected import Facts
 from Datasets.format.records import SCHEMA, Box, empty_record, write_json
 from Datasets.tools.errors import UserError
 from tests.template.conftest import ROOT, refused, succeeded
@@ -221,39 +216,7 @@ def test_options_of_a_table_are_refused_for_other_formats(tmp_path):
     refused(stage("Data_processing.import_source", *common, "--columns", "image=a"), "csv")
 
 
-scalar = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-anything = st.recursive(
-    scalar, lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
-)
-relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-FACTS = Facts("a.png", None, 99, "0" * 64, *SIZE, b"0" * 32, 99.0, 50.0, 50.0, values=None)
-
-
-def survives(root: Path, form: str, **options) -> None:
-    """Either one line, or rows that clean can judge, and of which each problem has a remedy."""
-    try:
-        rows = imported(root, form, **options)
-    except UserError as error:
-        assert "\n" not in str(error)
-    else:
-        assert set(problems(rows)) <= set(REMEDIES)
-        for row in rows:
-            with suppress(Rejection):
-                clean_record(row, "s", FACTS, None, Rules())
-
-
-@relaxed
-@example(value="\N{RACCOON}", key="train")
-@example(value="\ud800", key="names")
-@given(value=anything, key=st.sampled_from(["path", "train", "val", "names", "nc", "kpt_shape"]))
-def test_yaml_of_another_meaning_never_ends_in_a_traceback(tmp_path, value, key):
-    if not (tmp_path / "labels").exists():
-        write_yolo(tmp_path)
-    fields = {"train": "images/train", "names": ["cat"], key: value}
-    (tmp_path / "data.yaml").write_text(json.dumps(fields))
-    survives(tmp_path, "yolo")
+relaxed = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 odd = st.none() | st.text(max_size=6) | st.sampled_from(["a.png", "train", "../x", ""])

@@ -4,7 +4,6 @@ import io
 import json
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,12 +41,6 @@ def test_a_small_object_lies_on_top_of_a_large_one():
     small[1:3, 2:4] = True
     for boxes in ([box("sky", large), box("road", small)], [box("road", small), box("sky", large)]):
         assert np.array_equal(masks.draw_mask(boxes, CLASSES, 6, 4), np.where(small, 2, 1))
-
-
-def test_a_sources_values_become_class_ids_and_void_stays_void():
-    file = mask_file(np.array([[0, 5, 7, 9, 255]], np.uint8))
-    found = masks.remap(file, {5: "road", 7: "sky", 9: "tree"}, CLASSES)
-    assert found.tolist() == [[0, 2, 1, 0, 255]]
 
 
 def test_more_classes_than_a_pixel_can_tell_are_refused(tmp_path):
@@ -150,7 +143,7 @@ def test_masks_are_drawn_from_outlines_if_the_user_says_so(tmp_path):
     assert second["mask"] is None
 
 
-def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path, monkeypatch):
+def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path):
     rows = write_images(tmp_path, 3)
     outline = encode([[10, 5, 40, 5, 40, 20, 10, 20]])
     for row in rows:
@@ -167,22 +160,9 @@ def test_a_curated_dataset_is_a_source_with_its_images_and_masks(tmp_path, monke
     same = ("sha256", "width", "height", "labels", "counts", "boxes")
     assert [[r[key] for key in same] for r in first] == [[r[key] for key in same] for r in second]
     assert [r["mask"]["bytes"] for r in first] == [r["mask"]["bytes"] for r in second]
-    files, read, reads = open_source(tmp_path / "curated"), pq.ParquetFile.read_row_group, []
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **options: reads.append(a) or read(*a, **options))
-    images = [record["image"] for record in second]
+    files, images = open_source(tmp_path / "curated"), [record["image"] for record in second]
     assert [files.read(image) for image in images] == [picture(number) for number in range(3)]
     assert [files.read(f"{image}.mask.png") for image in images] == [r["mask"]["bytes"] for r in second]
-    assert len(reads) == 2  # a row group's images, and its masks
-
-
-def test_fractions_become_pixels_of_the_true_image(tmp_path):
-    rows = write_images(tmp_path, 1)
-    box = ImportedBox("cat", 0.25, 0.5, 0.75, 1.0, "here", outline=encode([[0.25, 0.5, 0.75, 0.5, 0.75, 1, 0.25, 1]]))
-    rows[0].boxes, rows[0].normalized = [box], True
-    succeeded(run_stages(tmp_path, rows, *ALL_TRAIN))
-    found = Curated(tmp_path / "curated").records("train")[0]["boxes"][0]
-    assert [found[key] for key in ("x1", "y1", "x2", "y2")] == [15, 20, 45, 40]
-    assert int(coco_mask.area(found["segmentation"])) == 30 * 20
 
 
 def test_a_sources_splits_are_kept_if_the_user_says_so_and_groups_stay_whole(tmp_path):

@@ -1,6 +1,5 @@
 """Names of images, label files and classes that are nearly right: the only one that can be meant, or a reason."""
 
-import json
 import shutil
 import unicodedata
 import zipfile
@@ -17,13 +16,11 @@ from Data_processing.shared.imported import ImportOptions
 from Datasets.format.classes import ClassRules, parse_rules
 from Datasets.tools.errors import UserError
 from tests.template.Data_processing.annotated import (
-    cvat_image,
     labelme_file,
     percent,
     region,
     shape,
     task,
-    write_cvat,
     write_label_studio,
 )
 from tests.template.Data_processing.sources import picture, write_coco, write_voc
@@ -49,25 +46,9 @@ def coco(root: Path, *names: str) -> Path:
     return write_coco(root, {name: [("cat", 3, 4, 30, 36)] for name in names}, files=False)
 
 
-def table(root: Path, *names: str) -> Path:
-    rows = "".join(f"{name},cat,3,4,30,36\n" for name in names)
-    return write(root, {"t.csv": f"image,label,x1,y1,x2,y2\n{rows}"})
-
-
-def interchange(root: Path, *names: str) -> Path:
-    box = {"name": "cat", "x1": 3, "y1": 4, "x2": 30, "y2": 36}
-    return write(root, {"metadata.json": json.dumps([[name, None, None, [box]] for name in names])})
-
-
 def labelme(root: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         labelme_file(root / f"annotations/{number}.json", [shape("rectangle", [[3, 4], [30, 36]])], name)
-    return root
-
-
-def cvat(root: Path, *names: str) -> Path:
-    drawn = '<box label="cat" xtl="3" ytl="4" xbr="30" ybr="36"/>'
-    write_cvat(root, *(cvat_image(number, name, drawn) for number, name in enumerate(names)))
     return root
 
 
@@ -86,7 +67,7 @@ def voc(root: Path, *names: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("writer", [coco, table, interchange, labelme, cvat, label_studio, voc])
+@pytest.mark.parametrize("writer", [coco, labelme, label_studio, voc])
 def test_an_image_is_found_by_a_name_that_is_nearly_right(tmp_path, writer):
     there = {f"{DECOMPOSED}.png": f"{COMPOSED}.png", "img_1.png": "IMG_1.PNG", "a b.png": "a%20b.png", "c.png": "c.jpg"}
     write(tmp_path / "s/JPEGImages", {name: picture(seed) for seed, name in enumerate([*there, "other.png"])})

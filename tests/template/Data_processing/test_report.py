@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from base64 import b64decode
-from collections.abc import Callable
 from functools import partial
 from html import unescape
 from io import BytesIO
@@ -20,14 +19,12 @@ import pytest
 from PIL import Image
 
 from Data_processing.cleaning.batches import ACCEPTED_SCHEMA, REJECTED_SCHEMA
-from Data_processing.curating.duplicates import Groups
 from Data_processing.reporting.data import Dataset
-from Data_processing.reporting.sections import duplicate_pairs, gallery
+from Data_processing.reporting.sections import gallery
 from Data_processing.reporting.since import changed_images, read_images, tally
 from Data_processing.shared.inspected import inspect
 from Datasets.format.curated import Curated, write_annotations, write_curated, write_shard
 from Datasets.format.records import SCHEMA, SPLITS, empty_record
-from Datasets.tools.command import progress
 from tests.template.conftest import copy_with_results, edit_params, refused, run_in, succeeded
 from tests.template.Data_processing.sources import SIZE, picture, write_coco
 from tests.template.Data_processing.stages import curate, stage, take_in_and_clean
@@ -165,9 +162,9 @@ def test_without_a_repository_there_is_no_version_to_compare_with(hostile):
     refused(stage("Data_processing.report", *words, cwd=hostile), "report.since: ", "is not a git repository")
 
 
-def made(directory: Path, records: list[dict], draw: Callable[[int], bytes] = picture) -> Path:
+def made(directory: Path, records: list[dict]) -> Path:
     """A curated dataset of records without a source that could be imported, and what other stages would say of it."""
-    files = {record["image"]: draw(number) for number, record in enumerate(records)}
+    files = {record["image"]: picture(number) for number, record in enumerate(records)}
     facts = [inspect(name, data, 10**6) for name, data in files.items()]
     rows = [
         {
@@ -221,28 +218,6 @@ def test_classes_that_a_split_lacks_come_first_with_their_objects_in_pixels_and_
     assert "Each has 2." in text or "Half: 2 to 2." in text
     succeeded(report(tmp_path, "--size", "60"))
     assert "car 20 20 30 " in text_of(tmp_path / "report.html")
-
-
-def test_one_of_a_kind_is_told_in_the_singular_and_large_numbers_in_full(tmp_path, capsys):
-    succeeded(report(made(tmp_path, [{"image": "0.png", "labels": ["cat"]}], noise)))
-    text = text_of(tmp_path / "report.html")
-    assert not re.search(r"\b1 (images|boxes|groups|classes)", text)
-    assert " 1 group " in text and "1 image, chosen" in text
-    assert "Pixels of the longer side. All are 60. 1 different; most often 60 x 40 (1)." in text and "e+" not in text
-    assert 'class="bars-of"' not in (tmp_path / "report.html").read_text(encoding="utf-8")  # of one bar
-    list(progress([0], 1, "inspect", "images"))
-    nothing = np.zeros((0, 2), int)
-    Groups(["a"], np.zeros(1, int), nothing, nothing, 0).report("")
-    told = capsys.readouterr()
-    assert "inspect: 1 image in" in told.err and "1 image in 1 group;" in told.out
-
-
-def noise(seed: int) -> bytes:
-    """A PNG that could not be sharper."""
-    file = BytesIO()
-    pixels = np.random.default_rng(seed).choice(np.array([0, 255], np.uint8), (SIZE[1], SIZE[0]))
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def test_masks_are_painted_in_the_colour_of_their_class(tmp_path):
@@ -348,15 +323,3 @@ def test_the_gallery_covers_every_class_in_every_split():
     chosen = gallery(dataset(labels, 7), 24)
     assert len(chosen) == len(set(chosen)) == 24
     assert {(labels[i][0], i % 3) for i in chosen} == {(labels[i][0], i % 3) for i in range(240)}
-
-
-def test_pairs_are_found_and_listed_from_the_threshold_down():
-    rng = np.random.default_rng(0)
-    hashes = rng.integers(0, 256, (60, 32), dtype=np.uint8)
-    hashes[7], hashes[8] = hashes[1], hashes[2]
-    hashes[7, 0] ^= 0b11
-    hashes[8, 0] ^= 0b11111
-    images = pd.DataFrame({"phash": [row.tobytes() for row in hashes]})
-    images["sha256"] = ["same" if i in (3, 9) else str(i) for i in range(60)]
-    assert duplicate_pairs(images, 10) == [(2, 8, 5), (1, 7, 2), (3, 9, -1)]
-    assert duplicate_pairs(images, 4) == [(1, 7, 2), (3, 9, -1)]

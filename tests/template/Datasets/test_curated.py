@@ -2,7 +2,6 @@
 
 import hashlib
 
-import datasets
 import duckdb
 import numpy as np
 import pytest
@@ -119,11 +118,10 @@ def test_a_directory_without_a_dataset_is_refused(tmp_path):
         Curated(tmp_path)
 
 
-@pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
-def test_a_shard_that_was_cut_off_is_named(tmp_path, left):
+def test_a_shard_that_was_cut_off_is_named(tmp_path):
     write(tmp_path, 10)
     shard = next(tmp_path.glob("train-*"))
-    shard.write_bytes(shard.read_bytes()[: int(left * shard.stat().st_size)])
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     for read in (Curated(tmp_path).records, Curated(tmp_path).images):
         with pytest.raises(UserError, match=f"{shard.name}: cannot be read as Parquet: .*dvc pull"):
             read("train")
@@ -132,16 +130,6 @@ def test_a_shard_that_was_cut_off_is_named(tmp_path, left):
 def test_a_dataset_from_before_has_no_origins(tmp_path):
     write(tmp_path, 3)
     assert read_origins(tmp_path) == {}
-
-
-def test_hugging_face_datasets_loads_the_shards_with_images(curated, tmp_path):
-    files = {split: str(curated / f"{split}-*.parquet") for split in ("train", "val", "test")}
-    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path))
-    ours = Curated(curated)
-    assert {split: len(part) for split, part in loaded.items()} == {s: len(ours.records(s)) for s in files}
-    first, record = loaded["train"][0], ours.records("train")[0]
-    assert first["image"].size == (record["width"], record["height"])
-    assert [box["name"] for box in first["boxes"]] == [box["name"] for box in record["boxes"]]
 
 
 def test_duckdb_answers_sql_over_the_shards(curated):

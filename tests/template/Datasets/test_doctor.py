@@ -95,7 +95,6 @@ if not ELSEWHERE.is_dir() or ELSEWHERE.stat().st_dev == ROOT.stat().st_dev:
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_what_is_wrong_is_found_and_the_command_repairs_it(root, harm):
-    assert found(root) == []
     damage, part = HARMS[harm]
     damage(root)
     [finding] = found(root)

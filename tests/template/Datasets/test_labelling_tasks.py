@@ -1,7 +1,6 @@
 """Labelling tasks go out and come back: as Label Studio and CVAT export them, they correct the right records."""
 
 import base64
-import gc
 import hashlib
 import io
 import json
@@ -18,43 +17,33 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from Data_processing import clean, curate, import_source, inspect_images
 from Data_processing.adding.recognise import recognise
 from Data_processing.shared.files import open_source
 from Data_processing.shared.imported import ImportOptions
 from Datasets import tasks
 from Datasets.format.curated import Curated, read_origins
 from Datasets.format.records import write_predictions
-from Datasets.tools.errors import UserError
-from tests.template.conftest import refused
+from tests.template.conftest import refused, succeeded
+from tests.template.Data_processing import stages
 from tests.template.Data_processing.annotated import corners, read_imported
 from tests.template.Data_processing.sources import SIZE, picture, squares, write_coco, write_masks
-from tests.template.Data_processing.stages import stage
 
 CAT, DOG = ("cat", 3.14159, 4, 20, 30), ("dog", 30, 5, 50, 35)
 OLD = {"a/0.png": [CAT, DOG], "b/0.png": [CAT], "b/ö 1.png": [DOG], "2.png": [CAT], "3.png": []}
 REVIEW = {"old/images/b/0.png": 0.9, "old/images/a/0.png": 0.75, "old/images/3.png": 0.5, "old/images/2.png": 0.1}
 
 
-def never(question, answers, option):
-    raise UserError(f"{question} {answers}")
-
-
-def take_in(directory: Path, name: str, path: Path, **options) -> None:
+def take_in(directory: Path, name: str, path: Path, corrects: str = "") -> None:
     """A source of a format that is recognised, imported and inspected."""
-    found, needed = recognise(open_source(path), ImportOptions(**options), None, never)
-    imported, inspected = directory / f"imported/{name}.parquet", directory / f"inspected/{name}.parquet"
-    options |= {"annotations": needed.annotations, "images": needed.images}
-    import_source.main(source=name, format=found.format, path=path, out=imported, **options)
-    gc.enable()
-    inspect_images.main(source=name, imported=imported, out=inspected)
+    chosen = ImportOptions(corrects=[corrects] if corrects else [])
+    found, needed = recognise(open_source(path), chosen, None, pytest.fail)
+    options = {"--annotations": needed.annotations, "--images": needed.images, "--corrects": corrects}
+    stages.take_in(directory, name, path, found.format, *(w for pair in options.items() if pair[1] for w in pair))
 
 
 def curated(directory: Path, *sources: str) -> Curated:
-    folders = {name: directory / name for name in ("imported", "inspected")}
-    clean.main(list(sources), **folders, out=directory / "clean", doubled_iou=0)
-    places = {"out": directory / "curated", "summary_file": directory / "curated.json"}
-    curate.main(cleaned=directory / "clean", **places, train=1, val=0, test=0)
+    succeeded(stages.clean(directory, "--doubled-iou", "0", *sources))
+    succeeded(stages.curate(directory, *stages.ALL_TRAIN))
     return Curated(directory / "curated")
 
 
@@ -126,7 +115,6 @@ def cvat(directory: Path, form: str) -> Path:
     ("tool", "how"),
     [
         ("label_studio", "local"),
-        ("label_studio", "/data/upload/1/0a1b2c3d-"),
         ("label_studio", "https://ours.example/x%20y/"),
         ("cvat", "coco"),
         ("cvat", "xml"),
@@ -142,7 +130,7 @@ def test_a_suspicious_label_goes_out_and_comes_back_corrected(reviewed, tool, ho
         ["old/images/a/0.png", "wrong class: cat, perhaps dog (0.75)"],
     ]
     back = label_studio(reviewed, how) if tool == "label_studio" else cvat(reviewed, how)
-    take_in(reviewed, "fixes", back, corrects=["old"])
+    take_in(reviewed, "fixes", back, corrects="old")
     records = {record["image"]: record for record in curated(reviewed, "old", "fixes").records("train")}
     placed = itemgetter("name", "x1", "y1", "x2", "y2")
     boxes = {image: list(map(placed, record["boxes"])) for image, record in records.items()}
@@ -185,19 +173,13 @@ def answers(directory: Path, kind: str) -> Path:
 
 def write_tasks(directory: Path, tool: str, *options: str, file: str = "answers.parquet"):
     places = ("--out", directory / "tasks", "--images", directory / "photos", "--curated", directory / "curated")
-    return stage("Datasets.tasks", directory / file, "--to", tool, *places, *options)
-
-
-def make_tasks(directory: Path, form):
-    """The same in this process, for a start takes seconds."""
-    photos, curated = directory / "photos", directory / "curated"
-    tasks.main(directory / "answers.parquet", form, directory / "tasks", images=photos, curated=curated)
+    return stages.stage("Datasets.tasks", directory / file, "--to", tool, *places, *options)
 
 
 @pytest.mark.parametrize("kind", ["boxes", "counts", "labels"])
 def test_answers_for_new_images_become_a_source_once_they_are_confirmed(tmp_path, kind):
     answers(tmp_path, kind)
-    make_tasks(tmp_path, tasks.Form.label_studio)
+    succeeded(write_tasks(tmp_path, "label_studio"))
     lines = (tmp_path / "tasks/images.txt").read_text().splitlines()
     assert [line.split("\t")[:2] for line in lines[1:]] == [["left out", "broken.png"], ["left out", "gone.png"]]
     assert lines[1].endswith("not an image") and "gone.png is not there" in lines[2]
@@ -220,7 +202,7 @@ def test_answers_for_new_images_become_a_source_once_they_are_confirmed(tmp_path
 def test_a_mask_goes_to_cvat_as_run_lengths(tmp_path):
     answers(tmp_path, "mask")
     refused(write_tasks(tmp_path, "label_studio"), "a b.png: has mask", "--to cvat does")
-    make_tasks(tmp_path, tasks.Form.cvat)
+    succeeded(write_tasks(tmp_path, "cvat"))
     assert json.loads((tmp_path / "tasks/labels.json").read_text())[0]["name"] == "cat"
     with zipfile.ZipFile(tmp_path / "tasks/coco.zip") as archive:
         coco = json.loads(archive.read("annotations/instances_default.json"))
@@ -248,7 +230,7 @@ def test_a_mask_comes_back_from_cvat_as_a_mask(tmp_path):
         back.writestr(f"JPEGImages/{name}", sent.read(image))
         for folder in ("SegmentationClass", "SegmentationObject"):
             back.writestr(f"{folder}/{Path(name).stem}.png", file.getvalue())
-    take_in(tmp_path, "fixes", tmp_path / "job.zip", corrects=["old"])
+    take_in(tmp_path, "fixes", tmp_path / "job.zip", corrects="old")
     records = curated(tmp_path, "old", "fixes").records("train")
     masks = {r["image"]: np.asarray(Image.open(io.BytesIO(r["mask"]["bytes"]))) for r in records}
     assert len(masks) == 3 and (masks[first["image"]] == (drawn[..., 0] > 0)).all()
