@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -19,9 +20,8 @@ from Data_processing.clean import check_dependencies, check_share, source_names
 from Data_processing.cleaning.batches import Outcome
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import Rejection, Rules
-from Data_processing.inspect_images import write_rows
 from Data_processing.shared.imported import About, Imported, ImportedBox, ImportOptions, write_imported
-from Data_processing.shared.inspected import inspect
+from Data_processing.shared.inspected import INSPECTED_SCHEMA, inspect
 from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
 from tests.template import conftest
@@ -404,7 +404,8 @@ def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_
     succeeded(stage("Data_processing.import_source", *options, "--out", imported))
     inspected.parent.mkdir()
     facts = inspect("one for all", picture(0), 10**6)
-    write_rows([{**facts, "image": f"images/{name}", "sha256": name} for name in names], inspected)
+    rows = [{**facts, "image": f"images/{name}", "sha256": name} for name in names]
+    pq.write_table(pa.Table.from_pylist(rows, schema=INSPECTED_SCHEMA), inspected)
     outputs = []
     for jobs in ("1", "2"):
         succeeded(clean_again(tmp_path, "--jobs", jobs, "s"))
