@@ -267,9 +267,10 @@ def write_parquet(directory: Path, paths: list, name: str = "data/train-00000-of
     return directory
 
 
-@pytest.mark.parametrize("name", ["data/train-00000-of-00001.parquet", "train-00000-of-00001.parquet"])
-@pytest.mark.parametrize("paths", [[None] * 3, ["x.png"] * 3])
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "paths", "packed"),
+    [("data/train-00000-of-00001.parquet", [None] * 3, True), ("train-00000-of-00001.parquet", ["x.png"] * 3, False)],
+)
 def test_images_inside_parquet_of_hugging_face(tmp_path, name, paths, packed):
     source = write_parquet(tmp_path / "s", paths, name)
     source = pack(source, tmp_path / "s.zip") if packed else source

@@ -62,6 +62,7 @@ def rows(number: int, seed: int = 0) -> list[dict]:
     ]
 
 
+@settings(max_examples=30)
 @given(groups=st.sets(st.text(min_size=1), min_size=1), more=st.sets(st.text(min_size=1)), seed=st.integers(0, 99))
 def test_a_groups_split_depends_on_nothing_else(groups, more, seed):
     before, after = (sorted(names) for names in (groups, groups | more))
@@ -77,6 +78,7 @@ def changed(phash: bytes, bits: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
+@settings(max_examples=40)
 @given(data=st.data())
 def test_later_images_rename_no_group_unless_they_join_two(data):
     centres = [row["phash"] for row in rows(6)]
