@@ -10,7 +10,7 @@ import gc
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,16 +36,17 @@ PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
 FORMATS = ", ".join(import_source.formats())
 
 
-def check_project(name: str) -> None:
-    """Raise UserError if this is no project under DVC's control, or the name is taken or no name."""
+def open_project(name: str) -> project.Params:
+    """The project's parameters. Raises UserError if this is no project with DVC, or the name is taken or no name."""
     import_source.check_source_name(name)
     if not Path(".dvc").is_dir():
         raise UserError(f"{Path.cwd()}: DVC is not initialised here; `dvc init` does that, in a git repository")
-    sources = project.load_params(PARAMS).sources
-    if sources is None:
+    params = project.load_params(PARAMS)
+    if params.sources is None:
         raise UserError(f"{PARAMS}: sources: has no entry, which DVC cannot read; write `sources: {{}}`")
-    if name in sources:
+    if name in params.sources:
         raise UserError(f"{PARAMS}: sources has {name!r} already; choose another name, or delete that entry")
+    return params
 
 
 @dataclass
@@ -155,8 +156,8 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" if count else name for name, count in counts.items()) or "none"
 
 
-def advise(held: Summary, rules: ClassRules, names: Sequence[str]) -> None:
-    """Print what params.yaml could say for what a source states. names: of its files."""
+def advise(held: Summary, rules: ClassRules, curate: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Print what params.yaml could say for what a source states. curate: its section. names: of the source's files."""
     left_out = project.not_kept(rules, held.classes)
     nearly = {name: rules.meant(name) or rules.name(name.casefold().removesuffix("es")) for name in left_out}
     alike = {name: kept for name, kept in nearly.items() if kept and rules.keep}
@@ -167,7 +168,6 @@ def advise(held: Summary, rules: ClassRules, names: Sequence[str]) -> None:
         print(f"not in clean.keep, so left out as it stands: {', '.join(others)}")
         keep = as_yaml([*rules.keep, *others])
         print(f"  with them: `keep: {keep}`; classes that no source has must not be in it")
-    curate = project.load_params(PARAMS).curate or {}
     if held.splits and not curate.get("keep_splits"):
         print("its splits are not kept as it stands; to keep them: `keep_splits: true` in curate")
     if better := with_copies(curate.get("group_pattern") or "", names):
@@ -176,10 +176,10 @@ def advise(held: Summary, rules: ClassRules, names: Sequence[str]) -> None:
 
 def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dry_run: bool) -> None:
     """Recognise, try, print, and unless `dry_run`, add. Raises UserError, nothing having changed."""
-    check_project(name)
-    allowed = (project.load_params(PARAMS).licenses or {}).get("allow") or []
+    params = open_project(name)
+    allowed = (params.licenses or {}).get("allow") or []
     check_licenses({f"source {name}": given.license or ""}, allowed)
-    if unknown := {*given.corrects}.difference(project.load_params(PARAMS).sources or ()):
+    if unknown := {*given.corrects}.difference(params.sources or ()):
         raise UserError(f"--corrects {min(unknown)}: {PARAMS} has no such source")
     rules = project.class_rules(PARAMS)  # errors there are better known before anything is added
     target = project.target_of(name, path)
@@ -197,10 +197,10 @@ def add_source(name: str, path: Path, form: str | None, given: ImportOptions, dr
     if not dry_run:
         print(f"dvc add {target}, where {'it lies' if target.exists() else 'a copy goes'}", flush=True)
         with editing(PARAMS), editing(PIPELINE):
-            params = with_entry(PARAMS, "sources", name, entry)
-            project.add(path, target, {PARAMS: params, PIPELINE: project.with_dependencies(PIPELINE, name)})
+            listed = with_entry(PARAMS, "sources", name, entry)
+            project.add(path, target, {PARAMS: listed, PIPELINE: project.with_dependencies(PIPELINE, name)})
     print(f"{PARAMS}: sources {'would get' if dry_run else 'has got'}\n{written_entry(name, entry)}", end="")
-    advise(held, rules, files.names())
+    advise(held, rules, params.curate or {}, files.names())
     if dry_run:
         print("nothing was changed")
     else:

@@ -16,7 +16,7 @@ from Data_processing.shared.outlines import encode
 FAR = 2  # fractions; what reaches somewhat out of its image is clipped later
 SCORED_TRACK = re.compile(r"(0?\.\d+|[01]\.\d*)(e-?\d+)? \d+")  # a confidence and the number of a track
 MOST, MANY = 0.9, 0.8  # of the lines, that tell what all are: of polygons, and of boxes with key points
-BESIDE = 0.02  # fractions by which it may
+BESIDE = 0.02  # fractions of the image's size that a key point may lie outside its box
 
 
 class Form(NamedTuple):

@@ -1,4 +1,4 @@
-"""What readers share: find annotation files and the split they are about, read text, JSON and numbers."""
+"""What readers share: find annotation files and the split they are about, read text, JSON, YAML and XML."""
 
 import re
 from collections.abc import Iterable
@@ -107,9 +107,8 @@ def read_text(files: SourceFiles, name: str) -> str:
 def decode_json(files: SourceFiles, name: str, kind: type[T] | Any, what: str, strict: bool = True) -> T:
     """A JSON file, with or without a byte order mark, as `kind`. Raises UserError; WrongFormat if it is no `what`.
 
-    Of a .jsonl file, a list with a `kind` for each line.
-
-    strict: whether a number written as text, or a whole one as 1.0, is none.
+    Of a .jsonl file, a list with a `kind` for each line. strict: whether a number written as text, or a
+    whole one as 1.0, is none.
     """
     try:
         data = files.read(name)

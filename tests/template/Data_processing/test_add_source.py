@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from Data_processing.add_source import check_project, entry_of, try_import
+from Data_processing.add_source import entry_of, open_project, try_import
 from Data_processing.adding.project import with_dependencies
 from Data_processing.adding.recognise import recognise
 from Data_processing.curating.duplicates import compile_pattern, own_key, with_copies
@@ -252,7 +252,7 @@ def test_what_is_there_is_counted_and_a_name_that_is_nearly_right_is_not_the_sou
 def test_a_name_that_is_none_or_taken_is_refused(bare, monkeypatch, name):
     monkeypatch.chdir(bare)
     with pytest.raises(UserError, match="a name has letters" if name != "digits" else "sources has 'digits' already"):
-        check_project(name)
+        open_project(name)
     if name != "digits":  # the import stage says the same
         with pytest.raises(UserError, match="a name has letters"):
             import_source(name, "coco", Path("x"), Path("y"))
