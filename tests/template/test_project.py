@@ -180,7 +180,7 @@ def test_a_project_without_the_demonstration_has_only_what_is_wanted(bare, templ
     assert [name for name in files if re.search(kept_back, name)] == []
     assert {".github/workflows/ci.yml", "Models/e001_center_detector.py", "tests/contract/conftest.py"} < set(files)
     python = [name for name in files if name.endswith(".py")]
-    assert sum((bare / name).read_text(encoding="utf-8").count("\n") for name in python) <= 18_800
+    assert sum((bare / name).read_text(encoding="utf-8").count("\n") for name in python) <= 18_500
     params = YAML(typ="safe").load(bare / "params.yaml")
     assert (params["sources"], list(params["experiments"]), params["clean"]["keep"]) == ({}, ["e001"], [])
     assert "digit" not in (bare / "params.yaml").read_text() + (bare / "dvc.yaml").read_text()
