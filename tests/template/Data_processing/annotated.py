@@ -5,11 +5,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
+from pycocotools import mask as coco_mask
 
 from Data_processing.import_source import check_paths, read_annotations
 from Data_processing.shared.files import open_source
-from Data_processing.shared.imported import Imported, ImportOptions, from_arrow
+from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions, from_arrow
+from Data_processing.shared.outlines import to_rle
 from tests.template.Data_processing.sources import SIZE, picture, write_voc
 
 BOX = (3, 4, 20, 30)
@@ -35,6 +38,11 @@ def corners(row: Imported) -> list[tuple]:
     return [
         (b.name, *(round(v, 6) for v in (b.x1 * across, b.y1 * down, b.x2 * across, b.y2 * down))) for b in row.boxes
     ]
+
+
+def mask_of(box: ImportedBox, normalized: bool = False) -> np.ndarray:
+    """The pixels of a box's outline in an image of SIZE."""
+    return coco_mask.decode(to_rle(box.outline, *SIZE, normalized)).astype(bool)
 
 
 def write_pictures(directory: Path) -> None:

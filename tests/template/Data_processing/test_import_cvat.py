@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
-from Data_processing.shared.outlines import to_rle
 from Datasets.tools.errors import UserError
-from tests.template.Data_processing.annotated import corners, cvat_image, rows_of, write_cvat, write_pictures
+from tests.template.Data_processing.annotated import corners, cvat_image, mask_of, rows_of, write_cvat, write_pictures
 from tests.template.Data_processing.sources import SIZE, picture
 from tests.template.Data_processing.stages import accepted, rejected
 from tests.template.Data_processing.stages import take_in_and_clean as clean
@@ -20,10 +18,6 @@ BOX = '<box label="cat" xtl="3.0" ytl="4.0" xbr="20.0" ybr="30.0"/>'
 
 def one(tmp_path, shapes, more=""):
     return rows_of(write_cvat(tmp_path / "s", cvat_image(7, "a.png", shapes, more)), "cvat")["annotations.xml: image 7"]
-
-
-def mask_of(box) -> np.ndarray:
-    return coco_mask.decode(to_rle(box.outline, *SIZE)).astype(bool)
 
 
 def test_every_area_becomes_a_box_and_says_where_it_stands(tmp_path):

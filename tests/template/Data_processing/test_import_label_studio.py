@@ -8,8 +8,17 @@ from pycocotools import mask as coco_mask
 
 from Data_processing.shared.outlines import rle_pack, to_rle
 from Datasets.tools.errors import UserError
-from tests.template.Data_processing.annotated import BOX, corners, percent, region, rows_of, task, write_label_studio
-from tests.template.Data_processing.sources import SIZE, picture
+from tests.template.Data_processing.annotated import (
+    BOX,
+    corners,
+    mask_of,
+    percent,
+    region,
+    rows_of,
+    task,
+    write_label_studio,
+)
+from tests.template.Data_processing.sources import picture
 
 UPLOAD = "/data/upload/7/0a1b2c3d-a.png"
 PACKED = [0, 0, 0, 140, 57, 27, 254, 35, 0, 191, 255, 108, 2, 63, 248, 192, 39, 255, 182, 1, 127, 255, 15, 128, 0]
@@ -20,10 +29,6 @@ STROKE = np.array([[0] * 7, [0, 0, 1, 1, 1, 1, 0], [0, 0, 1, 0, 1, 1, 0], [0, 0,
 def one(tmp_path, *results, **more):
     source = write_label_studio(tmp_path / "s", task(1, UPLOAD, list(results), **more))
     return rows_of(source, "label_studio")["project.json: task 1"]
-
-
-def mask_of(row, number: int) -> np.ndarray:
-    return coco_mask.decode(to_rle(row.boxes[number].outline, *SIZE, row.normalized)).astype(bool)
 
 
 def test_every_area_becomes_a_box_in_fractions(tmp_path):
@@ -43,14 +48,14 @@ def test_every_area_becomes_a_box_in_fractions(tmp_path):
         ("cat", 24, 10, 36, 30),
     ]
     assert row.boxes[2].origin == "project.json: task 1, region p"
-    assert mask_of(row, 2).sum() == pytest.approx(27 * 26 / 2, rel=0.1)
+    assert mask_of(row.boxes[2], row.normalized).sum() == pytest.approx(27 * 26 / 2, rel=0.1)
     assert row.boxes[0].outline is None
 
 
 def test_rectangles_turn_about_their_upper_left_corner_in_pixels(tmp_path):
     row = one(tmp_path, region("rectangle", percent(20, 10, 30, 14, rotation=90)))
     assert corners(row) == [("cat", 16, 10, 20, 20)]
-    assert mask_of(row, 0).sum() == 40
+    assert mask_of(row.boxes[0], row.normalized).sum() == 40
 
 
 def test_brush_strokes_are_decoded_as_label_studio_packs_them(tmp_path):

@@ -13,16 +13,15 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from datasets import Image as ImageFeature
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from Data_processing.adding.recognise import recognise
 from Data_processing.shared.files import MissingFile, open_source
-from Data_processing.shared.imported import Imported, ImportedBox, ImportOptions
-from Data_processing.shared.outlines import to_rle
+from Data_processing.shared.imported import Imported, ImportOptions
 from Datasets.tools.errors import UserError
 from tests.template.conftest import succeeded
 from tests.template.Data_processing.annotated import (
     corners,
+    mask_of,
     supervisely_file,
     supervisely_object,
     via_image,
@@ -42,15 +41,8 @@ def only(path: Path, form: str, image: str = "a.png", **options) -> Imported:
     return row
 
 
-def mask_of(box: ImportedBox) -> np.ndarray:
-    return coco_mask.decode(to_rle(box.outline, *SIZE)).astype(bool)
-
-
 def recognised(path: Path, **options) -> tuple[str, ImportOptions]:
-    def never(question: str, *_) -> int:
-        raise AssertionError(question)
-
-    found, needed = recognise(open_source(path), ImportOptions(**options), None, never)
+    found, needed = recognise(open_source(path), ImportOptions(**options), None, pytest.fail)
     return found.format, needed
 
 

@@ -58,10 +58,6 @@ def as_tables(root: Path) -> Path:
     return root
 
 
-def never(question: str, *_) -> int:
-    raise AssertionError(f"asked {question}")
-
-
 @pytest.mark.parametrize("kind", ["directory", "all.tar.gz"])
 @pytest.mark.parametrize(
     ("write", "entry"),
@@ -75,7 +71,7 @@ def test_files_of_several_splits_are_recognised_and_read_as_one_source(tmp_path,
     source = write(tmp_path / "source")
     source = source if kind == "directory" else pack(source, tmp_path / kind)
     files = open_source(source)
-    guess, options = recognise(files, ImportOptions(), None, never)
+    guess, options = recognise(files, ImportOptions(), None, pytest.fail)
     assert entry_of(guess.format, Path("x"), options) == {**entry, "path": "x"}
     seen = try_import(files, "s", guess.format, options)
     assert (seen.records, seen.found, seen.problems) == (4, 4, {})
@@ -120,7 +116,7 @@ def test_folders_of_images_state_splits_where_nothing_else_does(tmp_path, form):
 def test_one_file_of_several_states_no_split_and_is_read_alone(tmp_path):
     files = open_source(as_coco(tmp_path / "s"))
     chosen = ImportOptions(annotations="annotations/instances_val2017.json")
-    guess, options = recognise(files, chosen, None, never)
+    guess, options = recognise(files, chosen, None, pytest.fail)
     seen = try_import(files, "s", guess.format, options)
     assert (seen.records, seen.splits, seen.folder) == (1, {}, "val2017")
 

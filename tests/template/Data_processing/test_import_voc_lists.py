@@ -123,7 +123,7 @@ def test_lists_in_another_encoding_are_refused_in_one_line(tmp_path):
         rows_of(source, "voc")
 
 
-@pytest.mark.parametrize("line", ["/etc/passwd", "../../x", "/", "\\\\host\\x"])
+@pytest.mark.parametrize("line", ["../../x", "\\\\host\\x"])
 def test_a_listed_name_outside_the_source_is_a_problem(tmp_path, line):
     source = write_voc(tmp_path / "s", CONTENT)
     write_lists(source, Segmentation_train=[line])
