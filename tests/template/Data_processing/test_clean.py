@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -21,7 +20,6 @@ from Data_processing.cleaning.batches import Outcome
 from Data_processing.cleaning.records import clean_record
 from Data_processing.cleaning.rules import Rejection, Rules
 from Data_processing.shared.imported import About, Imported, ImportedBox, ImportOptions, write_imported
-from Data_processing.shared.inspected import INSPECTED_SCHEMA, inspect
 from Datasets.format.classes import ClassRules
 from Datasets.tools.errors import UserError
 from tests.template import conftest
@@ -378,16 +376,10 @@ def test_why_clean_fails_is_told(rejects, kept, share, told):
         check_share(total, share, Path("r.csv"))
 
 
-def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_path):
-    names = [f"{n}.png" for n in range(10_050)]
-    source = write_coco(tmp_path / "source", {name: [("cat", 3, 4, 20, 30)] for name in names}, files=False)
-    imported, inspected = tmp_path / "imported/s.parquet", tmp_path / "inspected/s.parquet"
-    options = ("--source", "s", "--path", source, "--format", "coco", "--images", "images")
-    succeeded(stage("Data_processing.import_source", *options, "--out", imported))
-    inspected.parent.mkdir()
-    facts = inspect("one for all", picture(0), 10**6)
-    rows = [{**facts, "image": f"images/{name}", "sha256": name} for name in names]
-    pq.write_table(pa.Table.from_pylist(rows, schema=INSPECTED_SCHEMA), inspected)
+def test_many_records_are_cleaned_in_several_processes_with_the_same_result(tmp_path, monkeypatch):
+    for module in ("Data_processing.clean", "Data_processing.cleaning.batches"):
+        monkeypatch.setattr(f"{module}.BATCH", 5)
+    take_in(tmp_path, "s", write_coco(tmp_path / "source", {f"{n}.png": [("cat", 3, 4, 20, 30)] for n in range(20)}))
     outputs = []
     for jobs in ("1", "2"):
         succeeded(clean_again(tmp_path, "--jobs", jobs, "s"))
