@@ -35,38 +35,31 @@ ROOMS = ("Datasets.", "Data_processing.", "Models.", "Deployment.", "tests.templ
 PROGRAMS = ("dvc", "copier")
 USUAL = environment()  # whose commands start as they do for a user
 AS_USUAL = "Deployment.serve"  # starts soon, and minds signals and processes of its own
-IMPORTED = [
-    "pandas",
-    "pyarrow.parquet",
-    "typer",
-    "joblib",
-    "PIL.ImageOps",
-    "lxml.etree",
-    "pycocotools.mask",
-    "filelock",
-]
-IMPORTED += ["scipy.sparse.csgraph", "scipy.ndimage", "msgspec.yaml", "jinja2", "PIL.ImageDraw", "PIL.TiffImagePlugin"]
-IMPORTED += [
-    "pyarrow.dataset",
-    "packaging.requirements",
-    "questionary",
-]  # not copier, whose plumbum keeps the environment
-IMPORTED += ["torch._dynamo", "torch.onnx", "onnxscript", "onnxruntime", "safetensors.torch", "faster_coco_eval"]
-IMPORTED += ["dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments.queue.celery", "dvc.stage.run", "dvc.scm"]
-IMPORTED += ["dvc.cachemgr", "dvc.data_cloud", "dvc.daemon", "dvc_data.fs", "dvc_data.index", "dvc_render", "dvc_s3"]
-IMPORTED += ["dvc.repo.graph", "dvc.repo.open_repo", "dvc.utils.strictyaml", "networkx", "ruamel.yaml", "pyparsing"]
-IMPORTED += ["scmrepo.git", "pygit2", "dulwich.repo", "dvc_studio_client.post_live_metrics"]
-IMPORTED += ["celery.app.base", "requests", "rich.table", "fastapi", "uvicorn", "prometheus_client"]
+IMPORTED = """
+pandas pyarrow.parquet pyarrow.dataset typer joblib PIL.ImageOps PIL.ImageDraw PIL.TiffImagePlugin lxml.etree
+pycocotools.mask filelock scipy.sparse.csgraph scipy.ndimage msgspec.yaml jinja2 packaging.requirements questionary
+dvc.cli.parser dvc.repo.reproduce dvc.repo.experiments.queue.celery dvc.stage.run dvc.scm dvc.cachemgr dvc.data_cloud
+dvc.daemon dvc_data.fs dvc_data.index dvc_render dvc_s3 dvc.repo.graph dvc.repo.open_repo dvc.utils.strictyaml networkx
+ruamel.yaml pyparsing scmrepo.git pygit2 dulwich.repo dvc_studio_client.post_live_metrics celery.app.base requests
+rich.table
+"""  # not copier, whose plumbum keeps the environment
+# What only models and their service need, in a process of its own: forking it takes three times as long.
+LARGE = """
+torch._dynamo torch.onnx onnxscript onnxruntime safetensors.torch faster_coco_eval fastapi uvicorn prometheus_client
+"""
+SOCKETS = {"small": IMPORTED, "large": LARGE + IMPORTED}  # by the name of the socket
 PYTHON = """#!/bin/sh
 [ "$1" != -u ] || shift  # as torchrun has it
 case "$1 $2" in
     "-m {as_usual}") ;;
-    "-m dvc"|"-m copier"|"-m Datasets."*|"-m Data_processing."*|"-m Models."*|"-m Deployment."*|"-m tests."*)
-        shift; exec {client} "$@" ;;
+    "-m dvc"|"-m copier"|"-m Datasets."*|"-m Data_processing."*) shift; exec {client}/small' "$@" ;;
+    "-m Models."*|"-m Deployment."*|"-m tests."*) shift; exec {client}/large' "$@" ;;
 esac
 exec '{python}' "$@"
 """
-PROGRAM = '#!/bin/sh\nexec {client} {name} "$@"\n'
+PROGRAM = """#!/bin/sh
+exec {client}/small' {name} "$@"
+"""
 
 
 def module_of(command: Sequence[str]) -> tuple[str, Sequence[str]] | None:
@@ -90,7 +83,8 @@ def run(
         Path(os.devnull).open() as nothing,
         socket.socket(socket.AF_UNIX) as connection,
     ):
-        connection.connect(str(programs() / "socket"))
+        small = module in PROGRAMS or module.startswith(("Datasets.", "Data_processing."))
+        connection.connect(str(programs() / ("small" if small else "large")))
         connection.settimeout(timeout)
         files = [each.fileno() for each in (nothing, out, err)]
         ask(connection, [module, *words], str(directory), dict(environment), files)
@@ -120,29 +114,30 @@ def programs() -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            client = f"'{sys.executable}' -S -E '{ROOT}/tests/template/forked_client.py' '{folder}/socket'"
+            client = f"'{sys.executable}' -S -E '{ROOT}/tests/template/forked_client.py' '{folder}"
             for name in ("python", *PROGRAMS):
                 text = PYTHON if name == "python" else PROGRAM
                 text = text.format(name=name, as_usual=AS_USUAL, client=client, python=sys.executable)
                 (folder / name).write_text(text)
                 (folder / name).chmod(0o755)
-            command = [sys.executable, "-m", "tests.template.forked", str(folder), str(owner)]
-            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
-            assert process.stdout and process.stdout.readline() == b"listening\n"
+            for name in SOCKETS:
+                command = [sys.executable, "-m", "tests.template.forked", str(folder / name), str(owner)]
+                process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+                assert process.stdout and process.stdout.readline() == b"listening\n"
     return folder
 
 
-def serve(folder: Path, owner: int) -> None:
+def serve(address: Path, owner: int) -> None:
     """Fork a command for each connection, as long as the owner lives; kill it if its connection is closed before."""
     selector, running = selectors.DefaultSelector(), dict[int, socket.socket]()
     woken, wakes = socket.socketpair()
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(folder / "socket"))
+    listener.bind(str(address))
     listener.listen(64)
     print("listening", flush=True)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # read when torch is imported; Models/learning/hardware.py sets it
-    for name in IMPORTED:
+    for name in SOCKETS[address.name].split():
         importlib.import_module(name)
     gc.freeze()
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -228,5 +223,6 @@ if __name__ == "__main__":
     try:
         serve(Path(sys.argv[1]), int(sys.argv[2]))
     finally:
-        shutil.rmtree(sys.argv[1])
-        Path(f"{sys.argv[1]}.lock").unlink()
+        folder = Path(sys.argv[1]).parent
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(f"{folder}.lock").unlink(missing_ok=True)
