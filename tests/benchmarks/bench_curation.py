@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from Data_processing.inspect_images import write_rows
 from Data_processing.shared.imported import About, Imported, ImportedBox, ImportOptions, write_imported
 from Data_processing.shared.inspected import INSPECTED_SCHEMA
+from Data_processing.shared.parallel import batched
 from tests.benchmarks.bench_duplicates import generate
 from tests.benchmarks.generated import CLASSES, SIDES, class_name
 from tests.benchmarks.measuring import Cost, Figure, cost, python
@@ -55,7 +57,9 @@ def measure(directory: Path, images: int) -> tuple[Cost, Cost]:
     for name in ("imported", "inspected"):
         (directory / name).mkdir(parents=True)
     write_imported(records(images), "s", directory / "imported/s.parquet", About("", "", ImportOptions()))
-    write_rows(facts(images), directory / "inspected/s.parquet")
+    with pq.ParquetWriter(directory / "inspected/s.parquet", INSPECTED_SCHEMA) as writer:
+        for rows in batched(facts(images), 10_000):
+            writer.write_table(pa.Table.from_pylist(rows, schema=INSPECTED_SCHEMA))
     stated = ("--imported", directory / "imported", "--inspected", directory / "inspected")
     cleaned = cost(python("Data_processing.clean", *stated, "--min_box", 0, "--out", directory / "clean", "--", "s"))
     accepted = directory / "clean/accepted.parquet"
