@@ -31,7 +31,7 @@ from tests.contract.checkout import environment
 from tests.template.forked_client import ask, wait
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("Datasets.", "Data_processing.", "Models.", "Deployment.", "tests.template.Models.")
+MODULES = ("Datasets.", "Data_processing.", "Models.", "Deployment.", "tests.template.Models.")
 PROGRAMS = ("dvc", "copier")
 USUAL = environment()  # whose commands start as they do for a user
 AS_USUAL = "Deployment.serve"  # starts soon, and minds signals and processes of its own
@@ -69,7 +69,7 @@ def module_of(command: Sequence[str]) -> tuple[str, Sequence[str]] | None:
     if command[0] not in ("python", sys.executable) or list(command[1:2]) != ["-m"]:
         return None
     module = command[2]
-    can_be = module in PROGRAMS or (module.startswith(ROOMS) and module != AS_USUAL)
+    can_be = module in PROGRAMS or (module.startswith(MODULES) and module != AS_USUAL)
     return (module, command[3:]) if can_be else None
 
 

@@ -1,19 +1,15 @@
 """Makes a curated dataset of coloured shapes, small enough to learn in seconds, and runs stages as a user does."""
 
-import contextlib
 import hashlib
-import importlib
 import io
-import sys
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from Datasets.format.curated import write_annotations, write_curated
 from Datasets.format.records import empty_record, implied
-from Datasets.tools.command import run
 from tests.template.conftest import ROOT, run_in
+from tests.template.Data_processing.stages import stage as run_here
 
 CLASSES = {"disc": 0, "square": 1}
 COLOURS = {"disc": (200, 40, 40), "square": (40, 60, 200)}
@@ -110,14 +106,7 @@ def run_stage(name, *words, home):
 
 def refused(name, *words):
     """The one line with which a stage refuses; run in this process, for a start takes seconds."""
-    module = importlib.import_module(f"Models.{name}")
-    errors = io.StringIO()
-    before, sys.argv = sys.argv, [name, *map(str, words)]
-    try:
-        with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as ended:
-            run(module.main)
-    finally:
-        sys.argv = before
-    assert ended.value.code == 1
-    (line,) = errors.getvalue().splitlines()
+    done = run_here(f"Models.{name}", *words)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
     return line
